@@ -1,0 +1,1 @@
+"""Metric families and queries, shared by agent and controller and knowing neither."""
