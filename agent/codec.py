@@ -1,0 +1,183 @@
+"""Turn frozen dataclasses into JSON values and back, checked by their annotations.
+
+The one codec of the wire. It knows str, int, float, bool, None, aware datetimes, StrEnums, `tuple[T, ...]`,
+`dict[str, T]`, dataclasses and unions of those with None. Nothing is coerced: a number is never taken for a
+string. Standard library only: the worker decodes with it too.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cache
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Decoder = Callable[[Any, str, bool], Any]
+
+
+class WireError(ValueError):
+    """A value that does not fit its annotation. `path` names the field, as in `work.steps.plan.command`."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path or 'body'}: {problem}")
+        self.path = path
+
+
+def format_time(moment: datetime) -> str:
+    """An aware datetime as RFC 3339 in UTC, to the microsecond. A naive one raises ValueError."""
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment!r} has no time zone")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def parse_time(text: str) -> datetime:
+    """The UTC datetime of an RFC 3339 text with a zone. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return moment.astimezone(UTC)
+
+
+def encode(value: Any) -> Any:
+    """`value` as JSON values. Fields of dataclasses keep their names; those that are None are left out."""
+    if isinstance(value, StrEnum):
+        return value.value
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, datetime):
+        return format_time(value)
+    if isinstance(value, tuple | list):
+        return [encode(item) for item in value]
+    if isinstance(value, dict):
+        return {key: encode(item) for key, item in value.items()}
+    fields = ((name, getattr(value, name)) for name in _field_names(typing.cast("Any", type(value))))
+    return {name: encode(item) for name, item in fields if item is not None}
+
+
+def decode(kind: type[T], data: Any, *, strict: bool = False) -> T:
+    """`data` (parsed JSON) as a `kind`.
+
+    With `strict` a field that `kind` does not know is an error: requests are decoded so, that a typing mistake is
+    not taken for a default. Answers are not: a newer agent may say more. Raises WireError.
+    """
+    decoded: T = _decoder(typing.cast("Any", kind))(data, "", strict)
+    return decoded
+
+
+@cache
+def _field_names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+@cache
+def _decoder(kind: Any) -> Decoder:
+    arguments = typing.get_args(kind)
+    match typing.get_origin(kind):
+        case types.UnionType:
+            return _optional_decoder(next(_decoder(inner) for inner in arguments if inner is not types.NoneType))
+        case origin if origin is tuple:
+            return _tuple_decoder(_decoder(arguments[0]))
+        case origin if origin is dict:
+            return _dict_decoder(_decoder(arguments[1]))
+    if dataclasses.is_dataclass(kind):
+        return _dataclass_decoder(typing.cast("type", kind))
+    if kind is datetime:
+        return _decode_time
+    return _enum_decoder(kind) if issubclass(kind, StrEnum) else _scalar_decoder(kind)
+
+
+def _optional_decoder(inner: Decoder) -> Decoder:
+    return lambda data, path, strict: None if data is None else inner(data, path, strict)
+
+
+def _scalar_decoder(kind: type) -> Decoder:
+    def scalar(data: Any, path: str, strict: bool) -> Any:
+        del strict
+        if kind is float and type(data) is int:
+            return float(data)
+        if type(data) is not kind:
+            raise WireError(path, f"must be {_NAMES[kind]}, not {_describe(data)}")
+        return data
+
+    return scalar
+
+
+_NAMES = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
+
+
+def _describe(data: Any) -> str:
+    if data is None:
+        return "null"
+    if isinstance(data, dict):
+        return "an object"
+    if isinstance(data, list):
+        return "a list"
+    return _NAMES.get(type(data), type(data).__name__)
+
+
+def _decode_time(data: Any, path: str, strict: bool) -> datetime:
+    del strict
+    try:
+        return parse_time(data)
+    except (TypeError, ValueError):
+        raise WireError(path, "must be an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z") from None
+
+
+def _enum_decoder(kind: type[StrEnum]) -> Decoder:
+    def enum(data: Any, path: str, strict: bool) -> StrEnum:
+        del strict
+        try:
+            return kind(data)
+        except ValueError:
+            raise WireError(path, f"must be one of {', '.join(kind)}") from None
+
+    return enum
+
+
+def _tuple_decoder(item: Decoder) -> Decoder:
+    def items(data: Any, path: str, strict: bool) -> tuple[Any, ...]:
+        if not isinstance(data, list):
+            raise WireError(path, f"must be a list, not {_describe(data)}")
+        return tuple(item(entry, f"{path}[{index}]", strict) for index, entry in enumerate(data))
+
+    return items
+
+
+def _dict_decoder(item: Decoder) -> Decoder:
+    def entries(data: Any, path: str, strict: bool) -> dict[str, Any]:
+        if not isinstance(data, dict):
+            raise WireError(path, f"must be an object, not {_describe(data)}")
+        return {key: item(entry, f"{path}.{key}" if path else key, strict) for key, entry in data.items()}
+
+    return entries
+
+
+def _dataclass_decoder(kind: type) -> Decoder:
+    hints = typing.get_type_hints(kind)
+    decoders = {field.name: _decoder(hints[field.name]) for field in dataclasses.fields(kind)}
+    required = {
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+
+    def fields(data: Any, path: str, strict: bool) -> Any:
+        if not isinstance(data, dict):
+            raise WireError(path, f"must be an object, not {_describe(data)}")
+        prefix = f"{path}." if path else ""
+        if strict and (unknown := [name for name in data if name not in decoders]):
+            raise WireError(f"{prefix}{unknown[0]}", f"unknown field; known are {', '.join(decoders)}")
+        if missing := sorted(required - data.keys()):
+            raise WireError(f"{prefix}{missing[0]}", "is required")
+        return kind(
+            **{
+                name: decoder(data[name], f"{prefix}{name}", strict)
+                for name, decoder in decoders.items()
+                if name in data
+            }
+        )
+
+    return fields
