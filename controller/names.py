@@ -1,0 +1,88 @@
+"""Names that podslots puts on Kubernetes objects, and how names are built. People and policies rely on them."""
+
+import hashlib
+from collections.abc import Callable
+
+GROUP = "podslots.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+PREFIX = f"{GROUP}/"
+"""Labels and annotations with this prefix are the controller's; a template may not set them."""
+
+# Labels
+POOL_LABEL = f"{PREFIX}pool"
+STATE_LABEL = f"{PREFIX}state"
+LOCK_LABEL = f"{PREFIX}lock"
+
+# Annotations of Pods
+DRAIN_ID = f"{PREFIX}drain-id"
+TEMPLATE_HASH = f"{PREFIX}template-hash"
+DRAIN_REQUESTED = f"{PREFIX}drain-requested"
+"""Set by people: drain this Pod as it falls idle, and delete it."""
+FORGET = f"{PREFIX}forget"
+"""Set by people, to the Pod's UID: it is dead, whatever its phase says."""
+
+# Annotations of Secrets and Leases
+CURRENT_TOKEN = f"{PREFIX}current-token"
+LOCK_KEY = f"{PREFIX}lock-key"
+LOCK_TASK = f"{PREFIX}task"
+
+# Finalizers
+POOL_FINALIZER = f"{PREFIX}drain"
+TASK_FINALIZER = f"{PREFIX}task"
+TOKENS_FINALIZER = f"{PREFIX}tokens"
+
+# Containers and volumes of a Pod
+AGENT_CONTAINER = "slot-agent"
+INSTALL_CONTAINER = "slot-agent-install"
+WORKER_CONTAINER = "worker"
+VOLUME_PREFIX = "podslots-"
+
+LEADER_LEASE = "podslots-controller"
+CONTROLLER_NAMESPACE = "podslots-system"
+TASK_ID_SEPARATOR = "."
+
+OUT_OF_SERVICE_TAINT = "node.kubernetes.io/out-of-service"
+
+SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+"""Kubernetes' own: no vowels, so that no words appear; no look-alikes."""
+SUFFIX_LENGTH = 10
+"""27^10 names: a thousand at once collide with a probability of 2.4e-9, and a collision is a 409, not a wrong Pod."""
+_POOL_PART = 63 - 1 - SUFFIX_LENGTH
+
+
+def worker_container(slot: int) -> str:
+    """The container that works slot `slot`."""
+    return f"{WORKER_CONTAINER}-{slot}"
+
+
+def token_secret(pool: str) -> str:
+    """The Secret that holds the pool's tokens."""
+    return f"podslots-tokens-{pool}"
+
+
+def lock_lease(lock_key: str) -> str:
+    """The Lease that stands for `lockKey`, which may hold any characters: hence the digest."""
+    return f"podslots-lock-{hashlib.sha256(lock_key.encode()).hexdigest()[:32]}"
+
+
+def pod_name(pool: str, choice: Callable[[str], str]) -> str:
+    """A new Pod's name. `choice` picks one character of a text, as `random.Random.choice` does.
+
+    A Pod's name is its host name: at most 63 characters, and no dots.
+    """
+    suffix = "".join(choice(SUFFIX_ALPHABET) for _ in range(SUFFIX_LENGTH))
+    return f"{pool.replace('.', '-')[:_POOL_PART].rstrip('-')}-{suffix}"
+
+
+def task_id(uid: str, attempt: int) -> str:
+    """What agents know a task by: the SlotTask's UID and the attempt."""
+    return f"{uid}{TASK_ID_SEPARATOR}{attempt}"
+
+
+def split_task_id(text: str) -> tuple[str, int] | None:
+    """UID and attempt of a task id; None if the controller did not make it."""
+    uid, separator, attempt = text.rpartition(TASK_ID_SEPARATOR)
+    if not separator or not uid or not attempt.isascii() or not attempt.isdecimal():
+        return None
+    return uid, int(attempt)
