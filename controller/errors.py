@@ -17,7 +17,7 @@ class PodslotsError(Exception):
     """Anything the controller expects to go wrong."""
 
 
-class InvalidObject(PodslotsError):  # noqa: N818 - named as the API names the condition
+class InvalidObject(PodslotsError):
     """An object of the user's that can't be used. `field` is its path, as in `spec.template.spec`."""
 
     def __init__(self, field: str, problem: str) -> None:
@@ -26,7 +26,7 @@ class InvalidObject(PodslotsError):  # noqa: N818 - named as the API names the c
         self.problem = problem
 
 
-class NotLeader(PodslotsError):  # noqa: N818
+class NotLeader(PodslotsError):
     """This replica does not hold the Lease, or can't be sure that it does."""
 
 
