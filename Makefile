@@ -1,0 +1,59 @@
+# Every target needs Python 3.11 or later, make and git, nothing else. `make help` lists them.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.made-from-constraints
+# The first interpreter that is new enough and can make virtual environments.
+FIND_PYTHON := for p in "$(PYTHON)" python3.11 python3 python3.12 python3.13 python3.14; do \
+	command -v "$$p" >/dev/null 2>&1 && \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+	echo "$$p" && break; done
+JOBS ?= 2
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+.PHONY: help venv demo test lint format bench constraints clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## Make the virtual environment in .venv (other targets do it when needed)
+
+$(STAMP): pyproject.toml constraints.txt
+	@python=$$($(FIND_PYTHON)); \
+	if [ -z "$$python" ]; then echo 'podslots needs Python 3.11 or later (with venv); none was found.' >&2; exit 1; fi; \
+	echo "Setting up $(VENV) with $$($$python --version) (once)"; \
+	[ -x $(BIN)/python ] && $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| "$$python" -m venv --clear $(VENV)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' \
+		2>$(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }
+	@touch $@
+
+demo: $(STAMP) ## About a minute: 15 tasks, a pool from 0 to 5 Pods to 0. DEMO_ARGS=--unattended judges the run
+	@$(BIN)/python -m controller.demo $(DEMO_ARGS)
+
+test: $(STAMP) ## All tests (PYTEST_ARGS is passed on)
+	@$(BIN)/python -m pytest -q -n $(JOBS) $(PYTEST_ARGS)
+
+lint: $(STAMP) ## ruff, mypy --strict, and the layers between packages
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { $(BIN)/ruff format --check .; exit 1; }
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo
+
+format: $(STAMP) ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix-only .
+
+bench: $(STAMP) ## Each figure of tests/bench beside its reference, measured in the same run
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+constraints: $(STAMP) ## Pin the newest versions of everything in constraints.txt
+	@$(BIN)/pip-compile --quiet --upgrade --extra dev --strip-extras --allow-unsafe --no-header \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --output-file constraints.txt pyproject.toml
+
+clean: ## Remove what the other targets made
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .podslots
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
