@@ -2,13 +2,18 @@
 
 They stand apart from `agent.wire`, which hands them on under the same names, because making a dataclass costs about
 0.7 ms at import and the worker has to start fast and small: it imports these, everything else imports `agent.wire`.
+For the same reason they are records (see `agent.record`), which behave as the dataclasses that type checkers see.
 Standard library only.
 """
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import NewType
+from typing import TYPE_CHECKING, NewType
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass, field
+else:
+    from agent.record import dataclass, field
 
 TaskId = NewType("TaskId", str)
 """`UID.ATTEMPT` of a SlotTask, or any name a local holder chose. 1 to 128 of letters, digits, `.`, `_`, `-`."""
