@@ -17,6 +17,8 @@ LOCK_LABEL = f"{PREFIX}lock"
 # Annotations of Pods
 DRAIN_ID = f"{PREFIX}drain-id"
 TEMPLATE_HASH = f"{PREFIX}template-hash"
+OPENED = f"{PREFIX}opened"
+"""When the controller last opened the Pod: its idle time starts no earlier."""
 DRAIN_REQUESTED = f"{PREFIX}drain-requested"
 """Set by people: drain this Pod as it falls idle, and delete it."""
 FORGET = f"{PREFIX}forget"

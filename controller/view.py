@@ -4,6 +4,7 @@ Built by `reconcile.py` from raw objects and agents' reports. Everything that de
 `assignment`, `progress`) takes a `PoolView` and returns values; none of it does I/O or reads a clock.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -21,13 +22,23 @@ class PodState(StrEnum):
     DRAINING = "draining"
 
 
+class Operation(StrEnum):
+    """What is under way with a Pod. If several are, the first in this order counts."""
+
+    REMOVE = "remove"  # a drain and delete, or a delete
+    OPEN = "open"  # an open, or a drain taken back
+    DISPATCH = "dispatch"  # a task on its way to it
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodView:
     """One Pod of the pool.
 
     `agent` is the last state its agent reported, None if it never did. `connected` tells whether that is fresh: an
     agent that is not connected may have taken or ended anything since, and is treated as holding all it may hold.
-    `dead` is proof of death. `in_flight` is set while an operation on the Pod, or a dispatch to it, is under way.
+    `contacting`: it is not connected, but only since a moment (the controller or the agent has just started), so that
+    the slots it is believed to have free still count as capacity to come. `opened` is when the controller last opened
+    it, where that is known. `dead` is proof of death. `in_flight` is the operation under way.
     """
 
     name: str
@@ -41,7 +52,9 @@ class PodView:
     dead: bool = False
     agent: AgentState | None = None
     connected: bool = False
-    in_flight: bool = False
+    contacting: bool = False
+    in_flight: Operation | None = None
+    opened: datetime | None = None
     drain_requested: bool = False
     node_cordoned: bool = False
     template_hash: str = ""
@@ -54,20 +67,33 @@ class PodView:
     @property
     def reserved(self) -> bool:
         """Whether a slot is reserved: such a Pod stays, whatever the scale."""
-        return any(slot.state is SlotState.RESERVED for slot in self.held)
+        return self.agent is not None and any(slot.state is SlotState.RESERVED for slot in self.agent.slots)
 
     @property
     def counts(self) -> bool:
         """Whether the Pod is part of the pool's size: neither dead, nor on its way out."""
-        return not (self.dead or self.deleting or self.state is PodState.DRAINING)
+        if self.dead or self.deleting or self.in_flight is Operation.REMOVE:
+            return False
+        return self.state is not PodState.DRAINING or self.in_flight is Operation.OPEN
+
+    @property
+    def alive(self) -> bool:
+        """Whether the Pod takes up room: a draining one still does, and its drain can be taken back."""
+        return not (self.dead or self.deleting)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether somebody wants it gone: it takes nothing new, and is drained as it falls idle."""
+        return self.drain_requested or self.node_cordoned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolView:
     """A pool at one moment. `now` is wall time; `tasks` are those of the pool that are not final.
 
-    `blocked` are UIDs of queued tasks that wait for a lockKey: no demand. `creating` counts Pods whose creation is
-    under way and that are not among `pods` yet: they are coming capacity.
+    `blocked` are UIDs of queued tasks that wait for a lockKey: no demand. `dispatching` maps the UIDs of tasks whose
+    status still says Queued, but whose dispatch is under way, to the UID of their Pod: they are held there.
+    `creating` counts Pods whose creation is under way and that are not among `pods` yet: they are coming capacity.
     `synced` is False while any list that this view rests on is not known to be complete: then nothing shrinks.
     """
 
@@ -80,5 +106,6 @@ class PoolView:
     now: datetime
     creating: int = 0
     blocked: frozenset[str] = field(default_factory=frozenset)
+    dispatching: Mapping[str, str] = field(default_factory=dict)
     deleting: bool = False
     synced: bool = True
