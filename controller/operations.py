@@ -1,0 +1,108 @@
+"""Operations: the controller's writes, each a short coroutine under a key, at most one a key at a time.
+
+A reconcile starts operations and never waits for them, so that a slow agent holds up nothing but itself. What failed
+is not retried here: the end of an operation wakes its pool, whose next reconcile decides anew on what is then true.
+A key that fails again and again is held back for a while, doubling from 0.5 s to 30 s, with jitter.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+
+from controller.errors import AgentRefused, AgentUnreachable, ApiError, ApiUnavailable, Conflict, NotLeader
+
+log = logging.getLogger(__name__)
+
+_FIRST_DELAY_SECONDS = 0.5
+_LONGEST_DELAY_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class _Failures:
+    count: int
+    until: float
+
+
+class Operations:
+    """The operations in flight. `limit` bounds how many run at once; the others wait their turn."""
+
+    def __init__(self, rng: random.Random, *, limit: int = 64) -> None:
+        self._rng = rng
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._failures: dict[str, _Failures] = {}
+        self._limit = asyncio.Semaphore(limit)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._running
+
+    def with_prefix(self, prefix: str) -> list[str]:
+        """The keys in flight that start with `prefix`."""
+        return [key for key in self._running if key.startswith(prefix)]
+
+    def held_back_seconds(self, key: str) -> float:
+        """How long `key` is still held back after failures; 0 if it may start."""
+        failures = self._failures.get(key)
+        return max(0.0, failures.until - asyncio.get_running_loop().time()) if failures else 0.0
+
+    def start(
+        self, key: str, operation: Callable[[], Coroutine[None, None, None]], done: Callable[[float], None]
+    ) -> bool:
+        """Start `operation` unless `key` is in flight or held back; tell whether it was started.
+
+        `done(delay_seconds)` is called when it ended, with the time to wait before the pool looks again (0: now).
+        """
+        if key in self._running:
+            return False
+        if delay := self.held_back_seconds(key):
+            done(delay)
+            return False
+        self._running[key] = asyncio.create_task(self._run(key, operation, done), name=f"operation {key}")
+        return True
+
+    async def _run(
+        self, key: str, operation: Callable[[], Coroutine[None, None, None]], done: Callable[[float], None]
+    ) -> None:
+        delay = 0.0
+        try:
+            async with self._limit:
+                await operation()
+            self._failures.pop(key, None)
+        except NotLeader:
+            log.info("not leading: operation dropped", extra={"operation": key})
+        except Conflict as error:
+            # The object moved on under us: its new version is, or will soon be, in the cache.
+            log.debug("conflict", extra={"operation": key, "error": str(error)})
+            delay = self._hold_back(key)
+        except (ApiError, ApiUnavailable, AgentRefused, AgentUnreachable) as error:
+            delay = self._hold_back(key, getattr(error, "retry_after_seconds", None))
+            log.warning("operation failed", extra={"operation": key, "error": str(error), "retry_seconds": delay})
+        except Exception:
+            delay = self._hold_back(key)
+            log.exception("operation broke", extra={"operation": key})
+        finally:
+            del self._running[key]
+            done(delay)
+
+    def _hold_back(self, key: str, retry_after_seconds: float | None = None) -> float:
+        now = asyncio.get_running_loop().time()
+        count = self._failures[key].count + 1 if key in self._failures else 1
+        delay = min(_LONGEST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2 ** min(count - 1, 10))
+        delay = max(delay * self._rng.uniform(0.5, 1.0), retry_after_seconds or 0.0)
+        self._failures[key] = _Failures(count, now + delay)
+        self._forget_old(now)
+        return delay
+
+    def _forget_old(self, now: float) -> None:
+        """Keys of objects that are gone are never asked for again: drop what is long past."""
+        old = [key for key, failures in self._failures.items() if failures.until + 10 * _LONGEST_DELAY_SECONDS < now]
+        for key in old:
+            del self._failures[key]
+
+    async def stop(self) -> None:
+        """Cancel what is in flight and wait for its end."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
