@@ -16,6 +16,7 @@ from controller.errors import AgentRefused, AgentUnreachable, ApiError, ApiUnava
 log = logging.getLogger(__name__)
 
 _FIRST_DELAY_SECONDS = 0.5
+_CONFLICT_DELAY_SECONDS = 0.05
 _LONGEST_DELAY_SECONDS = 30.0
 
 
@@ -74,7 +75,7 @@ class Operations:
         except Conflict as error:
             # The object moved on under us: its new version is, or will soon be, in the cache.
             log.debug("conflict", extra={"operation": key, "error": str(error)})
-            delay = self._hold_back(key)
+            delay = self._hold_back(key, first_seconds=_CONFLICT_DELAY_SECONDS)
         except (ApiError, ApiUnavailable, AgentRefused, AgentUnreachable) as error:
             delay = self._hold_back(key, getattr(error, "retry_after_seconds", None))
             log.warning("operation failed", extra={"operation": key, "error": str(error), "retry_seconds": delay})
@@ -85,10 +86,12 @@ class Operations:
             del self._running[key]
             done(delay)
 
-    def _hold_back(self, key: str, retry_after_seconds: float | None = None) -> float:
+    def _hold_back(
+        self, key: str, retry_after_seconds: float | None = None, *, first_seconds: float = _FIRST_DELAY_SECONDS
+    ) -> float:
         now = asyncio.get_running_loop().time()
         count = self._failures[key].count + 1 if key in self._failures else 1
-        delay = min(_LONGEST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2 ** min(count - 1, 10))
+        delay = min(_LONGEST_DELAY_SECONDS, first_seconds * 2.0 ** min(count - 1, 10))
         delay = max(delay * self._rng.uniform(0.5, 1.0), retry_after_seconds or 0.0)
         self._failures[key] = _Failures(count, now + delay)
         self._forget_old(now)

@@ -43,12 +43,12 @@ class Agent(Protocol):
 class PodCache(Protocol):
     """Where answers of own writes go, so that the next reconcile reads them."""
 
-    def note(self, pod: Object) -> None:
+    def note(self, obj: Object) -> None:
         """A newer version of a Pod."""
         ...
 
-    def note_deleted(self, pod: Object) -> None:
-        """A Pod that is gone."""
+    def note_deleted(self, namespace: str | None, name: str, answer: Object) -> None:
+        """The answer of a DELETE."""
         ...
 
 
@@ -193,10 +193,7 @@ class Pods:
             uid=metadata["uid"],
             resource_version=metadata["resourceVersion"],
         )
-        if answer.get("kind") == "Pod" and answer["metadata"].get("deletionTimestamp"):
-            self._cache.note(answer)
-        else:
-            self._cache.note_deleted(pod)
+        self._cache.note_deleted(metadata["namespace"], metadata["name"], answer)
 
     def _new_drain_id(self) -> str:
         return f"{self._rng.getrandbits(64):016x}"

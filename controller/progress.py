@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from agent.wire import Slot, SlotState, Step
+from controller.conditions import find
+from controller.names import TASK_FINALIZER
 from controller.task import ApprovalPolicy, OnLostReservation, Task, TaskPhase
 from controller.view import PodView
 
@@ -71,6 +73,11 @@ class Whereabouts:
 
 NOTHING = Action(do=Do.NOTHING)
 
+# Types of a task's conditions
+ACCEPTED = "Accepted"
+APPROVED = "Approved"
+CANCELLING = "Cancelling"
+
 
 def next_action(task: Task, where: Whereabouts, *, lock_held: bool, now: datetime) -> Action:
     """The next thing to do for `task`; `lock_held` tells whether its lockKey's Lease names it."""
@@ -86,11 +93,11 @@ def next_action(task: Task, where: Whereabouts, *, lock_held: bool, now: datetim
 
 
 def _queued(task: Task) -> Action:
-    if task.deleting or task.spec.cancel:
+    if task.unwanted:
         return Action(
             do=Do.FINISH, phase=TaskPhase.CANCELLED, reason="Cancelled", message="cancelled before it was assigned"
         )
-    return Action(do=Do.ASSIGN if task.has_finalizer else Do.ADD_FINALIZER)
+    return Action(do=Do.ASSIGN if TASK_FINALIZER in task.finalizers else Do.ADD_FINALIZER)
 
 
 def _on_its_pod(task: Task, pod: PodView) -> Action:
@@ -98,7 +105,7 @@ def _on_its_pod(task: Task, pod: PodView) -> Action:
     if pod.agent is None:
         return NOTHING
     slot = find_slot(pod, task.task_id)
-    cancel = wants_cancel(task) and not task.cancelling
+    cancel = wants_cancel(task) and not cancelling(task)
     if slot is None:
         if task.task_id in pod.agent.ended:
             return Action(do=Do.FOLLOW)
@@ -119,20 +126,21 @@ def _reserved(task: Task) -> Action:
         return Action(do=Do.APPROVE)  # the intent is written; the agent has not heard of it yet
     if task.status.phase is not TaskPhase.AWAITING_APPROVAL or not task.status.plan_digest:
         return Action(do=Do.FOLLOW)
-    if task.cancelling:
+    if cancelling(task):
         return NOTHING
     if task.spec.approval_policy is ApprovalPolicy.AUTO:
         return Action(do=Do.APPROVE)
     approval = task.spec.approval
     if approval is None:
         return NOTHING
-    if (approval.attempt, approval.plan_digest) == (task.status.attempt, task.status.plan_digest):
+    if task.approved:
         return Action(do=Do.APPROVE)
     message = (
         f"the approval names attempt {approval.attempt} and {approval.plan_digest}; "
         f"the plan that waits is attempt {task.status.attempt} with {task.status.plan_digest}"
     )
-    if task.condition_message("Approved") == message:
+    said = find(task.status.conditions, APPROVED)
+    if said is not None and said.message == message:
         return NOTHING
     return Action(do=Do.REJECT_APPROVAL, reason="DigestMismatch", message=message)
 
@@ -175,6 +183,12 @@ def wants_cancel(task: Task) -> bool:
     return task.deleting and not (task.status.phase is TaskPhase.RUNNING and task.status.step is Step.APPLY)
 
 
+def cancelling(task: Task) -> bool:
+    """Whether this attempt's agent was told to end it: the agent keeps that in its journal."""
+    said = find(task.status.conditions, CANCELLING)
+    return said is not None and said.status == "True"
+
+
 def find_slot(pod: PodView, task_id: str) -> Slot | None:
     """The slot in which the Pod's agent reports `task_id`."""
     return next((slot for slot in pod.held if slot.task_id == task_id), None)
@@ -186,11 +200,11 @@ def _after_the_end(task: Task, where: Whereabouts, *, lock_held: bool, now: date
     if lock_held and (where.dead or not keeps_lock(task)):
         return Action(do=Do.RELEASE_LOCK)
     if task.deleting:
-        return Action(do=Do.REMOVE_FINALIZER) if task.has_finalizer else NOTHING
+        return Action(do=Do.REMOVE_FINALIZER) if TASK_FINALIZER in task.finalizers else NOTHING
     if lock_held:
         return NOTHING
-    ttl, finished = task.spec.ttl_seconds_after_finished, task.status.finish_time
-    if ttl is not None and finished is not None and now >= finished + timedelta(seconds=ttl):
+    ttl, finished = task.spec.ttl_seconds_after_finished, task.status.finished_at
+    if finished is not None and now >= finished + timedelta(seconds=ttl):
         return Action(do=Do.DELETE)
     return NOTHING
 
