@@ -1,0 +1,312 @@
+"""The Kubernetes API over HTTP: raw JSON in and out, every call with a timeout, every error translated.
+
+What a failed write leaves behind: after `ApiUnavailable` it may have happened. aiohttp sends GET, PUT and DELETE a
+second time by itself when a kept connection turns out to be closed, so a write that took effect may be answered as
+its own repetition: a PUT with a resourceVersion by Conflict, a DELETE with a UID by NotFound or Conflict. Callers read
+again after either. A PUT or DELETE without a precondition may hit an object that is no longer the one that was meant:
+always give one. POST and PATCH are never repeated.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from controller.errors import ApiError, ApiUnavailable, Gone
+from controller.kube.access import Access, AccessSource, KubeSettings, access_source
+from controller.kube.api import PODS, Object, Resource
+
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+USER_AGENT = "podslots"
+SERVER_ERROR = 500
+OK = 200
+UNAUTHORIZED = 401
+LOOPBACK = ("127.", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """Limits of the client.
+
+    `request_timeout_seconds`: a whole call, the wait for a connection included. `watch_timeout_seconds`: the server
+    ends a watch by itself after this. `watch_idle_seconds`: bookmarks come about every minute, so a longer silence is
+    taken for a broken connection. On a server where nothing ever changes there are no bookmarks: then the watch is
+    merely opened again from where it was. `max_connections` bounds concurrent calls; watches have their own.
+    """
+
+    request_timeout_seconds: float = 15.0
+    connect_timeout_seconds: float = 5.0
+    watch_timeout_seconds: int = 290
+    watch_idle_seconds: float = 75.0
+    max_connections: int = 64
+
+
+@asynccontextmanager
+async def connect(
+    settings: KubeSettings, now: Callable[[], datetime], limits: ClientSettings | None = None
+) -> AsyncIterator["KubeClient"]:
+    """A client for the API server that `settings` name. Raises ApiUnavailable if its configuration can't be read."""
+    limits = limits or ClientSettings()
+    source = access_source(settings, now)
+    access = await source.current()
+    async with (
+        _session(access, limits.max_connections) as calls,
+        _session(access, 0) as streams,
+    ):
+        yield KubeClient(source, calls, streams, limits)
+
+
+def _session(access: Access, limit: int) -> aiohttp.ClientSession:
+    host = urlsplit(access.server).hostname or ""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=limit),
+        headers={"User-Agent": USER_AGENT, "Accept": JSON},
+        trust_env=not host.startswith(LOOPBACK),  # HTTPS_PROXY and NO_PROXY, as every Kubernetes client
+        auto_decompress=True,
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+class KubeClient:
+    """`controller.kube.api.Api` over HTTP. Made by `connect`."""
+
+    def __init__(
+        self,
+        source: AccessSource,
+        calls: aiohttp.ClientSession,
+        streams: aiohttp.ClientSession,
+        limits: ClientSettings,
+    ) -> None:
+        self._source = source
+        self._calls = calls
+        self._streams = streams
+        self._limits = limits
+        self._timeout = aiohttp.ClientTimeout(
+            total=limits.request_timeout_seconds, sock_connect=limits.connect_timeout_seconds
+        )
+
+    async def default_namespace(self) -> str | None:
+        """The namespace of the kubeconfig's context, or of the Pod this runs in."""
+        return (await self._source.current()).namespace
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
+        """The object, read live: without a resourceVersion a GET is a quorum read."""
+        return await self._call("GET", path_of(resource, namespace, name))
+
+    async def list_page(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        label_selector: str = "",
+        limit: int = 500,
+        continue_token: str = "",
+    ) -> Object:
+        """One page. Without a resourceVersion, so that it is never older than what was seen before."""
+        query = {"limit": str(limit), "continue": continue_token, "labelSelector": label_selector}
+        return await self._call("GET", path_of(resource, namespace), query)
+
+    async def watch(
+        self, resource: Resource, namespace: str | None, *, resource_version: str, label_selector: str = ""
+    ) -> AsyncIterator[Object]:
+        """Watch events from `resource_version` until the server ends the stream."""
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(self._limits.watch_timeout_seconds),
+            "labelSelector": label_selector,
+        }
+        async for line in self._stream(path_of(resource, namespace), query, self._limits.watch_idle_seconds):
+            event = _parse(line)
+            if event.get("type") == "ERROR":
+                raise _error_of(int(event.get("object", {}).get("code", SERVER_ERROR)), event.get("object", {}), None)
+            yield event
+
+    async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
+        """POST."""
+        return await self._call("POST", path_of(resource, namespace), body=body)
+
+    async def replace(
+        self, resource: Resource, namespace: str | None, name: str, body: Object, *, subresource: str = ""
+    ) -> Object:
+        """PUT."""
+        return await self._call("PUT", path_of(resource, namespace, name, subresource), body=body)
+
+    async def patch(
+        self, resource: Resource, namespace: str | None, name: str, body: Object, *, subresource: str = ""
+    ) -> Object:
+        """PATCH with a JSON merge patch."""
+        path = path_of(resource, namespace, name, subresource)
+        return await self._call("PATCH", path, body=body, content_type=MERGE_PATCH)
+
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str | None = None,
+        resource_version: str | None = None,
+        grace_period_seconds: int | None = None,
+    ) -> Object:
+        """DELETE with preconditions."""
+        preconditions = {"uid": uid, "resourceVersion": resource_version}
+        body: Object = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {key: value for key, value in preconditions.items() if value is not None},
+        }
+        if grace_period_seconds is not None:
+            body["gracePeriodSeconds"] = grace_period_seconds
+        return await self._call("DELETE", path_of(resource, namespace, name), body=body)
+
+    async def pod_log(
+        self, namespace: str, name: str, container: str, *, follow: bool = False, tail_lines: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """A container's log by lines, without their ends. Following it has no idle timeout: a program may be silent."""
+        query = {
+            "container": container,
+            "follow": "true" if follow else "",
+            "tailLines": "" if tail_lines is None else str(tail_lines),
+        }
+        idle = None if follow else self._limits.request_timeout_seconds
+        async for line in self._stream(path_of(PODS, namespace, name, "log"), query, idle, last_partial=True):
+            yield line
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        *,
+        body: Object | None = None,
+        content_type: str = JSON,
+    ) -> Object:
+        data = None if body is None else orjson.dumps(body)
+        headers = {} if body is None else {"Content-Type": content_type}
+        access = await self._source.current()
+        for attempt in (1, 2):
+            try:
+                async with self._calls.request(
+                    method,
+                    _url(access, path, query),
+                    data=data,
+                    timeout=self._timeout,
+                    **_options(access, headers),
+                ) as response:
+                    status, retry_after = response.status, response.headers.get("Retry-After")
+                    content = await response.read()
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise _unavailable(f"{method} {path}", error) from error
+            # A 401 was refused before anything was done, so any method may be sent again with newer credentials.
+            if status == UNAUTHORIZED and attempt == 1 and (newer := await self._source.renew(access)) is not access:
+                access = newer
+                continue
+            break
+        if not OK <= status < 300:  # noqa: PLR2004 - the successes
+            raise _error_of(status, _parse_status(content), retry_after)
+        return _parse(content)
+
+    async def _stream(
+        self, path: str, query: dict[str, str], idle_seconds: float | None, *, last_partial: bool = False
+    ) -> AsyncIterator[bytes]:
+        access = await self._source.current()
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=self._limits.connect_timeout_seconds, sock_read=idle_seconds
+        )
+        try:
+            async with self._streams.get(
+                _url(access, path, query), timeout=timeout, **_options(access, {})
+            ) as response:
+                if response.status != OK:
+                    retry_after = response.headers.get("Retry-After")
+                    error = _error_of(response.status, _parse_status(await response.read()), retry_after)
+                    if response.status == UNAUTHORIZED:
+                        await self._source.renew(access)
+                    raise error
+                rest = b""
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        if line or last_partial:
+                            yield line
+                if rest and last_partial:
+                    yield rest
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unavailable(f"GET {path}", error) from error
+
+
+def path_of(resource: Resource, namespace: str | None, name: str = "", subresource: str = "") -> str:
+    """The path of a collection, an object or a subresource."""
+    parts = ["apis", resource.group] if resource.group else ["api"]
+    parts.append(resource.version)
+    if resource.namespaced and namespace:
+        parts += ["namespaces", namespace]
+    parts.append(resource.plural)
+    parts += [part for part in (name, subresource) if part]
+    return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def _url(access: Access, path: str, query: dict[str, str] | None) -> URL:
+    given = {key: value for key, value in (query or {}).items() if value}
+    return URL(f"{access.server}{path}{'?' + urlencode(given) if given else ''}", encoded=True)
+
+
+def _options(access: Access, headers: dict[str, str]) -> dict[str, Any]:
+    if access.authorization:
+        headers = {**headers, "Authorization": access.authorization}
+    return {
+        "headers": headers,
+        "ssl": access.tls if access.tls is not None else True,
+        "server_hostname": access.tls_server_name,
+        "proxy": access.proxy,
+        "allow_redirects": False,
+    }
+
+
+def _parse(content: bytes) -> Object:
+    try:
+        document = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise ApiUnavailable("the answer is not JSON") from error
+    if not isinstance(document, dict):
+        raise ApiUnavailable("the answer is not an object")
+    return document
+
+
+def _parse_status(content: bytes) -> Object:
+    """The Status document of an error. A proxy in between may have answered with anything else."""
+    try:
+        document = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return {"message": content[:200].decode(errors="replace")}
+    return document if isinstance(document, dict) else {}
+
+
+def _error_of(status: int, document: Object, retry_after: str | None) -> ApiError | ApiUnavailable:
+    reason, message = str(document.get("reason", "")), str(document.get("message", ""))
+    if status >= SERVER_ERROR:
+        return ApiUnavailable(f"{status} {reason}: {message}")
+    if reason == "Expired":
+        return Gone(status, reason, message)
+    seconds = (document.get("details") or {}).get("retryAfterSeconds") or _seconds(retry_after)
+    return ApiError.of(status, reason, message, float(seconds) if seconds else None)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Retry-After in seconds; the API server never sends its date form."""
+    return float(retry_after) if retry_after and retry_after.isdecimal() else None
+
+
+def _unavailable(what: str, error: Exception) -> ApiUnavailable:
+    kind = "no answer in time" if isinstance(error, TimeoutError | asyncio.TimeoutError) else str(error)
+    return ApiUnavailable(f"{what}: {kind or type(error).__name__}")
