@@ -9,7 +9,6 @@ import logging
 import random
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from agent.wire import format_time
 from controller import lease
@@ -86,7 +85,8 @@ class Election:
         """Stand for election for ever. Cancel it, then `release`."""
         try:
             while True:
-                await asyncio.sleep(await self.step())
+                delay = await self.step()
+                await asyncio.sleep(delay)
         finally:
             self._disarm()
 
