@@ -1,0 +1,275 @@
+"""What the slots of a pool do now, counted from the agents' reports and from what is on its way to them.
+
+Counts are derived anew for each decision, never kept: nothing can leak (B1).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+from operator import itemgetter
+
+from agent.wire import Phase, SlotState
+from controller.demand import SlotClass, restriction
+from controller.names import TASK_ID_SEPARATOR
+from controller.pool import Layout
+from controller.task import Task, TaskPhase
+from controller.view import Operation, PodState, PodView, PoolView
+
+
+class Offer(Enum):
+    """What a Pod's idle slots are good for."""
+
+    NOW = "now"  # a task can be given to it
+    COMING = "coming"  # it will take tasks once it is opened, or its agent is heard
+    NOTHING = "nothing"  # it takes nothing new
+    UNKNOWN = "unknown"  # its agent is not heard: it may hold anything
+
+
+@dataclass(slots=True, kw_only=True)
+class Census:
+    """The slots of the Pods that count.
+
+    `now` and `coming` are free slots by class. `promised` are tasks given to a Pod whose agent does not show them yet:
+    each is counted as held there. `rest_*` leave out the Pods that hold a reservation: those stay, whatever the load.
+    A Pod whose agent is not heard counts in `rest_used` as full.
+    """
+
+    size: int = 0
+    total_slots: int = 0
+    running: int = 0
+    reserved: int = 0
+    promised: int = 0
+    rest_slots: int = 0
+    rest_used: int = 0
+    now: Counter[SlotClass] = field(default_factory=Counter)
+    coming: Counter[SlotClass] = field(default_factory=Counter)
+
+    @property
+    def used(self) -> int:
+        """Slots that are held."""
+        return self.running + self.reserved + self.promised
+
+    @property
+    def capacity(self) -> Counter[SlotClass]:
+        """Slots that are free, or will be."""
+        return self.now + self.coming
+
+
+def offer(pod: PodView) -> Offer:
+    """What the idle slots of a Pod are good for."""
+    if pod.leaving or not pod.counts:
+        return Offer.NOTHING
+    agent = pod.agent
+    if agent is not None and agent.closing:
+        return Offer.NOTHING
+    if pod.state is PodState.STARTING or pod.in_flight is Operation.OPEN:
+        return Offer.COMING
+    if not pod.connected or agent is None:
+        return Offer.COMING if pod.contacting else Offer.UNKNOWN
+    return Offer.NOW if agent.phase is Phase.OPEN else Offer.COMING
+
+
+def promises(view: PoolView) -> dict[str, list[Task]]:
+    """Tasks that were given to a Pod whose agent shows them neither as held nor as ended, by the Pod's UID."""
+    placed = [
+        (pod_uid, task)
+        for task in view.tasks
+        if (pod_uid := view.dispatching.get(task.uid) or (task.status.pod_uid if task.placed else None))
+    ]
+    if not placed:
+        return {}
+    wanted = {pod_uid for pod_uid, _ in placed}
+    agents = {pod.uid: pod.agent for pod in view.pods if pod.uid in wanted}
+    result: dict[str, list[Task]] = {}
+    for pod_uid, task in placed:
+        agent = agents.get(pod_uid)
+        # A task never has two slots, so any attempt of it that is held is the one that was promised.
+        mine = task.uid + TASK_ID_SEPARATOR
+        seen = agent is not None and (
+            any(slot.task_id is not None and slot.task_id.startswith(mine) for slot in agent.slots)
+            or (task.placed and task.task_id in agent.ended)
+        )
+        if not seen:
+            result.setdefault(pod_uid, []).append(task)
+    return result
+
+
+def take_census(view: PoolView, promised: Mapping[str, Sequence[Task]]) -> Census:
+    """Count the slots. One pass over all Pods: for 10 000 of them it has to take a few milliseconds."""
+    layout = view.spec.layout
+    census = Census(size=view.creating)
+    fresh = view.creating
+    for pod in view.pods:
+        if not pod.counts:
+            continue
+        census.size += 1
+        if pod.agent is None and pod.state is PodState.STARTING and not pod.leaving and pod.uid not in promised:
+            fresh += 1
+        else:
+            _count(census, pod, layout, promised.get(pod.uid, ()))
+    for slot_class in layout:
+        census.coming[slot_class] += fresh
+    census.total_slots += fresh * len(layout)
+    census.rest_slots += fresh * len(layout)
+    return census
+
+
+def _count(census: Census, pod: PodView, layout: Layout, expected: Sequence[Task]) -> None:
+    kind = offer(pod)
+    free: list[SlotClass] = []
+    running = reserved = 0
+    if pod.agent is None:
+        free.extend(layout)
+    else:
+        for slot in pod.agent.slots:
+            if slot.state is SlotState.IDLE:
+                free.append(slot.accepts)
+            elif slot.state is SlotState.RUNNING:
+                running += 1
+            else:
+                reserved += 1
+    total = len(free) + running + reserved
+    if expected:
+        take_promised(free, expected)
+    census.total_slots += total
+    census.running += running
+    census.reserved += reserved
+    census.promised += len(expected)
+    if not reserved:
+        heard = pod.connected or pod.state is PodState.STARTING
+        census.rest_slots += total
+        census.rest_used += min(total, running + len(expected)) if heard else total
+    if kind is Offer.NOW:
+        census.now.update(free)
+    elif kind is Offer.COMING:
+        census.coming.update(free)
+
+
+def take_promised(free: list[SlotClass], tasks: Sequence[Task]) -> None:
+    """Take out of `free` the slots that these tasks will get: the agent gives the most restricted that accepts."""
+    choices = [
+        sorted((accepts for accepts in free if task.spec.type in accepts), key=restriction)
+        for task in sorted(tasks, key=lambda task: sum(task.spec.type in accepts for accepts in free))
+    ]
+    for options in choices:
+        chosen = next((accepts for accepts in options if accepts in free), None)
+        if chosen is not None:
+            free.remove(chosen)
+
+
+def queued(view: PoolView) -> tuple[Task, ...]:
+    """The tasks that wait for nothing but a slot, in the order in which they are served."""
+    return tuple(sorted((task for task in view.tasks if _waits(view, task)), key=lambda task: task.order))
+
+
+def demand(view: PoolView) -> Counter[str]:
+    """How many tasks of each type wait for a slot.
+
+    A task that was given to a Pod which is gone or dead, and never known to be there, will be queued again.
+    """
+    wanted = Counter(task.spec.type for task in view.tasks if _waits(view, task))
+    assigned = [task for task in view.tasks if task.status.phase is TaskPhase.ASSIGNED and not task.unwanted]
+    if assigned:
+        alive = {pod.uid for pod in view.pods if not pod.dead}
+        wanted.update(task.spec.type for task in assigned if task.status.pod_uid not in alive)
+    return Counter({name: count for name, count in wanted.items() if view.spec.accepts(name)})
+
+
+def _waits(view: PoolView, task: Task) -> bool:
+    return (
+        task.queued
+        and not task.unwanted
+        and task.uid not in view.blocked
+        and task.uid not in view.dispatching
+        and view.spec.accepts(task.spec.type)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removable:
+    """Pods that could go without any loss, in the order in which they should.
+
+    First `leaving` (somebody wants them gone), then those that never served, then those idle longest. `pending` counts
+    Pods that never served and can't go yet (their creation or opening is under way, or they are younger than the
+    minimum idle time): they would go before any Pod of `idle`, so that many of those stay (D2).
+    """
+
+    leaving: tuple[PodView, ...]
+    pending: int
+    starting: tuple[PodView, ...]
+    idle: tuple[PodView, ...]
+
+    @property
+    def count(self) -> int:
+        """By how many Pods the pool could shrink, now or soon."""
+        return len(self.leaving) + self.pending + len(self.starting) + len(self.idle)
+
+    def offered(self, layout: Layout) -> dict[tuple[int, Layout], list[int]]:
+        """The places in the order, rising, of Pods that are alike: by number of slots, and classes that they offer."""
+        places: dict[tuple[int, Layout], list[int]] = {}
+        first = len(self.leaving)
+        if self.pending:
+            places[len(layout), layout] = list(range(first, first + self.pending))
+        for place, pod in enumerate(self.leaving):
+            places.setdefault((_size(pod, layout), ()), []).append(place)
+        for place, pod in enumerate(self.starting + self.idle, first + self.pending):
+            classes = layout if pod.agent is None else tuple(slot.accepts for slot in pod.agent.slots)
+            closing = pod.agent is not None and pod.agent.closing
+            places.setdefault((len(classes), () if closing else classes), []).append(place)
+        return places
+
+
+def _size(pod: PodView, layout: Layout) -> int:
+    return len(layout) if pod.agent is None else len(pod.agent.slots)
+
+
+def removable(view: PoolView, promised: Mapping[str, Sequence[Task]], min_idle_seconds: int) -> Removable:
+    """The Pods that could go now."""
+    latest = view.now - timedelta(seconds=min_idle_seconds)
+    pending = view.creating
+    leaving: list[PodView] = []
+    starting: list[tuple[datetime, str, PodView]] = []
+    idle: list[tuple[datetime, str, PodView]] = []
+    for pod in view.pods:
+        if not pod.counts or pod.uid in promised:
+            continue
+        if pod.state is PodState.STARTING:
+            if pod.in_flight or (pod.created > latest and not pod.leaving):
+                pending += 1
+            elif _untouched(pod):
+                starting.append((pod.created, pod.name, pod))
+        elif not pod.in_flight and pod.connected and (since := idle_since(pod)) is not None:
+            if pod.leaving:
+                leaving.append(pod)
+            elif since <= latest:
+                idle.append((since, pod.name, pod))
+    # Of those that never served, the youngest goes first: it is the furthest from being of use.
+    starting.sort(key=itemgetter(0, 1), reverse=True)
+    idle.sort(key=itemgetter(0, 1))
+    return Removable(
+        leaving=(*leaving, *(pod for _, _, pod in starting if pod.leaving)),
+        pending=pending,
+        starting=tuple(pod for _, _, pod in starting if not pod.leaving),
+        idle=tuple(pod for _, _, pod in idle),
+    )
+
+
+def idle_since(pod: PodView) -> datetime | None:
+    """Since when every slot of the Pod is idle and every result stored elsewhere; None if that is not so."""
+    agent = pod.agent
+    if agent is None or agent.ended:
+        return None
+    since = pod.created if pod.opened is None or pod.opened < pod.created else pod.opened
+    for slot in agent.slots:
+        if slot.state is not SlotState.IDLE:
+            return None
+        since = max(since, slot.since)
+    return since
+
+
+def _untouched(pod: PodView) -> bool:
+    """Whether a starting Pod's agent, if it was heard, confirms that it never took anything."""
+    agent = pod.agent
+    return agent is None or (agent.phase is Phase.DRAINED and idle_since(pod) is not None)
