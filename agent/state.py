@@ -188,9 +188,10 @@ class TaskChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskAcked:
-    """An ended task's result is stored elsewhere."""
+    """An ended task's result is stored elsewhere. `slot` is where its directory is."""
 
     task_id: str
+    slot: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -224,7 +224,7 @@ def _ack(state: State, command: Ack, now: datetime) -> Decision:
         return Decision()
     if task.state is not TaskState.ENDED:
         raise Refusal(ErrorCode.ILLEGAL, f"task {task.task_id} is {task.state}, not ended")
-    return Decision((TaskAcked(task_id=task.task_id),))
+    return Decision((TaskAcked(task_id=task.task_id, slot=task.slot),))
 
 
 def _expire(state: State, command: ExpireTasks, now: datetime) -> Decision:

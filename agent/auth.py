@@ -1,0 +1,141 @@
+"""Who may call what: the pool's tokens, one credential per slot, the local one, and that of `slot-agent close`.
+
+Tokens are compared in constant time, all of them on every call. The pool's are a mounted Secret that the kubelet
+replaces while the agent runs; they are read again from time to time, and once more when an unknown one is shown.
+"""
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hmac import compare_digest
+from pathlib import Path
+
+from agent.config import Settings
+
+MIN_TOKEN_LENGTH = 32
+"""Of the credentials made here, which have 43; a shorter file was not written by us."""
+
+MAX_TOKEN_BYTES = 4096
+
+
+class Kind(StrEnum):
+    """What a credential is good for."""
+
+    POOL = "pool"
+    SLOT = "slot"
+    LOCAL = "local"
+    CLOSE = "close"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The caller. `slot` is the one that a slot credential stands for."""
+
+    kind: Kind
+    slot: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Credential:
+    token: bytes = field(repr=False)
+    identity: Identity
+
+
+POOL = Identity(Kind.POOL)
+
+
+class Keyring:
+    """Every token that is valid now. `own` are those the agent made, by identity; they do not change."""
+
+    def __init__(self, own: Mapping[Identity, str], pool: Mapping[str, str]) -> None:
+        self._own = tuple(_Credential(token.encode(), identity) for identity, token in own.items())
+        self._pool: dict[str, str] = {}
+        self._all: tuple[_Credential, ...] = ()
+        self.replace_pool(pool)
+
+    @property
+    def pool_token_ids(self) -> tuple[str, ...]:
+        """The ids of the pool tokens, sorted."""
+        return tuple(sorted(self._pool))
+
+    def replace_pool(self, pool: Mapping[str, str]) -> bool:
+        """Make these the pool's tokens. Returns whether anything changed."""
+        changed = dict(pool) != self._pool or not self._all
+        self._pool = dict(pool)
+        self._all = tuple(_Credential(token.encode(), POOL) for token in pool.values()) + self._own
+        return changed
+
+    def identify(self, authorization: str | None) -> Identity | None:
+        """Whose `Authorization` header this is; None if nobody's."""
+        if authorization is None or authorization[:7].lower() != "bearer ":
+            return None
+        shown = authorization[7:].strip().encode("utf-8", "surrogateescape")
+        found: Identity | None = None
+        for credential in self._all:
+            if compare_digest(shown, credential.token):
+                found = credential.identity
+        return found
+
+
+def read_pool_tokens(folder: Path) -> dict[str, str]:
+    """The tokens of a mounted Secret by their ids. Raises OSError if the folder can't be listed.
+
+    Entries beginning with `..` are the kubelet's own. An empty file is no token: it would let everybody in.
+    """
+    tokens: dict[str, str] = {}
+    for name in sorted(os.listdir(folder)):  # noqa: PTH208 - names are what is wanted
+        if name.startswith(".."):
+            continue
+        try:
+            with (folder / name).open("rb") as file:
+                token = file.read(MAX_TOKEN_BYTES).decode("ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            continue
+        if token:
+            tokens[name] = token
+    return tokens
+
+
+def own_credentials(settings: Settings) -> dict[Identity, str]:
+    """Make the credentials that are not there yet, and read the others. Raises OSError."""
+    folder = settings.credentials_dir
+    own = {
+        Identity(Kind.SLOT, slot): ensure_credential(folder / str(slot) / "token")
+        for slot in range(len(settings.layout))
+    }
+    own[Identity(Kind.LOCAL)] = ensure_credential(folder / "local" / "token")
+    own[Identity(Kind.CLOSE)] = ensure_credential(settings.close_token_file, mode=0o400)
+    return own
+
+
+def has_credentials(settings: Settings) -> bool:
+    """Whether an agent ran here before: credentials are made after the journal."""
+    return settings.close_token_file.exists() or (settings.credentials_dir / "0" / "token").exists()
+
+
+def ensure_credential(file: Path, *, mode: int = 0o440) -> str:
+    """The token in `file`, made if it is not there or not well-formed. Links are not followed: others may write it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return _make_credential(file, mode)
+    with os.fdopen(fd, "rb") as opened:
+        text = opened.read(MAX_TOKEN_BYTES).decode("ascii", "replace").strip()
+    well_formed = len(text) >= MIN_TOKEN_LENGTH and text.replace("-", "").replace("_", "").isalnum() and text.isascii()
+    return text if well_formed else _make_credential(file, mode)
+
+
+def _make_credential(file: Path, mode: int) -> str:
+    token = secrets.token_urlsafe(32)
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "wb") as opened:
+        os.fchmod(fd, mode)
+        opened.write(token.encode())
+        opened.flush()
+        os.fsync(fd)
+    temporary.rename(file)
+    return token

@@ -1,0 +1,406 @@
+"""The single writer: decide on the newest state → journal → publish → answer.
+
+Requests are decided one after the other, each on the state that the one before it led to. Their records go to the disk
+together, as many as came in while the last write was under way. Only what is on the disk is published and answered; if
+the write fails, every decision made since is dropped, and those requests are told so. Reads never wait: they are
+answered from the published state, by bytes that are made once for each revision.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Protocol
+
+import orjson
+
+from agent import slots, tasks
+from agent.errors import Refusal
+from agent.eventlog import Log
+from agent.instruments import Instruments
+from agent.journal import Journal, encode_records
+from agent.state import Decision, PhaseChanged, Record, SlotChanged, State, TaskChanged, apply
+from agent.wire import (
+    AgentState,
+    ErrorCode,
+    Slot,
+    SlotState,
+    Stamp,
+    WatchLine,
+    WatchType,
+    WorkerLink,
+    Write,
+)
+
+JSON_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
+
+TICK_SECONDS = 1.0
+"""How often limits on the wall clock are looked at: it can be set, so no timer is trusted for longer."""
+
+PROBE_SECONDS = 2.0
+"""How often a disk that failed is tried again when no request does it."""
+
+Listener = Callable[[State, list[Record]], None]
+Decide = Callable[[State, datetime], Decision]
+
+
+class Submit(Protocol):
+    """Has blocking work done off the loop and calls back on it: `DiskThread.submit`, or a simulation's."""
+
+    def __call__(self, work: Callable[[], None], done: Callable[[OSError | None], None], /) -> None:
+        """Do `work`, then call `done` with what went wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What does not change while the agent runs."""
+
+    version: str
+    pod: str
+    pod_uid: str
+    pool: str
+    incarnation: str
+    first_revision: int = 0
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What goes to the disk in one write. `state` is what it leads to, `befores` are the states before each record."""
+
+    state: State
+    records: list[Record] = field(default_factory=list)
+    befores: list[State] = field(default_factory=list)
+    waiters: list[asyncio.Future[None]] = field(default_factory=list)
+
+
+class Service:
+    """Owns the agent's state. Everything but the disk runs on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        facts: Facts,
+        state: State,
+        journal: Journal,
+        submit: Submit,
+        now: Callable[[], datetime],
+        instruments: Instruments,
+        log: Log,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        self.facts = facts
+        self.instruments = instruments
+        self.state = state
+        self.revision = facts.first_revision
+        self.watchers = 0
+        self._journal = journal
+        self._failing = journal.broken
+        self._submit = submit
+        self._now = now
+        self._log = log
+        self._warnings = warnings
+        self._tokens: tuple[str, ...] = ()
+        self._links: tuple[WorkerLink | None, ...] = (None,) * len(state.slots)
+        self._pending = _Batch(state)
+        self._in_flight: _Batch | None = None
+        self._in_flight_since = 0.0
+        self._flush_is_due = False
+        self._stamp: tuple[int, int] | None = None
+        self._view: AgentState | None = None
+        self._body: bytes | None = None
+        self._change_line: bytes | None = None
+        self._changed = asyncio.Event()
+        self._last_probe = 0.0
+        self._on_publish: list[Listener] = []
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def check(self, write: Write) -> None:
+        """Whether a controller's write is meant for this agent now. A stamp that got this far counts as seen."""
+        self.check_address(write)
+        if write.stamp is not None:
+            self._check_stamp(write.stamp)
+
+    def check_address(self, write: Write) -> None:
+        """Whether a write is meant for this Pod and this start of its agent."""
+        if write.pod_uid is not None and write.pod_uid != self.facts.pod_uid:
+            raise Refusal(ErrorCode.WRONG_POD, f"this is Pod {self.facts.pod} with UID {self.facts.pod_uid}")
+        if write.incarnation is not None and write.incarnation != self.facts.incarnation:
+            raise Refusal(ErrorCode.RESTARTED, f"the agent has restarted; its incarnation is {self.facts.incarnation}")
+
+    def _check_stamp(self, stamp: Stamp) -> None:
+        pair = (stamp.term, stamp.counter)
+        if self._stamp is not None and pair <= self._stamp:
+            raise Refusal(ErrorCode.STALE, f"stamp {pair} is not above {self._stamp}")
+        self._stamp = pair
+
+    async def execute(self, decide: Decide) -> Any:
+        """Decide, journal, publish; return the answer. Raises Refusal, `storage` if it could not be journaled."""
+        try:
+            decision = decide(self._pending.state, self._now())
+        except Refusal:
+            # Decided on what may yet be dropped: then it is not the state that refused.
+            await self._settle()
+            raise
+        if not decision.records:
+            await self._settle()
+            return decision.answer
+        pending = self._pending
+        for record in decision.records:
+            pending.befores.append(pending.state)
+            pending.state = apply(pending.state, record)
+        pending.records.extend(decision.records)
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        pending.waiters.append(waiter)
+        if self._in_flight is None and not self._flush_is_due:
+            # Soon, not now: whatever else has come in by this turn of the loop goes into the same write.
+            self._flush_is_due = True
+            loop.call_soon(self._flush)
+        await waiter
+        return decision.answer
+
+    async def _settle(self) -> None:
+        """Wait until everything decided so far is on the disk."""
+        batch = self._pending if self._pending.records else self._in_flight
+        if batch is not None:
+            waiter = asyncio.get_running_loop().create_future()
+            batch.waiters.append(waiter)
+            await waiter
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        batch = self._pending
+        if self._in_flight is not None or not batch.records:
+            return
+        self._in_flight, self._pending = batch, _Batch(batch.state)
+        self._in_flight_since = asyncio.get_running_loop().time()
+        payload, base, journal = encode_records(batch.records), self.state, self._journal
+        self._submit(lambda: journal.commit(payload, base), self._flushed)
+
+    def _flushed(self, error: OSError | None) -> None:
+        batch, self._in_flight = self._in_flight, None
+        if batch is None:
+            return
+        if error is not None:
+            self._drop(batch, error)
+            return
+        seconds = asyncio.get_running_loop().time() - self._in_flight_since
+        self.instruments.committed(seconds, len(batch.records))
+        self.state = batch.state
+        self._failing = False
+        for record, before in zip(batch.records, batch.befores, strict=True):
+            self._report(record, before)
+        for listener in self._on_publish:
+            listener(self.state, batch.records)
+        self._bump()
+        _release(batch.waiters, None)
+        if self._pending.records:
+            self._flush()
+        else:
+            self._pending.state = self.state
+
+    def _drop(self, batch: _Batch, error: OSError) -> None:
+        """Nothing of this batch was stored, and what was decided after it was decided on it."""
+        self.instruments.commit_failed()
+        self._log.event("journal write failed", error=str(error), requests=len(batch.waiters))
+        waiters = batch.waiters + self._pending.waiters
+        self._pending = _Batch(self.state)
+        self._last_probe = asyncio.get_running_loop().time()
+        self._failing = True
+        self._bump()
+        _release(waiters, f"the journal can't be written: {error.strerror or error}")
+
+    def _report(self, record: Record, before: State) -> None:
+        if isinstance(record, SlotChanged):
+            entry, old = record.entry, before.slots[record.entry.id]
+            self.instruments.slot_changed(record)
+            self._log.event(
+                "slot",
+                slot=entry.id,
+                task=entry.task_id or old.task_id,
+                **{"from": old.state, "to": entry.state},
+                cause=record.event,
+                fence=entry.fence,
+            )
+        elif isinstance(record, TaskChanged):
+            self.instruments.task_changed(record, before)
+        elif isinstance(record, PhaseChanged):
+            self._log.event("phase", phase=record.phase, drain_id=record.drain_id or record.opened_id)
+
+    def on_publish(self, listener: Listener) -> None:
+        """Have `listener(state, records)` called for all that is published."""
+        self._on_publish.append(listener)
+
+    # --- what changes without the journal ---------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Take no new work any more: the Pod is being stopped. What is held goes on."""
+        if not self.state.closing:
+            self.state = replace(self.state, closing=True)
+            self._pending.state = replace(self._pending.state, closing=True)
+            if self._in_flight is not None:
+                self._in_flight.state = replace(self._in_flight.state, closing=True)
+            self._log.event("closing")
+            self._bump()
+
+    def set_links(self, links: tuple[WorkerLink | None, ...]) -> None:
+        """Which workers are there."""
+        if links != self._links:
+            self._links = links
+            self._bump()
+
+    def set_tokens(self, token_ids: tuple[str, ...]) -> None:
+        """Which pool tokens are valid."""
+        if token_ids != self._tokens:
+            self._tokens = token_ids
+            self._bump()
+
+    async def tick(self) -> None:
+        """What is due by the clock. Called every TICK_SECONDS."""
+        now = self._now()
+        if any(slot.expires_at is not None and now >= slot.expires_at for slot in self.state.slots):
+            await self._expire()
+        if self._failing:
+            self._probe()
+
+    async def _expire(self) -> None:
+        try:
+            await self.execute(lambda state, now: slots.decide(state, slots.ExpireHolds(), now))
+            await self.execute(lambda state, now: tasks.decide(state, tasks.ExpireTasks(), now))
+        except Refusal:
+            # Storage; the next tick tries again.
+            return
+
+    def _probe(self) -> None:
+        loop_time = asyncio.get_running_loop().time()
+        if self._in_flight is None and loop_time - self._last_probe >= PROBE_SECONDS:
+            self._last_probe = loop_time
+            self._in_flight = _Batch(self.state)
+            base, journal = self.state, self._journal
+            self._submit(lambda: journal.probe(base), self._probed)
+
+    def _probed(self, error: OSError | None) -> None:
+        batch, self._in_flight = self._in_flight, None
+        if error is None:
+            self._failing = False
+            self._log.event("journal can be written again")
+            self._bump()
+        if batch is not None:
+            # Only those wait here whose answer rests on the published state alone.
+            _release(batch.waiters, None)
+        self._flush()
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    @property
+    def journal_failing(self) -> bool:
+        """Whether the last write failed."""
+        return self._failing
+
+    @property
+    def view(self) -> AgentState:
+        """What `GET /slots` says."""
+        if self._view is None:
+            self._view = self._make_view()
+        return self._view
+
+    @property
+    def body(self) -> bytes:
+        """What `GET /slots` says, as bytes."""
+        if self._body is None:
+            self._body = orjson.dumps(self.view, option=JSON_OPTIONS)
+        return self._body
+
+    def watch_line(self, kind: WatchType) -> bytes:
+        """One line of a watch, about the present revision."""
+        if kind is WatchType.HEARTBEAT:
+            return orjson.dumps({"type": kind, "revision": self.revision}, option=JSON_OPTIONS)
+        if kind is WatchType.STATE:
+            return orjson.dumps(WatchLine(type=kind, revision=self.revision, state=self.view), option=JSON_OPTIONS)
+        if self._change_line is None:
+            line = WatchLine(type=kind, revision=self.revision, state=self.view)
+            self._change_line = orjson.dumps(line, option=JSON_OPTIONS)
+        return self._change_line
+
+    async def changed_since(self, revision: int, timeout_seconds: float) -> bool:
+        """Wait until the revision is another one; False after the timeout."""
+        if self.revision == revision:
+            changed = self._changed
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    await changed.wait()
+            except TimeoutError:
+                return False
+        return True
+
+    def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        """The answer to a scrape."""
+        return self.instruments.render(
+            accept,
+            state=self.state,
+            workers=sum(link is not None and link.connected for link in self._links),
+            watchers=self.watchers,
+            tokens=len(self._tokens),
+            journal_bytes=self._journal.size_bytes,
+            journal_failing=self._failing,
+        )
+
+    @property
+    def running(self) -> int:
+        """How many slots are running."""
+        return sum(slot.state is SlotState.RUNNING for slot in self.state.slots)
+
+    def _bump(self) -> None:
+        self.revision += 1
+        self._view = self._body = self._change_line = None
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _make_view(self) -> AgentState:
+        state, facts = self.state, self.facts
+        warnings = self._warnings
+        if self._failing:
+            warnings = (*warnings, "the journal can't be written; new work is refused")
+        if state.recovering:
+            warnings = (*warnings, "a journal was lost; waiting for the workers to say what they hold")
+        return AgentState(
+            version=facts.version,
+            pod=facts.pod,
+            pod_uid=facts.pod_uid,
+            pool=facts.pool,
+            incarnation=facts.incarnation,
+            phase=state.phase,
+            drain_id=state.drain_id,
+            revision=self.revision,
+            tokens=self._tokens,
+            slots=tuple(
+                Slot(
+                    id=slot.id,
+                    accepts=accepts,
+                    state=slot.state,
+                    fence=slot.fence,
+                    since=slot.since,
+                    task_id=slot.task_id,
+                    task_type=slot.task_type,
+                    step=slot.step,
+                    origin=slot.origin,
+                    expires_at=slot.expires_at,
+                    worker=link,
+                )
+                for slot, accepts, link in zip(state.slots, state.layout, self._links, strict=True)
+            ),
+            ended=state.ended,
+            closing=state.closing,
+            warnings=warnings,
+        )
+
+
+def _release(waiters: list[asyncio.Future[None]], failure: str | None) -> None:
+    for waiter in waiters:
+        if waiter.done():
+            continue
+        if failure is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(Refusal(ErrorCode.STORAGE, failure))
