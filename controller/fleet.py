@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -24,6 +24,7 @@ from agent.wire import PORT, AgentState, WatchLine
 from controller.agent_client import AgentClient, Stamps, Transport, agent_url
 from controller.errors import AgentRefused, AgentUnreachable
 from controller.kube.api import Object
+from controller.names import POOL_LABEL
 
 log = logging.getLogger(__name__)
 
@@ -97,13 +98,14 @@ class Fleet:
         while self._ending:
             await asyncio.wait(self._ending)
 
-    def follow(self, pods: Iterable[Object], pool_of: Callable[[Object], str]) -> None:
-        """Follow the agents of these Pods, those that are followed already among them; Pods without an IP wait."""
-        for pod in pods:
-            ip = (pod.get("status") or {}).get("podIP")
-            if ip:
-                metadata = pod["metadata"]
-                self.add(metadata["uid"], agent_url(ip, self._port), metadata["namespace"], pool_of(pod))
+    def follow(self, pods: Mapping[str, tuple[Object, str]]) -> None:
+        """Follow the agents of exactly these Pods: by UID, each with its IP. Those that are followed stay so."""
+        for uid in self._followers.keys() - pods.keys():
+            self.forget(uid)
+        for uid, (pod, ip) in pods.items():
+            metadata = pod["metadata"]
+            pool = (metadata.get("labels") or {}).get(POOL_LABEL, "")
+            self.add(uid, agent_url(ip, self._port), metadata["namespace"], pool)
 
     def add(self, pod_uid: str, url: str, namespace: str, pool: str) -> None:
         """Follow one agent. A Pod that got another address (its sandbox was made anew) is followed there."""
@@ -129,11 +131,6 @@ class Fleet:
         """Follow this Pod's agent no more: the Pod is gone."""
         if follower := self._followers.pop(pod_uid, None):
             self._end(follower)
-
-    def keep(self, pod_uids: Iterable[str]) -> None:
-        """Forget every Pod but these."""
-        for uid in self._followers.keys() - set(pod_uids):
-            self.forget(uid)
 
     def followed(self) -> list[str]:
         """The UIDs of the Pods that are followed."""

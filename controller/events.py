@@ -1,0 +1,190 @@
+"""Kubernetes Events: what was decided about an object, and why, where `kubectl describe` shows it.
+
+Telling never hurts the teller: `event` only puts into a queue. The same thing said of the same object again within
+ten minutes is counted on the Event that is there, and what is repeated faster than it can be written is one write.
+"""
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from controller.errors import ApiError, ApiUnavailable, NotFound
+from controller.kube.api import EVENTS, Api, Object
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGE = 1024
+"""What events.k8s.io allows, so that a stricter server takes them too."""
+NAME_PART = 230
+"""Of 253 characters; the rest is the suffix."""
+CLUSTER_SCOPED_NAMESPACE = "default"
+"""Where Events of objects without a namespace are kept, as everywhere in Kubernetes."""
+
+Key = tuple[str, str, str, bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventSettings:
+    """Limits of a recorder.
+
+    `max_waiting` and `max_remembered` count different things said. When full, what comes is dropped, and the oldest
+    memory forgotten.
+    """
+
+    aggregate_seconds: float = 600.0
+    max_waiting: int = 1000
+    max_remembered: int = 4096
+    retry_seconds: float = 1.0
+    tries: int = 3
+
+
+@dataclass(slots=True)
+class _Waiting:
+    involved: Object
+    first: datetime
+    last: datetime
+    count: int
+
+
+@dataclass(slots=True)
+class _Written:
+    namespace: str
+    name: str
+    count: int
+    at: float
+
+
+class EventRecorder:
+    """Writes Events, one after the other. `run` never ends by itself."""
+
+    def __init__(
+        self,
+        api: Api,
+        *,
+        component: str,
+        instance: str,
+        now: Callable[[], datetime],
+        rng: random.Random,
+        settings: EventSettings | None = None,
+    ) -> None:
+        self._api = api
+        self._component = component
+        self._instance = instance
+        self._now = now
+        self._rng = rng
+        self._settings = settings or EventSettings()
+        self._waiting: OrderedDict[Key, _Waiting] = OrderedDict()
+        self._written: OrderedDict[Key, _Written] = OrderedDict()
+        self._wakeup = asyncio.Event()
+        self.dropped = 0
+        """How many were not written: the queue was full, or the API server refused."""
+
+    def event(self, involved: Object, reason: str, message: str, *, warning: bool = False) -> None:
+        """Say something of an object: itself, or a reference to it."""
+        reference = _reference(involved)
+        key = (reference.get("uid", ""), reason, message[:MAX_MESSAGE], warning)
+        now = self._now()
+        if (waiting := self._waiting.get(key)) is not None:
+            waiting.count += 1
+            waiting.last = now
+        elif len(self._waiting) >= self._settings.max_waiting:
+            self.dropped += 1
+        else:
+            self._waiting[key] = _Waiting(reference, now, now, 1)
+            self._wakeup.set()
+
+    async def run(self) -> None:
+        """Write what waits, for ever."""
+        while True:
+            while not self._waiting:
+                self._wakeup.clear()
+                await self._wakeup.wait()
+            key, waiting = self._waiting.popitem(last=False)
+            await self._write(key, waiting)
+
+    async def flush(self, timeout_seconds: float) -> None:
+        """Write what still waits, at a stop, for at most so long."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while self._waiting:
+                    await self._write(*self._waiting.popitem(last=False))
+        except TimeoutError:
+            self.dropped += len(self._waiting)
+
+    async def _write(self, key: Key, waiting: _Waiting) -> None:
+        for attempt in range(self._settings.tries):
+            try:
+                await self._send(key, waiting)
+            except ApiUnavailable as error:
+                problem: Exception = error
+            except ApiError as error:
+                problem = error
+                break  # as it stands it will be refused again, as in a namespace that is on its way out
+            else:
+                return
+            await asyncio.sleep(self._settings.retry_seconds * 2.0**attempt * self._rng.uniform(0.5, 1.0))
+        self.dropped += waiting.count
+        log.debug("event dropped", extra={"reason": key[1], "error": str(problem)})
+
+    async def _send(self, key: Key, waiting: _Waiting) -> None:
+        loop_time = asyncio.get_running_loop().time()
+        written = self._written.get(key)
+        if written is not None and loop_time - written.at < self._settings.aggregate_seconds:
+            count = written.count + waiting.count
+            patch = {"count": count, "lastTimestamp": _timestamp(waiting.last)}
+            try:
+                await self._api.patch(EVENTS, written.namespace, written.name, patch)
+            except NotFound:
+                del self._written[key]  # Events are kept for an hour, or as long as somebody chose
+            else:
+                written.count, written.at = count, loop_time
+                self._written.move_to_end(key)
+                return
+        body = self._body(key, waiting)
+        metadata = body["metadata"]
+        await self._api.create(EVENTS, metadata["namespace"], body)
+        self._written[key] = _Written(metadata["namespace"], metadata["name"], waiting.count, loop_time)
+        self._written.move_to_end(key)
+        if len(self._written) > self._settings.max_remembered:
+            self._written.popitem(last=False)
+
+    def _body(self, key: Key, waiting: _Waiting) -> Object:
+        _, reason, message, warning = key
+        name = f"{waiting.involved['name'][:NAME_PART].rstrip('.-')}.{self._rng.getrandbits(64):016x}"
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": waiting.involved.get("namespace") or CLUSTER_SCOPED_NAMESPACE},
+            "involvedObject": waiting.involved,
+            "reason": reason,
+            "message": message,
+            "type": "Warning" if warning else "Normal",
+            "count": waiting.count,
+            "firstTimestamp": _timestamp(waiting.first),
+            "lastTimestamp": _timestamp(waiting.last),
+            "source": {"component": self._component},
+            "reportingComponent": self._component,
+            "reportingInstance": self._instance,
+        }
+
+
+def _reference(involved: Object) -> Object:
+    """An ObjectReference of an object, or the one given."""
+    if "metadata" not in involved:
+        return involved
+    metadata = involved["metadata"]
+    fields = ("namespace", "name", "uid", "resourceVersion")
+    return {
+        "apiVersion": involved["apiVersion"],
+        "kind": involved["kind"],
+        **{field: metadata[field] for field in fields if field in metadata},
+    }
+
+
+def _timestamp(moment: datetime) -> str:
+    """metav1.Time has whole seconds."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
