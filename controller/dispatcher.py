@@ -12,8 +12,10 @@ from typing import Any, Protocol
 
 from agent import wire
 from controller import names
+from controller.agent_client import AgentClient
 from controller.conditions import Condition, put
 from controller.errors import AgentRefused, NotFound
+from controller.events import EventRecorder
 from controller.kube.api import SLOTTASKS, Api, Object
 from controller.locks import Locks
 from controller.progress import ACCEPTED, APPROVED, CANCELLING, Action, may_retry
@@ -39,49 +41,11 @@ _PHASES = {
 }
 
 
-class TaskAgent(Protocol):
-    """The calls to one agent that tasks need. `incarnation` is that of the report they rest on."""
-
-    async def state(self) -> wire.AgentState:
-        """What `GET /slots` says now."""
-        ...
-
-    async def task(self, task_id: str) -> wire.Task:
-        """What the agent knows of a task."""
-        ...
-
-    async def acquire(
-        self, task_id: str, task_type: str, work: wire.Work | None, *, incarnation: str
-    ) -> wire.AcquireAnswer:
-        """Hold a slot for the task; the same task again gives the same answer."""
-        ...
-
-    async def approve(self, task_id: str, plan_digest: str, attempt: int, *, incarnation: str) -> wire.Task:
-        """Let the apply of this very plan start."""
-        ...
-
-    async def cancel(self, task_id: str, *, incarnation: str) -> wire.Task:
-        """End the task."""
-        ...
-
-    async def ack(self, task_id: str, *, incarnation: str) -> None:
-        """Its result is stored: the agent may forget it."""
-        ...
-
-
 class TaskCache(Protocol):
     """Where answers of own writes go, so that the next reconcile reads them."""
 
     def note(self, obj: Object) -> None:
         """A newer version of a SlotTask."""
-        ...
-
-
-class Recorder(Protocol):
-    """Kubernetes Events."""
-
-    def event(self, involved: Object, reason: str, message: str, *, warning: bool = False) -> None:
-        """Say what was decided about an object, and why."""
         ...
 
 
@@ -93,7 +57,7 @@ class Dispatcher:
         api: Api,
         cache: TaskCache,
         locks: Locks,
-        events: Recorder,
+        events: EventRecorder,
         *,
         now: Callable[[], datetime],
         may_write: Callable[[], None],
@@ -105,7 +69,7 @@ class Dispatcher:
         self._now = now
         self._may_write = may_write
 
-    async def assign(self, task: Task, pod: PodView, agent: TaskAgent, *, reservation_ttl_seconds: int) -> None:
+    async def assign(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
         """Take the lockKey, write the intent, acquire a slot."""
         if not await self._locks.take(task):
             return
@@ -115,29 +79,30 @@ class Dispatcher:
             attempt=max(1, task.status.attempt),
             pod=pod.name,
             pod_uid=pod.uid,
-            step=wire.Step.PLAN if task.spec.steps.plan else wire.Step.APPLY,
+            step=None,
             slot=None,
             plan_digest=None,
         )
         self._event(task, "Assigned", f"assigned to Pod {pod.name}")
         await self.acquire(written, pod, agent, reservation_ttl_seconds=reservation_ttl_seconds)
 
-    async def acquire(self, task: Task, pod: PodView, agent: TaskAgent, *, reservation_ttl_seconds: int) -> None:
+    async def acquire(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
         """Ask the agent for a slot. The intent is written; the same question again gets the same answer."""
         if pod.agent is None:
             return
         self._may_write()
         try:
             answer = await agent.acquire(
-                task.task_id, task.spec.type, task.to_work(reservation_ttl_seconds), incarnation=pod.agent.incarnation
+                pod.agent.incarnation, task.task_id, task.spec.type, task.to_work(reservation_ttl_seconds)
             )
         except AgentRefused as refusal:
             if refusal.code in _NOT_TAKEN:
                 await self._write(task, phase=TaskPhase.QUEUED, pod=None, pod_uid=None, step=None, slot=None)
             raise
-        await self._write(task, phase=TaskPhase.RUNNING, slot=answer.slot)
+        step = wire.Step.PLAN if task.spec.steps.plan else wire.Step.APPLY
+        await self._write(task, phase=TaskPhase.RUNNING, slot=answer.slot, step=step)
 
-    async def follow(self, task: Task, pod: PodView, agent: TaskAgent) -> None:
+    async def follow(self, task: Task, pod: PodView, agent: AgentClient) -> None:
         """Read the task from its agent and write what it says; a final result is acknowledged."""
         try:
             known = await agent.task(task.task_id)
@@ -164,7 +129,7 @@ class Dispatcher:
             phase = TaskPhase.FAILED
         await self._finish(task, phase, phase.value, known.reason or "", **_progress(known))
 
-    async def _forgotten(self, task: Task, pod: PodView, agent: TaskAgent) -> None:
+    async def _forgotten(self, task: Task, pod: PodView, agent: AgentClient) -> None:
         """The agent said that it doesn't know the task: believed only from this very Pod's agent, twice."""
         state = await agent.state()
         known = {slot.task_id for slot in state.slots} | set(state.ended)
@@ -176,7 +141,7 @@ class Dispatcher:
         else:
             await self._finish(task, TaskPhase.LOST, "AgentLostTask", message)
 
-    async def approve(self, task: Task, pod: PodView, agent: TaskAgent) -> None:
+    async def approve(self, task: Task, pod: PodView, agent: AgentClient) -> None:
         """Write that the apply may start, then let the agent start it."""
         digest = task.status.plan_digest
         if pod.agent is None or digest is None:
@@ -193,20 +158,20 @@ class Dispatcher:
             )
             self._event(task, "Approved", message)
         self._may_write()
-        await agent.approve(task.task_id, digest, task.status.attempt, incarnation=pod.agent.incarnation)
+        await agent.approve(pod.agent.incarnation, task.task_id, plan_digest=digest, attempt=task.status.attempt)
 
     async def reject_approval(self, task: Task, action: Action) -> None:
         """Say on the task why its approval is not one."""
         await self._write(task, conditions=self._condition(task, APPROVED, False, action.reason, action.message))
         self._event(task, action.reason, action.message, warning=True)
 
-    async def cancel(self, task: Task, pod: PodView, agent: TaskAgent) -> None:
+    async def cancel(self, task: Task, pod: PodView, agent: AgentClient) -> None:
         """End the task on its agent. One that the agent never got ends here: it can't get it any more."""
         if pod.agent is None:
             return
         self._may_write()
         try:
-            await agent.cancel(task.task_id, incarnation=pod.agent.incarnation)
+            await agent.cancel(pod.agent.incarnation, task.task_id)
         except AgentRefused as refusal:
             if refusal.code != wire.ErrorCode.NOT_FOUND or task.status.phase is not TaskPhase.ASSIGNED:
                 raise
@@ -256,13 +221,13 @@ class Dispatcher:
         await self._write(task, **{**fields, **ending})
         self._event(task, phase.value, message or phase.value, warning=not succeeded)
 
-    async def ack(self, task_id: str, pod: PodView, agent: TaskAgent) -> None:
+    async def ack(self, task_id: str, pod: PodView, agent: AgentClient) -> None:
         """Let the agent forget a task whose result is stored."""
         if pod.agent is not None:
             self._may_write()
-            await agent.ack(task_id, incarnation=pod.agent.incarnation)
+            await agent.ack(pod.agent.incarnation, task_id)
 
-    async def settle_orphan(self, task_id: str, pod: PodView, agent: TaskAgent) -> None:
+    async def settle_orphan(self, task_id: str, pod: PodView, agent: AgentClient) -> None:
         """End a task on an agent that no SlotTask stands for. An apply that runs is waited for.
 
         Judged on live reads: the intent is written before an agent gets a task, so whoever reads the SlotTask after
@@ -288,7 +253,7 @@ class Dispatcher:
             await self.ack(task_id, pod, agent)
         elif known.step is not wire.Step.APPLY and not known.cancel_requested:
             log.warning("ending a task that no SlotTask stands for", extra={"task": task_id, "pod": pod.name})
-            await agent.cancel(task_id, incarnation=pod.agent.incarnation)
+            await agent.cancel(pod.agent.incarnation, task_id)
 
     async def release_lock(self, task: Task) -> None:
         """Let the next task of its lockKey go."""

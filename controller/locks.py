@@ -12,6 +12,8 @@ from controller.task import Task
 class LeaseCache(Protocol):
     """The lock Leases as last seen, and where answers of own writes go."""
 
+    synced: bool
+
     def items(self, namespace: str | None = None) -> Iterator[Object]:
         """All of them."""
         ...
@@ -30,14 +32,14 @@ class Locks:
 
     def __init__(self, api: Api, cache: LeaseCache, *, may_write: Callable[[], None]) -> None:
         self._api = api
-        self._cache = cache
+        self.cache = cache
         self._may_write = may_write
 
     def holders(self, namespace: str) -> Mapping[str, str]:
         """UID of the holder by lockKey, as last seen."""
         return {
             lease["metadata"]["annotations"][names.LOCK_KEY]: lease["spec"].get("holderIdentity", "")
-            for lease in self._cache.items(namespace)
+            for lease in self.cache.items(namespace)
             if names.LOCK_KEY in lease["metadata"].get("annotations", {})
         }
 
@@ -62,7 +64,7 @@ class Locks:
             held = await self._api.create(LEASES, task.namespace, lease)
         except AlreadyExists:
             held = await self._api.get(LEASES, task.namespace, names.lock_lease(key))
-        self._cache.note(held)
+        self.cache.note(held)
         return bool(held["spec"].get("holderIdentity") == task.uid)
 
     async def release(self, task: Task) -> None:
@@ -74,7 +76,7 @@ class Locks:
         except NotFound:
             return
         if held["spec"].get("holderIdentity") != task.uid:
-            self._cache.note(held)
+            self.cache.note(held)
             return
         metadata = held["metadata"]
         self._may_write()
@@ -85,4 +87,4 @@ class Locks:
             uid=metadata["uid"],
             resource_version=metadata["resourceVersion"],
         )
-        self._cache.note_deleted(task.namespace, metadata["name"], answer)
+        self.cache.note_deleted(task.namespace, metadata["name"], answer)

@@ -48,39 +48,50 @@ class Operations:
         return max(0.0, failures.until - asyncio.get_running_loop().time()) if failures else 0.0
 
     def start(
-        self, key: str, operation: Callable[[], Coroutine[None, None, None]], done: Callable[[float], None]
+        self,
+        key: str,
+        operation: Callable[[], Coroutine[None, None, None]],
+        done: Callable[[float], None],
+        *,
+        backoff: str = "",
     ) -> bool:
         """Start `operation` unless `key` is in flight or held back; tell whether it was started.
 
         `done(delay_seconds)` is called when it ended, with the time to wait before the pool looks again (0: now).
+        Operations that share a `backoff` are held back together (default: each key for itself).
         """
+        backoff = backoff or key
         if key in self._running:
             return False
-        if delay := self.held_back_seconds(key):
+        if delay := self.held_back_seconds(backoff):
             done(delay)
             return False
-        self._running[key] = asyncio.create_task(self._run(key, operation, done), name=f"operation {key}")
+        self._running[key] = asyncio.create_task(self._run(key, backoff, operation, done), name=f"operation {key}")
         return True
 
     async def _run(
-        self, key: str, operation: Callable[[], Coroutine[None, None, None]], done: Callable[[float], None]
+        self,
+        key: str,
+        backoff: str,
+        operation: Callable[[], Coroutine[None, None, None]],
+        done: Callable[[float], None],
     ) -> None:
         delay = 0.0
         try:
             async with self._limit:
                 await operation()
-            self._failures.pop(key, None)
+            self._failures.pop(backoff, None)
         except NotLeader:
             log.info("not leading: operation dropped", extra={"operation": key})
         except Conflict as error:
             # The object moved on under us: its new version is, or will soon be, in the cache.
             log.debug("conflict", extra={"operation": key, "error": str(error)})
-            delay = self._hold_back(key, first_seconds=_CONFLICT_DELAY_SECONDS)
+            delay = self._hold_back(backoff, first_seconds=_CONFLICT_DELAY_SECONDS)
         except (ApiError, ApiUnavailable, AgentRefused, AgentUnreachable) as error:
-            delay = self._hold_back(key, getattr(error, "retry_after_seconds", None))
+            delay = self._hold_back(backoff, getattr(error, "retry_after_seconds", None))
             log.warning("operation failed", extra={"operation": key, "error": str(error), "retry_seconds": delay})
         except Exception:
-            delay = self._hold_back(key)
+            delay = self._hold_back(backoff)
             log.exception("operation broke", extra={"operation": key})
         finally:
             del self._running[key]

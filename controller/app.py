@@ -1,0 +1,235 @@
+"""The controller put together: what it watches, what wakes it, and who leads.
+
+`Controller` takes the API, the transport to agents, the clock and randomness from outside; `serve` gives it real ones.
+Replicas that stand by follow caches and agents too, so that one that takes over decides at once.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import datetime
+
+from controller import names
+from controller.agent_client import Stamps, Transport
+from controller.config import Config
+from controller.dispatcher import Dispatcher
+from controller.election import Election
+from controller.errors import NotLeader
+from controller.events import EventRecorder
+from controller.fleet import Fleet, FleetSettings
+from controller.kube.api import LEASES, NODES, PODS, SECRETS, SLOTPOOLS, SLOTTASKS, Api, Object, Resource
+from controller.kube.cache import Cache, trim_pod
+from controller.kube.watch import Reflector
+from controller.lease import LeaseSettings
+from controller.locks import Locks
+from controller.operations import Operations
+from controller.pods import Pods
+from controller.pools import Images, Pools
+from controller.queue import WorkQueue
+from controller.reconcile import Reconciler, Settings
+from controller.secrets import PoolTokens
+from controller.world import Key, World, pool_of
+
+log = logging.getLogger(__name__)
+
+_DEADLINE_RESYNCS = 4
+"""A leader that did not look at any pool for so many resyncs hangs: liveness fails."""
+
+
+class Controller:
+    """One replica."""
+
+    def __init__(
+        self,
+        config: Config,
+        api: Api,
+        transport: Transport,
+        *,
+        now: Callable[[], datetime],
+        rng: random.Random,
+        random_bytes: Callable[[int], bytes],
+        fleet_settings: FleetSettings | None = None,
+    ) -> None:
+        self._config = config
+        self._api = api
+        self._rng = rng
+        self.election = Election(
+            api,
+            config.namespace,
+            f"{config.identity}_{random_bytes(4).hex()}",
+            now=now,
+            rng=rng,
+            settings=lease_settings(config.lease_seconds),
+        )
+        self._reflectors: list[Reflector] = []
+        self.pools = self._cache(SLOTPOOLS)
+        self.tasks = self._cache(SLOTTASKS)
+        self.pods = self._cache(PODS, selector=names.POOL_LABEL)
+        self.secrets = self._cache(SECRETS, selector=names.POOL_LABEL)
+        self.leases = self._cache(LEASES, selector=names.LOCK_LABEL)
+        self.nodes = self._cache(NODES)
+        self.events = EventRecorder(api, component="podslots-controller", instance=config.identity, now=now, rng=rng)
+        tokens = PoolTokens(api, self.secrets, now=now, random_bytes=random_bytes, may_write=self._may_write)
+        self.fleet = Fleet(
+            transport,
+            tokens=tokens.value,
+            stamps=Stamps(self.election.term),
+            rng=rng,
+            on_change=self._agent_changed,
+            settings=fleet_settings,
+        )
+        locks = Locks(api, self.leases, may_write=self._may_write)
+        self.world = World(
+            pools=self.pools,
+            pods=self.pods,
+            tasks=self.tasks,
+            nodes=self.nodes,
+            locks=locks,
+            fleet=self.fleet,
+            now=now,
+        )
+        pods = Pods(api, self.pods, rng=rng, may_write=self._may_write)
+        self.queue: WorkQueue[Key] = WorkQueue()
+        self.operations = Operations(rng)
+        self.reconciler = Reconciler(
+            self.world,
+            self.queue,
+            self.operations,
+            pods=pods,
+            dispatcher=Dispatcher(api, self.tasks, locks, self.events, now=now, may_write=self._may_write),
+            pools=Pools(
+                api,
+                self.pools,
+                pods=pods,
+                tokens=tokens,
+                events=self.events,
+                images=Images(agent=config.agent_image),
+                may_write=self._may_write,
+            ),
+            settings=Settings(resync_seconds=config.resync_seconds),
+        )
+        self._pod_keys: dict[str, Key] = {}
+        self._subscribe()
+
+    def _cache(self, resource: Resource, *, selector: str = "") -> Cache:
+        cache = Cache(resource, trim_pod) if resource is PODS else Cache(resource)
+        namespace = self._config.watch_namespace if resource.namespaced else None
+        self._reflectors.append(Reflector(self._api, cache, self._rng, namespace=namespace, label_selector=selector))
+        return cache
+
+    def _may_write(self) -> None:
+        if not self.election.may_act():
+            raise NotLeader("this replica does not hold the Lease")
+
+    # --- what wakes a pool --------------------------------------------------------------------------------------------
+
+    def _subscribe(self) -> None:
+        self.pools.subscribe(lambda old, new: self._wake_key(new or old))
+        self.tasks.subscribe(lambda old, new: self._wake_task(new or old))
+        self.secrets.subscribe(lambda old, new: self._wake_labelled(new or old))
+        self.pods.subscribe(self._pod_changed)
+        self.leases.subscribe(lambda old, new: self._wake_namespace(new or old))
+        self.nodes.subscribe(self._node_changed)
+
+    def _wake_key(self, pool: Object | None) -> None:
+        if pool is not None:
+            self.queue.add((pool["metadata"]["namespace"], pool["metadata"]["name"]))
+
+    def _wake_task(self, task: Object | None) -> None:
+        if task is not None:
+            self.queue.add((task["metadata"]["namespace"], str((task.get("spec") or {}).get("pool"))))
+
+    def _wake_labelled(self, obj: Object | None) -> None:
+        if obj is not None and (key := pool_of(obj)) is not None:
+            self.queue.add(key)
+
+    def _wake_namespace(self, lease: Object | None) -> None:
+        if lease is not None:
+            for key in self.world.pool_keys():
+                if key[0] == lease["metadata"]["namespace"]:
+                    self.queue.add(key)
+
+    def _pod_changed(self, old: Object | None, new: Object | None) -> None:
+        if new is not None:
+            self.world.follow_agent(new)
+            if (key := pool_of(new)) is not None:
+                self._pod_keys[new["metadata"]["uid"]] = key
+        elif old is not None:
+            self.world.forget_pod(old["metadata"]["uid"])
+            self._pod_keys.pop(old["metadata"]["uid"], None)
+        self._wake_labelled(new or old)
+
+    def _node_changed(self, old: Object | None, new: Object | None) -> None:
+        """A heartbeat of a node is nothing to wake for; a cordon or a taint is."""
+        if _placement(old) != _placement(new):
+            for key in self.world.pool_keys():
+                self.queue.add(key)
+
+    def _agent_changed(self, pod_uid: str) -> None:
+        if (key := self._pod_keys.get(pod_uid)) is not None:
+            self.queue.add(key)
+
+    # --- running ------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Watch, stand for election, and reconcile while leading. Cancel it to stop; the Lease is released then."""
+        try:
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(self.fleet)
+                stack.callback(self.queue.close)
+                group = await stack.enter_async_context(asyncio.TaskGroup())
+                for reflector in self._reflectors:
+                    group.create_task(reflector.run(), name=f"watch {reflector.cache.resource.plural}")
+                group.create_task(self.events.run(), name="events")
+                group.create_task(self.election.run(), name="election")
+                group.create_task(self._lead(), name="lead")
+        finally:
+            await self.operations.stop()
+            await self.events.flush(1.0)
+            await self.election.release()
+
+    async def _lead(self) -> None:
+        for reflector in self._reflectors:
+            await reflector.wait_synced()
+        while True:
+            await self.election.wait(leading=True)
+            reign = asyncio.create_task(self.reconciler.run(), name="reconcile")
+            lost = asyncio.create_task(self.election.wait(leading=False), name="wait for the end of leadership")
+            try:
+                await asyncio.wait({reign, lost}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (reign, lost):
+                    task.cancel()
+                results = await asyncio.gather(reign, lost, return_exceptions=True)
+                await self.operations.stop()
+            for result in results:
+                if isinstance(result, Exception):
+                    raise result
+
+    @property
+    def synced(self) -> bool:
+        """Whether everything was read at least once."""
+        return self.world.synced
+
+    def healthy(self) -> bool:
+        """Whether the loop that should run does: a leader looks at its pools."""
+        last = self.reconciler.last_pass
+        if not self.election.may_act() or last is None or not self.world.pool_keys():
+            return True
+        return asyncio.get_running_loop().time() - last < _DEADLINE_RESYNCS * self._config.resync_seconds
+
+
+def lease_settings(lease_seconds: float) -> LeaseSettings:
+    """Renew deadline and retry in the proportions that Kubernetes' own components use (15, 10, 2)."""
+    return LeaseSettings(
+        lease_duration_seconds=lease_seconds,
+        renew_deadline_seconds=lease_seconds * 2 / 3,
+        retry_seconds=lease_seconds * 2 / 15,
+    )
+
+
+def _placement(node: Object | None) -> tuple[object, object]:
+    spec = (node or {}).get("spec") or {}
+    return spec.get("unschedulable"), spec.get("taints")

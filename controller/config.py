@@ -1,0 +1,62 @@
+"""The controller's settings, from the environment."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from controller import names
+from controller.errors import PodslotsError
+
+
+class ConfigError(PodslotsError):
+    """A setting that can't be used. The message names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Settings of `slot-controller`.
+
+    `lease_seconds` is how long a leader that vanished keeps others waiting; it renews every sixth of that, and stops
+    acting after two thirds without success. `resync_seconds`: how often every pool is looked at without a cause.
+    """
+
+    agent_image: str
+    identity: str
+    kubeconfig: str | None = None
+    context: str | None = None
+    namespace: str = names.CONTROLLER_NAMESPACE
+    watch_namespace: str | None = None
+    http_host: str = "0.0.0.0"
+    http_port: int = 8080
+    lease_seconds: float = 15.0
+    resync_seconds: float = 30.0
+
+    @staticmethod
+    def from_environ(environ: Mapping[str, str]) -> "Config":
+        """Read PODSLOTS_* variables. Raises ConfigError."""
+        identity = environ.get("PODSLOTS_IDENTITY") or environ.get("POD_NAME") or socket.gethostname()
+        return Config(
+            agent_image=environ.get("PODSLOTS_AGENT_IMAGE", "podslots/agent:latest"),
+            identity=identity,
+            kubeconfig=environ.get("PODSLOTS_KUBECONFIG") or None,
+            context=environ.get("PODSLOTS_CONTEXT") or None,
+            namespace=environ.get("PODSLOTS_NAMESPACE", names.CONTROLLER_NAMESPACE),
+            watch_namespace=environ.get("PODSLOTS_WATCH_NAMESPACE") or None,
+            http_host=environ.get("PODSLOTS_HTTP_HOST", "0.0.0.0"),
+            http_port=int(_number(environ, "PODSLOTS_HTTP_PORT", 8080, least=0)),
+            lease_seconds=_number(environ, "PODSLOTS_LEASE_SECONDS", 15.0, least=1),
+            resync_seconds=_number(environ, "PODSLOTS_RESYNC_SECONDS", 30.0, least=0.1),
+        )
+
+
+def _number(environ: Mapping[str, str], name: str, default: float, *, least: float) -> float:
+    text = environ.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        raise ConfigError(f"{name} must be a number, not {text!r}") from None
+    if not least <= value < float("inf"):
+        raise ConfigError(f"{name} must be at least {least:g}, not {text}")
+    return value

@@ -1,0 +1,72 @@
+"""From raw objects and agents' reports to the frozen `PoolView` that decisions are made on. Pure."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from agent.wire import AgentState, parse_time
+from controller import names
+from controller.death import death_proof
+from controller.kube.api import Object
+from controller.view import Operation, PodState, PodView
+
+Proof = Callable[[Object], str | None]
+"""Judges a Pod's death, with the nodes that the controller knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What is known of one agent: its last state, and whether it is heard of now, or was until a moment ago."""
+
+    state: AgentState | None = None
+    connected: bool = False
+    contacting: bool = False
+
+
+def observe_pod(
+    pod: Object, node: Object | None, report: Report, *, in_flight: Operation | None, opened: datetime | None
+) -> PodView:
+    """One Pod as decisions see it. A state label that is missing or unknown counts as active: the safest reading."""
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    annotations = metadata.get("annotations") or {}
+    return PodView(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        resource_version=metadata["resourceVersion"],
+        state=_state(metadata.get("labels") or {}),
+        created=parse_time(metadata["creationTimestamp"]),
+        running=status.get("phase") == "Running",
+        ready=condition_is_true(status, "Ready"),
+        deleting="deletionTimestamp" in metadata,
+        dead=death_proof(pod, node) is not None,
+        agent=report.state,
+        connected=report.connected,
+        contacting=report.contacting,
+        in_flight=in_flight,
+        opened=opened,
+        drain_requested=names.DRAIN_REQUESTED in annotations,
+        node_cordoned=bool(node and (node.get("spec") or {}).get("unschedulable")),
+        template_hash=annotations.get(names.TEMPLATE_HASH, ""),
+    )
+
+
+def _state(labels: dict[str, str]) -> PodState:
+    try:
+        return PodState(labels.get(names.STATE_LABEL, PodState.ACTIVE))
+    except ValueError:
+        return PodState.ACTIVE
+
+
+def condition_is_true(status: Object, kind: str) -> bool:
+    """Whether a status has the condition `kind` with status True."""
+    conditions: Iterable[Object] = status.get("conditions") or ()
+    return any(entry.get("type") == kind and entry.get("status") == "True" for entry in conditions)
+
+
+def agent_address(pod: Object) -> str | None:
+    """The address at which a Pod's agent can be reached, once the Pod has one and is not over."""
+    status = pod.get("status") or {}
+    if status.get("phase") in {"Failed", "Succeeded"}:
+        return None
+    address: str | None = status.get("podIP")
+    return address
