@@ -80,9 +80,7 @@ class AddressPool:
 
     def adopt(self, addresses: Iterable[str]) -> None:
         """Mark addresses of Pods of an earlier run as used."""
-        for address in addresses:
-            self.used.add(address)
-            self.last = max(self.last, int(address.rpartition(".")[2]))
+        self.used.update(addresses)
 
     def free(self, address: str) -> None:
         """Give an address back."""

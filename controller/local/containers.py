@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import py_compile
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -165,10 +166,17 @@ class Attempt:
 
     async def execute(self, argv: Sequence[str], *, timeout_seconds: float) -> CommandResult:
         """Run a command as `kubectl exec` would: in the container's environment and folder."""
-        fields = (self.folder / "spec").read_bytes().decode().split("\0")
-        environment = dict(field.split("=", 1) for field in fields[3 + int(fields[2]) :])
+        working_directory, environment = self._launched()
         self._strays_possible = True
-        return await processes.run_command(argv, environment, Path(fields[0]), timeout_seconds=timeout_seconds)
+        return await processes.run_command(argv, environment, working_directory, timeout_seconds=timeout_seconds)
+
+    def environment(self) -> dict[str, str]:
+        """The environment it was launched with."""
+        return self._launched()[1]
+
+    def discard(self) -> None:
+        """Remove all traces of a run that has ended or never began, but for its log."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self) -> None:
         """Stop watching. The container is left alone."""
@@ -211,6 +219,11 @@ class Attempt:
             if handle is not None:
                 handle.close()
         self._changed()
+
+    def _launched(self) -> tuple[Path, dict[str, str]]:
+        fields = (self.folder / "spec").read_bytes().decode().split("\0")
+        pairs = ((name, value) for name, _, value in (field.partition("=") for field in fields[3 + int(fields[2]) :]))
+        return Path(fields[0]), dict(pairs)
 
     def _lock_held(self) -> bool:
         try:

@@ -64,9 +64,9 @@ class Gate(Protocol):
 
 
 async def probe_forever(
-    probe: Probe, asker: Asker, gate: Gate, answered: Callable[[Tally, Answer], None], *, eager: bool
+    probe: Probe, asker: Asker, gate: Gate, answered: Callable[[Tally, Answer], bool], *, eager: bool
 ) -> None:
-    """Ask at the probe's period until cancelled; `answered` gets each tally that counts."""
+    """Ask at the probe's period; `answered` gets each tally that counts, and says whether to go on."""
     loop = asyncio.get_running_loop()
     await asyncio.sleep(probe.initial_delay)
     tally = Tally()
@@ -76,7 +76,9 @@ async def probe_forever(
             answer = await asker.ask(probe.handler, probe.timeout)
             if answer.success:
                 tally = count(tally, True, probe)
-                answered(tally, answer)
+                if not answered(tally, answer):
+                    return
+                await asyncio.sleep(probe.period)
                 break
             await asyncio.sleep(pause)
     due = loop.time()
@@ -85,6 +87,7 @@ async def probe_forever(
         answer = await asker.ask(probe.handler, probe.timeout)
         await gate.passable()
         tally = count(tally, answer.success, probe)
-        answered(tally, answer)
+        if not answered(tally, answer):
+            return
         due = max(due + probe.period, loop.time())
         await asyncio.sleep(due - loop.time())

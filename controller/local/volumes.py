@@ -22,6 +22,12 @@ class Volumes:
         self._pod = pod
         self._writer = writer
 
+    def host_folder(self, volume: Json) -> Path:
+        """Where a volume is or will be."""
+        if (host := volume.get("hostPath")) is not None:
+            return Path(host["path"])
+        return self._folder / str(volume["name"])
+
     def prepare(self, volume: Json, facts: PodFacts, lookup: ObjectLookup) -> Path:
         """Make a volume, or bring it up to date; its host folder. One that is up to date is only looked at.
 
@@ -33,7 +39,7 @@ class Volumes:
             raise VolumeError(error.message) from error
         if (host := volume.get("hostPath")) is not None:
             return _host_path(host)
-        target = self._folder / str(volume["name"])
+        target = self.host_folder(volume)
         target.mkdir(parents=True, exist_ok=True)
         if files is None:
             target.chmod(0o777)  # as a real emptyDir: containers may run under any user
