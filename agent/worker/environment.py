@@ -1,0 +1,110 @@
+"""The environment of a task's command: what the container has, the task's own variables, and what its spec adds.
+
+Pure: Secrets and ConfigMaps are read through `Mounts`.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from agent.work_messages import Assignment, EnvFrom, EnvVar, KeyRef
+from agent.worker.errors import StepRefusedError
+
+BASE = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+"""What a command finds if the image says nothing."""
+
+HIDDEN_PREFIX = "PODSLOTS_CREDENTIAL_"
+RUN_ID = "PODSLOTS_RUN_ID"
+"""Marks the processes of one run of a step, so that a later worker can tell them from all others."""
+
+
+class Mounts(Protocol):
+    """The Secrets, or the ConfigMaps, that are mounted into the container."""
+
+    def keys(self, name: str) -> list[str] | None:
+        """The keys of one of them; None if it isn't mounted."""
+
+    def read(self, name: str, key: str) -> str | None:
+        """One value; None if there is no such key."""
+
+
+def container_environment(environ: Mapping[str, str], *, frozen: bool) -> dict[str, str]:
+    """What commands may see of the worker's own environment.
+
+    `frozen`: the worker is a one-file binary. Its loader points LD_LIBRARY_PATH at the unpacked libraries, which other
+    programs can't be given, and leaves the container's own value in LD_LIBRARY_PATH_ORIG.
+    """
+    seen = {name: value for name, value in environ.items() if not name.startswith((HIDDEN_PREFIX, "_PYI_"))}
+    if frozen:
+        seen.pop("_MEIPASS2", None)
+        original = seen.pop("LD_LIBRARY_PATH_ORIG", None)
+        seen.pop("LD_LIBRARY_PATH", None)
+        if original is not None:
+            seen["LD_LIBRARY_PATH"] = original
+    return seen
+
+
+def resolve(
+    assignment: Assignment,
+    *,
+    container: Mapping[str, str],
+    secrets: Mounts,
+    config_maps: Mounts,
+    directory: str,
+    temporary: str,
+    slot: int,
+) -> dict[str, str]:
+    """The whole environment of the step's command. Raises StepRefusedError if a reference leads nowhere."""
+    work = assignment.work
+    result = {**BASE, "TMPDIR": temporary, **container}
+    result |= {
+        "HOME": directory,
+        "PWD": directory,
+        "PODSLOTS_TASK": work.name,
+        "PODSLOTS_TASK_ID": assignment.task_id,
+        "PODSLOTS_STEP": assignment.step.value,
+        "PODSLOTS_ATTEMPT": str(work.attempt),
+        "PODSLOTS_SLOT": str(slot),
+    }
+    for source in work.env_from:
+        result |= _from_source(source, secrets, config_maps)
+    for variable in work.env:
+        value = _from_variable(variable, secrets, config_maps)
+        if value is not None:
+            result[variable.name] = value
+    for name, value in result.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise StepRefusedError(f"environment variable {name!r} can't be set: a name or value no process can have")
+    return result
+
+
+def _from_source(source: EnvFrom, secrets: Mounts, config_maps: Mounts) -> dict[str, str]:
+    if source.secret is not None:
+        kind, mounts, name = "Secret", secrets, source.secret
+    elif source.config_map is not None:
+        kind, mounts, name = "ConfigMap", config_maps, source.config_map
+    else:
+        raise StepRefusedError("envFrom names neither a Secret nor a ConfigMap")
+    keys = mounts.keys(name)
+    if keys is None:
+        if source.optional:
+            return {}
+        raise StepRefusedError(f"{kind} {name} of envFrom is not mounted into this worker")
+    values = {key: mounts.read(name, key) for key in keys}
+    return {source.prefix + key: value for key, value in values.items() if value is not None}
+
+
+def _from_variable(variable: EnvVar, secrets: Mounts, config_maps: Mounts) -> str | None:
+    """Its value; None if an optional reference leads nowhere."""
+    if variable.secret is not None:
+        return _from_key("Secret", variable.name, variable.secret, secrets)
+    if variable.config_map is not None:
+        return _from_key("ConfigMap", variable.name, variable.config_map, config_maps)
+    return variable.value or ""
+
+
+def _from_key(kind: str, variable: str, reference: KeyRef, mounts: Mounts) -> str | None:
+    value = mounts.read(reference.name, reference.key) if mounts.keys(reference.name) is not None else None
+    if value is None and not reference.optional:
+        missing = "has no such key" if mounts.keys(reference.name) is not None else "is not mounted into this worker"
+        raise StepRefusedError(f"{variable} refers to key {reference.key} of {kind} {reference.name}, which {missing}")
+    return value

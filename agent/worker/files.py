@@ -1,0 +1,100 @@
+"""Files that a task names: written and opened beneath its directory, and nowhere else.
+
+Each part of a path is opened on its own without following links, so a link that points out of the directory is an
+error and not a way out. A Secret's or ConfigMap's mounted folder is read here too.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator, Mapping
+
+from agent.worker.errors import StepRefusedError
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+def write_files(directory: str, files: Mapping[str, str]) -> None:
+    """Write a task's files, with the folders they need. Raises StepRefusedError for a path that leads elsewhere."""
+    for path, text in files.items():
+        folders, name = split(path)
+        try:
+            with _folder(directory, folders, create=True) as folder:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+                fd = os.open(name, flags, 0o644, dir_fd=folder)
+                with open(fd, "wb") as file:
+                    file.write(text.encode("utf-8", "surrogatepass"))
+        except OSError as error:
+            raise StepRefusedError(f"file {path!r} can't be written: {error.strerror}") from error
+
+
+def open_plain(directory: str, path: str) -> int | None:
+    """A descriptor of a plain file beneath `directory`, to read and to close; None if there is none.
+
+    Raises StepRefusedError for a path that leads elsewhere and for anything but a plain file.
+    """
+    folders, name = split(path)
+    try:
+        with _folder(directory, folders, create=False) as folder:
+            # O_NONBLOCK: a pipe with nobody at its other end would be waited for.
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StepRefusedError(f"file {path!r} can't be read: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise StepRefusedError(f"{path!r} is not a plain file")
+    return fd
+
+
+def split(path: str) -> tuple[list[str], str]:
+    """The folders and the name of a relative path. Raises StepRefusedError if it could lead out of its directory."""
+    parts = path.split("/")
+    if "\0" in path or any(part in {"", ".", ".."} for part in parts):
+        raise StepRefusedError(f"path {path!r} must be relative and stay in the task's directory")
+    return parts[:-1], parts[-1]
+
+
+@contextlib.contextmanager
+def _folder(directory: str, folders: list[str], *, create: bool) -> Iterator[int]:
+    current = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for name in folders:
+            if create:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, 0o755, dir_fd=current)
+            following = os.open(name, _FOLDER, dir_fd=current)
+            os.close(current)
+            current = following
+        yield current
+    finally:
+        os.close(current)
+
+
+class FolderMounts:
+    """Secrets or ConfigMaps as the kubelet mounts them: a folder each, a file per key, `..data` links beside them."""
+
+    def __init__(self, paths: Mapping[str, str]) -> None:
+        self._paths = paths
+
+    def keys(self, name: str) -> list[str] | None:
+        """The keys of one of them; None if it isn't mounted."""
+        path = self._paths.get(name)
+        if path is None:
+            return None
+        try:
+            return sorted(key for key in os.listdir(path) if not key.startswith(".."))
+        except OSError:
+            return None
+
+    def read(self, name: str, key: str) -> str | None:
+        """One value, its bytes as they are (surrogateescape); None if there is no such key."""
+        path = self._paths.get(name)
+        if path is None or "/" in key or key.startswith(".."):
+            return None
+        try:
+            with open(os.path.join(path, key), "rb") as file:
+                return os.fsdecode(file.read())
+        except OSError:
+            return None

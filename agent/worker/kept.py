@@ -1,0 +1,146 @@
+"""A task that the worker keeps: its last step, what the agent knows of it, and so what is to be told next."""
+
+from agent.work_messages import Assignment, ExitReport, KeptTask, StartedReport, Step, Work
+from agent.worker.ports import Call, Disk, Request, StoredStep
+
+OUTPUT_BYTES = 64 * 1024
+"""The most that one upload carries."""
+OUTPUT_INTERVAL_SECONDS = 0.05
+"""Between uploads that are not full: a chatty command costs twenty requests a second, not one a line."""
+STUCK_SECONDS = 0.25
+"""Between uploads that the agent answers without taking them."""
+PATIENCE_SECONDS = 30.0
+"""How long the report of an end waits for an agent that answers, but takes no output."""
+
+
+class Kept:
+    """The last step of a task. `orphaned`: an earlier worker started it, and whether all of it is gone is not known."""
+
+    def __init__(self, stored: StoredStep) -> None:
+        self.assignment = stored.assignment
+        self.started = stored.started
+        self.start_time = stored.start_time
+        self.exit = stored.exit
+        self.orphaned = stored.started and stored.exit is None
+        self.started_told = stored.exit is not None
+        self.exit_told = False
+        self.output_over = False  # the agent has it all, or will never take it
+        self._agent_has: int | None = None  # bytes of output; None until it said
+        self._stuck_since: float | None = None
+
+    @property
+    def key(self) -> tuple[str, Step]:
+        """The task's id and the step."""
+        return self.assignment.task_id, self.assignment.step
+
+    @property
+    def name(self) -> str:
+        """The task's name, for people."""
+        return self.assignment.work.name
+
+    def begun_here(self) -> None:
+        """This worker claimed it: nothing of it can be anywhere else, nor can the agent have output of it."""
+        self.orphaned = False
+        self._agent_has = 0
+
+    def params(self, instance: str) -> dict[str, str]:
+        """How a request names this step."""
+        task_id, step = self.key
+        return {"instance": instance, "task_id": task_id, "step": step.value}
+
+    def report(self, instance: str, disk: Disk) -> Request | None:
+        """What the agent lacks: the start, then the output, then the end."""
+        if not self.started or self.exit_told or self.orphaned:
+            return None
+        task_id, step = self.key
+        params = self.params(instance)
+        if not self.started_told and self.start_time is not None:
+            fence = self.assignment.fence
+            started = StartedReport(
+                instance=instance, task_id=task_id, step=step, fence=fence, start_time=self.start_time
+            )
+            return Request(call=Call.STARTED, params=params, message=started)
+        if not self.output_over and (output := self._output(params, disk)):
+            return output
+        if self.exit is not None:
+            return Request(call=Call.EXIT, params=params, message=_with_instance(self.exit, instance))
+        return None
+
+    def _output(self, params: dict[str, str], disk: Disk) -> Request | None:
+        """The next part of the output that the agent lacks; an empty one asks it how much it has."""
+        if self._agent_has is None:
+            return Request(call=Call.OUTPUT, params={**params, "offset": "0"})
+        if self._agent_has >= disk.log_bytes(*self.key):
+            self.output_over = self.exit is not None
+            return None
+        data = disk.read_log(*self.key, self._agent_has, OUTPUT_BYTES)
+        return Request(call=Call.OUTPUT, params={**params, "offset": str(self._agent_has)}, data=data)
+
+    def uploaded(self, request: Request, offset: int, now: float) -> float:
+        """The agent has `offset` bytes, fewer than before if it lost some: from there it goes on, after the pause given."""
+        progress = self._agent_has is None or offset > self._agent_has
+        self._agent_has = offset
+        if not progress:
+            self.output_refused(now)
+            return STUCK_SECONDS
+        self._stuck_since = None
+        return 0.0 if self.exit is not None or len(request.data) == OUTPUT_BYTES else OUTPUT_INTERVAL_SECONDS
+
+    def output_refused(self, now: float) -> None:
+        """The agent answers, but takes no output. After a while the end is reported without it."""
+        self._stuck_since = now if self._stuck_since is None else self._stuck_since
+        if self.exit is not None and now - self._stuck_since > PATIENCE_SECONDS:
+            self.output_over = True
+
+    def settle(self, call: Call) -> None:
+        """The agent will never take this report. A registration tells it everything again."""
+        if call is Call.STARTED:
+            self.started_told = True
+        elif call is Call.OUTPUT:
+            self.output_over = True
+        else:
+            self.exit_told = True
+
+    def registration(self) -> KeptTask:
+        """What registration says of it.
+
+        The files of a started one are in its directory and need not travel again: several tasks' files would be more
+        than the agent takes in one request.
+        """
+        assignment = self.assignment
+        if self.started:
+            work = assignment.work
+            bare = Work(
+                name=work.name,
+                attempt=work.attempt,
+                steps=work.steps,
+                env=work.env,
+                env_from=work.env_from,
+                reservation_ttl_seconds=work.reservation_ttl_seconds,
+            )
+            assignment = Assignment(
+                task_id=assignment.task_id,
+                task_type=assignment.task_type,
+                step=assignment.step,
+                fence=assignment.fence,
+                work=bare,
+                plan_digest=assignment.plan_digest,
+            )
+        return KeptTask(assignment=assignment, started=self.started, exit=self.exit)
+
+
+def _with_instance(report: ExitReport, instance: str) -> ExitReport:
+    """The report as this worker instance makes it: the agent hears only the registered one."""
+    return ExitReport(
+        instance=instance,
+        task_id=report.task_id,
+        step=report.step,
+        fence=report.fence,
+        outcome=report.outcome,
+        end_time=report.end_time,
+        start_time=report.start_time,
+        exit_code=report.exit_code,
+        reason=report.reason,
+        plan_digest=report.plan_digest,
+        log_bytes=report.log_bytes,
+    )

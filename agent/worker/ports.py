@@ -1,0 +1,158 @@
+"""What the worker's core needs of the world: small protocols that a simulation can stand in for.
+
+The core (`loop.Worker`) is one object without threads, sockets or files. Whoever runs it asks it for requests, tells
+it answers and ends of processes, and calls `tick` at its `deadline`.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agent.work_messages import (
+    Assignment,
+    Empty,
+    ExitReport,
+    OutputAnswer,
+    RegisterRequest,
+    StartedReport,
+    Step,
+    WorkAnswer,
+)
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass, field
+else:
+    from agent.record import dataclass, field
+
+
+class Channel(StrEnum):
+    """The two lines to the agent, each with one request under way at most: one waits for work, one reports."""
+
+    WORK = "work"
+    REPORTS = "reports"
+
+
+class Call(StrEnum):
+    """The calls below /work."""
+
+    REGISTER = "register"
+    POLL = "poll"
+    STARTED = "started"
+    OUTPUT = "output"
+    EXIT = "exit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A call to the agent. `params` go into the query, `message` or `data` into the body."""
+
+    call: Call
+    params: dict[str, str] = field(default_factory=dict)
+    message: RegisterRequest | StartedReport | ExitReport | None = None
+    data: bytes = b""
+
+
+Answer = WorkAnswer | OutputAnswer | Empty
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """A command to run, after its step was claimed."""
+
+    task_id: str
+    step: Step
+    name: str
+    run_id: str
+    command: tuple[str, ...]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A command's end: its exit code, or the signal that ended it. All that descended from it is gone too."""
+
+    exit_code: int | None
+    signal: int | None
+    output_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredStep:
+    """What the disk knows of the last step of a task."""
+
+    assignment: Assignment
+    started: bool
+    start_time: datetime | None = None
+    exit: ExitReport | None = None
+
+
+class Clock(Protocol):
+    """Time."""
+
+    def monotonic(self) -> float:
+        """Seconds that only rise."""
+
+    def now(self) -> datetime:
+        """The wall's time, aware and in UTC."""
+
+
+class Runner(Protocol):
+    """Runs one command at a time, and tells the core by `Worker.ended`."""
+
+    def start(self, launch: Launch) -> None:
+        """Start it. Raises StepRefusedError if the command can't be run at all."""
+
+    def terminate(self) -> None:
+        """SIGTERM to its process group."""
+
+    def kill(self) -> None:
+        """SIGKILL to all that descends from it."""
+
+
+class Disk(Protocol):
+    """The slot's folder. Raises OSError where the disk fails."""
+
+    def load(self) -> list[StoredStep]:
+        """The last step of every task."""
+
+    def assign(self, assignment: Assignment) -> None:
+        """Keep the assignment, and make the task's directory."""
+
+    def prepare(self, assignment: Assignment, run_id: str) -> Launch:
+        """Files, environment and digest checked. Nothing runs yet. Raises StepRefusedError."""
+
+    def claim(self, task_id: str, step: Step, *, instance: str, run_id: str, start_time: datetime) -> bool:
+        """Make the marker, durably, under the step's lock. False if it was there: the step must not start again."""
+
+    def reclaim(self, task_id: str, step: Step) -> bool:
+        """Kill what an earlier worker left of the step. True once nothing of it can run any more."""
+
+    def stored_exit(self, task_id: str, step: Step) -> ExitReport | None:
+        """How the step ended, if that is on disk."""
+
+    def store_exit(self, exit_report: ExitReport) -> None:
+        """Keep how the step ended, and let go of its lock."""
+
+    def plan_digest(self, assignment: Assignment) -> str:
+        """The digest that an approval of this plan has to name. Raises StepRefusedError."""
+
+    def log_bytes(self, task_id: str, step: Step) -> int:
+        """How much of the step's output is on disk."""
+
+    def read_log(self, task_id: str, step: Step, offset: int, size: int) -> bytes:
+        """A part of it."""
+
+    def forget(self, task_id: str) -> None:
+        """The task's directory can go."""
+
+
+class Log(Protocol):
+    """Writes a line of log."""
+
+    def __call__(self, event: str, **about: Any) -> None:
+        """`event` is a constant text, `about` what it is about."""
+
+
+Jitter = Callable[[float], float]
+"""Turns a delay into a random one that is not longer."""

@@ -1,0 +1,85 @@
+"""What comes before a command: its files, its environment, and the proof that the plan is the one that was approved."""
+
+import os
+from collections.abc import Mapping
+
+from agent.work_messages import Assignment, Step, StepSpec
+from agent.worker import environment, files
+from agent.worker.directories import Directories
+from agent.worker.errors import StepRefusedError
+from agent.worker.ports import Launch, Log
+
+
+class SlotDisk(Directories):
+    """The slot's folder, and what of it a command is given."""
+
+    def __init__(
+        self,
+        root: str,
+        log: Log,
+        *,
+        slot: int,
+        container: Mapping[str, str],
+        secrets: environment.Mounts,
+        config_maps: environment.Mounts,
+    ) -> None:
+        super().__init__(root, log)
+        self._slot = slot
+        self._container = container
+        self._secrets = secrets
+        self._config_maps = config_maps
+
+    def prepare(self, assignment: Assignment, run_id: str) -> Launch:
+        """Files, environment and digest checked. Nothing runs yet. Raises StepRefusedError."""
+        work, step = assignment.work, assignment.step
+        spec = work.steps.get(step)
+        if spec is None or not spec.command:
+            raise StepRefusedError(f"the task has no command for its {step} step")
+        if step is Step.APPLY and work.steps.plan is not None:
+            self._check_approval(assignment)
+        else:
+            files.write_files(self.directory(assignment.task_id), work.files)
+        resolved = environment.resolve(
+            assignment,
+            container=self._container,
+            secrets=self._secrets,
+            config_maps=self._config_maps,
+            directory=self.directory(assignment.task_id),
+            temporary=self.temporary(assignment.task_id),
+            slot=self._slot,
+        )
+        return Launch(
+            task_id=assignment.task_id,
+            step=step,
+            name=work.name,
+            run_id=run_id,
+            command=spec.command,
+            environment={**resolved, environment.RUN_ID: run_id},
+        )
+
+    def plan_digest(self, assignment: Assignment) -> str:
+        """The digest that an approval of this plan has to name. Raises StepRefusedError."""
+        # hashlib brings in OpenSSL, 3 MiB that a worker of plan-only slots never needs.
+        from agent.worker import digest  # noqa: PLC0415
+
+        work, task_id = assignment.work, assignment.task_id
+        apply = work.steps.apply or StepSpec(command=())
+        plan_file = work.steps.plan.plan_file if work.steps.plan else None
+        source = digest.Source.FILE
+        fd = files.open_plain(self.directory(task_id), plan_file) if plan_file else None
+        if fd is None:
+            source = digest.Source.OUTPUT
+            fd = os.open(self.log_path(task_id, Step.PLAN), os.O_RDONLY)
+        with open(fd, "rb", buffering=0) as content:
+            return digest.plan_digest(source, digest.hash_content(content.read), apply, work)
+
+    def _check_approval(self, assignment: Assignment) -> None:
+        """Raises StepRefusedError unless the plan, the command, its environment and the attempt are as approved."""
+        if assignment.plan_digest is None:
+            raise StepRefusedError("the apply step was not approved")
+        try:
+            found = self.plan_digest(assignment)
+        except OSError as error:
+            raise StepRefusedError(f"the plan that was approved can't be read: {error.strerror}") from error
+        if found != assignment.plan_digest:
+            raise StepRefusedError("plan changed since it was approved")
