@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from agent.wire import SlotState
-from controller.capacity import Offer, offer, promises, queued, take_promised
+from controller.capacity import Offer, offer, promises, take_promised, waiting
 from controller.demand import Matching, SlotClass, restriction
 from controller.task import Task
 from controller.view import PodView, PoolView
@@ -38,11 +38,11 @@ def blocked(tasks: Iterable[Task], locks: Mapping[str, str]) -> frozenset[str]:
     for task in tasks:
         if task.spec.lock_key is not None and task.may_change and not task.final:
             rivals.setdefault(task.spec.lock_key, []).append(task)
-    waiting: set[str] = set()
+    late: set[str] = set()
     for key, group in rivals.items():
         turn = _turn(group, locks.get(key))
-        waiting.update(task.uid for task in group if task.queued and task.uid != turn)
-    return frozenset(waiting)
+        late.update(task.uid for task in group if task.queued and task.uid != turn)
+    return frozenset(late)
 
 
 def _turn(group: list[Task], holder: str | None) -> str | None:
@@ -55,7 +55,7 @@ def _turn(group: list[Task], holder: str | None) -> str | None:
 
 def assign(view: PoolView, excluded: frozenset[str] = frozenset()) -> tuple[Assignment, ...]:
     """Tasks that can be given to a Pod now. `excluded` are UIDs of Pods that are about to be taken away."""
-    tasks = () if view.deleting else queued(view)
+    tasks = [] if view.deleting else sorted(waiting(view), key=lambda task: task.order)
     if not tasks:
         return ()
     rooms = _rooms(view, excluded)

@@ -1,0 +1,159 @@
+"""Short ways to make views for tests of what the controller decides."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from agent.wire import AgentState, Origin, Phase, Slot, SlotState, Step, Steps, StepSpec, WorkerLink
+from controller.pool import DEFAULT_LAYOUT, Autoscaling, Layout, PoolSpec
+from controller.task import STEPS_OF_TYPE, Task, TaskPhase, TaskSpec, TaskStatus
+from controller.view import PodState, PodView, PoolView
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+LONG_AGO = NOW - timedelta(hours=1)
+TEMPLATE: dict[str, Any] = {"spec": {"containers": [{"name": "worker", "image": "terraform:1"}]}}
+
+COMMAND = StepSpec(command=("true",))
+
+
+def agent(
+    pod: str,
+    slots: str = "...",
+    *,
+    layout: Layout = DEFAULT_LAYOUT,
+    phase: Phase = Phase.OPEN,
+    since: datetime = LONG_AGO,
+    tasks: Sequence[str] = (),
+    ended: tuple[str, ...] = (),
+    closing: bool = False,
+    workers: bool = True,
+) -> AgentState:
+    """An agent's report. `slots` has a letter for each: `.` idle, `r` running, `R` reserved. `tasks` hold the latter."""
+    held = iter(tasks)
+    states = {".": SlotState.IDLE, "r": SlotState.RUNNING, "R": SlotState.RESERVED}
+    return AgentState(
+        version="1",
+        pod=pod,
+        pod_uid=f"uid-{pod}",
+        pool="pool",
+        incarnation="i",
+        phase=phase,
+        drain_id=None if phase is Phase.OPEN else "d",
+        revision=1,
+        tokens=("t",),
+        slots=tuple(
+            Slot(
+                id=index,
+                accepts=layout[index],
+                state=states[letter],
+                fence=1,
+                since=since,
+                task_id=None if letter == "." else next(held, f"other-{index}.1"),
+                task_type=None if letter == "." else layout[index][0],
+                origin=None if letter == "." else Origin.CONTROLLER,
+                worker=WorkerLink(instance="w", connected=workers),
+            )
+            for index, letter in enumerate(slots)
+        ),
+        ended=ended,
+        closing=closing,
+    )
+
+
+def pod(name: str, slots: str | None = "...", *, state: PodState = PodState.ACTIVE, **given: Any) -> PodView:
+    """A Pod; `slots` as in `agent`, None if its agent was never heard. Fields of PodView override, others go there."""
+    of_agent = {key: given.pop(key) for key in ("layout", "phase", "since", "tasks", "ended", "closing", "workers") if key in given}
+    if state is not PodState.ACTIVE:
+        of_agent.setdefault("phase", Phase.DRAINED)
+    report = None if slots is None else agent(name, slots, **of_agent)
+    view = PodView(
+        name=name,
+        uid=f"uid-{name}",
+        resource_version="1",
+        state=state,
+        created=LONG_AGO,
+        running=report is not None,
+        ready=report is not None,
+        agent=report,
+        connected=report is not None,
+    )
+    return replace(view, **given)
+
+
+def pods(*slots: str) -> tuple[PodView, ...]:
+    """Pods `p0`, `p1`, … with these slots."""
+    return tuple(pod(f"p{index}", letters) for index, letters in enumerate(slots))
+
+
+def task(
+    name: str,
+    kind: str = "plan",
+    *,
+    phase: TaskPhase = TaskPhase.QUEUED,
+    on: str | None = None,
+    age_seconds: float = 0,
+    deleting: bool = False,
+    attempt: int | None = None,
+    **spec: Any,
+) -> Task:
+    """A task; `on` names its Pod."""
+    steps = STEPS_OF_TYPE.get(kind, {Step.PLAN})
+    placed = phase is not TaskPhase.QUEUED
+    return Task(
+        namespace="ns",
+        name=name,
+        uid=name,
+        resource_version="1",
+        created=NOW - timedelta(seconds=age_seconds),
+        deleting=deleting,
+        spec=TaskSpec(
+            pool="pool",
+            type=kind,
+            steps=Steps(
+                plan=COMMAND if Step.PLAN in steps else None, apply=COMMAND if Step.APPLY in steps else None
+            ),
+            **spec,
+        ),
+        status=TaskStatus(
+            phase=phase,
+            pod=on,
+            pod_uid=f"uid-{on}" if on else None,
+            attempt=attempt if attempt is not None else int(placed),
+        ),
+    )
+
+
+def tasks(kind: str, count: int) -> tuple[Task, ...]:
+    """Queued tasks of a type."""
+    return tuple(task(f"{kind}-{index}", kind) for index in range(count))
+
+
+def pool(
+    of: Sequence[PodView] = (),
+    waiting: Sequence[Task] = (),
+    *,
+    layout: Layout = DEFAULT_LAYOUT,
+    replicas: int | None = None,
+    template: dict[str, Any] | None = None,
+    **given: Any,
+) -> PoolView:
+    """A pool, autoscaled from 0 to 20 unless `replicas` is given. Fields of PoolView and Autoscaling override."""
+    of_view = {"creating", "blocked", "dispatching", "deleting", "synced", "now"}
+    of_spec = {"deletion_policy"}
+    scaler = {key: value for key, value in given.items() if key not in of_view | of_spec}
+    return PoolView(
+        namespace="ns",
+        name="pool",
+        uid="uid-pool",
+        spec=PoolSpec(
+            replicas=replicas or 0,
+            autoscaling=Autoscaling(**{"max_replicas": 20, **scaler}) if replicas is None or scaler else None,
+            layout=layout,
+            template=TEMPLATE if template is None else template,
+            **{key: value for key, value in given.items() if key in of_spec},
+        ),
+        pods=tuple(of),
+        tasks=tuple(waiting),
+        **{"now": NOW, **{key: value for key, value in given.items() if key in of_view}},
+    )
