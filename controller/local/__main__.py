@@ -51,15 +51,23 @@ async def _run(config: ClusterConfig, *, keep_pods: bool, ready_file: Path | Non
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    await cluster.start()
+    asked = asyncio.create_task(stopping.wait(), name="wait for a signal")
+    starting = asyncio.create_task(cluster.start(), name="start")
+    await asyncio.wait({asked, starting}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait({starting, asked})
+        return
+    starting.result()
     try:
         line = json.dumps(_ready(cluster))
         if ready_file is not None:
             write_private(ready_file, line + "\n")
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
-        await run_until(cluster, stopping)
+        await run_until(cluster, asked)
     finally:
+        asked.cancel()
         await cluster.stop(keep_pods=keep_pods)
 
 

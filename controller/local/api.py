@@ -40,7 +40,7 @@ class ApiClient:
     def __init__(self, http: aiohttp.ClientSession, url: str, token: str) -> None:
         self._http = http
         self._url = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+        self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json", "User-Agent": "podslots-local-node"}
 
     async def request(
         self,
@@ -62,7 +62,7 @@ class ApiClient:
                 content = await response.read()
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiUnavailableError(f"{method} {path}: {error!r}") from error
+            raise ApiUnavailableError(f"{method} {path}: {type(error).__name__} {error}") from error
         document = _parse(content, status)
         if status >= 400:  # noqa: PLR2004 - HTTP's least error status
             raise ApiRefusedError(status, document.get("reason") or "", document.get("message") or "")
@@ -91,7 +91,7 @@ class ApiClient:
                         if line:
                             yield _parse(line, 200)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiUnavailableError(f"watch {path}: {error!r}") from error
+            raise ApiUnavailableError(f"watch {path}: {type(error).__name__} {error}") from error
 
 
 class Reflector:

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from controller.local import certificates, cluster_state
 from controller.local.apiserver import ApiServer
@@ -73,7 +74,10 @@ class LocalCluster:
         cluster_state.save(folder, Identity(port, tokens))
         self._write_kubeconfigs()
         self._exit.push_async_callback(self._stop_kubelet_loops)
-        await self.kubelet.start(self.server.url, token=tokens[NODE_CONTEXT], scheduler_token=tokens[SCHEDULER_CONTEXT])
+        tls = self._certificates.client_context() if self._certificates else None
+        await self.kubelet.start(
+            self.server.url, token=tokens[NODE_CONTEXT], scheduler_token=tokens[SCHEDULER_CONTEXT], tls=tls
+        )
         self.admin = KubeletAdmin(self.kubelet, tokens["admin"])
         await self.admin.start()
         self._exit.push_async_callback(self.admin.stop)
@@ -141,13 +145,12 @@ class LocalCluster:
         await self.kubelet.stop(keep_pods=True)
 
 
-async def run_until(cluster: LocalCluster, stopping: asyncio.Event) -> None:
+async def run_until(cluster: LocalCluster, stopping: asyncio.Future[Any]) -> None:
     """Return when asked to stop; raise if the kubelet fails."""
-    waiting = asyncio.create_task(stopping.wait(), name="wait for a signal")
     failed = asyncio.create_task(cluster.kubelet.wait_failed(), name="watch the kubelet")
-    done, pending = await asyncio.wait({waiting, failed}, return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
-    for task in done:
-        task.result()
+    await asyncio.wait({stopping, failed}, return_when=asyncio.FIRST_COMPLETED)
+    if not failed.done():
+        failed.cancel()
+        await asyncio.wait({failed})
+    else:
+        failed.result()
