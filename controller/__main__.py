@@ -66,10 +66,17 @@ async def serve(config: Config, environ: Mapping[str, str]) -> int:
         async with AsyncExitStack() as stack:
             api = await stack.enter_async_context(connect(kube_settings(config, environ), _now))
             transport = await stack.enter_async_context(http_transport())
+            registry = new_registry()
             controller = Controller(
-                config, api, transport, now=_now, rng=random.SystemRandom(), random_bytes=secrets.token_bytes
+                config,
+                api,
+                transport,
+                now=_now,
+                rng=random.SystemRandom(),
+                random_bytes=secrets.token_bytes,
+                registry=registry,
             )
-            runner = web.AppRunner(create_app(controller, new_registry()), handle_signals=False)
+            runner = web.AppRunner(create_app(controller, registry), handle_signals=False)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             site = web.TCPSite(runner, config.http_host, config.http_port)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
 
+from prometheus_client import CollectorRegistry
+
 from controller import names
 from controller.agent_client import Stamps, Transport
 from controller.config import Config
@@ -24,13 +26,14 @@ from controller.kube.cache import Cache, trim_pod
 from controller.kube.watch import Reflector
 from controller.lease import LeaseSettings
 from controller.locks import Locks
-from controller.operations import Operations
+from controller.operations import Operations, Result
 from controller.pods import Pods
 from controller.pools import Images, Pools
 from controller.queue import WorkQueue
-from controller.reconcile import Reconciler, Settings
+from controller.reconcile import OPERATION_KINDS, Reconciler, Settings
 from controller.secrets import PoolTokens
 from controller.world import Key, World, pool_of
+from metrics.pools import ControllerMetrics
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ class Controller:
         now: Callable[[], datetime],
         rng: random.Random,
         random_bytes: Callable[[int], bytes],
+        registry: CollectorRegistry,
         fleet_settings: FleetSettings | None = None,
     ) -> None:
         self._config = config
@@ -63,6 +67,8 @@ class Controller:
             rng=rng,
             settings=lease_settings(config.lease_seconds),
         )
+        self.metrics = ControllerMetrics(registry, operations=OPERATION_KINDS, results=Result)
+        self.metrics.leader.set_function(self.election.may_act)
         self._reflectors: list[Reflector] = []
         self.pools = self._cache(SLOTPOOLS)
         self.tasks = self._cache(SLOTTASKS)
@@ -92,7 +98,8 @@ class Controller:
         )
         pods = Pods(api, self.pods, rng=rng, may_write=self._may_write)
         self.queue: WorkQueue[Key] = WorkQueue()
-        self.operations = Operations(rng)
+        self.operations = Operations(rng, ended=self._operation_ended)
+        self.metrics.in_flight.set_function(lambda: len(self.operations))
         self.reconciler = Reconciler(
             self.world,
             self.queue,
@@ -108,6 +115,8 @@ class Controller:
                 images=Images(agent=config.agent_image),
                 may_write=self._may_write,
             ),
+            figures=self.metrics.pools,
+            observe_seconds=self.metrics.reconcile_seconds.observe,
             settings=Settings(resync_seconds=config.resync_seconds),
         )
         self._pod_keys: dict[str, Key] = {}
@@ -122,6 +131,9 @@ class Controller:
     def _may_write(self) -> None:
         if not self.election.may_act():
             raise NotLeader("this replica does not hold the Lease")
+
+    def _operation_ended(self, key: str, result: Result) -> None:
+        self.metrics.operations[key.partition("/")[0], result].inc()
 
     # --- what wakes a pool --------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import logging
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from enum import StrEnum
 
 from controller.errors import AgentRefused, AgentUnreachable, ApiError, ApiUnavailable, Conflict, NotLeader
 
@@ -18,6 +19,20 @@ log = logging.getLogger(__name__)
 _FIRST_DELAY_SECONDS = 0.5
 _CONFLICT_DELAY_SECONDS = 0.05
 _LONGEST_DELAY_SECONDS = 30.0
+
+
+Ended = Callable[[str, "Result"], None]
+"""Told of the end of each operation, by its key."""
+
+
+class Result(StrEnum):
+    """How an operation can end."""
+
+    DONE = "done"
+    CONFLICT = "conflict"
+    FAILED = "failed"
+    NOT_LEADER = "not_leader"
+    BROKEN = "broken"
 
 
 @dataclass(slots=True)
@@ -29,11 +44,15 @@ class _Failures:
 class Operations:
     """The operations in flight. `limit` bounds how many run at once; the others wait their turn."""
 
-    def __init__(self, rng: random.Random, *, limit: int = 64) -> None:
+    def __init__(self, rng: random.Random, *, ended: Ended | None = None, limit: int = 64) -> None:
         self._rng = rng
+        self._ended = ended
         self._running: dict[str, asyncio.Task[None]] = {}
         self._failures: dict[str, _Failures] = {}
         self._limit = asyncio.Semaphore(limit)
+
+    def __len__(self) -> int:
+        return len(self._running)
 
     def __contains__(self, key: str) -> bool:
         return key in self._running
@@ -77,24 +96,31 @@ class Operations:
         done: Callable[[float], None],
     ) -> None:
         delay = 0.0
+        result = Result.DONE
         try:
             async with self._limit:
                 await operation()
             self._failures.pop(backoff, None)
         except NotLeader:
+            result = Result.NOT_LEADER
             log.info("not leading: operation dropped", extra={"operation": key})
         except Conflict as error:
+            result = Result.CONFLICT
             # The object moved on under us: its new version is, or will soon be, in the cache.
             log.debug("conflict", extra={"operation": key, "error": str(error)})
             delay = self._hold_back(backoff, first_seconds=_CONFLICT_DELAY_SECONDS)
         except (ApiError, ApiUnavailable, AgentRefused, AgentUnreachable) as error:
+            result = Result.FAILED
             delay = self._hold_back(backoff, getattr(error, "retry_after_seconds", None))
             log.warning("operation failed", extra={"operation": key, "error": str(error), "retry_seconds": delay})
         except Exception:
+            result = Result.BROKEN
             delay = self._hold_back(backoff)
             log.exception("operation broke", extra={"operation": key})
         finally:
             del self._running[key]
+            if self._ended is not None:
+                self._ended(key, result)
             done(delay)
 
     def _hold_back(

@@ -38,15 +38,18 @@ from controller.pools import Pools, differs
 from controller.progress import ACCEPTED, Action, Do, cancelling, next_action
 from controller.queue import WorkQueue
 from controller.scaling import decide
-from controller.status import Before, Problem, invalid_pool_status, pool_status
+from controller.status import Before, Problem, invalid_pool_status, pool_figures, pool_status
 from controller.task import Task
 from controller.view import Operation, PodView, PoolView
 from controller.world import Key, World
+from metrics.pools import PoolFigures
 
 log = logging.getLogger(__name__)
 
 Start = Callable[[], Coroutine[None, None, None]]
 
+OPERATION_KINDS = ("pool", "status", "create", "pod", "task", "orphan")
+"""What stands before the first slash of an operation's key."""
 _ORPHAN_SECONDS = 2.0
 """How long an orphan on an agent is left alone after it was looked at: it may be an apply that runs on."""
 
@@ -70,6 +73,8 @@ class Reconciler:
         pods: Pods,
         dispatcher: Dispatcher,
         pools: Pools,
+        figures: dict[Key, PoolFigures],
+        observe_seconds: Callable[[float], None],
         settings: Settings,
     ) -> None:
         self._world = world
@@ -78,6 +83,8 @@ class Reconciler:
         self._pods = pods
         self._dispatcher = dispatcher
         self._pools = pools
+        self._figures = figures
+        self._observe_seconds = observe_seconds
         self._settings = settings
         self.last_pass: float | None = None
 
@@ -87,12 +94,14 @@ class Reconciler:
             group.create_task(self._tick(), name="resync")
             while True:
                 key = await self._queue.get()
+                started = asyncio.get_running_loop().time()
                 try:
                     self.reconcile(key)
                 except Exception:
                     log.exception("reconcile broke", extra={"pool": "/".join(key)})
                     self._queue.add_after(key, self._settings.resync_seconds)
                 self.last_pass = asyncio.get_running_loop().time()
+                self._observe_seconds(self.last_pass - started)
                 await asyncio.sleep(0)
 
     async def _tick(self) -> None:
@@ -119,17 +128,18 @@ class Reconciler:
             self._advance(key, task, pods, ttl_seconds)
         self._end_orphans(key, tasks, pods)
         if pool is None:
+            self._figures.pop(key, None)
             for task in tasks:
                 if task.queued and not task.unwanted:
                     self._judge(key, task, None)
         elif spec is not None:
-            self._reconcile_pool(key, pool, self._world.view(key, pool, spec, tasks))
+            self._reconcile_pool(key, pool, self._world.view(key, pool, spec, tasks), tasks)
         elif problem is not None:
             self._report(key, pool, invalid_pool_status(problem, before=Before.of(pool), now=self._world.now()))
 
     # --- Pods ---------------------------------------------------------------------------------------------------------
 
-    def _reconcile_pool(self, key: Key, pool: Object, view: PoolView) -> None:
+    def _reconcile_pool(self, key: Key, pool: Object, view: PoolView, tasks: list[Task]) -> None:
         if not view.deleting and not self._pools.prepared(pool):
             self._start(key, f"pool/{view.uid}", functools.partial(self._pools.prepare, pool))
             return
@@ -139,6 +149,7 @@ class Reconciler:
             self._act(key, pool, view, action)
         if not view.deleting:
             self._dispatch(key, view, removed(actions))
+        self._figures[key] = pool_figures(view, decision, tasks)
         before = Before.of(pool)
         if decision.desired not in {decision.current, before.desired}:
             self._pools.scaled(pool, decision.current, decision.desired, decision.reason, decision.message)

@@ -1,6 +1,7 @@
 """A pool's status from what a reconcile saw and decided. Pure."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,7 +11,9 @@ from controller import names
 from controller.conditions import Condition, put
 from controller.fields import Fields
 from controller.scaling import Decision
+from controller.task import Task, TaskPhase
 from controller.view import PodState, PoolView
+from metrics.pools import PoolFigures
 
 READY = "Ready"
 PROGRESSING = "Progressing"
@@ -111,6 +114,28 @@ def invalid_pool_status(problem: Problem, *, before: Before, now: datetime) -> d
         (SCALING_ACTIVE, False, problem.reason, "the size is held"),
     )
     return {"observedGeneration": before.generation, "conditions": _put_all(before, entries, now)}
+
+
+def pool_figures(view: PoolView, decision: Decision, tasks: Iterable[Task]) -> PoolFigures:
+    """The pool's metrics; `tasks` are all that still exist, ended ones too."""
+    slots = Counter({state.value: 0 for state in SlotState})
+    for pod in view.pods:
+        if pod.agent is not None and not pod.dead:
+            slots.update(slot.state.value for slot in pod.agent.slots)
+    pods = Counter({state.value: 0 for state in PodState} | {"dead": 0})
+    pods.update("dead" if pod.dead else pod.state.value for pod in view.pods)
+    phases = Counter({phase.value: 0 for phase in TaskPhase})
+    phases.update(task.status.phase.value for task in tasks)
+    return PoolFigures(
+        desired=decision.desired,
+        utilization_ratio=decision.utilization_percent / 100,
+        queued_tasks=decision.queued_tasks,
+        blocked_tasks=decision.blocked_tasks,
+        connected_agents=sum(pod.connected for pod in view.pods),
+        pods=pods,
+        slots=slots,
+        tasks=phases,
+    )
 
 
 def _words(problem: Problem | None, fine: str) -> tuple[str, str]:

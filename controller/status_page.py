@@ -83,7 +83,7 @@ def _pool(controller: Controller, pool: Object) -> str:
 
 
 def _slots(pods: list[PodView], tasks: list[Task]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    names = {task.task_id: task.name for task in tasks}
+    names: dict[str, str] = {task.task_id: task.name for task in tasks}
     for pod in pods:
         silent = "" if pod.connected else "silent"
         if pod.agent is None:
