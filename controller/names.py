@@ -39,6 +39,7 @@ AGENT_CONTAINER = "slot-agent"
 INSTALL_CONTAINER = "slot-agent-install"
 WORKER_CONTAINER = "worker"
 VOLUME_PREFIX = "podslots-"
+MOUNT_ROOT = "/podslots"
 
 LEADER_LEASE = "podslots-controller"
 CONTROLLER_NAMESPACE = "podslots-system"
