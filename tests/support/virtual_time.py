@@ -1,0 +1,60 @@
+"""An event loop whose clock jumps to the next timer instead of waiting for it: hours of delays in milliseconds.
+
+For code without real sockets. If nothing is ready and no timer is set, nothing can ever happen again: that is said
+as an error, instead of hanging.
+"""
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """A loop on virtual time."""
+
+    def __init__(self) -> None:
+        self._virtual_now = 1000.0
+        super().__init__(_Selector(self))
+
+    def time(self) -> float:
+        return self._virtual_now
+
+    def skip(self, seconds: float) -> None:
+        """Move the clock."""
+        self._virtual_now += seconds
+
+
+class _Selector(selectors.DefaultSelector):
+    loop: VirtualTimeLoop
+
+    def __new__(cls, loop: VirtualTimeLoop) -> Self:
+        del loop
+        return super().__new__(cls)
+
+    def __init__(self, loop: VirtualTimeLoop) -> None:
+        super().__init__()
+        self.loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready:
+            if timeout is None:
+                raise RuntimeError("deadlock: nothing is ready and no timer is set")
+            self.loop.skip(timeout)
+        return ready
+
+
+def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run `main()` on virtual time. Tasks it leaves behind are an error."""
+
+    async def checked() -> T:
+        result = await main()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"tasks left behind: {left}"
+        return result
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(checked())
