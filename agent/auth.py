@@ -4,9 +4,10 @@ Tokens are compared in constant time, all of them on every call. The pool's are 
 replaces while the agent runs; they are read again from time to time, and once more when an unknown one is shown.
 """
 
+import asyncio
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hmac import compare_digest
@@ -18,6 +19,9 @@ MIN_TOKEN_LENGTH = 32
 """Of the credentials made here, which have 43; a shorter file was not written by us."""
 
 MAX_TOKEN_BYTES = 4096
+
+REREAD_SECONDS = 1.0
+"""At most this often are the pool's tokens read, whatever callers show."""
 
 
 class Kind(StrEnum):
@@ -77,6 +81,29 @@ class Keyring:
             if compare_digest(shown, credential.token):
                 found = credential.identity
         return found
+
+
+class TokenFolder:
+    """Keeps a keyring's pool tokens as the mounted folder has them. A folder that can't be listed changes nothing."""
+
+    def __init__(self, folder: Path, keyring: Keyring, on_change: Callable[[], None]) -> None:
+        self._folder = folder
+        self._keyring = keyring
+        self._on_change = on_change
+        self._read_at = float("-inf")
+
+    async def refresh(self) -> None:
+        """Read the folder, unless that was done a moment ago."""
+        now = asyncio.get_running_loop().time()
+        if now - self._read_at < REREAD_SECONDS:
+            return
+        self._read_at = now
+        try:
+            tokens = await asyncio.to_thread(read_pool_tokens, self._folder)
+        except OSError:
+            return
+        if self._keyring.replace_pool(tokens):
+            self._on_change()
 
 
 def read_pool_tokens(folder: Path) -> dict[str, str]:

@@ -93,6 +93,8 @@ class Service:
         self.state = state
         self.revision = facts.first_revision
         self.watchers = 0
+        self.stopping = False
+        self.closing_since: float | None = None
         self._journal = journal
         self._failing = journal.broken
         self._submit = submit
@@ -237,12 +239,18 @@ class Service:
     def close(self) -> None:
         """Take no new work any more: the Pod is being stopped. What is held goes on."""
         if not self.state.closing:
+            self.closing_since = asyncio.get_running_loop().time()
             self.state = replace(self.state, closing=True)
             self._pending.state = replace(self._pending.state, closing=True)
             if self._in_flight is not None:
                 self._in_flight.state = replace(self._in_flight.state, closing=True)
             self._log.event("closing")
             self._bump()
+
+    def stop(self) -> None:
+        """End the streams: the server is about to stop."""
+        self.stopping = True
+        self._bump()
 
     def set_links(self, links: tuple[WorkerLink | None, ...]) -> None:
         """Which workers are there."""

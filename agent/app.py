@@ -1,0 +1,208 @@
+"""`slot-agent serve`: everything made, started, stopped. The only place with a clock, a random source and sockets."""
+
+import asyncio
+import secrets
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
+
+import uvloop
+from aiohttp import web
+
+from agent import __version__
+from agent.auth import Keyring, TokenFolder, has_credentials, own_credentials, read_pool_tokens
+from agent.config import Settings, from_environ
+from agent.desk import Desk
+from agent.disk_thread import DiskThread
+from agent.errors import ConfigError
+from agent.eventlog import StreamLog
+from agent.http_api import HttpApi, make_request
+from agent.instruments import Instruments
+from agent.journal import FolderDisk, Header, Opened, open_journal
+from agent.output import FolderFiles, Outputs
+from agent.service import TICK_SECONDS, Facts, Service
+from agent.state import initial_state
+from metrics.exposition import new_registry
+
+BACKLOG = 512
+
+SHUTDOWN_SECONDS = 1.0
+"""How long requests under way may take once the server stops; streams and polls are ended by then."""
+
+EXIT_CONFIG = 2
+EXIT_FAILED = 1
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit status."""
+    try:
+        settings = from_environ(environ)
+    except ConfigError as error:
+        for problem in error.problems:
+            sys.stderr.write(f"slot-agent: {problem}\n")
+        return EXIT_CONFIG
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve(settings))
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+async def serve(settings: Settings) -> int:
+    """Serve until told to stop; then refuse new work, let steps run as long as the Pod may, and end."""
+    log = StreamLog(sys.stderr.fileno(), utc_now, {"pod": settings.pod, "pool": settings.pool})
+    try:
+        async with AsyncExitStack() as stack:
+            agent = await _start(settings, log, stack)
+            await _run(settings, agent, log)
+    except OSError as error:
+        log.event("the agent can't run", error=str(error))
+        return EXIT_FAILED
+    log.event("stopped")
+    return 0
+
+
+async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "_Agent":
+    opened = _open_journal(settings)
+    for warning in opened.warnings:
+        log.event("journal", warning=warning)
+    # After the journal: credentials without a journal are the sign that one was lost.
+    own = own_credentials(settings)
+    disk_thread = DiskThread()
+    disk_thread.start()
+    stack.callback(disk_thread.stop)
+    outputs = Outputs(FolderFiles(settings.logs_dir), asyncio.to_thread)
+    service = Service(
+        facts=Facts(
+            version=__version__,
+            pod=settings.pod,
+            pod_uid=settings.pod_uid,
+            pool=settings.pool,
+            incarnation=secrets.token_hex(8),
+            # Not from 0: a watcher that names a revision of an earlier incarnation must not be taken to know this one.
+            first_revision=secrets.randbelow(1 << 40) << 10,
+        ),
+        state=opened.state,
+        journal=opened.journal,
+        submit=disk_thread.submit,
+        now=utc_now,
+        instruments=Instruments(new_registry()),
+        log=log,
+        warnings=opened.warnings,
+    )
+    desk = Desk(service, outputs)
+    keyring = Keyring(own, _first_tokens(settings, log))
+    tokens = TokenFolder(settings.tokens_dir, keyring, lambda: service.set_tokens(keyring.pool_token_ids))
+    service.set_tokens(keyring.pool_token_ids)
+    api = HttpApi(
+        service=service,
+        desk=desk,
+        outputs=outputs,
+        keyring=keyring,
+        refresh_tokens=tokens.refresh,
+        now=utc_now,
+        log=log,
+        with_workers=settings.workers,
+    )
+    server = web.Server(api.handle, request_factory=make_request, access_log=None)
+    runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await _listen(settings, runner, log)
+    log.event(
+        "serving",
+        addresses=list(settings.addresses),
+        port=settings.port,
+        incarnation=service.facts.incarnation,
+        phase=opened.state.phase,
+        held=[slot.task_id for slot in opened.state.slots if slot.task_id is not None],
+    )
+    return _Agent(service, desk, tokens, outputs)
+
+
+class _Agent:
+    """What runs."""
+
+    def __init__(self, service: Service, desk: Desk, tokens: TokenFolder, outputs: Outputs) -> None:
+        self.service = service
+        self.desk = desk
+        self.tokens = tokens
+        self.outputs = outputs
+
+
+def _open_journal(settings: Settings) -> Opened:
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    header = Header(pod_uid=settings.pod_uid, journal_id=uuid.uuid4().hex, slots=len(settings.layout))
+    drain_id, now = f"born-{header.journal_id}", utc_now()
+    return open_journal(
+        FolderDisk(settings.state_dir),
+        header,
+        initial_state(settings.layout, drain_id=drain_id, lost=False, now=now),
+        initial_state(settings.layout, drain_id=drain_id, lost=True, now=now),
+        used_before=has_credentials(settings),
+    )
+
+
+def _first_tokens(settings: Settings, log: StreamLog) -> dict[str, str]:
+    try:
+        return read_pool_tokens(settings.tokens_dir)
+    except OSError as error:
+        # The mount may come later; until then nobody is let in.
+        log.event("no pool tokens yet", error=str(error))
+        return {}
+
+
+async def _listen(settings: Settings, runner: web.ServerRunner, log: StreamLog) -> None:
+    """Bind every address; the Pod's own must work, the loopbacks are a convenience."""
+    for index, address in enumerate(settings.addresses):
+        site = web.TCPSite(runner, address, settings.port, backlog=BACKLOG, reuse_address=True)
+        try:
+            await site.start()
+        except OSError as error:
+            if index == 0:
+                raise
+            if address != "::1" or socket.has_ipv6:
+                log.event("address not bound", address=address, error=str(error))
+
+
+async def _run(settings: Settings, agent: _Agent, log: StreamLog) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    try:
+        async with asyncio.TaskGroup() as group:
+            ticking = group.create_task(_tick(agent), name="tick")
+            await stop.wait()
+            await _drain_steps(settings, agent.service, log)
+            ticking.cancel()
+    finally:
+        agent.service.stop()
+
+
+async def _tick(agent: _Agent) -> None:
+    """What the clock brings: limits of reservations, silent workers, new tokens."""
+    held = [*agent.service.state.tasks]
+    await agent.outputs.forget_all_but(held)
+    while True:
+        await agent.service.tick()
+        agent.desk.tick()
+        await agent.tokens.refresh()
+        await asyncio.sleep(TICK_SECONDS)
+
+
+async def _drain_steps(settings: Settings, service: Service, log: StreamLog) -> None:
+    """Wait for what runs, as long as the Pod's grace allows, counted from the first word of the stop."""
+    service.close()
+    loop = asyncio.get_running_loop()
+    deadline = (service.closing_since or loop.time()) + settings.stop_seconds
+    log.event("stopping", running=service.running, seconds=max(0, round(deadline - loop.time())))
+    while service.running and (rest := deadline - loop.time()) > 0:
+        with suppress(TimeoutError):
+            await service.changed_since(service.revision, rest)

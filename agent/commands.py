@@ -1,0 +1,120 @@
+"""The small sub-commands: `install`, `close`, `slots`, and the help for all. Standard library only."""
+
+import argparse
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from agent import __version__
+
+NAME = "slot-agent"
+CALL_SECONDS = 5.0
+EXIT_FAILED = 1
+
+LAUNCHER = """#!/bin/sh
+# Starts {name} from its source. A worker needs the standard library alone, so it is spared the rest.
+case "${{1:-}}" in
+work) exec {python} -I -S -X frozen_modules=on -c {code} "$@" ;;
+*) exec {python} -I -X frozen_modules=on -c {code} "$@" ;;
+esac
+"""
+
+CODE = "import sys; sys.path.insert(0, {source!r}); from agent.__main__ import main; sys.exit(main())"
+
+
+def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Parse and run; returns the exit status."""
+    options = _parser().parse_args(words)
+    if options.command == "install":
+        return install(Path(options.folder))
+    if options.command == "close":
+        return close(environ)
+    if options.command == "slots":
+        return show_slots(environ)
+    raise AssertionError(options.command)  # `serve` and `work` take no arguments and were handled before
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=NAME, description="The agent of a podslots Pod, and its workers.")
+    parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("serve", help="own this Pod's slots and serve their state; configured by PODSLOTS_* variables")
+    commands.add_parser("work", help="run the commands of one slot, in its own container")
+    commands.add_parser("close", help="have the local agent refuse new work: the Pod is being stopped")
+    commands.add_parser("slots", help="print the local agent's slots")
+    installing = commands.add_parser("install", help=f"put a runnable {NAME} into a folder")
+    installing.add_argument("folder", metavar="DIR")
+    return parser
+
+
+def install(folder: Path) -> int:
+    """Make FOLDER/slot-agent, whole or not at all: another container may be starting it."""
+    target, temporary = folder / NAME, folder / f".{NAME}.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if getattr(sys, "frozen", False):
+            shutil.copyfile(sys.executable, temporary)
+        else:
+            temporary.write_text(_launcher())
+        temporary.chmod(0o755)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        return _fail(f"can't install into {folder}: {error}")
+    return 0
+
+
+def _launcher() -> str:
+    source = str(Path(__file__).resolve().parent.parent)
+    python, code = shlex.quote(sys.executable), shlex.quote(CODE.format(source=source))
+    return LAUNCHER.format(name=NAME, python=python, code=code)
+
+
+def close(environ: Mapping[str, str]) -> int:
+    """Tell the agent beside this process that the Pod is being stopped."""
+    folder = environ.get("PODSLOTS_STATE_DIR")
+    if not folder:
+        return _fail("PODSLOTS_STATE_DIR is required")
+    try:
+        token = (Path(folder) / "close-token").read_text().strip()
+        status, body = _call(environ, "POST", "/close", {"Authorization": f"Bearer {token}"})
+    except (OSError, HTTPException) as error:
+        return _fail(f"can't reach the agent: {error}")
+    return 0 if status == 200 else _fail(f"the agent answered {status}: {body.strip()}")  # noqa: PLR2004 - HTTP's OK
+
+
+def show_slots(environ: Mapping[str, str]) -> int:
+    """Print the slots of the agent at PODSLOTS_URL, or on this machine."""
+    try:
+        status, body = _call(environ, "GET", "/slots", {"Accept": "text/plain"})
+    except (OSError, HTTPException) as error:
+        return _fail(f"can't reach the agent: {error}")
+    if status != 200:  # noqa: PLR2004 - HTTP's OK
+        return _fail(f"the agent answered {status}: {body.strip()}")
+    sys.stdout.write(body)
+    return 0
+
+
+def _call(environ: Mapping[str, str], method: str, path: str, headers: Mapping[str, str]) -> tuple[int, str]:
+    from agent.config import local_url  # noqa: PLC0415 - install does without
+
+    address = urlsplit(local_url(environ))
+    connection = HTTPConnection(address.hostname or "127.0.0.1", address.port, timeout=CALL_SECONDS)
+    try:
+        connection.request(method, path, headers=dict(headers))
+        response: HTTPResponse = connection.getresponse()
+        return response.status, response.read().decode("utf-8", "replace")
+    finally:
+        connection.close()
+
+
+def _fail(problem: str) -> int:
+    sys.stderr.write(f"{NAME}: {problem}\n")
+    return EXIT_FAILED

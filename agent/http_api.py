@@ -1,0 +1,485 @@
+"""HTTP in front of the service: who may call, what the request says, and how the answer is written.
+
+The router is a table of our own over aiohttp's low-level server: the paths are few, and `GET /slots` and the acquire
+are in every controller's loop.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+
+import orjson
+from aiohttp import StreamReader, hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
+from aiohttp.web_protocol import RequestHandler
+
+from agent import slots, tasks
+from agent.auth import Identity, Keyring, Kind
+from agent.codec import WireError, decode, encode
+from agent.desk import Desk
+from agent.errors import Refusal
+from agent.eventlog import Log
+from agent.http_streams import log_pieces, send_log, task_answer, watch
+from agent.instruments import RequestKind
+from agent.output import Outputs
+from agent.service import Service
+from agent.state import Event, TaskEntry
+from agent.text_table import render as render_table
+from agent.validation import check_name, check_seconds, check_task_id, check_task_type, check_work
+from agent.wire import (
+    AckRequest,
+    AcquireRequest,
+    ApproveRequest,
+    CancelRequest,
+    DrainRequest,
+    Empty,
+    ErrorCode,
+    ExitReport,
+    HoldRequest,
+    Origin,
+    OutputAnswer,
+    PhaseAnswer,
+    RegisterRequest,
+    StartedReport,
+    Step,
+    Write,
+)
+
+MAX_BODY_BYTES = 1 << 20
+MAX_REGISTER_BYTES = 32 << 20
+"""A worker lists every task it keeps, each with its work."""
+
+JSON_HEADERS = {hdrs.CONTENT_TYPE: "application/json"}
+TEXT_HEADERS = {hdrs.CONTENT_TYPE: "text/plain; charset=utf-8"}
+
+T = TypeVar("T")
+Handler = Callable[[web.BaseRequest, Identity, str], Awaitable[web.StreamResponse]]
+
+NOBODY = Identity(Kind.LOCAL, -2)
+"""The caller of a read, which needs no credential."""
+
+POOL_ONLY = frozenset({Kind.POOL})
+HOLDERS = frozenset({Kind.POOL, Kind.LOCAL})
+WORKERS = frozenset({Kind.SLOT})
+CLOSERS = frozenset({Kind.CLOSE})
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    kind: RequestKind
+    handler: Handler
+    allowed: frozenset[Kind] | None = None
+
+
+class HttpApi:
+    """Answers every request. `refresh_tokens` re-reads the mounted tokens, if that was not done just now."""
+
+    def __init__(
+        self,
+        *,
+        service: Service,
+        desk: Desk,
+        outputs: Outputs,
+        keyring: Keyring,
+        refresh_tokens: Callable[[], Awaitable[None]],
+        now: Callable[[], datetime],
+        log: Log,
+        with_workers: bool,
+    ) -> None:
+        self._service = service
+        self._desk = desk
+        self._outputs = outputs
+        self._keyring = keyring
+        self._refresh_tokens = refresh_tokens
+        self._now = now
+        self._log = log
+        self._with_workers = with_workers
+        self._instruments = service.instruments
+        self._routes = self._make_routes()
+
+    def _make_routes(self) -> dict[str, dict[str, _Route]]:
+        """By path, `*` for the one part that varies, then by method."""
+        kinds = RequestKind
+        reads: dict[str, tuple[RequestKind, Handler]] = {
+            "/slots": (kinds.SLOTS, self._slots),
+            "/tasks/*": (kinds.TASK, self._task),
+            "/tasks/*/log": (kinds.LOG, self._task_log),
+            "/metrics": (kinds.METRICS, self._metrics),
+            "/healthz": (kinds.HEALTH, self._health),
+            "/readyz": (kinds.HEALTH, self._health),
+            "/openapi.json": (kinds.OTHER, self._openapi),
+        }
+        writes: dict[str, tuple[RequestKind, frozenset[Kind], Handler]] = {
+            "/slots/acquire": (kinds.ACQUIRE, HOLDERS, self._acquire),
+            "/slots/*/reserve": (kinds.HOLD, HOLDERS, partial(self._hold, Event.RESERVE)),
+            "/slots/*/resume": (kinds.HOLD, HOLDERS, partial(self._hold, Event.RESUME)),
+            "/slots/*/release": (kinds.HOLD, HOLDERS, partial(self._hold, Event.RELEASE)),
+            "/open": (kinds.OPEN, POOL_ONLY, self._open),
+            "/drain": (kinds.DRAIN, POOL_ONLY, self._drain),
+            "/tasks/*/approve": (kinds.APPROVE, POOL_ONLY, self._approve),
+            "/tasks/*/cancel": (kinds.CANCEL, POOL_ONLY, self._cancel),
+            "/tasks/*/ack": (kinds.ACK, POOL_ONLY, self._ack),
+            "/work/register": (kinds.REGISTER, WORKERS, self._register),
+            "/work/started": (kinds.STARTED, WORKERS, self._started),
+            "/work/output": (kinds.OUTPUT, WORKERS, self._output),
+            "/work/exit": (kinds.EXIT, WORKERS, self._exit),
+            "/close": (kinds.CLOSE, CLOSERS, self._close),
+        }
+        routes: dict[str, dict[str, _Route]] = {}
+        for path, (kind, handler) in reads.items():
+            routes.setdefault(path, {})[hdrs.METH_GET] = _Route(kind, handler)
+        for path, (kind, allowed, handler) in writes.items():
+            routes.setdefault(path, {})[hdrs.METH_POST] = _Route(kind, handler, allowed)
+        routes["/work"] = {hdrs.METH_GET: _Route(kinds.POLL, self._poll, WORKERS)}
+        return routes
+
+    # --- every request ----------------------------------------------------------------------------------------------
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The one handler of the server."""
+        try:
+            route, part = self._route(request)
+            self._instruments.request(route.kind)
+            identity = NOBODY if route.allowed is None else await self._identify(request, route.allowed)
+            return await route.handler(request, identity, part)
+        except Refusal as refusal:
+            return self._refuse(refusal)
+        except WireError as error:
+            return self._refuse(Refusal(ErrorCode.BAD_REQUEST, str(error)))
+        except web.HTTPRequestEntityTooLarge:
+            return self._refuse(_too_large())
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # noqa: BLE001 - one request's mistake is not the others'
+            self._log.event("request failed", path=request.path, error=f"{type(error).__name__}: {error}")
+            return self._refuse(Refusal(ErrorCode.INTERNAL, "see the agent's log"))
+
+    def _route(self, request: web.BaseRequest) -> tuple[_Route, str]:
+        path, part = request.path, ""
+        methods = self._routes.get(path)
+        if methods is None:
+            pieces = path.split("/")
+            if len(pieces) > 2:  # noqa: PLR2004 - "", the first word, the part that varies
+                part, pieces[2] = pieces[2], "*"
+                methods = self._routes.get("/".join(pieces))
+        if methods is None:
+            self._instruments.request(RequestKind.OTHER)
+            raise Refusal(ErrorCode.NOT_FOUND, f"there is no {path[:200]}")
+        route = methods.get(request.method)
+        if route is None:
+            self._instruments.request(RequestKind.OTHER)
+            raise Refusal(ErrorCode.METHOD_NOT_ALLOWED, f"{path[:200]} takes {', '.join(methods)}")
+        return route, part
+
+    async def _identify(self, request: web.BaseRequest, allowed: frozenset[Kind]) -> Identity:
+        shown = request.headers.get(hdrs.AUTHORIZATION)
+        identity = self._keyring.identify(shown)
+        if identity is None and shown is not None:
+            # A token that is newer than what was read last.
+            await self._refresh_tokens()
+            identity = self._keyring.identify(shown)
+        if identity is None:
+            raise Refusal(ErrorCode.UNAUTHORIZED, "needs Authorization: Bearer and a token that is valid here")
+        if identity.kind not in allowed:
+            raise Refusal(ErrorCode.FORBIDDEN, f"a {identity.kind} credential is not good for this call")
+        return identity
+
+    def _refuse(self, refusal: Refusal) -> web.Response:
+        self._instruments.refused(refusal.code)
+        headers = dict(JSON_HEADERS)
+        if refusal.code is ErrorCode.UNAUTHORIZED:
+            headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="podslots"'
+        elif refusal.code is ErrorCode.STORAGE:
+            headers[hdrs.RETRY_AFTER] = "1"
+        elif refusal.code is ErrorCode.METHOD_NOT_ALLOWED:
+            headers[hdrs.ALLOW] = refusal.message.rsplit(" takes ", 1)[-1]
+        return web.Response(status=refusal.status, body=_dump(refusal.body()), headers=headers)
+
+    async def _read(self, request: web.BaseRequest, kind: type[T], *, may_be_empty: bool = False) -> T:
+        """The body as a `kind`. Raises Refusal, WireError."""
+        if (request.content_length or 0) > _max_body_bytes(request.path):
+            raise _too_large()
+        body = await request.read()
+        if not body and may_be_empty:
+            body = b"{}"
+        try:
+            data = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise Refusal(ErrorCode.BAD_REQUEST, f"body: not JSON: {error}") from error
+        return decode(kind, data, strict=True)
+
+    def _check(self, identity: Identity, write: Write) -> None:
+        """The order of writes is the controller's own affair; a local holder must not disturb it."""
+        if identity.kind is Kind.POOL:
+            self._service.check(write)
+        else:
+            self._service.check_address(write)
+
+    # --- slots ------------------------------------------------------------------------------------------------------
+
+    async def _slots(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        del identity, part
+        if request.query_string:
+            query = request.query
+            if _flag(query.get("watch"), "watch"):
+                self._instruments.request(RequestKind.WATCH)
+                return await watch(request, self._service, _integer(query.get("revision"), "revision"))
+        accept = request.headers.get(hdrs.ACCEPT)
+        if accept is not None and "text/plain" in accept and prefers_text(accept):
+            return web.Response(text=render_table(self._service.view, self._now()))
+        return web.Response(body=self._service.body, headers=JSON_HEADERS)
+
+    async def _acquire(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        del part
+        asked = await self._read(request, AcquireRequest)
+        self._check(identity, asked)
+        check_task_id(asked.task_id)
+        check_task_type(asked.task_type)
+        origin = Origin.CONTROLLER if identity.kind is Kind.POOL else Origin.LOCAL
+        if asked.work is not None:
+            if origin is Origin.LOCAL:
+                raise Refusal(ErrorCode.FORBIDDEN, "a local holder does its work itself; leave `work` out")
+            if not self._with_workers:
+                raise Refusal(ErrorCode.INVALID, "work: this Pod has no workers")
+            check_work(asked.work)
+        command = slots.Acquire(task_id=asked.task_id, task_type=asked.task_type, work=asked.work, origin=origin)
+        answer = await self._service.execute(lambda state, now: slots.decide(state, command, now))
+        return web.Response(body=b'{"slot":%d,"fence":%d}\n' % (answer.slot, answer.fence), headers=JSON_HEADERS)
+
+    async def _hold(self, call: Event, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        asked = await self._read(request, HoldRequest)
+        self._check(identity, asked)
+        check_task_id(asked.task_id)
+        check_seconds("ttl_seconds", asked.ttl_seconds)
+        if not (part.isascii() and part.isdigit() and len(part) <= 3):  # noqa: PLR2004 - 16 slots at most
+            raise Refusal(ErrorCode.NOT_FOUND, f"there is no slot {part[:20]!r}")
+        command = slots.Hold(
+            call=call,
+            slot=int(part),
+            task_id=asked.task_id,
+            fence=asked.fence,
+            origin=Origin.CONTROLLER if identity.kind is Kind.POOL else Origin.LOCAL,
+            ttl_seconds=asked.ttl_seconds,
+        )
+        return _answer(await self._service.execute(lambda state, now: slots.decide(state, command, now)))
+
+    async def _open(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        del part
+        asked = await self._read(request, DrainRequest)
+        self._check(identity, asked)
+        check_name("drain_id", asked.drain_id)
+        command = slots.Open(drain_id=asked.drain_id)
+        await self._service.execute(lambda state, now: slots.decide(state, command, now))
+        return self._phase()
+
+    async def _drain(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        del part
+        asked = await self._read(request, DrainRequest)
+        self._check(identity, asked)
+        check_name("drain_id", asked.drain_id)
+        command = slots.Drain(drain_id=asked.drain_id)
+        await self._service.execute(lambda state, now: slots.decide(state, command, now))
+        return self._phase()
+
+    def _phase(self) -> web.Response:
+        state = self._service.state
+        return _answer(PhaseAnswer(phase=state.phase, drain_id=state.drain_id, revision=self._service.revision))
+
+    # --- tasks ------------------------------------------------------------------------------------------------------
+
+    async def _task(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        del request, identity
+        return await self._answer_task(part)
+
+    async def _answer_task(self, task_id: str) -> web.Response:
+        return _answer(await task_answer(self._service, self._outputs, self._known_task(task_id)))
+
+    async def _task_log(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        del identity
+        self._known_task(part)
+        query = request.query
+        pieces = log_pieces(
+            self._service,
+            self._outputs,
+            part,
+            step=_step(query["step"]) if "step" in query else None,
+            offset=_integer(query.get("offset"), "offset") or 0,
+            following=_flag(query.get("follow"), "follow"),
+        )
+        return await send_log(request, pieces)
+
+    async def _approve(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        asked = await self._read(request, ApproveRequest)
+        self._check(identity, asked)
+        check_task_id(part)
+        command = tasks.Approve(task_id=part, plan_digest=asked.plan_digest, attempt=asked.attempt)
+        await self._service.execute(lambda state, now: tasks.decide(state, command, now))
+        return await self._answer_task(part)
+
+    async def _cancel(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        self._check(identity, await self._read(request, CancelRequest, may_be_empty=True))
+        check_task_id(part)
+        command = tasks.Cancel(task_id=part)
+        await self._service.execute(lambda state, now: tasks.decide(state, command, now))
+        return await self._answer_task(part)
+
+    async def _ack(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        self._check(identity, await self._read(request, AckRequest, may_be_empty=True))
+        check_task_id(part)
+        command = tasks.Ack(task_id=part)
+        await self._service.execute(lambda state, now: tasks.decide(state, command, now))
+        await self._outputs.forget([part])
+        return _answer(Empty())
+
+    def _known_task(self, task_id: str) -> TaskEntry:
+        check_task_id(task_id)
+        task = self._service.state.tasks.get(task_id)
+        if task is None:
+            raise Refusal(ErrorCode.NOT_FOUND, f"there is no task {task_id}")
+        return task
+
+    # --- workers ----------------------------------------------------------------------------------------------------
+
+    async def _register(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        del part
+        asked = await self._read(request, RegisterRequest)
+        check_name("instance", asked.instance)
+        for kept in asked.tasks:
+            check_task_id(kept.assignment.task_id)
+        return _answer(await self._desk.register(identity.slot, asked))
+
+    async def _poll(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        del part
+        query = request.query
+        answer = await self._desk.poll(
+            identity.slot,
+            query.get("instance", ""),
+            query.get("task_id"),
+            _step(query["step"]) if "step" in query else None,
+            listening=lambda: request.transport is not None and not self._service.stopping,
+        )
+        return _answer(answer)
+
+    async def _started(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        del part
+        await self._desk.started(identity.slot, await self._read(request, StartedReport))
+        return _answer(Empty())
+
+    async def _exit(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        del part
+        await self._desk.exited(identity.slot, await self._read(request, ExitReport))
+        return _answer(Empty())
+
+    async def _output(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        del part
+        if (request.content_length or 0) > MAX_BODY_BYTES:
+            raise _too_large()
+        query = request.query
+        task_id = query.get("task_id", "")
+        check_task_id(task_id)
+        data = await request.read()
+        have = await self._desk.output(
+            identity.slot,
+            instance=query.get("instance", ""),
+            task_id=task_id,
+            step=_step(query.get("step", "")),
+            offset=_integer(query.get("offset"), "offset") or 0,
+            data=data,
+        )
+        self._instruments.output(len(data))
+        return _answer(OutputAnswer(offset=have))
+
+    # --- the agent itself -------------------------------------------------------------------------------------------
+
+    async def _close(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        del request, identity, part
+        self._service.close()
+        return _answer(Empty())
+
+    async def _metrics(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        del identity, part
+        body, content_type = self._service.render_metrics(request.headers.get(hdrs.ACCEPT, ""))
+        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
+
+    async def _health(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        del request, identity, part
+        return web.Response(body=b"ok\n", headers=TEXT_HEADERS)
+
+    async def _openapi(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        del request, identity, part
+        from agent.openapi import document  # noqa: PLC0415 - rarely asked for
+
+        return web.Response(body=orjson.dumps(document()), headers=JSON_HEADERS)
+
+
+def make_request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    """A request with the limit of its path; the server's `request_factory`."""
+    loop = asyncio.get_running_loop()
+    limit = _max_body_bytes(message.path)
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=limit)
+
+
+def _max_body_bytes(path: str) -> int:
+    return MAX_REGISTER_BYTES if path == "/work/register" else MAX_BODY_BYTES
+
+
+def prefers_text(accept: str) -> bool:
+    """Whether an `Accept` header puts text/plain before JSON."""
+    weights: dict[str, tuple[float, int]] = {}
+    for position, entry in enumerate(accept.lower().split(",")):
+        name, *parameters = (piece.strip() for piece in entry.split(";"))
+        weight = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    weight = float(parameter[2:])
+                except ValueError:
+                    weight = 0.0
+        weights[name] = (weight, -position)
+    text = weights.get("text/plain", (0.0, 0))
+    return text[0] > 0 and text > weights.get("application/json", (0.0, 0))
+
+
+def _answer(value: Any) -> web.Response:
+    return web.Response(body=_dump(value), headers=JSON_HEADERS)
+
+
+def _dump(value: Any) -> bytes:
+    return orjson.dumps(encode(value), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _too_large() -> Refusal:
+    return Refusal(ErrorCode.TOO_LARGE, f"a body may have {MAX_BODY_BYTES} bytes")
+
+
+def _flag(text: str | None, name: str) -> bool:
+    if text is None or text in {"false", "0"}:
+        return False
+    if text in {"true", "1", ""}:
+        return True
+    raise Refusal(ErrorCode.BAD_REQUEST, f"{name}: must be true or false")
+
+
+def _integer(text: str | None, name: str) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):  # noqa: PLR2004 - well inside 64 bits
+        raise Refusal(ErrorCode.BAD_REQUEST, f"{name}: must be a whole number")
+    return int(text)
+
+
+def _step(text: str) -> Step:
+    try:
+        return Step(text)
+    except ValueError:
+        raise Refusal(ErrorCode.BAD_REQUEST, f"step: must be one of {', '.join(Step)}") from None

@@ -1,0 +1,93 @@
+"""What a well-formed request may still not say. Pure; every limit keeps a state small and printable."""
+
+import re
+
+from agent.config import MAX_TASK_TYPE_LENGTH
+from agent.errors import Refusal
+from agent.wire import TASK_ID_PATTERN, EnvVar, ErrorCode, StepSpec, Work
+
+MAX_NAME_LENGTH = 512
+MAX_SECONDS = 10 * 366 * 86400
+"""Ten years: past it a time limit is a mistake, and dates overflow."""
+
+_TASK_ID = re.compile(TASK_ID_PATTERN)
+
+
+def check_task_id(task_id: str) -> None:
+    """Raises Refusal bad_request."""
+    if not _TASK_ID.fullmatch(task_id):
+        raise Refusal(ErrorCode.BAD_REQUEST, f"task_id: {task_id[:200]!r} does not match {TASK_ID_PATTERN}")
+
+
+def check_task_type(task_type: str) -> None:
+    """Raises Refusal bad_request."""
+    if not 1 <= len(task_type) <= MAX_TASK_TYPE_LENGTH:
+        raise Refusal(ErrorCode.BAD_REQUEST, f"task_type: must have 1 to {MAX_TASK_TYPE_LENGTH} characters")
+
+
+def check_name(field: str, name: str) -> None:
+    """A drain id, an instance: any short printable text. Raises Refusal bad_request."""
+    if not 1 <= len(name) <= MAX_NAME_LENGTH or not name.isprintable():
+        raise Refusal(ErrorCode.BAD_REQUEST, f"{field}: must be 1 to {MAX_NAME_LENGTH} printable characters")
+
+
+def check_seconds(field: str, seconds: int | None) -> None:
+    """Raises Refusal bad_request."""
+    if seconds is not None and not 1 <= seconds <= MAX_SECONDS:
+        raise Refusal(ErrorCode.BAD_REQUEST, f"{field}: must be from 1 to {MAX_SECONDS}")
+
+
+def check_work(work: Work) -> None:
+    """Raises Refusal invalid: the worker could not run this."""
+    steps = [(name, step) for name in ("plan", "apply") if (step := getattr(work.steps, name)) is not None]
+    if not steps:
+        raise _invalid("steps", "needs a plan, an apply or both")
+    for name, step in steps:
+        _check_step(f"steps.{name}", step)
+    if work.attempt < 1:
+        raise _invalid("attempt", "must be at least 1")
+    if not 1 <= len(work.name) <= MAX_NAME_LENGTH:
+        raise _invalid("name", f"must have 1 to {MAX_NAME_LENGTH} characters")
+    if not 1 <= work.reservation_ttl_seconds <= MAX_SECONDS:
+        raise _invalid("reservation_ttl_seconds", f"must be from 1 to {MAX_SECONDS}")
+    for path in work.files:
+        _check_path(f"files[{path[:100]!r}]", path)
+    for variable in work.env:
+        _check_variable(variable)
+    for index, source in enumerate(work.env_from):
+        if (source.secret is None) == (source.config_map is None):
+            raise _invalid(f"env_from[{index}]", "must name a secret or a config_map")
+
+
+def _check_step(field: str, step: StepSpec) -> None:
+    if not step.command or not step.command[0]:
+        raise _invalid(f"{field}.command", "must not be empty")
+    if any("\0" in word for word in step.command):
+        raise _invalid(f"{field}.command", "must not contain NUL")
+    if step.plan_file is not None:
+        _check_path(f"{field}.plan_file", step.plan_file)
+    if step.timeout_seconds is not None and not 1 <= step.timeout_seconds <= MAX_SECONDS:
+        raise _invalid(f"{field}.timeout_seconds", f"must be from 1 to {MAX_SECONDS}")
+    if not 0 <= step.cancel_grace_seconds <= MAX_SECONDS:
+        raise _invalid(f"{field}.cancel_grace_seconds", f"must be from 0 to {MAX_SECONDS}")
+
+
+def _check_path(field: str, path: str) -> None:
+    parts = path.split("/")
+    if not path or path.startswith("/") or ".." in parts or "\0" in path:
+        raise _invalid(field, "must be a path inside the task's directory")
+
+
+def _check_variable(variable: EnvVar) -> None:
+    field = f"env[{variable.name[:100]!r}]"
+    if not variable.name or "=" in variable.name or "\0" in variable.name:
+        raise _invalid(field, "is not a name for an environment variable")
+    given = [value for value in (variable.value, variable.secret, variable.config_map) if value is not None]
+    if len(given) > 1:
+        raise _invalid(field, "must have one of value, secret, config_map")
+    if variable.value is not None and "\0" in variable.value:
+        raise _invalid(field, "must not contain NUL")
+
+
+def _invalid(field: str, problem: str) -> Refusal:
+    return Refusal(ErrorCode.INVALID, f"work.{field}: {problem}")
