@@ -128,7 +128,8 @@ class AgentState:
 
     `incarnation` is new at every start of the agent, `revision` counts changes within it. `tokens` are the ids of the
     pool tokens that are valid now. `ended` are tasks whose result waits for its ack. `closing`: the Pod is being
-    stopped. `warnings` tell people what went wrong, such as a journal that was set aside.
+    stopped. `recovering`: the journal was lost, and not every worker has said yet what it holds: a task that is not
+    listed may still be there. `warnings` tell people what went wrong, such as a journal that was set aside.
     """
 
     version: str
@@ -143,6 +144,7 @@ class AgentState:
     slots: tuple[Slot, ...]
     ended: tuple[str, ...] = ()
     closing: bool = False
+    recovering: bool = False
     warnings: tuple[str, ...] = ()
 
 

@@ -133,7 +133,7 @@ class Dispatcher:
         """The agent said that it doesn't know the task: believed only from this very Pod's agent, twice."""
         state = await agent.state()
         known = {slot.task_id for slot in state.slots} | set(state.ended)
-        if state.pod_uid != pod.uid or task.task_id in known:
+        if state.pod_uid != pod.uid or state.recovering or task.task_id in known:
             return
         message = f"the agent of Pod {pod.name} no longer knows the task: its journal was lost"
         if may_retry(task):
