@@ -1,0 +1,81 @@
+"""`podslots submit`: create the objects of YAML files, or merge what changed into those that exist."""
+
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from controller.commands.session import Connection
+from controller.errors import AlreadyExists
+from controller.kube.api import SLOTPOOLS, SLOTTASKS, Object, Resource
+from controller.names import API_VERSION
+
+KINDS = {resource.kind: resource for resource in (SLOTPOOLS, SLOTTASKS)}
+
+
+def parse(text: str, origin: str) -> Iterator[Object]:
+    """The SlotPools and SlotTasks of a YAML (or JSON) text, pools first. Anything else is refused, naming its place."""
+    try:
+        documents = [document for document in yaml.safe_load_all(text) if document is not None]
+    except yaml.YAMLError as error:
+        raise click.ClickException(f"{origin}: not YAML: {error}") from error
+    found: list[Object] = []
+    for number, document in enumerate(documents, 1):
+        items = document.get("items", [document]) if isinstance(document, Mapping) else [document]
+        for item in items:
+            _check(item, f"{origin}, document {number}")
+            found.append(dict(item))
+    if not found:
+        raise click.ClickException(f"{origin}: no objects in it")
+    yield from sorted(found, key=lambda obj: obj["kind"] != SLOTPOOLS.kind)
+
+
+def _check(item: Any, where: str) -> None:
+    if not isinstance(item, Mapping):
+        raise click.ClickException(f"{where}: an object is expected, not {type(item).__name__}")
+    kind, version = item.get("kind"), item.get("apiVersion")
+    if kind not in KINDS or version != API_VERSION:
+        known = " and ".join(KINDS)
+        raise click.ClickException(
+            f"{where}: {version} {kind} is none of {API_VERSION} {known} (use kubectl for others)"
+        )
+    metadata = item.get("metadata")
+    if not isinstance(metadata, Mapping) or not (metadata.get("name") or metadata.get("generateName")):
+        raise click.ClickException(f"{where}: {kind} without metadata.name")
+
+
+def read(path: str) -> str:
+    """A file's text, or standard input for `-`."""
+    if path == "-":
+        return sys.stdin.read()
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.ClickException(f"{path}: {error}") from error
+
+
+async def submit(connection: Connection, objects: list[Object]) -> AsyncIterator[str]:
+    """Create or merge each object; yields a line for each, as kubectl does."""
+    for obj in objects:
+        resource = KINDS[obj["kind"]]
+        namespace = obj["metadata"].get("namespace") or connection.namespace
+        outcome, name = await _apply(connection, resource, namespace, obj)
+        yield f"{resource.kind.lower()}/{name} {outcome}"
+
+
+async def _apply(connection: Connection, resource: Resource, namespace: str, obj: Object) -> tuple[str, str]:
+    api = connection.api
+    try:
+        created = await api.create(resource, namespace, obj)
+    except AlreadyExists:
+        name = obj["metadata"]["name"]
+    else:
+        return "created", created["metadata"]["name"]
+    before = await api.get(resource, namespace, name)
+    changes = {key: value for key, value in obj.items() if key not in {"apiVersion", "kind", "status"}}
+    after = await api.patch(resource, namespace, name, changes)
+    same = before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]
+    return "unchanged" if same else "configured", name

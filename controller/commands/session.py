@@ -1,0 +1,101 @@
+"""A command's connection to the Kubernetes API, chosen as kubectl chooses it, and its errors as people read them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+import click
+
+from controller.errors import ApiError, ApiUnavailable, NotFound, PodslotsError
+from controller.kube.access import KubeSettings
+from controller.kube.api import Object, Resource
+from controller.kube.client import KubeClient, connect
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What the options and the environment say about the cluster. `namespace` None: the context's, or "default"."""
+
+    settings: KubeSettings
+    now: Callable[[], datetime]
+    namespace: str | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["Connection"]:
+        """A connection, for as long as one command runs."""
+        async with connect(self.settings, self.now) as api:
+            namespace = self.namespace or await api.default_namespace() or "default"
+            yield Connection(api=api, namespace=namespace, now=self.now)
+
+    def run(self, command: Callable[["Connection"], Awaitable[T]]) -> T:
+        """Run a command's coroutine. Expected errors become one line and exit code 1."""
+
+        async def connected() -> T:
+            async with self.open() as connection:
+                return await command(connection)
+
+        try:
+            return asyncio.run(connected())
+        except PodslotsError as error:
+            raise click.ClickException(explain(error)) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """The API and the namespace that names are looked up in."""
+
+    api: KubeClient
+    namespace: str
+    now: Callable[[], datetime]
+
+    async def list_all(self, resource: Resource, *, everywhere: bool, label_selector: str = "") -> list[Object]:
+        """Every object of a kind, over all pages."""
+        items: list[Object] = []
+        token = ""
+        while True:
+            page = await self.api.list_page(
+                resource,
+                None if everywhere else self.namespace,
+                label_selector=label_selector,
+                continue_token=token,
+            )
+            items += page.get("items") or []
+            token = (page.get("metadata") or {}).get("continue") or ""
+            if not token:
+                return items
+
+    async def get(self, resource: Resource, name: str) -> Object:
+        """One object; a missing one is a clear error."""
+        try:
+            return await self.api.get(resource, self.namespace, name)
+        except NotFound as error:
+            raise click.ClickException(f"no {resource.kind} {name} in namespace {self.namespace}") from error
+
+
+def settings(
+    environ: Mapping[str, str], *, kubeconfig: str | None, context: str | None, local_kubeconfig: str | None
+) -> KubeSettings:
+    """As kubectl: --kubeconfig, KUBECONFIG, the Pod's own account, ~/.kube/config.
+
+    A cluster embedded by `podslots local` in this folder comes after KUBECONFIG and before the rest.
+    """
+    chosen = kubeconfig or environ.get("KUBECONFIG") or local_kubeconfig
+    return KubeSettings(
+        kubeconfig=chosen,
+        context=context,
+        in_cluster=not chosen and bool(environ.get("KUBERNETES_SERVICE_HOST")),
+    )
+
+
+def explain(error: PodslotsError) -> str:
+    """What went wrong, without the machine's words around it."""
+    if isinstance(error, ApiError):
+        return error.message or str(error)
+    if isinstance(error, ApiUnavailable):
+        return f"the Kubernetes API can't be reached: {error}"
+    return str(error)

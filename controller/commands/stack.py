@@ -1,0 +1,187 @@
+"""The embedded cluster and a controller for it, as child processes on one state folder.
+
+DIR/cluster/         the embedded cluster's own state; its kubeconfig and audit log are in there
+DIR/cluster.log, controller.log   what the two print
+DIR/processes.json   who they are: pid and start time, which together are never used again
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from controller import crds
+from controller.errors import PodslotsError
+
+AGENT_IMAGE = "podslots/agent:local"
+START_SECONDS = 30.0
+STOP_SECONDS = 20.0
+"""The cluster gives containers 10 s to end before it kills them."""
+POLL_SECONDS = 0.05
+LOG_TAIL_LINES = 15
+
+
+class StackError(PodslotsError):
+    """A process did not start, or ended by itself. The text has the end of its log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A process that we started, now or in an earlier command."""
+
+    name: str
+    pid: int
+    start_ticks: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs: this very process, not another one with its pid."""
+        return start_ticks(self.pid) == self.start_ticks
+
+    def send(self, number: int) -> None:
+        """Send a signal, unless it is gone."""
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+class Stack:
+    """Starts, finds and stops the two processes of one state folder."""
+
+    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+        self.folder = folder.absolute()
+        self._environ = environ
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self.ready: dict[str, Any] = {}
+
+    @property
+    def kubeconfig(self) -> Path:
+        """For people: the administrator's."""
+        return self.folder / "cluster" / "kubeconfig"
+
+    @property
+    def audit_log(self) -> Path:
+        """What was asked of the API server, a line each."""
+        return self.folder / "cluster" / "audit.jsonl"
+
+    def kubeconfig_of(self, user: str) -> Path:
+        """The kubeconfig of one user: admin, podslots-controller or demo."""
+        return self.folder / "cluster" / f"kubeconfig-{user}"
+
+    def running(self) -> list[Running]:
+        """The folder's processes that are alive."""
+        try:
+            records = json.loads((self.folder / "processes.json").read_text())
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise StackError(f"{self.folder / 'processes.json'} can't be read: {error}") from error
+        return [process for process in (Running(**record) for record in records) if self._alive(process)]
+
+    async def start(self, *, keep_pods: bool = False, http_port: int = 0) -> None:
+        """Start both; returns when the API server serves and the controller runs. Raises StackError."""
+        if found := self.running():
+            raise StackError(f"{' and '.join(p.name for p in found)} of {self.folder} run already")
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        ready = self.folder / "ready.json"
+        ready.unlink(missing_ok=True)
+        try:
+            self._spawn("cluster", self._cluster_command(ready, keep_pods=keep_pods), {})
+            await self._until(ready.exists)
+            self.ready = json.loads(ready.read_text())
+            self._spawn("controller", [sys.executable, "-m", "controller"], self._controller_environ(http_port))
+        except BaseException:
+            await self.stop()
+            raise
+
+    def check(self) -> None:
+        """Raise StackError if a process that this object started has ended."""
+        for name, child in self._children.items():
+            if child.poll() is not None:
+                raise StackError(f"the {name} ended with status {child.returncode}:\n{self.log_tail(name)}")
+
+    async def stop(self) -> None:
+        """Stop the controller, then the cluster with all its Pods. A process that takes too long is killed."""
+        loop = asyncio.get_running_loop()
+        for process in sorted(self.running(), key=lambda process: process.name, reverse=True):
+            process.send(signal.SIGTERM)
+            deadline = loop.time() + STOP_SECONDS
+            while self._alive(process):
+                if loop.time() > deadline:
+                    process.send(signal.SIGKILL)
+                await asyncio.sleep(POLL_SECONDS)
+        (self.folder / "processes.json").unlink(missing_ok=True)
+
+    def log_tail(self, name: str) -> str:
+        """The last lines that a process printed."""
+        try:
+            lines = (self.folder / f"{name}.log").read_text(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return "\n".join(lines[-LOG_TAIL_LINES:])
+
+    def _cluster_command(self, ready: Path, *, keep_pods: bool) -> list[str]:
+        return [
+            *(sys.executable, "-m", "controller.local"),
+            *("--state-dir", str(self.folder / "cluster"), "--crds", str(crds.folder()), "--ready-file", str(ready)),
+            *("--image", f"{AGENT_IMAGE}=slot-agent"),
+            *(["--keep-pods"] if keep_pods else []),
+        ]
+
+    def _controller_environ(self, http_port: int) -> dict[str, str]:
+        return {
+            "PODSLOTS_KUBECONFIG": str(self.kubeconfig_of("podslots-controller")),
+            "PODSLOTS_NAMESPACE": "default",
+            "PODSLOTS_AGENT_IMAGE": AGENT_IMAGE,
+            "PODSLOTS_HTTP_HOST": "127.0.0.1",
+            "PODSLOTS_HTTP_PORT": str(http_port),
+        }
+
+    def _spawn(self, name: str, command: Sequence[str], environ: Mapping[str, str]) -> None:
+        """In a session of its own: a Ctrl-C in the terminal is for us, who stop them in order."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            child = subprocess.Popen(  # noqa: S603 - our own programs
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**self._environ, **environ},
+                start_new_session=True,
+            )
+        self._children[name] = child
+        started = Running(name=name, pid=child.pid, start_ticks=start_ticks(child.pid) or 0)
+        records = [*(process for process in self.running() if process.name != name), started]
+        temporary = self.folder / "processes.json.tmp"
+        temporary.write_text(json.dumps([asdict(record) for record in records]))
+        temporary.rename(self.folder / "processes.json")
+
+    def _alive(self, process: Running) -> bool:
+        for child in self._children.values():
+            if child.pid == process.pid:
+                return child.poll() is None  # reaps it, too
+        return process.alive
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                while not condition():
+                    self.check()
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            raise StackError(f"not ready after {START_SECONDS:g} s:\n{self.log_tail('cluster')}") from None
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None if there is none, or only its remains."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == b"Z" else int(fields[19])

@@ -1,0 +1,184 @@
+"""Tables for `podslots get`, from raw objects. Pure.
+
+Slots are shown as the tasks' status has them: the CLI can't ask agents (the API server's Pod proxy strips the
+Authorization header, and Pod addresses are not reachable from everywhere).
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from controller import names
+
+Object = Mapping[str, Any]
+NONE = "-"
+GAP = "   "
+FINAL_PHASES = frozenset({"Succeeded", "Failed", "Cancelled", "Expired", "Lost"})
+_SLOT_STATES = {"Assigned": "running", "Running": "running", "AwaitingApproval": "reserved"}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Column heads and rows of equal length."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def text(self) -> str:
+        """Left-aligned columns, as kubectl prints them: complete at any terminal width, easy to cut and grep."""
+        lines = [self.columns, *self.rows]
+        widths = [max(len(line[index]) for line in lines) for index in range(len(self.columns))]
+        return "\n".join(
+            GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        )
+
+
+def pools(objects: Iterable[Object], now: datetime, *, namespaces: bool) -> Table:
+    """Size, bounds and slots of each pool."""
+
+    def row(pool: Object) -> list[str]:
+        spec, status = pool.get("spec") or {}, pool.get("status") or {}
+        scaling, slots = spec.get("autoscaling"), status.get("slots") or {}
+        bounds = f"{scaling.get('minReplicas', 0)}-{scaling.get('maxReplicas')}" if scaling else "fixed"
+        desired = status.get("desiredReplicas", spec.get("replicas", 0))
+        return [
+            f"{status.get('readyReplicas', 0)}/{status.get('replicas', 0)}",
+            str(desired),
+            bounds,
+            *(str(slots.get(state, 0)) for state in ("idle", "running", "reserved")),
+            condition(pool, "Ready"),
+        ]
+
+    columns = ["PODS", "DESIRED", "BOUNDS", "IDLE", "RUNNING", "RESERVED", "READY"]
+    return _table(objects, columns, row, now, namespaces=namespaces)
+
+
+def pods(objects: Iterable[Object], now: datetime, *, namespaces: bool) -> Table:
+    """The Pods of pools and where they stand in their life."""
+
+    def row(pod: Object) -> list[str]:
+        status = pod.get("status") or {}
+        labels, notes = pod["metadata"].get("labels") or {}, pod["metadata"].get("annotations") or {}
+        state = "deleting" if pod["metadata"].get("deletionTimestamp") else labels.get(names.STATE_LABEL, NONE)
+        wishes = [word for key, word in ((names.DRAIN_REQUESTED, "drain"), (names.FORGET, "forget")) if key in notes]
+        return [
+            labels.get(names.POOL_LABEL, NONE),
+            state,
+            status.get("phase", NONE),
+            condition(pod, "Ready"),
+            status.get("podIP", NONE),
+            (pod.get("spec") or {}).get("nodeName", NONE),
+            ",".join(wishes) or NONE,
+        ]
+
+    columns = ["POOL", "STATE", "PHASE", "READY", "IP", "NODE", "ASKED"]
+    return _table(objects, columns, row, now, namespaces=namespaces)
+
+
+def tasks(objects: Iterable[Object], now: datetime, *, namespaces: bool) -> Table:
+    """Where each task is, and where it runs."""
+
+    def row(task: Object) -> list[str]:
+        spec, status = task.get("spec") or {}, task.get("status") or {}
+        return [
+            spec.get("pool", NONE),
+            spec.get("type", NONE),
+            phase(task),
+            status.get("step") or NONE,
+            status.get("pod") or NONE,
+            str(status.get("slot", NONE)),
+            str(status.get("attempt", NONE)),
+            why(task),
+        ]
+
+    columns = ["POOL", "TYPE", "PHASE", "STEP", "POD", "SLOT", "ATTEMPT", "WHY"]
+    return _table(objects, columns, row, now, namespaces=namespaces)
+
+
+def slots(pod_objects: Iterable[Object], task_objects: Iterable[Object], *, namespaces: bool) -> Table:
+    """Every slot of every Pod, with the task that the tasks' status puts there."""
+    held: dict[tuple[str, int], Object] = {}
+    for task in task_objects:
+        status = task.get("status") or {}
+        if phase(task) in _SLOT_STATES and status.get("podUID") and isinstance(status.get("slot"), int):
+            held[status["podUID"], status["slot"]] = task
+    rows = []
+    for pod in _sorted(pod_objects):
+        metadata = pod["metadata"]
+        for slot in sorted(_slots_of(pod)):
+            task_there = held.get((metadata["uid"], slot))
+            row = [
+                metadata["name"],
+                str(slot),
+                _SLOT_STATES[phase(task_there)] if task_there else "idle",
+                task_there["metadata"]["name"] if task_there else NONE,
+                ((task_there or {}).get("status") or {}).get("step") or NONE,
+            ]
+            rows.append([metadata.get("namespace", NONE), *row] if namespaces else row)
+    columns = ["POD", "SLOT", "STATE", "TASK", "STEP"]
+    return Table(["NAMESPACE", *columns] if namespaces else columns, rows)
+
+
+def phase(task: Object) -> str:
+    """A task's phase. One that no controller has seen is queued."""
+    return str((task.get("status") or {}).get("phase") or "Queued")
+
+
+def condition(obj: Object, kind: str) -> str:
+    """The status of one condition, with its reason when it is not True."""
+    for entry in (obj.get("status") or {}).get("conditions") or ():
+        if entry.get("type") == kind:
+            status = str(entry.get("status", "Unknown"))
+            return status if status == "True" or not entry.get("reason") else f"{status} ({entry['reason']})"
+    return "Unknown"
+
+
+def why(task: Object) -> str:
+    """What a task waits for, or why it ended as it did."""
+    status = task.get("status") or {}
+    return str(status.get("reason") or (phase(task) == "Queued" and status.get("queuedReason")) or NONE)
+
+
+def age(obj: Object, now: datetime) -> str:
+    """How long ago the object was created, in its two largest units at most."""
+    created = obj["metadata"].get("creationTimestamp")
+    if not created:
+        return NONE
+    seconds = max(0, (now - datetime.fromisoformat(created)) // timedelta(seconds=1))
+    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+    if days:
+        return f"{days}d{hours}h" if hours else f"{days}d"
+    if hours:
+        return f"{hours}h{minutes}m" if minutes else f"{hours}h"
+    return f"{minutes}m{seconds % 60}s" if minutes else f"{seconds}s"
+
+
+def _table(
+    objects: Iterable[Object],
+    columns: Sequence[str],
+    row: Callable[[Object], list[str]],
+    now: datetime,
+    *,
+    namespaces: bool,
+) -> Table:
+    """A row for each object between its name and its age, ordered by name."""
+    rows = []
+    for obj in _sorted(objects):
+        metadata = obj["metadata"]
+        lead = [metadata.get("namespace", NONE)] if namespaces else []
+        rows.append([*lead, metadata["name"], *row(obj), age(obj, now)])
+    return Table([*(["NAMESPACE"] if namespaces else []), "NAME", *columns, "AGE"], rows)
+
+
+def _sorted(objects: Iterable[Object]) -> list[Object]:
+    return sorted(objects, key=lambda obj: (obj["metadata"].get("namespace", ""), obj["metadata"]["name"]))
+
+
+def _slots_of(pod: Object) -> Iterable[int]:
+    """The slots a Pod has worker containers for."""
+    prefix = f"{names.WORKER_CONTAINER}-"
+    for container in (pod.get("spec") or {}).get("containers") or ():
+        number = str(container.get("name", "")).removeprefix(prefix)
+        if number.isdecimal():
+            yield int(number)
