@@ -106,8 +106,7 @@ def redact(plural: str, body: Any) -> Any:
         return body
     if isinstance(body, list):  # a JSON patch: any of its values may be secret
         return [
-            {**step, "value": _REDACTED} if isinstance(step, Mapping) and "value" in step else step
-            for step in body
+            {**step, "value": _REDACTED} if isinstance(step, Mapping) and "value" in step else step for step in body
         ]
     if not isinstance(body, Mapping):
         return _REDACTED

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import re
 from datetime import datetime
 from typing import Any
 
+from controller.local.cel import CelSyntaxError
 from controller.local.errors import Cause, forbidden_field, invalid_value, required
 from controller.local.pods import PodStrategy
 from controller.local.registry import Resource
+from controller.local.schema import CustomSchema
 from controller.local.strategy import LABEL_RULE, Decoded, Strategy, is_dns_label
 
 Json = dict[str, Any]
@@ -110,10 +113,22 @@ def _data_causes(body: Json, parts: tuple[str, ...]) -> list[Cause]:
     for part in parts:
         for key, value in body.get(part, {}).items():
             if not key or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in key):
-                causes.append(invalid_value(f"{part}[{key}]", f'"{key}"', "a valid config key must consist of alphanumeric characters, '-', '_' or '.'"))
+                causes.append(
+                    invalid_value(
+                        f"{part}[{key}]",
+                        f'"{key}"',
+                        "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
+                    )
+                )
             size += len(value)
     if size > _MAX_DATA_BYTES:
-        causes.append(Cause("FieldValueTooLong", f"Too long: may not be more than {_MAX_DATA_BYTES} bytes", parts[0] if len(parts) == 1 else ""))
+        causes.append(
+            Cause(
+                "FieldValueTooLong",
+                f"Too long: may not be more than {_MAX_DATA_BYTES} bytes",
+                parts[0] if len(parts) == 1 else "",
+            )
+        )
     return causes
 
 
@@ -171,9 +186,15 @@ class LeaseStrategy(Strategy):
         spec = body.get("spec") or {}
         causes: list[Cause] = []
         if spec.get("leaseDurationSeconds") is not None and spec["leaseDurationSeconds"] <= 0:
-            causes.append(invalid_value("spec.leaseDurationSeconds", str(spec["leaseDurationSeconds"]), "must be greater than 0"))
+            causes.append(
+                invalid_value("spec.leaseDurationSeconds", str(spec["leaseDurationSeconds"]), "must be greater than 0")
+            )
         if (spec.get("leaseTransitions") or 0) < 0:
-            causes.append(invalid_value("spec.leaseTransitions", str(spec["leaseTransitions"]), "must be greater than or equal to 0"))
+            causes.append(
+                invalid_value(
+                    "spec.leaseTransitions", str(spec["leaseTransitions"]), "must be greater than or equal to 0"
+                )
+            )
         return causes
 
 
@@ -200,8 +221,14 @@ class CrdStrategy(Strategy):
         if subresource != "status":
             merged["spec"] = _default_crd_spec(merged.get("spec") or {})
             stored = list(old["status"].get("storedVersions", ()))
-            stored += [v["name"] for v in merged["spec"].get("versions", ()) if v.get("storage") and v["name"] not in stored]
-            merged["status"] = {**old["status"], "acceptedNames": merged["spec"].get("names", {}), "storedVersions": stored}
+            stored += [
+                v["name"] for v in merged["spec"].get("versions", ()) if v.get("storage") and v["name"] not in stored
+            ]
+            merged["status"] = {
+                **old["status"],
+                "acceptedNames": merged["spec"].get("names", {}),
+                "storedVersions": stored,
+            }
         return merged
 
     def validate(self, body: Json) -> list[Cause]:
@@ -215,14 +242,26 @@ class CrdStrategy(Strategy):
         if causes:
             return causes
         if body["metadata"]["name"] != f"{names['plural']}.{spec['group']}":
-            causes.append(invalid_value("metadata.name", f'"{body["metadata"]["name"]}"', 'must be spec.names.plural+"."+spec.group'))
+            causes.append(
+                invalid_value(
+                    "metadata.name", f'"{body["metadata"]["name"]}"', 'must be spec.names.plural+"."+spec.group'
+                )
+            )
         if sum(bool(version.get("storage")) for version in spec["versions"]) != 1:
-            causes.append(invalid_value("spec.versions", "[]", "must have exactly one version marked as storage version"))
+            causes.append(
+                invalid_value("spec.versions", "[]", "must have exactly one version marked as storage version")
+            )
         causes.extend(
             required(f"spec.versions[{index}].schema.openAPIV3Schema", "schemas are required")
             for index, version in enumerate(spec["versions"])
             if not (version.get("schema") or {}).get("openAPIV3Schema")
         )
+        for index, version in enumerate(spec["versions"]):
+            try:
+                CustomSchema.compile(version)
+            except (CelSyntaxError, re.error) as error:
+                path = f"spec.versions[{index}].schema.openAPIV3Schema"
+                causes.append(invalid_value(path, '""', f"compilation failed: {error}"))
         return causes
 
 

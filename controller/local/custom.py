@@ -8,6 +8,7 @@ from typing import Any
 from controller.local.errors import Cause
 from controller.local.registry import CUSTOM_VERBS, Resource
 from controller.local.schema import CustomSchema
+from controller.local.schema_validation import validate
 from controller.local.strategy import Decoded, Strategy
 from controller.local.typed import Decoder
 
@@ -78,12 +79,12 @@ class CustomStrategy(Strategy):
 
     def validate(self, body: Json) -> list[Cause]:
         """By the schema."""
-        return self._schema.validate(body, None)
+        return validate(self._schema, body, None)
 
     def validate_update(self, new: Json, old: Json, subresource: str) -> list[Cause]:
         """By the schema, transition rules included."""
         del subresource
-        return self._schema.validate(new, old)
+        return validate(self._schema, new, old)
 
     def spec_changed(self, new: Json, old: Json) -> bool:
         """Without a status subresource, status counts as well."""

@@ -114,9 +114,7 @@ def _check_preconditions(store: Store, record: Record, options: DeleteOptions) -
     raise conflict(target, text, subject=target.qualified_kind, kind=resource.kind)
 
 
-def _begin(
-    store: Store, record: Record, metadata: Json, options: DeleteOptions, now: datetime
-) -> tuple[bool, bool]:
+def _begin(store: Store, record: Record, metadata: Json, options: DeleteOptions, now: datetime) -> tuple[bool, bool]:
     """`rest.BeforeDelete`: sets deletion time and grace; (graceful, already pending)."""
     old_grace = metadata.get("deletionGracePeriodSeconds")
     if "deletionTimestamp" in metadata:

@@ -66,7 +66,9 @@ def resource_list(registry: Registry, group_name: str, version: str) -> Json | N
     entries: list[Json] = []
     for resource in sorted(resources, key=lambda r: r.plural):
         entries.append(_entry(resource))
-        entries += [_subresource_entry(resource, name) for name in sorted(resource.subresources)]
+        # Definitions list status before scale, the built-in kinds are sorted.
+        names = sorted(resource.subresources, reverse=resource.custom is not None)
+        entries += [_subresource_entry(resource, name) for name in names]
     if not group_name:
         entries.append(
             {"name": "bindings", "singularName": "binding", "namespaced": True, "kind": "Binding", "verbs": ["create"]}
@@ -75,7 +77,7 @@ def resource_list(registry: Registry, group_name: str, version: str) -> Json | N
     if group_name:
         head["apiVersion"] = "v1"
     head["groupVersion"] = f"{group_name}/{version}" if group_name else version
-    return {**head, "resources": sorted(entries, key=lambda entry: str(entry["name"]))}
+    return {**head, "resources": sorted(entries, key=lambda entry: str(entry["name"]).partition("/")[0])}
 
 
 def _entry(resource: Resource) -> Json:

@@ -111,9 +111,7 @@ def forbidden(target: Target, message: str, causes: Iterable[Cause] = ()) -> Api
 
 def not_found(target: Target) -> ApiError:
     """404: the resource is served, the object isn't there."""
-    return ApiError(
-        404, "NotFound", f'{target.resource} "{target.name}" not found', target.details(target.plural)
-    )
+    return ApiError(404, "NotFound", f'{target.resource} "{target.name}" not found', target.details(target.plural))
 
 
 def no_such_resource() -> ApiError:
@@ -172,9 +170,7 @@ def invalid(target: Target, causes: Sequence[Cause], *, kind: str = "") -> ApiEr
 def undecodable_patch(document: str, why: str) -> ApiError:
     """422: the patched object no longer decodes into its kind."""
     cause = Cause("FieldValueInvalid", f"Invalid value: {document}: {why}", "patch")
-    return ApiError(
-        422, "Invalid", f' "" is invalid: patch: {cause.message}', {"causes": [cause.document()]}
-    )
+    return ApiError(422, "Invalid", f' "" is invalid: patch: {cause.message}', {"causes": [cause.document()]})
 
 
 def version_too_large(asked: int, current: int) -> ApiError:

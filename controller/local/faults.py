@@ -118,7 +118,9 @@ def _parse(document: Any) -> FaultRule:
     known = {part.name for part in fields(FaultRule)} - {"fired"}
     unknown = set(document) - known - {"fired"}
     if unknown:
-        raise bad_request(f"unknown fields in a fault rule: {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
+        raise bad_request(
+            f"unknown fields in a fault rule: {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}"
+        )
     rule = FaultRule(**{key: value for key, value in document.items() if key in known})
     if rule.drop not in (None, "before", "after"):
         raise bad_request('drop is "before" or "after"')

@@ -45,9 +45,7 @@ class ListRequest:
         match = query.get("resourceVersionMatch", "")
         token = query.get("continue", "")
         if match and match not in ("Exact", "NotOlderThan"):
-            raise invalid(
-                resource.target(), [forbidden_field("resourceVersionMatch", f'unknown value "{match}"')]
-            )
+            raise invalid(resource.target(), [forbidden_field("resourceVersionMatch", f'unknown value "{match}"')])
         if match and not version_text:
             text = "resourceVersionMatch is forbidden unless resourceVersion is provided"
             raise invalid(resource.target(), [forbidden_field("resourceVersionMatch", text)])

@@ -77,9 +77,7 @@ class SqliteJournal:
     def __init__(self, directory: Path, on_durable: OnDurable) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._on_durable = on_durable
-        self._database = sqlite3.connect(
-            directory / "objects.sqlite3", isolation_level=None, check_same_thread=False
-        )
+        self._database = sqlite3.connect(directory / "objects.sqlite3", isolation_level=None, check_same_thread=False)
         # EXCLUSIVE: a second server on the same directory is refused instead of served from a stale memory.
         self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
         self._database.execute("PRAGMA journal_mode=WAL")

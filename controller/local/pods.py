@@ -267,12 +267,16 @@ def _container_causes(path: str, container: Json, volumes: set[str], *, init: bo
     for index, port in enumerate(container.get("ports") or ()):
         number = port.get("containerPort", 0)
         if not 0 < number <= _MAX_PORT:
-            yield invalid_value(f"{path}.ports[{index}].containerPort", str(number), "must be between 1 and 65535, inclusive")
+            yield invalid_value(
+                f"{path}.ports[{index}].containerPort", str(number), "must be between 1 and 65535, inclusive"
+            )
     for index, variable in enumerate(container.get("env") or ()):
         if not variable.get("name"):
             yield required(f"{path}.env[{index}].name")
         if variable.get("value") and variable.get("valueFrom"):
-            yield invalid_value(f"{path}.env[{index}].valueFrom", '""', "may not be specified when `value` is not empty")
+            yield invalid_value(
+                f"{path}.env[{index}].valueFrom", '""', "may not be specified when `value` is not empty"
+            )
     mounts: list[str] = []
     for index, mount in enumerate(container.get("volumeMounts") or ()):
         where = f"{path}.volumeMounts[{index}]"
@@ -291,7 +295,9 @@ def _container_causes(path: str, container: Json, volumes: set[str], *, init: bo
     if init and policy != "Always":
         for name in ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle"):
             if name in container:
-                yield forbidden_field(f"{path}.{name}", "may not be set for init containers without restartPolicy=Always")
+                yield forbidden_field(
+                    f"{path}.{name}", "may not be set for init containers without restartPolicy=Always"
+                )
 
 
 def _name_causes(path: str, names: Iterable[str]) -> Iterator[Cause]:

@@ -12,7 +12,14 @@ import orjson
 import yaml
 
 from controller.local import deletion, lists, patches, requests, selectors
-from controller.local.errors import ApiError, bad_request, invalid, method_not_allowed, no_such_resource, unsupported_value
+from controller.local.errors import (
+    ApiError,
+    bad_request,
+    invalid,
+    method_not_allowed,
+    no_such_resource,
+    unsupported_value,
+)
 from controller.local.registry import Resource
 from controller.local.requests import RequestInfo
 from controller.local.scale import read_scale, write_scale
@@ -156,9 +163,7 @@ class ResourceApi:
             return Reply(reply.code, reply.body, reply.changes, reply.warnings, reply.record or record), document
         selector = selectors.parse(resource, query.get("labelSelector", ""), query.get("fieldSelector", ""))
         version = self._store.versions.current
-        records, changes = self._store.delete_collection(
-            resource, info.namespace, selector, options, now=self._now()
-        )
+        records, changes = self._store.delete_collection(resource, info.namespace, selector, options, now=self._now())
         return Reply(200, lists.encode_list(resource, lists.Page(version, records)), changes), document
 
     def _bind(self, info: RequestInfo, document: Any, name: str = "") -> Reply:
@@ -177,9 +182,7 @@ class ResourceApi:
         if outcome.record is None:
             return Reply(outcome.code, orjson.dumps(outcome.status), outcome.changes, outcome.warnings)
         body = lists.encode_object(resource, outcome.record)
-        return Reply(
-            outcome.code, body, outcome.changes, outcome.warnings, outcome.record, outcome.record.name
-        )
+        return Reply(outcome.code, body, outcome.changes, outcome.warnings, outcome.record, outcome.record.name)
 
     def _scale_reply(self, resource: Resource, outcome: Outcome) -> Reply:
         if outcome.record is None:  # pragma: no cover - an update always has one
@@ -226,7 +229,9 @@ def _write_options(resource: Resource, query: Mapping[str, str]) -> WriteOptions
     if validation not in ("Ignore", "Warn", "Strict"):
         cause = unsupported_value("fieldValidation", f'"{validation}"', ('"Ignore"', '"Strict"', '"Warn"', '""'))
         raise invalid(resource.target(), [cause])
-    return WriteOptions(_dry_run(resource, query.getall("dryRun", []) if hasattr(query, "getall") else query.get("dryRun")), validation)
+    return WriteOptions(
+        _dry_run(resource, query.getall("dryRun", []) if hasattr(query, "getall") else query.get("dryRun")), validation
+    )
 
 
 def _dry_run(resource: Resource, value: Any) -> bool:

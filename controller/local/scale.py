@@ -53,7 +53,7 @@ def write_scale(
         raise bad_request("wrong object passed to Scale update")
     replicas = (scale.get("spec") or {}).get("replicas", 0)
     if not isinstance(replicas, int) or isinstance(replicas, bool):
-        raise bad_request("Scale in version \"v1\" cannot be handled as a Scale: spec.replicas must be an integer")
+        raise bad_request('Scale in version "v1" cannot be handled as a Scale: spec.replicas must be an integer')
     if replicas < 0:
         cause = invalid_value("spec.replicas", str(replicas), "must be greater than or equal to 0")
         raise invalid(resource.target(info.name), [cause])

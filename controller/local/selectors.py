@@ -80,7 +80,9 @@ def parse_labels(text: str) -> list[LabelTest]:
         tests.append(test)
         if position < len(tokens):
             if tokens[position] != ",":
-                raise bad_request(f"unable to parse requirement: found '{tokens[position]}', expected: ',' or 'end of string'")
+                raise bad_request(
+                    f"unable to parse requirement: found '{tokens[position]}', expected: ',' or 'end of string'"
+                )
             position += 1
             if position == len(tokens):
                 raise bad_request("unable to parse requirement: found '', expected: identifier after ','")
@@ -139,7 +141,9 @@ def _comparison(key: str, operator: str, value: str) -> LabelTest:
     try:
         bound = int(value)
     except ValueError:
-        raise bad_request(f"values: Invalid value: \"{value}\": for 'Gt', 'Lt' operators, the value must be an integer") from None
+        raise bad_request(
+            f"values: Invalid value: \"{value}\": for 'Gt', 'Lt' operators, the value must be an integer"
+        ) from None
 
     def compare(labels: Mapping[str, str]) -> bool:
         try:

@@ -162,7 +162,13 @@ class Store:
         if name and metadata.setdefault("name", name) != name:
             raise _name_mismatch(metadata["name"], name)
         self._check_namespace(resource, namespace, metadata)
-        for server_owned in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation"):
+        for server_owned in (
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "selfLink",
+            "managedFields",
+            "generation",
+        ):
             metadata.pop(server_owned, None)
         if metadata.pop("resourceVersion", ""):
             raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
@@ -210,9 +216,7 @@ class Store:
             return
         given = metadata.get("namespace") or namespace
         if given != namespace:
-            raise bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request"
-            )
+            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
         metadata["namespace"] = namespace
 
     def _check_creatable(self, resource: Resource, namespace: str, name: str) -> None:

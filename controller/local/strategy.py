@@ -142,9 +142,7 @@ class Strategy:
 
     def spec_changed(self, new: Json, old: Json) -> bool:
         """True if metadata.generation must rise."""
-        return any(
-            new.get(part) != old.get(part) for part in {*new, *old} if part not in ("metadata", "status")
-        )
+        return any(new.get(part) != old.get(part) for part in {*new, *old} if part not in ("metadata", "status"))
 
     # --- delete -------------------------------------------------------------------------------------------
 
@@ -175,7 +173,13 @@ def validate_metadata(metadata: Json) -> list[Cause]:
             causes.append(invalid_value("metadata.annotations", _quote(key), why))
         size += len(key) + len(value)
     if size > _ANNOTATIONS_BYTES:
-        causes.append(Cause("FieldValueTooLong", f"Too long: may not be more than {_ANNOTATIONS_BYTES} bytes", "metadata.annotations"))
+        causes.append(
+            Cause(
+                "FieldValueTooLong",
+                f"Too long: may not be more than {_ANNOTATIONS_BYTES} bytes",
+                "metadata.annotations",
+            )
+        )
     for finalizer in metadata.get("finalizers", ()):
         why = _qualified_name_error(finalizer)
         if why:

@@ -101,7 +101,9 @@ class Decoder:
 
 
 def _mismatch(value: Any, owner: str, path: str, go_type: str) -> DecodeError:
-    found = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}.get(type(value))
+    found = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}.get(
+        type(value)
+    )
     leaf = path if owner == path.split(".", 1)[0] else f"{owner}.{path.removeprefix(owner + '.')}"
     return DecodeError(f"json: cannot unmarshal {found} into Go struct field {leaf} of type {go_type}")
 

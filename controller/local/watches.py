@@ -164,7 +164,7 @@ class Watcher:
         return b'{"type":"%s","object":%s}\n' % (kind.encode(), encode_object(self._resource, record))
 
     def _bookmark(self, annotations: Mapping[str, str] | None = None) -> bytes:
-        metadata: dict[str, object] = {"resourceVersion": str(self._version), "creationTimestamp": None}
+        metadata: dict[str, object] = {"resourceVersion": str(self._version)}
         if annotations:
             metadata["annotations"] = annotations
         document = {

@@ -1,0 +1,222 @@
+"""CEL rules of custom resources, evaluated by cel-python; the only module that imports it.
+
+Stricter than the library in one point: `has(a.b.c)` with no `b` is an error as in the real server, not false, so that a
+rule that works here works there. Added are the string and list functions Kubernetes offers beyond the CEL core.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import celpy
+import lark
+from celpy import celtypes
+from celpy.evaluation import CELEvalError, Evaluator
+
+
+class CelSyntaxError(ValueError):
+    """A rule that doesn't parse."""
+
+
+class CelEvaluationError(ValueError):
+    """A rule that came to no result."""
+
+
+class OptionalValue(celtypes.BoolType):
+    """`oldSelf` of a rule with `optionalOldSelf`: a value that may not be there."""
+
+    held: Any
+
+    def __new__(cls, held: Any) -> OptionalValue:
+        """Holds a CEL value, or None."""
+        made = super().__new__(cls, held is not None)
+        made.held = held
+        return made
+
+
+class Rule:
+    """A parsed expression."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.uses_old = re.search(r"\boldSelf\b", text) is not None
+        environment = _environment()
+        try:
+            ast = environment.compile(text)
+        except celpy.CELParseError as error:
+            raise CelSyntaxError(str(error.args[0]).splitlines()[0]) from error
+        self._ast = ast
+        self._activation = environment.program(ast, functions=dict(_FUNCTIONS)).new_activation()
+
+    def evaluate(self, bindings: Mapping[str, Any]) -> Any:
+        """The result for these variables, as a CEL value. Raises CelEvaluationError."""
+        try:
+            return _Evaluator(self._ast, activation=self._activation).evaluate(dict(bindings))
+        except CELEvalError as error:
+            raise CelEvaluationError(str(error.args[0]) if error.args else str(error)) from error
+        except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+            raise CelEvaluationError(str(error)) from error
+
+
+@lru_cache(maxsize=4096)
+def compile_rule(text: str) -> Rule:
+    """The rule of an expression; one expression is compiled once. Raises CelSyntaxError."""
+    return Rule(text)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> celpy.Environment:
+    return celpy.Environment()
+
+
+class _Evaluator(Evaluator):
+    """The library's evaluator with a strict `has`."""
+
+    def sub_evaluator(self, ast: lark.Tree[Any]) -> Evaluator:
+        """Macros evaluate their bodies by the same rules."""
+        return _Evaluator(ast, activation=self.activation)
+
+    def macro_has_eval(self, exprlist: lark.Tree[Any]) -> Any:
+        """`has(e.f)`: e must have a value."""
+        node = exprlist.children[0]
+        while len(node.children) == 1 and isinstance(node.children[0], lark.Tree):
+            node = node.children[0]
+        if node.data != "member_dot":
+            return CELEvalError("invalid argument to has() macro")
+        owner, field = node.children
+        value = self.visit(owner)
+        if isinstance(value, CELEvalError):
+            return value
+        if not isinstance(value, celtypes.MapType):
+            return CELEvalError(f"unexpected type {type(value).__name__} in has()")
+        return celtypes.BoolType(celtypes.StringType(field.value) in value)
+
+
+# --- values -----------------------------------------------------------------------------------------------
+
+# Words of CEL that are names of fields all the same.
+_RESERVED = frozenset(
+    "true false null in as break const continue else for function if import let loop package namespace return "
+    "var void while".split()
+)
+
+
+def scalar_to_cel(value: Any, *, number: bool = False) -> Any:
+    """A JSON scalar; `number` says that the schema knows it as a floating-point one."""
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return celtypes.BoolType(value)
+    if isinstance(value, int):
+        return celtypes.DoubleType(value) if number else celtypes.IntType(value)
+    if isinstance(value, float):
+        return celtypes.DoubleType(value)
+    return celtypes.StringType(value)
+
+
+def list_to_cel(items: list[Any]) -> Any:
+    """A list of CEL values."""
+    return celtypes.ListType(items)
+
+
+def map_to_cel(entries: Mapping[str, Any], *, declared: bool) -> Any:
+    """A map of CEL values; of declared properties the reserved words are escaped as Kubernetes does."""
+    return celtypes.MapType(
+        {
+            celtypes.StringType(f"__{key}__" if declared and key in _RESERVED else key): value
+            for key, value in entries.items()
+        }
+    )
+
+
+def untyped_to_cel(value: Any) -> Any:
+    """JSON of unknown structure."""
+    if isinstance(value, dict):
+        return map_to_cel({key: untyped_to_cel(part) for key, part in value.items()}, declared=False)
+    if isinstance(value, list):
+        return list_to_cel([untyped_to_cel(item) for item in value])
+    return scalar_to_cel(value)
+
+
+def is_true(value: Any) -> bool:
+    """True for CEL's true."""
+    return isinstance(value, (bool, celtypes.BoolType)) and bool(value)
+
+
+# --- the functions Kubernetes adds ------------------------------------------------------------------------
+
+
+def _text(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        return celtypes.StringType(function(*arguments))
+
+    return call
+
+
+def _split(text: str, separator: str, limit: int = -1) -> Any:
+    if limit == 0:
+        return celtypes.ListType([])
+    parts = list(text) if separator == "" else text.split(separator, -1 if limit < 0 else limit - 1)
+    return celtypes.ListType([celtypes.StringType(part) for part in parts])
+
+
+def _substring(text: str, begin: int, end: int | None = None) -> str:
+    stop = len(text) if end is None else end
+    if not 0 <= begin <= stop <= len(text):
+        raise ValueError(f"index out of range: {begin}")
+    return text[begin:stop]
+
+
+def _replace(text: str, old: str, new: str, limit: int = -1) -> str:
+    return text.replace(old, new, limit)
+
+
+def _index_of(items: Any, wanted: Any) -> Any:
+    if isinstance(items, str):
+        return celtypes.IntType(items.find(wanted))
+    return celtypes.IntType(items.index(wanted) if wanted in items else -1)
+
+
+def _sum(items: Any) -> Any:
+    total: Any = celtypes.IntType(0)
+    for item in items:
+        total = item if total == 0 else total + item
+    return total
+
+
+def _find(text: str, pattern: str) -> str:
+    match = re.search(pattern, text)
+    return match[0] if match else ""
+
+
+def _or_value(optional: OptionalValue, default: Any) -> Any:
+    return optional.held if optional else default
+
+
+def _value(optional: OptionalValue) -> Any:
+    if not optional:
+        raise ValueError("optional.none() dereference")
+    return optional.held
+
+
+_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "lowerAscii": _text(str.lower),
+    "upperAscii": _text(str.upper),
+    "trim": _text(str.strip),
+    "replace": _text(_replace),
+    "substring": _text(_substring),
+    "find": _text(_find),
+    "split": _split,
+    "join": _text(lambda items, separator="": str(separator).join(items)),
+    "indexOf": _index_of,
+    "isSorted": lambda items: celtypes.BoolType(all(a <= b for a, b in zip(items, items[1:], strict=False))),
+    "sum": _sum,
+    "min": lambda items: min(items),
+    "max": lambda items: max(items),
+    "hasValue": lambda optional: celtypes.BoolType(bool(optional)),
+    "value": _value,
+    "orValue": _or_value,
+}

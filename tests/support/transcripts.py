@@ -1,0 +1,166 @@
+"""Replays recorded conversations with a kube-apiserver and compares answers as far as they can be compared.
+
+Volatile values (identities, versions, times, tokens, generated names) are compared by presence, shape and relation: an
+identity or a version that was equal to another in the recording must be so again, and versions must rise alike.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+
+ROOT = Path(__file__).parent.parent / "contract" / "transcripts"
+VERSIONS = ("v1.32", "v1.36")
+NAMESPACE = "conformance"
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+_UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_GENERATED = re.compile(r"-[a-z0-9]{5}$")
+# Go wrote `null` for a time that is not set, until it left the field out (1.34).
+_NULL_OR_ABSENT = frozenset({"creationTimestamp"})
+_TIMES = frozenset({"creationTimestamp", "deletionTimestamp"})
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One recorded file."""
+
+    version: str
+    name: str
+
+    def steps(self) -> list[Json]:
+        """The recorded requests and responses."""
+        steps: list[Json] = json.loads((ROOT / self.version / f"{self.name}.json").read_text())["steps"]
+        return steps
+
+    def __str__(self) -> str:
+        return f"{self.version}-{self.name}"
+
+
+def scenarios() -> list[Scenario]:
+    """Every recorded scenario of every version."""
+    return [
+        Scenario(version, path.stem)
+        for version in VERSIONS
+        for path in sorted((ROOT / version).glob("*.json"))
+        if path.stem != "widget-crd"
+    ]
+
+
+def widget_crd(version: str) -> Json:
+    """The CustomResourceDefinition that the scenarios use."""
+    definition: Json = json.loads((ROOT / version / "widget-crd.json").read_text())
+    return definition
+
+
+@dataclass
+class Replay:
+    """What is known while one scenario is replayed: captures, and recorded values against those of today."""
+
+    namespace: str
+    ignored: Mapping[str, str]
+    captured: dict[str, str] = field(default_factory=dict)
+    _uids: dict[str, str] = field(default_factory=dict)
+    _versions: dict[int, int] = field(default_factory=dict)
+
+    def request(self, step: Json) -> Json:
+        """The recorded request with today's names and values."""
+        request = copy.deepcopy(step["request"])
+        filled: Json = self._fill(request)
+        return filled
+
+    def _fill(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._fill(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [self._fill(part) for part in value]
+        if not isinstance(value, str):
+            return value
+        if value in self._uids:
+            return self._uids[value]
+        text = re.sub(r"\{\{(\w+)\}\}", lambda match: self.captured[match[1]], value)
+        return text.replace(NAMESPACE, self.namespace)
+
+    def capture(self, step: Json, body: Any) -> None:
+        """Keeps what later steps need."""
+        for name, pointer in step.get("capture", {}).items():
+            found = body
+            for part in pointer.strip("/").split("/"):
+                found = found[part]
+            self.captured[name] = found
+
+    def differences(self, step: Json, status: int, content_type: str, body: Any) -> list[str]:
+        """How an answer differs from the recorded one; nothing if it is the same."""
+        recorded = step["response"]
+        found = []
+        if status != recorded["status"]:
+            found.append(f"status {status}, recorded {recorded['status']}: {json.dumps(body)[:500]}")
+            return found
+        if content_type.split(";")[0] != recorded["contentType"]:
+            found.append(f"content type {content_type}, recorded {recorded['contentType']}")
+        body = json.loads(json.dumps(body).replace(self.namespace, NAMESPACE))
+        found.extend(self._compare("", recorded["body"], body, {}))
+        return found
+
+    def _compare(self, path: str, recorded: Any, actual: Any, parent: Json) -> Iterator[str]:
+        if path in self.ignored or re.sub(r"\[\d+\]", "[]", path) in self.ignored:
+            return
+        leaf = path.rpartition(".")[2]
+        if isinstance(recorded, dict) and isinstance(actual, dict):
+            for key in sorted({*recorded, *actual}):
+                where = f"{path}.{key}"
+                if self._is_ignored(where):
+                    continue
+                if key in _NULL_OR_ABSENT and recorded.get(key) is None and actual.get(key) is None:
+                    continue
+                if key not in actual:
+                    yield f"{where} is missing, recorded {json.dumps(recorded[key])[:200]}"
+                elif key not in recorded:
+                    yield f"{where} is {json.dumps(actual[key])[:200]}, not in the recording"
+                else:
+                    yield from self._compare(where, recorded[key], actual[key], recorded)
+        elif isinstance(recorded, list) and isinstance(actual, list):
+            if len(recorded) != len(actual):
+                yield f"{path} has {len(actual)} items, recorded {len(recorded)}: {json.dumps(actual)[:600]}"
+            for index, (old, new) in enumerate(zip(recorded, actual, strict=False)):
+                yield from self._compare(f"{path}[{index}]", old, new, parent)
+        elif not self._same(leaf, recorded, actual, parent):
+            yield f"{path} is {json.dumps(actual)[:300]}, recorded {json.dumps(recorded)[:300]}"
+
+    def _is_ignored(self, path: str) -> bool:
+        plain = re.sub(r"\[\d+\]", "[]", path)
+        return any(plain == rule or plain.endswith(rule) for rule in self.ignored)
+
+    def _same(self, leaf: str, recorded: Any, actual: Any, parent: Json) -> bool:
+        if leaf in _TIMES and isinstance(recorded, str):
+            return isinstance(actual, str) and _TIME.fullmatch(actual) is not None
+        if leaf == "uid":
+            return (
+                isinstance(actual, str)
+                and _UID.fullmatch(actual) is not None
+                and self._uids.setdefault(recorded, actual) == actual
+                and list(self._uids.values()).count(actual) == 1
+            )
+        if leaf == "resourceVersion":
+            return self._same_version(recorded, actual)
+        if leaf in ("continue", "message", "serverAddress"):
+            return isinstance(actual, str) and bool(actual) == bool(recorded)
+        if leaf == "name" and "generateName" in parent:
+            return isinstance(actual, str) and _GENERATED.sub("", actual) == _GENERATED.sub("", recorded)
+        return bool(recorded == actual and isinstance(recorded, bool) == isinstance(actual, bool))
+
+    def _same_version(self, recorded: Any, actual: Any) -> bool:
+        if not isinstance(actual, str) or not actual.isdigit() or not recorded.isdigit():
+            return False
+        old, new = int(recorded), int(actual)
+        if self._versions.setdefault(old, new) != new:
+            return False
+        ordered = [self._versions[version] for version in sorted(self._versions)]
+        return all(earlier < later for earlier, later in zip(ordered, ordered[1:], strict=False))
