@@ -39,7 +39,7 @@ _TOKENS_DIR = f"{_ROOT_DIR}/tokens"
 _CREDENTIALS_DIR = f"{_ROOT_DIR}/credentials"
 _CREDENTIAL_DIR = f"{_ROOT_DIR}/credential"
 _WORK_DIR = f"{_ROOT_DIR}/work"
-_TMP_DIR = "/tmp"  # noqa: S108 - a mount of the agent's own
+_TMP_DIR = f"{_ROOT_DIR}/tmp"
 
 _BIN, _STATE, _TOKENS, _CREDENTIALS, _WORK, _TMP = (
     f"{names.VOLUME_PREFIX}{name}" for name in ("bin", "state", "tokens", "credentials", "work", "tmp")
