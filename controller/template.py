@@ -39,10 +39,10 @@ _TOKENS_DIR = f"{_ROOT_DIR}/tokens"
 _CREDENTIALS_DIR = f"{_ROOT_DIR}/credentials"
 _CREDENTIAL_DIR = f"{_ROOT_DIR}/credential"
 _WORK_DIR = f"{_ROOT_DIR}/work"
-_TMP_DIR = f"{_ROOT_DIR}/tmp"
+_SCRATCH_DIR = f"{_ROOT_DIR}/scratch"
 
-_BIN, _STATE, _TOKENS, _CREDENTIALS, _WORK, _TMP = (
-    f"{names.VOLUME_PREFIX}{name}" for name in ("bin", "state", "tokens", "credentials", "work", "tmp")
+_BIN, _STATE, _TOKENS, _CREDENTIALS, _WORK, _SCRATCH = (
+    f"{names.VOLUME_PREFIX}{name}" for name in ("bin", "state", "tokens", "credentials", "work", "scratch")
 )
 
 _AGENT_RESOURCES: Json = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
@@ -121,7 +121,7 @@ def _pod_spec(given: Json, spec: PoolSpec, pool: str, token_secret: str, agent_i
 
 def _volumes(spec: PoolSpec, token_secret: str) -> list[Json]:
     """Ours. The state outlives the agent's container, the work outlives the worker's; both go with the Pod."""
-    empty = [_STATE, _CREDENTIALS, _TMP]
+    empty = [_STATE, _CREDENTIALS, _SCRATCH]
     if spec.has_workers:
         empty += [_BIN, *(f"{_WORK}-{slot}" for slot in range(len(spec.layout)))]
     tokens: Json = {"name": _TOKENS, "secret": {"secretName": token_secret, "defaultMode": 0o440}}
@@ -151,7 +151,7 @@ def _agent(spec: PoolSpec, pool: str, grace_seconds: int, image: str, override: 
             _value("PODSLOTS_STATE_DIR", _STATE_DIR),
             _value("PODSLOTS_TOKENS_DIR", _TOKENS_DIR),
             _value("PODSLOTS_CREDENTIALS_DIR", _CREDENTIALS_DIR),
-            _value("TMPDIR", _TMP_DIR),
+            _value("TMPDIR", _SCRATCH_DIR),
         ],
         "ports": [{"name": "slot-agent", "containerPort": PORT, "protocol": "TCP"}],
         "startupProbe": _probe("/readyz", period_seconds=1, failures=120),
@@ -165,7 +165,7 @@ def _agent(spec: PoolSpec, pool: str, grace_seconds: int, image: str, override: 
             _mount(_STATE, _STATE_DIR),
             _mount(_TOKENS, _TOKENS_DIR, read_only=True),
             _mount(_CREDENTIALS, _CREDENTIALS_DIR),
-            _mount(_TMP, _TMP_DIR),
+            _mount(_SCRATCH, _SCRATCH_DIR),
         ],
     }
 
@@ -177,10 +177,10 @@ def _install(agent: Json) -> Json:
         "image": agent["image"],
         **({"imagePullPolicy": agent["imagePullPolicy"]} if "imagePullPolicy" in agent else {}),
         "command": ["slot-agent", "install", _BIN_DIR],
-        "env": [_value("TMPDIR", _TMP_DIR)],
+        "env": [_value("TMPDIR", _SCRATCH_DIR)],
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
         "securityContext": _own_security(),
-        "volumeMounts": [_mount(_BIN, _BIN_DIR), _mount(_TMP, _TMP_DIR)],
+        "volumeMounts": [_mount(_BIN, _BIN_DIR), _mount(_SCRATCH, _SCRATCH_DIR)],
     }
 
 
