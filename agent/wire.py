@@ -138,10 +138,10 @@ class AgentState:
     pool: str
     incarnation: str
     phase: Phase
-    drain_id: str | None
     revision: int
     tokens: tuple[str, ...]
     slots: tuple[Slot, ...]
+    drain_id: str | None = None
     ended: tuple[str, ...] = ()
     closing: bool = False
     recovering: bool = False
@@ -271,8 +271,8 @@ class PhaseAnswer:
     """The phase in force after an open or a drain."""
 
     phase: Phase
-    drain_id: str | None
     revision: int
+    drain_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
