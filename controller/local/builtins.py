@@ -61,7 +61,7 @@ class SecretStrategy(Strategy):
     """Secrets: stringData is folded into data; an immutable one keeps its data."""
 
     def decode(self, document: Json, original: Json | None = None) -> Decoded:
-        """stringData is write-only."""
+        """Secrets take text in stringData, which is write-only."""
         decoded = super().decode(document, original)
         text: Json | None = decoded.body.pop("stringData", None)
         if text:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import celpy
 import lark
 from celpy import celtypes
+from celpy.celparser import CELParseError
 from celpy.evaluation import CELEvalError, Evaluator
 
 
@@ -25,16 +27,11 @@ class CelEvaluationError(ValueError):
     """A rule that came to no result."""
 
 
-class OptionalValue(celtypes.BoolType):
-    """`oldSelf` of a rule with `optionalOldSelf`: a value that may not be there."""
+class OptionalValue:
+    """`oldSelf` of a rule with `optionalOldSelf`: a CEL value that may not be there."""
 
-    held: Any
-
-    def __new__(cls, held: Any) -> OptionalValue:
-        """Holds a CEL value, or None."""
-        made = super().__new__(cls, held is not None)
-        made.held = held
-        return made
+    def __init__(self, held: Any) -> None:
+        self.held = held
 
 
 class Rule:
@@ -46,7 +43,7 @@ class Rule:
         environment = _environment()
         try:
             ast = environment.compile(text)
-        except celpy.CELParseError as error:
+        except CELParseError as error:
             raise CelSyntaxError(str(error.args[0]).splitlines()[0]) from error
         self._ast = ast
         self._activation = environment.program(ast, functions=dict(_FUNCTIONS)).new_activation()
@@ -81,27 +78,29 @@ class _Evaluator(Evaluator):
 
     def macro_has_eval(self, exprlist: lark.Tree[Any]) -> Any:
         """`has(e.f)`: e must have a value."""
-        node = exprlist.children[0]
+        node: Any = exprlist.children[0]
         while len(node.children) == 1 and isinstance(node.children[0], lark.Tree):
             node = node.children[0]
         if node.data != "member_dot":
             return CELEvalError("invalid argument to has() macro")
-        owner, field = node.children
-        value = self.visit(owner)
+        owner, name = node.children
+        value: Any = self.visit(owner)
         if isinstance(value, CELEvalError):
             return value
         if not isinstance(value, celtypes.MapType):
             return CELEvalError(f"unexpected type {type(value).__name__} in has()")
-        return celtypes.BoolType(celtypes.StringType(field.value) in value)
+        return celtypes.BoolType(celtypes.StringType(str(name)) in value)
 
 
 # --- values -----------------------------------------------------------------------------------------------
 
 # Words of CEL that are names of fields all the same.
 _RESERVED = frozenset(
-    "true false null in as break const continue else for function if import let loop package namespace return "
-    "var void while".split()
-)
+    {
+        "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import",
+        "let", "loop", "package", "namespace", "return", "var", "void", "while",
+    }
+)  # fmt: skip
 
 
 def scalar_to_cel(value: Any, *, number: bool = False) -> Any:
@@ -193,11 +192,11 @@ def _find(text: str, pattern: str) -> str:
 
 
 def _or_value(optional: OptionalValue, default: Any) -> Any:
-    return optional.held if optional else default
+    return default if optional.held is None else optional.held
 
 
 def _value(optional: OptionalValue) -> Any:
-    if not optional:
+    if optional.held is None:
         raise ValueError("optional.none() dereference")
     return optional.held
 
@@ -212,11 +211,11 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "split": _split,
     "join": _text(lambda items, separator="": str(separator).join(items)),
     "indexOf": _index_of,
-    "isSorted": lambda items: celtypes.BoolType(all(a <= b for a, b in zip(items, items[1:], strict=False))),
+    "isSorted": lambda items: celtypes.BoolType(all(a <= b for a, b in pairwise(items))),
     "sum": _sum,
-    "min": lambda items: min(items),
-    "max": lambda items: max(items),
-    "hasValue": lambda optional: celtypes.BoolType(bool(optional)),
+    "min": min,
+    "max": max,
+    "hasValue": lambda optional: celtypes.BoolType(optional.held is not None),
     "value": _value,
     "orValue": _or_value,
 }

@@ -11,11 +11,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from controller.local.errors import conflict
+from controller.local.outcomes import Outcome, stamp
 from controller.local.versions import Change, ChangeType, Key, Record, Versions
 
 if TYPE_CHECKING:
-    from controller.local.store import Outcome, Store
-
+    from controller.local.store import Store
 Json = dict[str, Any]
 
 ORPHAN = "orphan"
@@ -50,8 +50,6 @@ def is_complete(metadata: Json) -> bool:
 
 def delete(store: Store, record: Record, options: DeleteOptions, now: datetime) -> Outcome:
     """Deletes an object, or marks it so."""
-    from controller.local.store import Outcome  # noqa: PLC0415 - the two modules are one machine in two files
-
     resource = store.registry.by_key(record.resource)
     _check_preconditions(store, record, options)
     if record.resource == "namespaces":
@@ -73,14 +71,14 @@ def delete(store: Store, record: Record, options: DeleteOptions, now: datetime) 
         if options.dry_run:
             current = Record(record.resource, record.version, body)
         else:
-            changes.append(store.put_unchecked(record, body))
+            changes.append(store.put(store.registry.by_key(record.resource), body))
             current = changes[-1].record
     if held or (graceful and metadata["deletionGracePeriodSeconds"] > 0):
         return Outcome(200, current, tuple(changes))
     if options.dry_run:
         answered = current
     else:
-        changes.append(store.remove_unchecked(current))
+        changes.append(store.remove(current))
         answered = changes[-1].record
     if resource.returns_deleted:
         return Outcome(200, answered, tuple(changes))
@@ -135,7 +133,7 @@ def _begin(store: Store, record: Record, metadata: Json, options: DeleteOptions,
 
 
 def _set_deletion(metadata: Json, began: datetime, grace_seconds: int) -> None:
-    metadata["deletionTimestamp"] = (began + timedelta(seconds=grace_seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    metadata["deletionTimestamp"] = stamp(began + timedelta(seconds=grace_seconds))
     metadata["deletionGracePeriodSeconds"] = grace_seconds
 
 
@@ -161,8 +159,6 @@ def _set_collection_finalizers(metadata: Json, options: DeleteOptions) -> None:
 
 
 def _terminate_namespace(store: Store, record: Record, options: DeleteOptions, now: datetime) -> Outcome:
-    from controller.local.store import Outcome  # noqa: PLC0415 - see `delete`
-
     metadata = dict(record.body["metadata"])
     if "deletionTimestamp" in metadata:
         return Outcome(200, record)
@@ -172,7 +168,7 @@ def _terminate_namespace(store: Store, record: Record, options: DeleteOptions, n
     body = {**record.body, "metadata": metadata, "status": status}
     if options.dry_run:
         return Outcome(200, Record(record.resource, record.version, body))
-    change = store.put_unchecked(record, body)
+    change = store.put(store.registry.by_key(record.resource), body)
     return Outcome(200, change.record, (change,))
 
 
@@ -314,8 +310,8 @@ def _set_metadata(store: Store, record: Record, **parts: list[Any]) -> Change:
             metadata.pop(name, None)
     body = {**record.body, "metadata": metadata}
     if is_complete(metadata):
-        return store.remove_unchecked(record, body)
-    return store.put_unchecked(record, body)
+        return store.remove(record, body)
+    return store.put(store.registry.by_key(record.resource), body)
 
 
 def _drop_finalizer(store: Store, record: Record, finalizer: str) -> Change:
@@ -341,7 +337,7 @@ def _empty(store: Store, record: Record, now: datetime) -> list[Change]:
         return changes
     if record.resource == "namespaces":
         if not record.body["metadata"].get("finalizers"):
-            changes.append(store.remove_unchecked(record))
+            changes.append(store.remove(record))
     elif CRD_CLEANUP in record.body["metadata"].get("finalizers", ()):
         changes.append(_drop_finalizer(store, record, CRD_CLEANUP))
     return changes

@@ -17,7 +17,7 @@ BUILTIN_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch",
 CUSTOM_VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Resource:
     """A served resource in one version; `key` names its storage, the same for every version."""
 
@@ -32,7 +32,7 @@ class Resource:
     categories: tuple[str, ...] = ()
     subresources: frozenset[str] = frozenset()
     list_kind: str = ""
-    custom: CustomSchema | None = field(default=None, compare=False, repr=False)
+    custom: CustomSchema | None = field(default=None, repr=False)
     # A DELETE answers with the object itself, not with a Status.
     returns_deleted: bool = False
     # A PUT may leave out metadata.resourceVersion.
@@ -145,6 +145,6 @@ class Registry:
         """The resources of one group and version."""
         return [r for r in self._by_path.values() if (r.group, r.version) == (group, version)]
 
-    def keys(self) -> tuple[str, ...]:
-        """Every storage key."""
-        return tuple(self._by_key)
+    def serves(self, key: str) -> bool:
+        """True if the storage key belongs to a served resource."""
+        return key in self._by_key

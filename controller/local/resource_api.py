@@ -131,17 +131,24 @@ class ResourceApi:
             document = _parse_patch(raw, content_type)
             if info.subresource == "scale":
                 outcome = write_scale(
-                    self._store, resource, info, lambda scale: patches.merge(scale, document), self._now(), self._rng
+                    self._store,
+                    resource,
+                    info,
+                    change=lambda scale: patches.merge(scale, document),
+                    now=self._now(),
+                    rng=self._rng,
                 )
                 return self._scale_reply(resource, outcome), document
             outcome = self._store.patch(
                 resource, info.namespace, info.name, content_type, document,
-                now=self._now(), subresource=info.subresource, options=options,
+                subresource=info.subresource, options=options,
             )  # fmt: skip
             return self._reply(resource, outcome), document
         document = parse_body(raw, content_type, resource.kind)
         if info.subresource == "scale":
-            outcome = write_scale(self._store, resource, info, lambda _: document, self._now(), self._rng)
+            outcome = write_scale(
+                self._store, resource, info, change=lambda _: document, now=self._now(), rng=self._rng
+            )
             return self._scale_reply(resource, outcome), document
         outcome = self._store.update(
             resource, info.namespace, info.name, document,

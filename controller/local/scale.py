@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -42,6 +42,7 @@ def write_scale(
     store: Store,
     resource: Resource,
     info: RequestInfo,
+    *,
     change: Callable[[Json], Any],
     now: datetime,
     rng: random.Random,
@@ -68,7 +69,7 @@ def write_scale(
     return store.update(resource, info.namespace, info.name, document, now=now, rng=rng)
 
 
-def _paths(resource: Resource) -> dict[str, str]:
+def _paths(resource: Resource) -> Mapping[str, str]:
     if resource.custom is None or resource.custom.scale is None:
         raise no_such_resource()
     return resource.custom.scale

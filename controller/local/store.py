@@ -8,74 +8,26 @@ directly; `apiserver` puts HTTP before it and a journal behind it.
 from __future__ import annotations
 
 import random
-import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Any
 
-from controller.local import deletion, patches
+from controller.local import creation, deletion, updates
 from controller.local.builtins import builtin_strategy
 from controller.local.custom import CustomStrategy, served_versions
-from controller.local.errors import (
-    ApiError,
-    Cause,
-    already_exists,
-    bad_request,
-    conflict,
-    forbidden,
-    forbidden_field,
-    invalid,
-    invalid_value,
-    not_found,
-    required,
-    unsupported_media_type,
-)
+from controller.local.errors import not_found
+from controller.local.outcomes import DEFAULT_OPTIONS, Outcome, WriteOptions, stamp
 from controller.local.registry import Registry, Resource
 from controller.local.selectors import EVERYTHING, Selector
-from controller.local.strategy import (
-    Decoded,
-    Strategy,
-    validate_metadata,
-    validate_metadata_update,
-)
-from controller.local.versions import Change, Key, Record, Versions
+from controller.local.strategy import Strategy
+from controller.local.versions import Change, Record, Versions
 
 Json = dict[str, Any]
 
-# apiserver/pkg/storage/names: no vowels, so that no words come out.
-_SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
-_SUFFIX_LENGTH = 5
-# metadata.name is at most 63 with a generated suffix.
-_GENERATED_PREFIX_LENGTH = 58
-# The real server tries a generated name again a few times before it gives AlreadyExists.
-_NAME_ATTEMPTS = 8
 SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 CRDS = "customresourcedefinitions.apiextensions.k8s.io"
 # Kubernetes keeps Events for an hour (--event-ttl).
 EVENT_TTL = timedelta(hours=1)
-
-
-@dataclass(frozen=True, slots=True)
-class WriteOptions:
-    """The query parameters of a write."""
-
-    dry_run: bool = False
-    field_validation: str = "Warn"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a write came to. `record` is the object as answered, or None where `status` is the answer."""
-
-    code: int
-    record: Record | None
-    changes: tuple[Change, ...] = ()
-    warnings: tuple[str, ...] = ()
-    status: Json | None = None
-
-
-DEFAULT_OPTIONS = WriteOptions()
 
 
 class Store:
@@ -95,7 +47,7 @@ class Store:
         for key, _, body in rows:
             if key == CRDS:
                 self._serve_crd(body)
-        self.versions.restore(version, [row for row in rows if row[0] in self.registry.keys()])
+        self.versions.restore(version, [row for row in rows if self.registry.serves(row[0])])
         self.garbage.suspect_all(self.versions)
 
     def bootstrap(self, now: datetime, rng: random.Random) -> tuple[Change, ...]:
@@ -121,7 +73,7 @@ class Store:
     def strategy(self, resource: Resource) -> Strategy:
         """The behaviour of a resource's kind."""
         found = self._strategies.get(resource)
-        if found is None or (resource.custom is not None and found.resource is not resource):
+        if found is None:
             found = CustomStrategy(resource) if resource.custom is not None else builtin_strategy(resource)
             self._strategies[resource] = found
         return found
@@ -140,7 +92,7 @@ class Store:
         records = self.versions.collection(resource.key).current(namespace)
         return [record for record in records if selector.matches(record.body)] if selector else list(records)
 
-    # --- create -------------------------------------------------------------------------------------------
+    # --- writing ------------------------------------------------------------------------------------------
 
     def create(
         self,
@@ -150,90 +102,10 @@ class Store:
         *,
         now: datetime,
         rng: random.Random,
-        name: str = "",
         options: WriteOptions = DEFAULT_OPTIONS,
     ) -> Outcome:
-        """A POST to a collection, or a PUT to a free `name` where the kind allows it."""
-        strategy = self.strategy(resource)
-        decoded = strategy.decode_request(document)
-        warnings = self._field_warnings(strategy, decoded, options)
-        body = strategy.prepare_create(decoded.body, now)
-        metadata = body["metadata"] = dict(body["metadata"])
-        if name and metadata.setdefault("name", name) != name:
-            raise _name_mismatch(metadata["name"], name)
-        self._check_namespace(resource, namespace, metadata)
-        for server_owned in (
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-            "selfLink",
-            "managedFields",
-            "generation",
-        ):
-            metadata.pop(server_owned, None)
-        if metadata.pop("resourceVersion", ""):
-            raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
-        metadata["uid"] = str(uuid.UUID(int=rng.getrandbits(128), version=4))
-        metadata["creationTimestamp"] = stamp(now)
-        if resource.has_generation:
-            metadata["generation"] = 1
-        self._name(resource, metadata, namespace, rng)
-        self._check_creatable(resource, namespace, metadata["name"])
-        causes = self._create_causes(strategy, body)
-        if causes:
-            raise invalid(resource.target(metadata["name"]), causes)
-        if self.versions.get(resource.key, (namespace, metadata["name"])) is not None:
-            raise already_exists(resource.target(metadata["name"]))
-        if options.dry_run:
-            return Outcome(201, Record(resource.key, 0, body), (), warnings)
-        change = self._put(resource, body)
-        return Outcome(201, change.record, (change,), warnings)
-
-    def _create_causes(self, strategy: Strategy, body: Json) -> list[Cause]:
-        metadata = body["metadata"]
-        causes: list[Cause] = []
-        if not metadata.get("name"):
-            causes.append(required("metadata.name", "name or generateName is required"))
-        else:
-            why = strategy.validate_name(metadata["name"])
-            if why:
-                causes.append(invalid_value("metadata.name", f'"{metadata["name"]}"', why))
-        return [*causes, *validate_metadata(metadata), *strategy.validate(body)]
-
-    def _name(self, resource: Resource, metadata: Json, namespace: str, rng: random.Random) -> None:
-        prefix = metadata.get("generateName")
-        if metadata.get("name") or not prefix:
-            metadata.setdefault("name", "")
-            return
-        for _ in range(_NAME_ATTEMPTS):
-            suffix = "".join(rng.choices(_SUFFIX_ALPHABET, k=_SUFFIX_LENGTH))
-            metadata["name"] = prefix[:_GENERATED_PREFIX_LENGTH] + suffix
-            if self.versions.get(resource.key, (namespace, metadata["name"])) is None:
-                return
-
-    def _check_namespace(self, resource: Resource, namespace: str, metadata: Json) -> None:
-        if not resource.namespaced:
-            metadata.pop("namespace", None)
-            return
-        given = metadata.get("namespace") or namespace
-        if given != namespace:
-            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
-        metadata["namespace"] = namespace
-
-    def _check_creatable(self, resource: Resource, namespace: str, name: str) -> None:
-        if not resource.namespaced:
-            return
-        home = self.versions.get("namespaces", ("", namespace))
-        if home is None:
-            raise not_found(self.registry.by_key("namespaces").target(namespace))
-        if "deletionTimestamp" in home.body["metadata"]:
-            cause = Cause("NamespaceTerminating", f"namespace {namespace} is being terminated", "metadata.namespace")
-            raise forbidden(
-                resource.target(name),
-                f"unable to create new content in namespace {namespace} because it is being terminated",
-                [cause],
-            )
-
-    # --- update and patch ---------------------------------------------------------------------------------
+        """A POST to a collection."""
+        return creation.create(self, resource, namespace, document, now=now, rng=rng, options=options)
 
     def update(
         self,
@@ -248,22 +120,9 @@ class Store:
         options: WriteOptions = DEFAULT_OPTIONS,
     ) -> Outcome:
         """A PUT."""
-        strategy = self.strategy(resource)
-        decoded = strategy.decode_request(document)
-        if decoded.body["metadata"].get("name", name) != name:
-            raise _name_mismatch(decoded.body["metadata"]["name"], name)
-        if resource.namespaced:
-            self._check_namespace(resource, namespace, decoded.body["metadata"])
-        old = self.versions.get(resource.key, (namespace, name))
-        if old is None:
-            if not resource.create_on_update or subresource:
-                raise not_found(resource.target(name))
-            return self.create(resource, namespace, document, now=now, rng=rng, name=name, options=options)
-        uid = decoded.body["metadata"].get("uid")
-        if uid and uid != old.uid:
-            text = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old.uid}"
-            raise conflict(resource.target(name), text)
-        return self._change(resource, old, decoded, subresource, options, now)
+        return updates.update(
+            self, resource, namespace, name, document, now=now, rng=rng, subresource=subresource, options=options
+        )
 
     def patch(
         self,
@@ -273,122 +132,17 @@ class Store:
         content_type: str,
         patch: Any,
         *,
-        now: datetime,
         subresource: str = "",
         options: WriteOptions = DEFAULT_OPTIONS,
     ) -> Outcome:
         """A PATCH in one of the JSON formats."""
-        strategy = self.strategy(resource)
-        apply = self._patch_function(resource, content_type)
-        old = self.get(resource, namespace, name)
-        document = {"kind": resource.kind, "apiVersion": resource.api_version, **old.body}
-        if not isinstance(patch, dict) and content_type != patches.JSON:
-            raise bad_request("json: cannot unmarshal array into Go value of type map[string]interface {}")
-        decoded = strategy.decode_request(apply(document, patch), patched=True, original=old.body)
-        if not decoded.body["metadata"].get("name"):
-            raise invalid(resource.target(name), [invalid_value("metadata.name", '""', "field is immutable")])
-        return self._change(resource, old, decoded, subresource, options, now)
-
-    def _patch_function(self, resource: Resource, content_type: str) -> Callable[[Json, Any], Any]:
-        formats: dict[str, Callable[[Json, Any], Any]] = {
-            patches.JSON: patches.json_patch,
-            patches.MERGE: patches.merge,
-        }
-        if resource.custom is None:
-            formats[patches.STRATEGIC] = patches.strategic
-        found = formats.get(content_type)
-        if found is None:
-            known = (*formats, patches.APPLY)
-            if content_type in (patches.STRATEGIC, patches.APPLY):
-                raise unsupported_media_type(
-                    "the body of the request was in an unknown format - accepted media types include: "
-                    + ", ".join(known)
-                )
-            raise unsupported_media_type("415: Unsupported Media Type", {})
-        return found
-
-    def _change(
-        self,
-        resource: Resource,
-        old: Record,
-        decoded: Decoded,
-        subresource: str,
-        options: WriteOptions,
-        now: datetime,
-    ) -> Outcome:
-        strategy = self.strategy(resource)
-        warnings = self._field_warnings(strategy, decoded, options)
-        target = resource.target(old.name)
-        asked = decoded.body["metadata"]
-        version = asked.get("resourceVersion", "")
-        if not version and not resource.unconditional_update:
-            cause = invalid_value("metadata.resourceVersion", "0", "must be specified for an update")
-            raise invalid(target, [cause], kind=resource.plural)
-        if version and version != old.body["metadata"]["resourceVersion"]:
-            raise conflict(target)
-        new = strategy.prepare_update(decoded.body, old.body, subresource)
-        old_metadata = old.body["metadata"]
-        causes = validate_metadata_update(new["metadata"], old_metadata)
-        # The real server checks metadata in the generic registry and again in the kind's strategy.
-        causes += causes
-        metadata = new["metadata"] = _kept_metadata(new["metadata"], old_metadata)
-        if metadata != old_metadata:
-            causes += validate_metadata(metadata)
-        causes += strategy.validate_update(new, old.body, subresource)
-        if causes:
-            raise invalid(target, causes)
-        if resource.has_generation and not subresource and strategy.spec_changed(new, old.body):
-            metadata["generation"] = old_metadata.get("generation", 0) + 1
-        if new == old.body:
-            return Outcome(200, old, (), warnings)
-        if deletion.is_complete(metadata):
-            if options.dry_run:
-                return Outcome(200, Record(resource.key, old.version, new), (), warnings)
-            gone = self._remove(old, new)
-            # Answered as it was asked for: with the version it had.
-            return Outcome(200, Record(resource.key, old.version, new), (gone,), warnings)
-        if options.dry_run:
-            return Outcome(200, Record(resource.key, old.version, new), (), warnings)
-        change = self._put(resource, new)
-        return Outcome(200, change.record, (change,), warnings)
-
-    def _field_warnings(self, strategy: Strategy, decoded: Decoded, options: WriteOptions) -> tuple[str, ...]:
-        if not decoded.unknown or options.field_validation == "Ignore":
-            return ()
-        texts = [f'unknown field "{path}"' for path in decoded.unknown]
-        if options.field_validation == "Strict":
-            raise strategy.undecodable(f"strict decoding error: {', '.join(texts)}")
-        return tuple(texts)
+        return updates.patch(
+            self, resource, namespace, name, content_type, patch, subresource=subresource, options=options
+        )
 
     def bind(self, namespace: str, name: str, node: str, *, now: datetime) -> Outcome:
         """Assigns a Pod to a node, as a scheduler does through `pods/binding`."""
-        pods = self.registry.by_key("pods")
-        old = self.get(pods, namespace, name)
-        target = pods.target(name)
-        if "deletionTimestamp" in old.body["metadata"]:
-            raise conflict(target, f"pod {name} is being deleted, cannot be assigned to a host", subject="pods/binding")
-        assigned = old.body["spec"].get("nodeName")
-        if assigned:
-            text = f'pod {name} is already assigned to node "{assigned}"'
-            raise conflict(target, text, subject="pods/binding")
-        if not node:
-            raise invalid(target, [required("target.name")])
-        status = dict(old.body["status"])
-        scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": stamp(now)}
-        others = [c for c in status.get("conditions", ()) if c.get("type") != "PodScheduled"]
-        status["conditions"] = [*others, scheduled]
-        change = self._put(
-            pods,
-            {
-                "metadata": dict(old.body["metadata"]),
-                "spec": {**old.body["spec"], "nodeName": node},
-                "status": status,
-            },
-        )
-        body: Json = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
-        return Outcome(201, None, (change,), (), body)
-
-    # --- delete -------------------------------------------------------------------------------------------
+        return updates.bind(self, namespace, name, node, now=now)
 
     def delete(
         self,
@@ -427,7 +181,7 @@ class Store:
         oldest = stamp(now - EVENT_TTL)
         events = self.matching(self.registry.by_key("events"), "")
         old = [e for e in events if self._event_time(e.body) < oldest]
-        return tuple(self._remove(record) for record in old)
+        return tuple(self.remove(record) for record in old)
 
     @staticmethod
     def _event_time(body: Json) -> str:
@@ -435,14 +189,16 @@ class Store:
 
     # --- the only places that change state ----------------------------------------------------------------
 
-    def _put(self, resource: Resource, body: Json) -> Change:
+    def put(self, resource: Resource, body: Json) -> Change:
+        """Stores a new version of an object that has been checked."""
         change = self.versions.put(resource.key, body)
         self.garbage.noticed(change)
         if resource.key == CRDS:
             self._serve_crd(body)
         return change
 
-    def _remove(self, record: Record, last_body: Json | None = None) -> Change:
+    def remove(self, record: Record, last_body: Json | None = None) -> Change:
+        """Takes an object away whose deletion is complete."""
         change = self.versions.remove(record, last_body)
         self.garbage.noticed(change)
         for dependent in self.versions.dependents(record.uid):
@@ -455,43 +211,8 @@ class Store:
             self.registry.replace_custom(record.name, ())
         return change
 
-    def put_unchecked(self, record: Record, body: Json) -> Change:
-        """Stores a version that the deletion machinery made."""
-        return self._put(self.registry.by_key(record.resource), body)
-
-    def remove_unchecked(self, record: Record, last_body: Json | None = None) -> Change:
-        """Removes an object whose deletion is complete."""
-        return self._remove(record, last_body)
-
     def _serve_crd(self, body: Json) -> None:
         self.registry.replace_custom(body["metadata"]["name"], served_versions(body))
 
-    def key_of(self, record: Record) -> Key:
-        """The place of an object in its collection."""
-        return record.key
 
-
-def stamp(now: datetime) -> str:
-    """A time as Kubernetes writes it: UTC, whole seconds."""
-    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _kept_metadata(new: Json, old: Json) -> Json:
-    """The metadata of an update with what only the server sets taken from the old version."""
-    metadata = {key: value for key, value in new.items() if key not in ("selfLink", "managedFields")}
-    for name in (
-        "name", "namespace", "uid", "creationTimestamp", "generation", "resourceVersion",
-        "deletionTimestamp", "deletionGracePeriodSeconds",
-    ):  # fmt: skip
-        if name in old:
-            metadata[name] = old[name]
-        else:
-            metadata.pop(name, None)
-    return metadata
-
-
-def _name_mismatch(given: str, path: str) -> ApiError:
-    return bad_request(f"the name of the object ({given}) does not match the name on the URL ({path})")
-
-
-__all__ = ["DEFAULT_OPTIONS", "Outcome", "Store", "WriteOptions", "forbidden_field", "stamp"]
+__all__ = ["DEFAULT_OPTIONS", "Outcome", "Store", "WriteOptions"]
