@@ -8,7 +8,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from agent.wire import format_time
 from controller import lease
@@ -44,6 +44,7 @@ class Election:
         self._settings = settings or LeaseSettings()
         self._standing = Standing(identity=identity, settings=self._settings)
         self._acquired = ""
+        self._renewed = datetime.min.replace(tzinfo=UTC)
         self._listeners: list[Listener] = []
         self._told: int | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -163,7 +164,9 @@ class Election:
         self._standing = lease.saw(self._standing, found, asyncio.get_running_loop().time())
 
     def _body(self, transitions: int, holder: str) -> Object:
-        renewed = format_time(self._now())
+        # Never the same twice, even on a clock that stands still: the server makes no new version of an equal object.
+        self._renewed = max(self._now(), self._renewed + timedelta(microseconds=1))
+        renewed = format_time(self._renewed)
         return {
             "apiVersion": LEASES.api_version,
             "kind": LEASES.kind,
