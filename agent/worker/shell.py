@@ -37,6 +37,8 @@ class Shell:
                 self._worker.stop()
             self._reap()
             self._worker.tick()
+            if self._worker.exit_status is not None:
+                break
             for channel in Channel:
                 self._send(channel)
             if sweeping:
