@@ -8,6 +8,7 @@
     tasks/ID/STEP.started        made once, before the command runs; its existence alone says that it may have run
     tasks/ID/STEP.log            the output
     tasks/ID/STEP.exit.json      how it ended
+    tasks/ID/STEP.told           the agent has taken that
     trash/                       forgotten tasks, removed bit by bit
 
 A file is written beside its place, synced and renamed, then its folder is synced. The space for an exit is taken when
@@ -103,6 +104,7 @@ class Directories:
             started=marker is not None,
             start_time=parse_time(started) if started else None,
             exit=self.stored_exit(task_id, step),
+            exit_told=os.path.exists(self._path(task_id, step, "told")),
         )
 
     def assign(self, assignment: Assignment) -> None:
@@ -180,6 +182,11 @@ class Directories:
         os.replace(path + ".space", path)
         _sync_folder(self._task(task_id))
         self._unlock(task_id, step)
+
+    def exit_told(self, task_id: str, step: Step) -> None:
+        """Keep that the agent took the end. May be forgotten: it is then told again."""
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._path(task_id, step, "told"), os.O_WRONLY | os.O_CREAT, 0o600))
 
     def _take_exit_space(self, task_id: str, step: Step) -> None:
         fd = os.open(self._path(task_id, step, "exit.json.space"), os.O_WRONLY | os.O_CREAT, 0o600)

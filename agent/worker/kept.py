@@ -23,7 +23,7 @@ class Kept:
         self.exit = stored.exit
         self.orphaned = stored.started and stored.exit is None
         self.started_told = stored.exit is not None
-        self.exit_told = False
+        self.exit_told = stored.exit_told
         self.output_over = False  # the agent has it all, or will never take it
         self._agent_has: int | None = None  # bytes of output; None until it said
         self._stuck_since: float | None = None
@@ -42,6 +42,11 @@ class Kept:
         """This worker claimed it: nothing of it can be anywhere else, nor can the agent have output of it."""
         self.orphaned = False
         self._agent_has = 0
+
+    def offered_again(self, assignment: Assignment) -> None:
+        """What it did, it did for this offer too: an agent that lost its journal may have given it another fence."""
+        self.assignment = assignment
+        self.exit_told = False
 
     def params(self, instance: str) -> dict[str, str]:
         """How a request names this step."""
@@ -63,7 +68,8 @@ class Kept:
         if not self.output_over and (output := self._output(params, disk)):
             return output
         if self.exit is not None:
-            return Request(call=Call.EXIT, params=params, message=_with_instance(self.exit, instance))
+            fence = self.assignment.fence
+            return Request(call=Call.EXIT, params=params, message=_reported(self.exit, instance, fence))
         return None
 
     def _output(self, params: dict[str, str], disk: Disk) -> Request | None:
@@ -77,7 +83,7 @@ class Kept:
         return Request(call=Call.OUTPUT, params={**params, "offset": str(self._agent_has)}, data=data)
 
     def uploaded(self, request: Request, offset: int, now: float) -> float:
-        """The agent has `offset` bytes, fewer than before if it lost some: from there it goes on, after the pause given."""
+        """The agent has `offset` bytes, fewer if it lost some. It goes on from there, after the pause returned."""
         progress = self._agent_has is None or offset > self._agent_has
         self._agent_has = offset
         if not progress:
@@ -105,8 +111,10 @@ class Kept:
         """What registration says of it.
 
         The files of a started one are in its directory and need not travel again: several tasks' files would be more
-        than the agent takes in one request.
+        than the agent takes in one request. An end that was not yet told is held back until the agent has all output:
+        what it then takes as the step's result includes the output's end.
         """
+        known = self.exit if self.exit_told or self.output_over else None
         assignment = self.assignment
         if self.started:
             work = assignment.work
@@ -126,16 +134,16 @@ class Kept:
                 work=bare,
                 plan_digest=assignment.plan_digest,
             )
-        return KeptTask(assignment=assignment, started=self.started, exit=self.exit)
+        return KeptTask(assignment=assignment, started=self.started, exit=known)
 
 
-def _with_instance(report: ExitReport, instance: str) -> ExitReport:
+def _reported(report: ExitReport, instance: str, fence: int) -> ExitReport:
     """The report as this worker instance makes it: the agent hears only the registered one."""
     return ExitReport(
         instance=instance,
         task_id=report.task_id,
         step=report.step,
-        fence=report.fence,
+        fence=fence,
         outcome=report.outcome,
         end_time=report.end_time,
         start_time=report.start_time,

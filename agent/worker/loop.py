@@ -128,6 +128,7 @@ class Worker:
             kept.started_told = True
         elif kept and request.call is Call.EXIT:
             kept.exit_told = True
+            self._disk.exit_told(*kept.key)
 
     def refused(self, channel: Channel, status: int, code: str) -> None:
         """The agent answered with an error."""
@@ -219,7 +220,7 @@ class Worker:
         if kept and kept.assignment.step is assignment.step and kept.started:
             if self._run and self._run.kept is kept:
                 return cancelled and self._stop_run(Outcome.CANCELLED, "cancelled")
-            kept.exit_told = False
+            kept.offered_again(assignment)
             return False
         if self._stop_at is not None or self._run or any(other.orphaned for other in self._kept.values()):
             return False

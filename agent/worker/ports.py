@@ -85,6 +85,7 @@ class StoredStep:
     started: bool
     start_time: datetime | None = None
     exit: ExitReport | None = None
+    exit_told: bool = False
 
 
 class Clock(Protocol):
@@ -133,6 +134,9 @@ class Disk(Protocol):
 
     def store_exit(self, exit_report: ExitReport) -> None:
         """Keep how the step ended, and let go of its lock."""
+
+    def exit_told(self, task_id: str, step: Step) -> None:
+        """Keep that the agent took the end. May be forgotten: it is then told again."""
 
     def plan_digest(self, assignment: Assignment) -> str:
         """The digest that an approval of this plan has to name. Raises StepRefusedError."""

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 
 from agent.work_messages import Assignment, Step, StepSpec
-from agent.worker import environment, files
+from agent.worker import environment, files, processes
 from agent.worker.directories import Directories
 from agent.worker.errors import StepRefusedError
 from agent.worker.ports import Launch, Log
@@ -59,19 +59,21 @@ class SlotDisk(Directories):
 
     def plan_digest(self, assignment: Assignment) -> str:
         """The digest that an approval of this plan has to name. Raises StepRefusedError."""
-        # hashlib brings in OpenSSL, 3 MiB that a worker of plan-only slots never needs.
-        from agent.worker import digest  # noqa: PLC0415
-
         work, task_id = assignment.work, assignment.task_id
         apply = work.steps.apply or StepSpec(command=())
         plan_file = work.steps.plan.plan_file if work.steps.plan else None
-        source = digest.Source.FILE
         fd = files.open_plain(self.directory(task_id), plan_file) if plan_file else None
-        if fd is None:
-            source = digest.Source.OUTPUT
-            fd = os.open(self.log_path(task_id, Step.PLAN), os.O_RDONLY)
-        with open(fd, "rb", buffering=0) as content:
-            return digest.plan_digest(source, digest.hash_content(content.read), apply, work)
+        is_file = fd is not None
+        with open(os.open(self.log_path(task_id, Step.PLAN), os.O_RDONLY) if fd is None else fd, "rb", 0) as content:
+
+            def digest() -> str:
+                from agent.worker.digest import Source, hash_content, plan_digest  # noqa: PLC0415 - see in_child
+
+                source = Source.FILE if is_file else Source.OUTPUT
+                return plan_digest(source, hash_content(content.read), apply, work)
+
+            # In a process of its own: hashlib brings in OpenSSL, 4 MiB that the worker would keep for good.
+            return processes.in_child(digest)
 
     def _check_approval(self, assignment: Assignment) -> None:
         """Raises StepRefusedError unless the plan, the command, its environment and the attempt are as approved."""

@@ -1,9 +1,10 @@
 """Processes, as /proc and prctl show and govern them."""
 
 import ctypes
+import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -61,6 +62,24 @@ def with_environment(name: str, value: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def in_child(work: Callable[[], str]) -> str:
+    """The result of `work`, done in a forked child. Raises OSError if the child failed."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(writer, b"=" + work().encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        result = file.read().decode()
+    os.waitpid(pid, 0)
+    if not result.startswith("="):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    return result[1:]
 
 
 def send(pid: int, number: signal.Signals) -> None:

@@ -26,7 +26,9 @@ class WorkerProcess:
         *,
         environ: Mapping[str, str] | None = None,
         command: tuple[str, ...] = ("-m", "agent.worker"),
+        stdout: int | None = None,
     ) -> None:
+        self._stdout_fd = stdout
         self.work_dir = work_dir
         self.environ = {
             "PATH": os.environ["PATH"],
@@ -45,7 +47,11 @@ class WorkerProcess:
     def start(self) -> "WorkerProcess":
         with self._stdout.open("ab") as stdout, self._stderr.open("ab") as stderr:
             self.process = subprocess.Popen(
-                self._command, env=self.environ, stdout=stdout, stderr=stderr, start_new_session=True
+                self._command,
+                env=self.environ,
+                stdout=stdout if self._stdout_fd is None else self._stdout_fd,
+                stderr=stderr,
+                start_new_session=True,
             )
         return self
 

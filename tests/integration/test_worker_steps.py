@@ -1,0 +1,376 @@
+"""A real worker process runs real commands, offered by a fake agent."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.wire import EnvFrom, EnvVar, KeyRef, Outcome, Step
+from tests.support.fake_agent import FakeAgent
+from tests.support.worker_fixtures import StartWorker, agent, start_worker
+from tests.support.worker_process import alive, assignment, shell, until
+
+__all__ = ["agent", "start_worker"]
+
+
+def test_output_arrives_while_the_step_runs_and_is_echoed_line_by_line(
+    agent: FakeAgent, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    worker = start_worker()
+    agent.offer(assignment(*shell(f"echo one; echo two >&2; while [ ! -e {gate} ]; do sleep 0.02; done; printf three")))
+    agent.wait(lambda: agent.log("task.1") == b"one\ntwo\n")
+    assert agent.started[0].task_id == "task.1"
+    assert not agent.exits
+    gate.touch()
+    report = agent.exit_of("task.1", Step.PLAN)
+    assert (report.outcome, report.exit_code, report.reason) == (Outcome.SUCCEEDED, 0, None)
+    assert report.log_bytes == len(b"one\ntwo\nthree")
+    assert agent.log("task.1") == b"one\ntwo\nthree"
+    until(lambda: worker.stdout == b"[team/task plan] one\n[team/task plan] two\n[team/task plan] three\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "exit_code", "reason"),
+    [
+        ("exit 3", 3, "exit code 3"),
+        ("kill -9 $$", 137, "ended by signal 9"),
+        ("kill -TERM $$", 143, "ended by signal 15"),
+    ],
+)
+def test_a_failed_command_is_reported_with_its_code_or_signal(
+    agent: FakeAgent, start_worker: StartWorker, script: str, exit_code: int, reason: str
+) -> None:
+    start_worker()
+    agent.offer(assignment(*shell(script)))
+    report = agent.exit_of("task.1", Step.PLAN)
+    assert (report.outcome, report.exit_code, report.reason) == (Outcome.FAILED, exit_code, reason)
+
+
+@pytest.mark.parametrize("command", ["/no/such/program", "no-such-program", "/etc/hostname", "/"])
+def test_a_command_that_cannot_run_fails_with_the_reason(
+    agent: FakeAgent, start_worker: StartWorker, command: str
+) -> None:
+    start_worker()
+    agent.offer(assignment(command))
+    report = agent.exit_of("task.1", Step.PLAN)
+    assert (report.outcome, report.exit_code) == (Outcome.FAILED, None)
+    assert command in str(report.reason)
+    agent.offer(assignment("true", task_id="task.2"))
+    assert agent.exit_of("task.2", Step.PLAN).outcome is Outcome.SUCCEEDED
+
+
+def test_two_hundred_megabytes_of_output_take_no_memory_and_keep_their_beginning_and_end(
+    agent: FakeAgent, start_worker: StartWorker
+) -> None:
+    worker = start_worker(environ={"PATH": os.environ["PATH"]})
+    agent.offer(assignment(*shell("echo begin; head -c 200000000 /dev/zero | tr '\\0' x | fold -w 99; echo; echo end")))
+    agent.wait(lambda: agent.started)
+    highest = 0
+
+    def ended() -> bool:
+        nonlocal highest
+        status = Path(f"/proc/{worker.pid}/status").read_text()
+        highest = max(highest, int(re.findall(r"VmRSS:\s+(\d+)", status)[0]))
+        return bool(agent.exits)
+
+    agent.wait(ended, 50)
+    report = agent.exits[0]
+    log = agent.log("task.1")
+    assert report.outcome is Outcome.SUCCEEDED
+    assert report.log_bytes > 202_000_000
+    assert log.startswith(b"begin\n")
+    assert log.endswith(b"\nend\n")
+    left_out = int(re.findall(rb"\n\[slot-agent: (\d+) bytes of output left out here\]\n", log)[0])
+    marker = len(f"\n[slot-agent: {left_out} bytes of output left out here]\n")
+    assert len(log) - marker + left_out == report.log_bytes
+    assert highest < 32 * 1024, "KiB"
+    until(lambda: worker.stdout.endswith(b"[team/task plan] end\n"))
+
+
+def test_time_limit_ends_the_step(agent: FakeAgent, start_worker: StartWorker) -> None:
+    start_worker()
+    agent.offer(assignment(*shell("echo $$; exec sleep 1000"), timeout_seconds=1))
+    report = agent.exit_of("task.1", Step.PLAN)
+    assert (report.outcome, report.reason) == (Outcome.FAILED, "time limit of 1 s exceeded")
+    assert not alive(int(agent.log("task.1")))
+
+
+HIDDEN_CHILD = """
+import os, signal, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for fd in range(3, 64):
+            try: os.close(fd)
+            except OSError: pass
+        open(sys.argv[1], "w").write(str(os.getpid()))
+        os.rename(sys.argv[1], sys.argv[1] + ".pid")
+        time.sleep(1000)
+    os._exit(0)
+os.wait()
+"""
+
+
+def _hidden(tmp_path: Path, python: str) -> tuple[str, Path]:
+    """A script that leaves a child of its own session, deaf to SIGTERM, without inherited descriptors."""
+    program = tmp_path / "hidden.py"
+    program.write_text(HIDDEN_CHILD)
+    return f"{python} {program} {tmp_path / 'hidden'}", tmp_path / "hidden.pid"
+
+
+def test_background_children_end_with_the_step_wherever_they_hid(
+    agent: FakeAgent, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """R6: a finished job whose processes hang does not hold its slot; no child outlives the step."""
+    start_worker()
+    script, hidden = _hidden(tmp_path, "python3")
+    agent.offer(assignment(*shell(f"{script}; nohup sleep 1000 & echo $!; sleep 1000 & echo $!")))
+    assert agent.exit_of("task.1", Step.PLAN).outcome is Outcome.SUCCEEDED
+    pids = [int(line) for line in agent.log("task.1").split() if line.isdigit()]
+    until(hidden.exists)
+    assert not [pid for pid in (*pids, int(hidden.read_text())) if alive(pid)]
+
+
+def test_cancel_ends_every_process_even_those_deaf_to_sigterm(
+    agent: FakeAgent, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """T24: cancel ends the process group and all else of the step, and says so."""
+    start_worker()
+    script, hidden = _hidden(tmp_path, "python3")
+    agent.offer(assignment(*shell(f"trap '' TERM; echo $$; {script}; while :; do sleep 1; done"), grace_seconds=1))
+    until(hidden.exists)
+    agent.cancel("task.1")
+    report = agent.exit_of("task.1", Step.PLAN)
+    assert (report.outcome, report.reason, report.exit_code) == (Outcome.CANCELLED, "cancelled", 137)
+    assert not alive(int(agent.log("task.1").split()[0]))
+    assert not alive(int(hidden.read_text()))
+
+
+def test_cancel_gives_the_command_its_grace(agent: FakeAgent, start_worker: StartWorker) -> None:
+    start_worker()
+    agent.offer(assignment(*shell("trap 'echo tidying; exit 0' TERM; echo ready; while :; do sleep 0.05; done")))
+    agent.wait(lambda: agent.log("task.1") == b"ready\n")
+    agent.cancel("task.1")
+    report = agent.exit_of("task.1", Step.PLAN)
+    assert (report.outcome, report.exit_code) == (Outcome.CANCELLED, 0)
+    assert agent.log("task.1").endswith(b"tidying\n")
+
+
+def test_a_step_cancelled_while_it_waited_never_runs(
+    agent: FakeAgent, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    proof = tmp_path / "ran"
+    agent.cancel("task.1")
+    agent.offer(assignment("touch", str(proof)))
+    worker = start_worker()
+    report = agent.exit_of("task.1", Step.PLAN)
+    assert (report.outcome, report.start_time is None) == (Outcome.CANCELLED, False)
+    assert (worker.task_dir("task.1") / "plan.started").exists()
+    agent.offer_running_too = True
+    agent.offer(assignment("touch", str(proof)))
+    agent.wait(lambda: len(agent.exits) > 1)
+    assert not proof.exists()
+
+
+def test_sigterm_lets_the_step_run_to_its_end_and_takes_no_other(
+    agent: FakeAgent, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    worker = start_worker(environ={"PODSLOTS_GRACE_SECONDS": "60"})
+    agent.offer(assignment(*shell(f"while [ ! -e {gate} ]; do sleep 0.02; done")))
+    agent.wait(lambda: agent.started)
+    worker.terminate()
+    until(lambda: worker.said("asked to stop"))
+    worker.terminate()
+    agent.offer(assignment("true", task_id="task.2"))
+    gate.touch()
+    assert worker.wait() == 0
+    assert [(report.task_id, report.outcome) for report in agent.exits] == [("task.1", Outcome.SUCCEEDED)]
+
+
+def test_sigterm_ends_a_step_that_outlasts_the_grace(agent: FakeAgent, start_worker: StartWorker) -> None:
+    worker = start_worker(environ={"PODSLOTS_GRACE_SECONDS": "16"})
+    agent.offer(assignment(*shell("trap 'exit 5' TERM; while :; do sleep 0.05; done")))
+    agent.wait(lambda: agent.started)
+    worker.terminate()
+    report = agent.exit_of("task.1", Step.PLAN)
+    assert (report.outcome, report.reason, report.exit_code) == (Outcome.FAILED, "Pod stopped", 5)
+    assert worker.wait() == 0
+
+
+def test_an_idle_worker_stops_at_once(agent: FakeAgent, start_worker: StartWorker) -> None:
+    worker = start_worker()
+    agent.wait(lambda: agent.requests["/work"])
+    worker.terminate()
+    assert worker.wait(5) == 0
+
+
+@pytest.mark.parametrize(
+    "path", ["../outside", "a/../../outside", "/outside", "a//b", "", "a/.", "link/file", "file\0"]
+)
+def test_a_file_that_leads_out_of_the_directory_is_refused(
+    agent: FakeAgent, start_worker: StartWorker, tmp_path: Path, path: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    directory = tmp_path / "work" / "tasks" / "task.1" / "dir"
+    directory.mkdir(parents=True)
+    (directory / "link").symlink_to(outside)
+    start_worker()
+    agent.offer(assignment("true", files={path: "text"}))
+    report = agent.exit_of("task.1", Step.PLAN)
+    assert (report.outcome, report.exit_code) == (Outcome.FAILED, None)
+    assert repr(path) in str(report.reason)
+    assert not list(outside.iterdir())
+
+
+def test_files_and_environment_reach_the_command(agent: FakeAgent, start_worker: StartWorker, tmp_path: Path) -> None:
+    secret, settings = tmp_path / "secret", tmp_path / "settings"
+    for folder in (secret, settings):
+        (folder / "..2026").mkdir(parents=True)
+    (secret / "password").write_text("s3cret\n")
+    (settings / "COLOUR").write_text("blue")
+    (settings / "SIZE").write_text("small")
+    worker = start_worker(
+        environ={
+            "PODSLOTS_SECRETS": f'{{"db": "{secret}"}}',
+            "PODSLOTS_CONFIG_MAPS": f'{{"settings": "{settings}"}}',
+            "FROM_IMAGE": "yes",
+        }
+    )
+    agent.offer(
+        assignment(
+            *shell('cat sub/main.tf; echo "$PWORD|$APP_COLOUR|$SIZE|$FROM_IMAGE|$PLAIN|${MAYBE-unset}"; env'),
+            files={"sub/main.tf": "hällo\n"},
+            env=(
+                EnvVar(name="PWORD", secret=KeyRef(name="db", key="password")),
+                EnvVar(name="SIZE", value="large"),
+                EnvVar(name="PLAIN", value="a=b c"),
+                EnvVar(name="MAYBE", config_map=KeyRef(name="gone", key="x", optional=True)),
+            ),
+            env_from=(EnvFrom(config_map="settings", prefix="APP_"), EnvFrom(config_map="other", optional=True)),
+        )
+    )
+    agent.exit_of("task.1", Step.PLAN)
+    lines = agent.log("task.1").decode().splitlines()
+    assert lines[0] == "hällo"
+    assert lines[1:3] == ["s3cret", "|blue|large|yes|a=b c|unset"]
+    variables = dict(line.split("=", 1) for line in lines[3:] if "=" in line)
+    assert variables["HOME"] == str(worker.task_dir("task.1") / "dir")
+    assert variables["PODSLOTS_TASK_ID"] == "task.1"
+    assert variables["PODSLOTS_ATTEMPT"] == "1"
+    assert not [name for name in variables if name.startswith("PODSLOTS_CREDENTIAL")]
+    assert "s3cret" not in worker._stderr.read_text()
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"env": (EnvVar(name="A", secret=KeyRef(name="gone", key="k")),)}, "key k of Secret gone"),
+        ({"env": (EnvVar(name="A", config_map=KeyRef(name="gone", key="k")),)}, "key k of ConfigMap gone"),
+        ({"env_from": (EnvFrom(config_map="gone"),)}, "ConfigMap gone of envFrom"),
+        ({"env": (EnvVar(name="A=B", value="x"),)}, "'A=B' can't be set"),
+    ],
+)
+def test_a_missing_reference_fails_the_step_before_anything_starts(
+    agent: FakeAgent, start_worker: StartWorker, tmp_path: Path, extra: dict[str, Any], words: str
+) -> None:
+    start_worker()
+    agent.offer(assignment("touch", str(tmp_path / "ran"), **extra))
+    report = agent.exit_of("task.1", Step.PLAN)
+    assert (report.outcome, report.exit_code) == (Outcome.FAILED, None)
+    assert words in str(report.reason)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_apply_runs_in_the_plans_directory_which_goes_when_forgotten(
+    agent: FakeAgent, start_worker: StartWorker
+) -> None:
+    worker = start_worker()
+    plan, apply = shell("mkdir -p deep/er; echo plan-v1 > tfplan; echo kept > other"), shell("cat tfplan other")
+    agent.offer(assignment(*plan, apply=apply, plan_file="tfplan"))
+    digest = agent.exit_of("task.1", Step.PLAN).plan_digest
+    assert digest
+    assert re.fullmatch("sha256:[0-9a-f]{64}", digest)
+    assert (worker.task_dir("task.1") / "dir" / "other").exists()
+    agent.offer(assignment(*apply, step=Step.APPLY, plan=plan, plan_file="tfplan", plan_digest=digest))
+    assert agent.exit_of("task.1", Step.APPLY).outcome is Outcome.SUCCEEDED
+    assert agent.log("task.1", Step.APPLY) == b"plan-v1\nkept\n"
+    assert worker.task_dir("task.1").exists()
+    agent.forget("task.1")
+    until(lambda: not worker.task_dir("task.1").exists() and not list((worker.work_dir / "trash").iterdir()))
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "the plan file": {"tamper": "echo plan-v2 > tfplan"},
+    "the plan file removed": {"tamper": "rm tfplan"},
+    "the plan file made a link": {"tamper": "mv tfplan real; ln -s real tfplan"},
+    "the command": {"apply": ("touch", "applied", "again")},
+    "a variable": {"env": (EnvVar(name="A", value="2"),)},
+    "a reference": {"env": (EnvVar(name="A", secret=KeyRef(name="s", key="k", optional=True)),)},
+    "envFrom": {"env_from": (EnvFrom(config_map="s", optional=True),)},
+    "the attempt": {"attempt": 2},
+    "no approval": {"digest": None},
+    "another approval": {"digest": "sha256:" + "0" * 64},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_apply_of_anything_but_what_was_approved_never_runs(
+    agent: FakeAgent, start_worker: StartWorker, change: str
+) -> None:
+    """T10: no apply without an approval naming this plan's digest."""
+    changed = dict(CHANGES[change])
+    worker = start_worker()
+    plan = shell("echo plan-v1 > tfplan")
+    env = (EnvVar(name="A", value="1"),)
+    agent.offer(assignment(*plan, apply=("touch", "applied"), plan_file="tfplan", env=env))
+    digest = agent.exit_of("task.1", Step.PLAN).plan_digest
+    directory = worker.task_dir("task.1") / "dir"
+    os.system(f"cd {directory} && {changed.pop('tamper', 'true')}")  # noqa: S605 - a test's own words
+    options = {"env": env, "plan_digest": changed.pop("digest", digest), **changed}
+    apply = options.pop("apply", ("touch", "applied"))
+    agent.offer(assignment(*apply, step=Step.APPLY, plan=plan, plan_file="tfplan", **options))
+    report = agent.exit_of("task.1", Step.APPLY)
+    assert (report.outcome, report.exit_code) == (Outcome.FAILED, None)
+    assert not (directory / "applied").exists()
+
+
+def test_without_a_plan_file_the_output_is_what_was_approved(agent: FakeAgent, start_worker: StartWorker) -> None:
+    worker = start_worker()
+    agent.offer(assignment("echo", "the plan", apply=("true",), plan_file="tfplan"))
+    digest = agent.exit_of("task.1", Step.PLAN).plan_digest
+    log = worker.task_dir("task.1") / "plan.log"
+    log.write_bytes(log.read_bytes() + b"!")
+    agent.offer(assignment("true", step=Step.APPLY, plan=("echo", "the plan"), plan_file="tfplan", plan_digest=digest))
+    assert agent.exit_of("task.1", Step.APPLY).reason == "plan changed since it was approved"
+
+
+def test_a_plan_file_that_is_no_plain_file_fails_the_plan(agent: FakeAgent, start_worker: StartWorker) -> None:
+    start_worker()
+    agent.offer(assignment("mkfifo", "tfplan", apply=("true",), plan_file="tfplan"))
+    report = agent.exit_of("task.1", Step.PLAN)
+    assert report.outcome is Outcome.FAILED
+    assert "plain file" in str(report.reason)
+
+
+def test_a_stopped_reader_of_stdout_slows_the_command_and_holds_nothing_else_up(
+    agent: FakeAgent, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """Cancel works, and memory stays bounded, while nobody reads the worker's stdout."""
+    reader, writer = os.pipe()
+    worker = start_worker(work_dir=tmp_path / "stuck", stdout=writer)
+    try:
+        agent.offer(assignment(*shell("exec cat /dev/zero"), grace_seconds=0))
+        agent.wait(lambda: len(agent.log("task.1")) > 65536)
+        agent.cancel("task.1")
+        assert agent.exit_of("task.1", Step.PLAN).outcome is Outcome.CANCELLED
+        worker.terminate()
+        assert worker.wait() == 0
+    finally:
+        os.close(reader)
+        os.close(writer)
