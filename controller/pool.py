@@ -1,5 +1,6 @@
 """The spec of a SlotPool, parsed once from the object. The CRD refuses most mistakes; this refuses all of them."""
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -14,7 +15,8 @@ Layout = tuple[tuple[str, ...], ...]
 DEFAULT_LAYOUT: Layout = (("plan", "apply", "plan_and_apply"), ("plan",), ("plan",))
 MAX_SLOTS = 16
 MAX_REPLICAS = 10_000
-MAX_TYPE_LENGTH = 63
+
+_TASK_TYPE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
 class DeletionPolicy(StrEnum):
@@ -72,6 +74,8 @@ class PoolSpec:
         spec = Fields(pool, "").child("spec")
         layout = _layout(spec)
         autoscaling = spec.optional_child("autoscaling")
+        template = spec.child("template")
+        template.child("spec")
         reservation = spec.optional_child("reservation") or Fields({}, spec.at("reservation"))
         policies = tuple(DeletionPolicy)
         return PoolSpec(
@@ -80,7 +84,7 @@ class PoolSpec:
             layout=layout,
             reservation_ttl_seconds=reservation.integer("ttlSeconds", 86400, least=1),
             deletion_policy=DeletionPolicy(spec.choice("deletionPolicy", DeletionPolicy.DRAIN, policies)),
-            template=spec.child("template").data,
+            template=template.data,
         )
 
 
@@ -97,8 +101,8 @@ def _accepts(slot: Fields) -> tuple[str, ...]:
     types = slot.texts("accepts")
     if not types:
         raise slot.fail("accepts", "must name a task type")
-    if any(not 1 <= len(name) <= MAX_TYPE_LENGTH for name in types):
-        raise slot.fail("accepts", f"a task type has 1 to {MAX_TYPE_LENGTH} characters")
+    if not all(_TASK_TYPE.fullmatch(name) for name in types):
+        raise slot.fail("accepts", "a task type has 1 to 63 letters, digits, '.', '_' and '-'")
     if len(set(types)) < len(types):
         raise slot.fail("accepts", "names a task type twice")
     return types

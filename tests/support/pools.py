@@ -29,7 +29,7 @@ def agent(
     closing: bool = False,
     workers: bool = True,
 ) -> AgentState:
-    """An agent's report. `slots` has a letter for each: `.` idle, `r` running, `R` reserved. `tasks` hold the latter."""
+    """An agent's report. `slots` has a letter for each: `.` idle, `r` running, `R` reserved; `tasks` hold those."""
     held = iter(tasks)
     states = {".": SlotState.IDLE, "r": SlotState.RUNNING, "R": SlotState.RESERVED}
     return AgentState(
@@ -63,7 +63,11 @@ def agent(
 
 def pod(name: str, slots: str | None = "...", *, state: PodState = PodState.ACTIVE, **given: Any) -> PodView:
     """A Pod; `slots` as in `agent`, None if its agent was never heard. Fields of PodView override, others go there."""
-    of_agent = {key: given.pop(key) for key in ("layout", "phase", "since", "tasks", "ended", "closing", "workers") if key in given}
+    of_agent = {
+        key: given.pop(key)
+        for key in ("layout", "phase", "since", "tasks", "ended", "closing", "workers")
+        if key in given
+    }
     if state is not PodState.ACTIVE:
         of_agent.setdefault("phase", Phase.DRAINED)
     report = None if slots is None else agent(name, slots, **of_agent)
@@ -110,9 +114,7 @@ def task(
         spec=TaskSpec(
             pool="pool",
             type=kind,
-            steps=Steps(
-                plan=COMMAND if Step.PLAN in steps else None, apply=COMMAND if Step.APPLY in steps else None
-            ),
+            steps=Steps(plan=COMMAND if Step.PLAN in steps else None, apply=COMMAND if Step.APPLY in steps else None),
             **spec,
         ),
         status=TaskStatus(
