@@ -1,0 +1,315 @@
+"""An embedded cluster and a controller as real processes, with the hands that tests need on them.
+
+Everything runs on loopback with ports taken free. Whoever starts a `Cluster` stops it: use it as a context manager.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+from controller import crds
+from controller.errors import Conflict, NotFound
+from controller.kube.access import KubeSettings
+from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKS, Object
+from controller.kube.client import KubeClient, connect
+
+NAMESPACE = "default"
+
+
+class Child:
+    """A process under test, with its output in a file."""
+
+    def __init__(self, name: str, command: list[str], environ: dict[str, str], log: Path) -> None:
+        self.name = name
+        self.log = log
+        self._command = command
+        self._environ = environ
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        with self.log.open("ab") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, env=self._environ
+            )
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        await self._end(signal.SIGKILL)
+
+    async def terminate(self) -> int | None:
+        """SIGTERM; the exit status."""
+        await self._end(signal.SIGTERM)
+        return self._process.returncode if self._process else None
+
+    def send(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def _end(self, number: signal.Signals) -> None:
+        if self._process is None:
+            return
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+        await self._process.wait()
+
+
+class Cluster:
+    """An embedded cluster (`python -m controller.local`) and a controller (`python -m controller`) on it."""
+
+    def __init__(self, folder: Path, *, lease_seconds: float = 2.0, options: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        self.state = folder / "cluster"
+        self._ready = folder / "ready.json"
+        self._stack = AsyncExitStack()
+        self._api: KubeClient | None = None
+        self.cluster = self._child(
+            "cluster",
+            [
+                *("-m", "controller.local", "--state-dir", str(self.state), "--crds", str(crds.folder())),
+                *("--ready-file", str(self._ready), "--backoff-seconds", "0.2", "--stop-grace-seconds", "2", *options),
+            ],
+            {},
+        )
+        self.lease_seconds = lease_seconds
+        self.controller = self.new_controller("controller")
+
+    def _child(self, name: str, arguments: list[str], environ: dict[str, str]) -> Child:
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("PODSLOTS_")}
+        command = [sys.executable, *arguments]
+        return Child(name, command, inherited | environ, self.folder / f"{name}.log")
+
+    def new_controller(self, identity: str) -> Child:
+        """Another replica, not yet started."""
+        environ = {
+            "PODSLOTS_KUBECONFIG": str(self.state / "kubeconfig-podslots-controller"),
+            "PODSLOTS_NAMESPACE": NAMESPACE,
+            "PODSLOTS_AGENT_IMAGE": "podslots/agent:test",
+            "PODSLOTS_HTTP_HOST": "127.0.0.1",
+            "PODSLOTS_HTTP_PORT": "0",
+            "PODSLOTS_LEASE_SECONDS": str(self.lease_seconds),
+            "PODSLOTS_RESYNC_SECONDS": "5",
+            "PODSLOTS_IDENTITY": identity,
+        }
+        return self._child(identity, ["-m", "controller"], environ)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start_cluster()
+            await self.controller.start()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+        await self.controller.terminate()
+        if not self.cluster.running and self._ready.exists():
+            await self.cluster.start()  # a cluster that was killed left containers running: let it end them
+            await self._until_ready()
+        await self.cluster.terminate()
+
+    async def start_cluster(self) -> None:
+        """Start the embedded cluster, or start it again after it was killed."""
+        self._ready.unlink(missing_ok=True)
+        await self.cluster.start()
+        await self._until_ready()
+        if self._api is None:
+            settings = KubeSettings(kubeconfig=str(self.state / "kubeconfig"))
+            self._api = await self._stack.enter_async_context(connect(settings, lambda: datetime.now(UTC)))
+
+    async def _until_ready(self) -> None:
+        def ready() -> bool:
+            if not self.cluster.running:
+                raise AssertionError(f"the cluster ended: {self.cluster.log.read_text()[-2000:]}")
+            return self._ready.exists()
+
+        await until(ready, "the embedded cluster is ready")
+
+    @property
+    def api(self) -> KubeClient:
+        assert self._api is not None
+        return self._api
+
+    @property
+    def ready(self) -> dict[str, Any]:
+        """What the embedded cluster said of itself."""
+        said: dict[str, Any] = json.loads(self._ready.read_text())
+        return said
+
+    # --- objects ------------------------------------------------------------------------------------------------------
+
+    async def create_pool(self, name: str = "pool", **spec: Any) -> Object:
+        return await self.api.create(SLOTPOOLS, NAMESPACE, pool(name, **spec))
+
+    async def create_task(self, name: str, kind: str = "plan", **spec: Any) -> Object:
+        return await self.api.create(SLOTTASKS, NAMESPACE, task(name, kind, **spec))
+
+    async def pods(self) -> list[Object]:
+        page = await self.api.list_page(PODS, NAMESPACE)
+        items: list[Object] = page["items"]
+        return items
+
+    async def task(self, name: str) -> Object:
+        return await self.api.get(SLOTTASKS, NAMESPACE, name)
+
+    async def status(self, name: str) -> dict[str, Any]:
+        status: dict[str, Any] = (await self.task(name)).get("status") or {}
+        return status
+
+    async def phase(self, name: str) -> str:
+        return str((await self.status(name)).get("phase", "Queued"))
+
+    async def until_phase(self, name: str, *phases: str, seconds: float = 30.0) -> dict[str, Any]:
+        """Wait for a phase; the status then."""
+        seen: dict[str, Any] = {}
+
+        async def reached() -> bool:
+            nonlocal seen
+            seen = await self.status(name)
+            return seen.get("phase", "Queued") in phases
+
+        await until(reached, lambda: f"task {name} is {' or '.join(phases)}; it is {seen}", seconds=seconds)
+        return seen
+
+    async def until_size(self, count: int, *, seconds: float = 30.0) -> list[Object]:
+        """Wait until there are exactly so many Pods, none on its way out."""
+
+        found: list[Object] = []
+
+        async def reached() -> bool:
+            found[:] = await self.pods()
+            return len(found) == count
+
+        await until(reached, lambda: f"there are {count} Pods; there are {len(found)}", seconds=seconds)
+        return found
+
+    async def approve(self, name: str, **changes: Any) -> None:
+        """Approve what awaits approval, as its status says; `changes` alter the approval."""
+        status = await self.until_phase(name, "AwaitingApproval")
+        approval = {"attempt": status["attempt"], "planDigest": status["planDigest"], "by": "tester", **changes}
+        await self.patch_task(name, {"approval": approval})
+
+    async def patch_task(self, name: str, spec: dict[str, Any]) -> Object:
+        return await self.api.patch(SLOTTASKS, NAMESPACE, name, {"spec": spec})
+
+    # --- agents -------------------------------------------------------------------------------------------------------
+
+    async def slots(self, pod: Object) -> dict[str, Any]:
+        """`GET /slots` of a Pod's agent."""
+        address = pod["status"]["podIP"]
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+            session.get(f"http://{address}:8721/slots") as response,
+        ):
+            answer: dict[str, Any] = await response.json()
+            return answer
+
+    async def kill_container(self, pod: str, container: str) -> None:
+        """SIGKILL a container's main process."""
+        await self.kubelet({"kill": {"namespace": NAMESPACE, "pod": pod, "container": container}})
+
+    async def kubelet(self, switches: dict[str, Any]) -> None:
+        """Throw the kubelet's switches."""
+        identity = json.loads((self.state / "cluster.json").read_text())
+        headers = {"Authorization": f"Bearer {identity['tokens']['admin']}"}
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+            session.post(self.ready["kubelet_admin"], json=switches, headers=headers) as response,
+        ):
+            assert response.status == 200, await response.text()
+
+    # --- evidence -----------------------------------------------------------------------------------------------------
+
+    def audit(self) -> list[dict[str, Any]]:
+        """The API server's audit log."""
+        lines = (self.state / "audit.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def deleted_pods(self) -> list[str]:
+        """Names of the Pods that the controller deleted, in order, as the audit log has it."""
+        return [
+            entry["objectRef"]["name"]
+            for entry in self.audit()
+            if entry["verb"] == "delete"
+            and entry["objectRef"].get("resource") == "pods"
+            and entry["user"]["username"] == "podslots-controller"
+            and entry["responseStatus"]["code"] < 300
+        ]
+
+
+def pool(name: str, **spec: Any) -> Object:
+    """A SlotPool from zero to four Pods, quick to let idle ones go."""
+    defaults: dict[str, Any] = {
+        "autoscaling": {"minReplicas": 0, "maxReplicas": 4, "minIdleSeconds": 1, "scaleUpUtilizationPercent": 100},
+        "template": {
+            "spec": {
+                "terminationGracePeriodSeconds": 20,
+                "containers": [{"name": "worker", "image": "podslots/tools:test"}],
+            }
+        },
+    }
+    return {
+        "apiVersion": SLOTPOOLS.api_version,
+        "kind": SLOTPOOLS.kind,
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {**defaults, **spec},
+    }
+
+
+PLAN = "echo planned $PODSLOTS_TASK > tfplan; echo $PWD > where"
+APPLY = 'test "$(cat where)" = "$PWD" && cat tfplan'
+
+
+def task(
+    name: str, kind: str = "plan", *, pool: str = "pool", plan: str = PLAN, apply: str = APPLY, **spec: Any
+) -> Object:
+    """A SlotTask whose steps are shell commands."""
+    steps: dict[str, Any] = {}
+    if kind != "apply":
+        steps["plan"] = {"command": ["sh", "-c", plan], "cancelGraceSeconds": 2}
+    if kind != "plan":
+        steps["apply"] = {"command": ["sh", "-c", apply], "cancelGraceSeconds": 2}
+    return {
+        "apiVersion": SLOTTASKS.api_version,
+        "kind": SLOTTASKS.kind,
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"pool": pool, "type": kind, "steps": steps, **spec},
+    }
+
+
+async def until(
+    condition: Callable[[], Any],
+    what: str | Callable[[], str],
+    *,
+    seconds: float = 30.0,
+) -> Any:
+    """Wait until `condition()`, a coroutine or not, is true; what it gave. AssertionError after `seconds`."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        try:
+            found = condition()
+            result = await found if isinstance(found, Awaitable) else found
+        except (NotFound, Conflict, OSError, aiohttp.ClientError):
+            result = None
+        if result:
+            return result
+        if asyncio.get_running_loop().time() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
+        await asyncio.sleep(0.05)
