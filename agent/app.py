@@ -17,7 +17,7 @@ from agent import __version__
 from agent.auth import Keyring, TokenFolder, has_credentials, own_credentials, read_pool_tokens
 from agent.config import Settings, from_environ
 from agent.desk import Desk
-from agent.disk_thread import DiskThread
+from agent.disk_thread import DiskThread, do_now, is_in_memory
 from agent.errors import ConfigError
 from agent.eventlog import StreamLog
 from agent.http_api import HttpApi, make_request
@@ -56,7 +56,8 @@ def utc_now() -> datetime:
 
 async def serve(settings: Settings) -> int:
     """Serve until told to stop; then refuse new work, let steps run as long as the Pod may, and end."""
-    log = StreamLog(sys.stderr.fileno(), utc_now, {"pod": settings.pod, "pool": settings.pool})
+    later = asyncio.get_running_loop().call_later
+    log = StreamLog(sys.stderr.fileno(), utc_now, {"pod": settings.pod, "pool": settings.pool}, later)
     try:
         async with AsyncExitStack() as stack:
             agent = await _start(settings, log, stack)
@@ -64,8 +65,11 @@ async def serve(settings: Settings) -> int:
     except OSError as error:
         log.event("the agent can't run", error=str(error))
         return EXIT_FAILED
-    log.event("stopped")
-    return 0
+    else:
+        log.event("stopped")
+        return 0
+    finally:
+        log.flush()
 
 
 async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "_Agent":
@@ -74,9 +78,8 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         log.event("journal", warning=warning)
     # After the journal: credentials without a journal are the sign that one was lost.
     own = own_credentials(settings)
-    disk_thread = DiskThread()
-    disk_thread.start()
-    stack.callback(disk_thread.stop)
+    in_memory = is_in_memory(settings.state_dir)
+    submit = do_now if in_memory else _disk_thread(stack).submit
     outputs = Outputs(FolderFiles(settings.logs_dir), asyncio.to_thread)
     service = Service(
         facts=Facts(
@@ -90,7 +93,8 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         ),
         state=opened.state,
         journal=opened.journal,
-        submit=disk_thread.submit,
+        submit=submit,
+        immediate=in_memory,
         now=utc_now,
         instruments=Instruments(new_registry()),
         log=log,
@@ -134,6 +138,13 @@ class _Agent:
         self.desk = desk
         self.tokens = tokens
         self.outputs = outputs
+
+
+def _disk_thread(stack: AsyncExitStack) -> DiskThread:
+    thread = DiskThread()
+    thread.start()
+    stack.callback(thread.stop)
+    return thread
 
 
 def _open_journal(settings: Settings) -> Opened:

@@ -1,7 +1,8 @@
 """Who may call what: the pool's tokens, one credential per slot, the local one, and that of `slot-agent close`.
 
-Tokens are compared in constant time, all of them on every call. The pool's are a mounted Secret that the kubelet
-replaces while the agent runs; they are read again from time to time, and once more when an unknown one is shown.
+Each token is compared in constant time, and one that is not valid with all of them. The pool's are a mounted Secret
+that the kubelet replaces while the agent runs; they are read again from time to time, and once more when an unknown one
+is shown.
 """
 
 import asyncio
@@ -76,11 +77,10 @@ class Keyring:
         if authorization is None or authorization[:7].lower() != "bearer ":
             return None
         shown = authorization[7:].strip().encode("utf-8", "surrogateescape")
-        found: Identity | None = None
         for credential in self._all:
             if compare_digest(shown, credential.token):
-                found = credential.identity
-        return found
+                return credential.identity
+        return None
 
 
 class TokenFolder:

@@ -1,5 +1,6 @@
 """The agent's measurements: what is counted as it happens, and what is read off the state when it is scraped."""
 
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 
@@ -56,6 +57,10 @@ class Instruments:
     def request(self, kind: RequestKind) -> None:
         """A request came in."""
         self._count_request[kind]()
+
+    def counting(self, kind: RequestKind) -> Callable[[], None]:
+        """What counts requests of one kind."""
+        return self._count_request[kind]
 
     def refused(self, code: ErrorCode) -> None:
         """A request was refused."""

@@ -74,7 +74,10 @@ class _Batch:
 
 
 class Service:
-    """Owns the agent's state. Everything but the disk runs on the event loop."""
+    """Owns the agent's state. Everything but the disk runs on the event loop.
+
+    `immediate` says that `submit` is done when it returns, so that there is nothing to gather commits for.
+    """
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class Service:
         state: State,
         journal: Journal,
         submit: Submit,
+        immediate: bool = False,
         now: Callable[[], datetime],
         instruments: Instruments,
         log: Log,
@@ -98,6 +102,7 @@ class Service:
         self._journal = journal
         self._failing = journal.broken
         self._submit = submit
+        self._immediate = immediate
         self._now = now
         self._log = log
         self._warnings = warnings
@@ -156,9 +161,12 @@ class Service:
         waiter = loop.create_future()
         pending.waiters.append(waiter)
         if self._in_flight is None and not self._flush_is_due:
-            # Soon, not now: whatever else has come in by this turn of the loop goes into the same write.
-            self._flush_is_due = True
-            loop.call_soon(self._flush)
+            if self._immediate:
+                self._flush()
+            else:
+                # Soon, not now: whatever else has come in by this turn of the loop goes into the same write.
+                self._flush_is_due = True
+                loop.call_soon(self._flush)
         await waiter
         return decision.answer
 
@@ -400,6 +408,7 @@ class Service:
             ),
             ended=state.ended,
             closing=state.closing,
+            recovering=bool(state.recovering),
             warnings=warnings,
         )
 

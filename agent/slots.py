@@ -79,7 +79,10 @@ def transition(
         return SlotChanged(event=event, entry=SlotEntry(id=slot.id, fence=fence, since=now, before=before))
     if target is RUNNING:
         changes["expires_at"] = None
-    entry = replace(slot, state=target, fence=fence, since=now, before=before, **changes)
+    if slot.state is IDLE:
+        entry = SlotEntry(id=slot.id, state=target, fence=fence, since=now, before=before, **changes)
+    else:
+        entry = replace(slot, state=target, fence=fence, since=now, before=before, **changes)
     return SlotChanged(event=event, entry=entry)
 
 

@@ -264,7 +264,21 @@ def apply(state: State, record: Record) -> State:
 def _apply_slot(state: State, record: SlotChanged) -> State:
     entry = record.entry
     slots = (*state.slots[: entry.id], entry, *state.slots[entry.id + 1 :])
-    return replace(state, slots=slots, fence=max(state.fence, entry.fence))
+    # Spelled out: `replace` takes three times as long, and this is in the path of every acquire.
+    return State(
+        layout=state.layout,
+        slots=slots,
+        fence=max(state.fence, entry.fence),
+        phase=state.phase,
+        drain_id=state.drain_id,
+        opened_id=state.opened_id,
+        tasks=state.tasks,
+        works=state.works,
+        acked=state.acked,
+        recovering=state.recovering,
+        lost=state.lost,
+        closing=state.closing,
+    )
 
 
 def _apply_work(state: State, record: WorkGiven) -> State:
