@@ -32,6 +32,25 @@ _SUBRESOURCES: dict[tuple[str, str], Json] = {
 }
 
 
+def document(registry: Registry, parts: list[str], host: str) -> Json | None:
+    """The discovery document at a path, given in its parts; None if there is none."""
+    match parts:
+        case ["version"]:
+            return VERSION
+        case ["api"]:
+            return api_versions(host)
+        case ["apis"]:
+            return group_list(registry)
+        case ["api", version]:
+            return resource_list(registry, "", version)
+        case ["apis", group_name]:
+            return group(registry, group_name)
+        case ["apis", group_name, version]:
+            return resource_list(registry, group_name, version)
+        case _:
+            return None
+
+
 def api_versions(server_address: str) -> Json:
     """`/api`."""
     return {

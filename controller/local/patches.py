@@ -73,19 +73,22 @@ def strategic(target: Any, patch: Any) -> Any:
         if key.startswith("$deleteFromPrimitiveList/"):
             name = key.partition("/")[2]
             result[name] = [item for item in result.get(name, []) if item not in value]
-        elif key.startswith("$"):
-            continue
-        elif value is None:
-            result.pop(key, None)
-        elif isinstance(value, list):
-            result[key] = _strategic_list(key, result.get(key) or [], value)
-        else:
-            merged = strategic(result.get(key), value)
-            if merged is None:
-                result.pop(key, None)
-            else:
-                result[key] = merged
+        elif not key.startswith("$"):
+            _set_or_drop(result, key, _strategic_member(key, result.get(key), value))
     return result
+
+
+def _strategic_member(name: str, target: Any, patch: Any) -> Any:
+    if patch is None:
+        return None
+    return _strategic_list(name, target or [], patch) if isinstance(patch, list) else strategic(target, patch)
+
+
+def _set_or_drop(result: Json, key: str, value: Any) -> None:
+    if value is None:
+        result.pop(key, None)
+    else:
+        result[key] = value
 
 
 def _strategic_list(name: str, target: list[Any], patch: list[Any]) -> list[Any]:

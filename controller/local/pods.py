@@ -6,21 +6,13 @@ k8s.io/kubernetes/pkg/apis/core/v1/defaults.go and the admission plugins that ru
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-import orjson
-
-from controller.local.errors import (
-    Cause,
-    duplicate,
-    forbidden_field,
-    invalid_value,
-    required,
-    unsupported_value,
-)
-from controller.local.strategy import LABEL_RULE, Strategy, is_dns_label
+from controller.local.errors import Cause, forbidden_field
+from controller.local.pod_validation import spec_causes
+from controller.local.strategy import Strategy
 
 Json = dict[str, Any]
 
@@ -28,7 +20,6 @@ _TOLERATION_SECONDS = 300
 _DEFAULT_TOLERATIONS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 # Volume sources whose files get this mode by default: 0644.
 _FILE_MODE = 0o644
-_MAX_PORT = 65535
 
 _IMMUTABLE = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
@@ -75,7 +66,7 @@ class PodStrategy(Strategy):
 
     def validate(self, body: Json) -> list[Cause]:
         """What a kubelet could not run."""
-        return list(_spec_causes(body["spec"]))
+        return list(spec_causes(body["spec"]))
 
     def validate_update(self, new: Json, old: Json, subresource: str) -> list[Cause]:
         """Images, tolerations and the deadline may change, nothing else."""
@@ -235,93 +226,6 @@ def _containers(spec: Json) -> Iterator[Json]:
     yield from spec.get("containers") or ()
 
 
-# --- validation -------------------------------------------------------------------------------------------
-
-
-def _spec_causes(spec: Json) -> Iterator[Cause]:
-    volumes = [volume.get("name", "") for volume in spec.get("volumes") or ()]
-    yield from _name_causes("spec.volumes", volumes)
-    if not spec.get("containers"):
-        yield required("spec.containers")
-    names: list[str] = []
-    for part in ("containers", "initContainers"):
-        for index, container in enumerate(spec.get(part) or ()):
-            path = f"spec.{part}[{index}]"
-            name = container.get("name", "")
-            yield from _one_name_causes(f"{path}.name", name, names)
-            names.append(name)
-            yield from _container_causes(path, container, set(volumes), init=part == "initContainers")
-    yield from _choice(spec, "spec.", "restartPolicy", ("Always", "OnFailure", "Never"))
-    yield from _choice(spec, "spec.", "dnsPolicy", ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"))
-    deadline = spec.get("activeDeadlineSeconds")
-    if deadline is not None and deadline < 1:
-        yield invalid_value("spec.activeDeadlineSeconds", str(deadline), "must be between 1 and 2147483647, inclusive")
-    grace = spec["terminationGracePeriodSeconds"]
-    if grace < 0:
-        yield invalid_value("spec.terminationGracePeriodSeconds", str(grace), "must be greater than or equal to 0")
-
-
-def _container_causes(path: str, container: Json, volumes: set[str], *, init: bool) -> Iterator[Cause]:
-    if not container.get("image"):
-        yield required(f"{path}.image")
-    for index, port in enumerate(container.get("ports") or ()):
-        number = port.get("containerPort", 0)
-        if not 0 < number <= _MAX_PORT:
-            yield invalid_value(
-                f"{path}.ports[{index}].containerPort", str(number), "must be between 1 and 65535, inclusive"
-            )
-    for index, variable in enumerate(container.get("env") or ()):
-        if not variable.get("name"):
-            yield required(f"{path}.env[{index}].name")
-        if variable.get("value") and variable.get("valueFrom"):
-            yield invalid_value(
-                f"{path}.env[{index}].valueFrom", '""', "may not be specified when `value` is not empty"
-            )
-    mounts: list[str] = []
-    for index, mount in enumerate(container.get("volumeMounts") or ()):
-        where = f"{path}.volumeMounts[{index}]"
-        if mount.get("name") not in volumes:
-            yield Cause("FieldValueNotFound", f"Not found: {_quote(mount.get('name', ''))}", f"{where}.name")
-        mount_path = mount.get("mountPath", "")
-        if not mount_path:
-            yield required(f"{where}.mountPath")
-        elif mount_path in mounts:
-            yield invalid_value(f"{where}.mountPath", _quote(mount_path), "must be unique")
-        mounts.append(mount_path)
-    yield from _choice(container, f"{path}.", "imagePullPolicy", ("Always", "IfNotPresent", "Never"))
-    policy = container.get("restartPolicy")
-    if init and policy not in (None, "Always", "OnFailure", "Never"):
-        yield unsupported_value(f"{path}.restartPolicy", _quote(policy), ('"Always"', '"Never"', '"OnFailure"'))
-    if init and policy != "Always":
-        for name in ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle"):
-            if name in container:
-                yield forbidden_field(
-                    f"{path}.{name}", "may not be set for init containers without restartPolicy=Always"
-                )
-
-
-def _name_causes(path: str, names: Iterable[str]) -> Iterator[Cause]:
-    seen: list[str] = []
-    for index, name in enumerate(names):
-        yield from _one_name_causes(f"{path}[{index}].name", name, seen)
-        seen.append(name)
-
-
-def _one_name_causes(path: str, name: str, seen: list[str]) -> Iterator[Cause]:
-    if not name:
-        yield required(path)
-    elif not is_dns_label(name):
-        yield invalid_value(path, _quote(name), LABEL_RULE)
-    elif name in seen:
-        yield duplicate(path, _quote(name))
-
-
-def _choice(owner: Json, path: str, name: str, allowed: tuple[str, ...]) -> Iterator[Cause]:
-    value = owner.get(name)
-    if value is not None and value not in allowed:
-        yield unsupported_value(path + name, _quote(value), [_quote(choice) for choice in sorted(allowed)])
-
-
 def _frozen_part(new: Json, old: Json) -> Json:
     """The new spec with the fields that may change set back to the old ones."""
     frozen = dict(new)
@@ -338,7 +242,3 @@ def _frozen_part(new: Json, old: Json) -> Json:
     if len(new.get("schedulingGates") or ()) < len(old.get("schedulingGates") or ()):
         _keep(frozen, old, "schedulingGates")
     return frozen
-
-
-def _quote(text: str) -> str:
-    return orjson.dumps(text).decode()

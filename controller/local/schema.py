@@ -191,32 +191,35 @@ def apply_defaults(node: Node, value: Any) -> Any:
 def _default_object(node: Node, value: Json) -> Json:
     result = value
     for key, child in node.properties.items():
-        part = value.get(key, _ABSENT)
-        if part is None and not child.nullable and child.type:
-            part = _ABSENT
-        if part is _ABSENT and child.has_default:
-            part = copy.deepcopy(child.default)
-        if part is not _ABSENT:
-            part = apply_defaults(child, part)
+        part = _defaulted(child, value.get(key, _ABSENT))
         if part is not value.get(key, _ABSENT):
             result = dict(value) if result is value else result
-            if part is _ABSENT:
-                del result[key]
-            else:
-                result[key] = part
-    if node.additional is not None:
-        for key, part in value.items():
-            if key in node.properties:
-                continue
-            if part is None and not node.additional.nullable and node.additional.type:
+            _set_or_drop(result, key, part)
+    if node.additional is None:
+        return result
+    for key, given in value.items():
+        if key not in node.properties:
+            part = _defaulted(node.additional, given)
+            if part is not given:
                 result = dict(value) if result is value else result
-                del result[key]
-                continue
-            filled = apply_defaults(node.additional, part)
-            if filled is not part:
-                result = dict(value) if result is value else result
-                result[key] = filled
+                _set_or_drop(result, key, part)
     return result
+
+
+def _defaulted(node: Node, part: Any) -> Any:
+    """A member with its defaults; a null where none is allowed counts as absent."""
+    if part is None and not node.nullable and node.type:
+        part = _ABSENT
+    if part is _ABSENT and node.has_default:
+        part = copy.deepcopy(node.default)
+    return part if part is _ABSENT else apply_defaults(node, part)
+
+
+def _set_or_drop(result: Json, key: str, part: Any) -> None:
+    if part is _ABSENT:
+        result.pop(key, None)
+    else:
+        result[key] = part
 
 
 # --- a version of a definition ----------------------------------------------------------------------------

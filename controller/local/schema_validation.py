@@ -63,7 +63,7 @@ def _kind(value: Any) -> str:
         return "integer"
     if isinstance(value, float):
         return "number"
-    return {str: "string", list: "array", dict: "object"}[type(value)]
+    return "string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"
 
 
 def child_path(path: str, key: str) -> str:
@@ -241,23 +241,23 @@ def _duplicates(node: Node, items: list[Any], path: str) -> Iterator[Cause]:
     seen: list[Any] = []
     for index, item in enumerate(items):
         where = f"{path}[{index}]"
-        shown = item
+        identity = item
         if node.list_type == "map":
             if not isinstance(item, dict):
                 continue
-            defaults = {key: node.items.properties[key].default for key in node.map_keys
-                        if node.items and key in node.items.properties and node.items.properties[key].has_default}  # fmt: skip
-            missing = [key for key in node.map_keys if key not in item and key not in defaults]
+            identity = {key: item.get(key, _key_default(node, key)) for key in node.map_keys}
+            missing = [key for key, value in identity.items() if value is ABSENT]
+            yield from (required(f"{where}.{key}", _KEY_REQUIRED) for key in missing)
             if missing:
-                yield from (
-                    required(
-                        f"{where}.{key}",
-                        "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property",
-                    )
-                    for key in missing
-                )
                 continue
-            shown = {key: item.get(key, defaults.get(key)) for key in node.map_keys}
-        if shown in seen:
-            yield duplicate(where, _shown(shown))
-        seen.append(shown)
+        if identity in seen:
+            yield duplicate(where, _shown(identity))
+        seen.append(identity)
+
+
+_KEY_REQUIRED = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
+
+
+def _key_default(node: Node, key: str) -> Any:
+    declared = node.items.properties.get(key) if node.items is not None else None
+    return declared.default if declared is not None and declared.has_default else ABSENT

@@ -237,10 +237,11 @@ def _owner_causes(references: Any) -> list[Cause]:
 
 def validate_metadata_update(new: Json, old: Json) -> list[Cause]:
     """What an update may not do to metadata, as ValidateObjectMetaUpdate."""
-    causes: list[Cause] = []
-    for name in ("name", "namespace", "uid", "creationTimestamp"):
-        if new.get(name, old.get(name)) != old.get(name):
-            causes.append(invalid_value(f"metadata.{name}", _quote(new[name]), "field is immutable"))
+    causes = [
+        invalid_value(f"metadata.{name}", _quote(new[name]), "field is immutable")
+        for name in ("name", "namespace", "uid", "creationTimestamp")
+        if new.get(name, old.get(name)) != old.get(name)
+    ]
     if "deletionTimestamp" in old:
         added = [f for f in new.get("finalizers", ()) if f not in old.get("finalizers", ())]
         if added:

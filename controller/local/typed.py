@@ -1,5 +1,7 @@
-"""Decodes documents of the built-in kinds as the real server's Go structs do: unknown fields fall out, wrong types are
-refused, empty lists and maps vanish. The structs are a table, `builtin_types.json`, from the Kubernetes OpenAPI schema.
+"""Decodes documents of the built-in kinds as the real server's Go structs do.
+
+Unknown fields fall out, wrong types are refused, empty lists and maps vanish. The structs are a table,
+`builtin_types.json`, made from the Kubernetes OpenAPI schema.
 """
 
 from __future__ import annotations

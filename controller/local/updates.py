@@ -57,7 +57,7 @@ def update(
     if uid and uid != old.uid:
         text = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old.uid}"
         raise conflict(resource.target(name), text)
-    return _change(store, resource, old, decoded, subresource, options)
+    return _change(store, resource, old, decoded, subresource=subresource, options=options)
 
 
 def patch(
@@ -65,9 +65,9 @@ def patch(
     resource: Resource,
     namespace: str,
     name: str,
+    *,
     content_type: str,
     patch: Any,
-    *,
     subresource: str = "",
     options: WriteOptions = DEFAULT_OPTIONS,
 ) -> Outcome:
@@ -81,7 +81,7 @@ def patch(
     decoded = strategy.decode_request(apply(document, patch), patched=True, original=old.body)
     if not decoded.body["metadata"].get("name"):
         raise invalid(resource.target(name), [invalid_value("metadata.name", '""', "field is immutable")])
-    return _change(store, resource, old, decoded, subresource, options)
+    return _change(store, resource, old, decoded, subresource=subresource, options=options)
 
 
 def _patch_function(resource: Resource, content_type: str) -> Callable[[Json, Any], Any]:
@@ -107,6 +107,7 @@ def _change(
     resource: Resource,
     old: Record,
     decoded: Decoded,
+    *,
     subresource: str,
     options: WriteOptions,
 ) -> Outcome:

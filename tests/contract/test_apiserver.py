@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.api_client import Answer, ApiClient, real_cluster, running_server
+from tests.support.api_client import Answer, ApiClient, real_cluster, running_server, until
 from tests.support.transcripts import Replay, Scenario, scenarios, widget_crd
 
 Json = dict[str, Any]
@@ -104,8 +104,11 @@ async def _prepare(client: ApiClient, namespace: str, version: str) -> None:
     path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     created = await client.send("POST", path, widget_crd(version))
     assert created.status in (201, 409), created
-    while (await client.send("GET", "/apis/example.dev/v1")).status != 200:
-        await asyncio.sleep(0.05)
+
+    async def served() -> bool:
+        return (await client.send("GET", "/apis/example.dev/v1")).status == 200
+
+    await until(served)
 
 
 @pytest.mark.parametrize("scenario", scenarios(), ids=str)

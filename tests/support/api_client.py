@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
 import random
 import ssl
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -103,7 +104,17 @@ def utc_now() -> datetime:
 def make_server(state_dir: Path | None = None, **options: Any) -> ApiServer:
     """An embedded server with one admin."""
     options.setdefault("users", {TOKEN: "admin"})
-    return ApiServer(state_dir, now=utc_now, rng=random.Random(), **options)  # noqa: S311 - names and uids of tests
+    return ApiServer(state_dir, now=utc_now, rng=random.Random(), **options)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 10.0) -> None:
+    """Returns once the condition holds; fails when it doesn't in time."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        if await condition():
+            return
+        assert asyncio.get_running_loop().time() < deadline, f"{condition} did not hold within {seconds} s"
+        await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
@@ -121,7 +132,7 @@ async def running_server(state_dir: Path | None = None, **options: Any) -> Async
 @asynccontextmanager
 async def real_cluster(kubeconfig: Path) -> AsyncIterator[ApiClient]:
     """A client of the current context of a kubeconfig: tokens and client certificates."""
-    config = yaml.safe_load(kubeconfig.read_text())
+    config = yaml.safe_load(await asyncio.to_thread(kubeconfig.read_text))
     context = _named(config["contexts"], config["current-context"])["context"]
     cluster = _named(config["clusters"], context["cluster"])["cluster"]
     user = _named(config["users"], context["user"])["user"]

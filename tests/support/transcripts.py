@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -103,29 +104,16 @@ class Replay:
         if status != recorded["status"]:
             found.append(f"status {status}, recorded {recorded['status']}: {json.dumps(body)[:500]}")
             return found
-        if content_type.split(";")[0] != recorded["contentType"]:
+        if content_type.partition(";")[0] != recorded["contentType"]:
             found.append(f"content type {content_type}, recorded {recorded['contentType']}")
         body = json.loads(json.dumps(body).replace(self.namespace, NAMESPACE))
         found.extend(self._compare("", recorded["body"], body, {}))
         return found
 
     def _compare(self, path: str, recorded: Any, actual: Any, parent: Json) -> Iterator[str]:
-        if path in self.ignored or re.sub(r"\[\d+\]", "[]", path) in self.ignored:
-            return
         leaf = path.rpartition(".")[2]
         if isinstance(recorded, dict) and isinstance(actual, dict):
-            for key in sorted({*recorded, *actual}):
-                where = f"{path}.{key}"
-                if self._is_ignored(where):
-                    continue
-                if key in _NULL_OR_ABSENT and recorded.get(key) is None and actual.get(key) is None:
-                    continue
-                if key not in actual:
-                    yield f"{where} is missing, recorded {json.dumps(recorded[key])[:200]}"
-                elif key not in recorded:
-                    yield f"{where} is {json.dumps(actual[key])[:200]}, not in the recording"
-                else:
-                    yield from self._compare(where, recorded[key], actual[key], recorded)
+            yield from self._compare_members(path, recorded, actual)
         elif isinstance(recorded, list) and isinstance(actual, list):
             if len(recorded) != len(actual):
                 yield f"{path} has {len(actual)} items, recorded {len(recorded)}: {json.dumps(actual)[:600]}"
@@ -133,6 +121,20 @@ class Replay:
                 yield from self._compare(f"{path}[{index}]", old, new, parent)
         elif not self._same(leaf, recorded, actual, parent):
             yield f"{path} is {json.dumps(actual)[:300]}, recorded {json.dumps(recorded)[:300]}"
+
+    def _compare_members(self, path: str, recorded: Json, actual: Json) -> Iterator[str]:
+        for key in sorted({*recorded, *actual}):
+            where = f"{path}.{key}"
+            if self._is_ignored(where):
+                continue
+            if key in _NULL_OR_ABSENT and recorded.get(key) is None and actual.get(key) is None:
+                continue
+            if key not in actual:
+                yield f"{where} is missing, recorded {json.dumps(recorded[key])[:200]}"
+            elif key not in recorded:
+                yield f"{where} is {json.dumps(actual[key])[:200]}, not in the recording"
+            else:
+                yield from self._compare(where, recorded[key], actual[key], recorded)
 
     def _is_ignored(self, path: str) -> bool:
         plain = re.sub(r"\[\d+\]", "[]", path)
@@ -163,4 +165,4 @@ class Replay:
         if self._versions.setdefault(old, new) != new:
             return False
         ordered = [self._versions[version] for version in sorted(self._versions)]
-        return all(earlier < later for earlier, later in zip(ordered, ordered[1:], strict=False))
+        return all(earlier < later for earlier, later in pairwise(ordered))
