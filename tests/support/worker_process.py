@@ -60,6 +60,10 @@ class WorkerProcess:
         assert self.process
         return self.process.pid
 
+    @property
+    def dead(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
     def kill(self) -> None:
         """SIGKILL, as the kernel does when memory runs out."""
         assert self.process
