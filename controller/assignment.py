@@ -12,9 +12,12 @@ from dataclasses import dataclass
 
 from agent.wire import SlotState
 from controller.capacity import Offer, offer, promises, take_promised, waiting
-from controller.demand import Matching, SlotClass, restriction
+from controller.demand import Matching, SlotClass, agents_choice, restriction
 from controller.task import Task
 from controller.view import PodView, PoolView
+
+_Entry = tuple[tuple[int, str], int]
+"""A room's rank when the entry was made, and its index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +108,14 @@ def _rooms(view: PoolView, excluded: frozenset[str]) -> list[_Room]:
 def _on_pods(
     tasks: Iterable[Task], placed: Mapping[SlotClass, Counter[str]], rooms: list[_Room]
 ) -> tuple[Assignment, ...]:
-    """Turn places in classes into Pods, the fullest first."""
+    """Turn places in classes into Pods, the fullest first.
+
+    Where classes overlap without one containing the other, an agent may choose another slot than the matching did.
+    What is short of a slot then waits for the next pass, which sees what became of it.
+    """
     left = {slot_class: Counter(types) for slot_class, types in placed.items()}
     order = sorted(left, key=restriction)
-    heaps: dict[SlotClass, list[tuple[tuple[int, str], int]]] = {slot_class: [] for slot_class in left}
+    heaps: dict[SlotClass, list[_Entry]] = {slot_class: [] for slot_class in left}
     for index, room in enumerate(rooms):
         for slot_class in set(room.free):
             heaps[slot_class].append((room.rank, index))
@@ -118,18 +125,21 @@ def _on_pods(
     for task in tasks:
         slot_class = next(item for item in order if left[item][task.spec.type] > 0)
         left[slot_class][task.spec.type] -= 1
-        index = _fullest(heaps[slot_class], slot_class, rooms)
-        room = rooms[index]
-        room.free.remove(slot_class)
+        found = _fullest(heaps[slot_class], slot_class, rooms)
+        if found is None:
+            continue
+        room = rooms[found]
+        room.free.remove(agents_choice(room.free, task.spec.type) or slot_class)
         for other in set(room.free):
-            heapq.heappush(heaps[other], (room.rank, index))
+            heapq.heappush(heaps[other], (room.rank, found))
         result.append(Assignment(task, room.pod))
     return tuple(result)
 
 
-def _fullest(heap: list[tuple[tuple[int, str], int]], slot_class: SlotClass, rooms: list[_Room]) -> int:
+def _fullest(heap: list[_Entry], slot_class: SlotClass, rooms: list[_Room]) -> int | None:
     """The fullest room with a free slot of the class. Entries that are no longer true are dropped on the way."""
-    while True:
+    while heap:
         rank, index = heapq.heappop(heap)
         if rooms[index].rank == rank and slot_class in rooms[index].free:
             return index
+    return None

@@ -11,7 +11,7 @@ from enum import Enum
 from operator import itemgetter
 
 from agent.wire import AgentState, Phase, SlotState
-from controller.demand import SlotClass, restriction
+from controller.demand import SlotClass, agents_choice
 from controller.names import TASK_ID_SEPARATOR
 from controller.pool import Layout
 from controller.task import Task, TaskPhase
@@ -198,13 +198,9 @@ def _count(census: Census, pod: PodView, layout: Layout, expected: Sequence[Task
 
 
 def take_promised(free: list[SlotClass], tasks: Sequence[Task]) -> None:
-    """Take out of `free` the slots that these tasks will get: the agent gives the most restricted that accepts."""
-    choices = [
-        sorted((accepts for accepts in free if task.spec.type in accepts), key=restriction)
-        for task in sorted(tasks, key=lambda task: sum(task.spec.type in accepts for accepts in free))
-    ]
-    for options in choices:
-        chosen = next((accepts for accepts in options if accepts in free), None)
+    """Take out of `free` the slots that these tasks will get, those with the fewest choices first."""
+    for task in sorted(tasks, key=lambda task: sum(task.spec.type in accepts for accepts in free)):
+        chosen = agents_choice(free, task.spec.type)
         if chosen is not None:
             free.remove(chosen)
 
@@ -314,7 +310,7 @@ def removable(view: PoolView, promised: Mapping[str, Sequence[Task]], min_idle_s
 def idle_since(pod: PodView) -> datetime | None:
     """Since when every slot of the Pod is idle and every result stored elsewhere; None if that is not so."""
     agent = pod.agent
-    if agent is None or agent.ended:
+    if agent is None or agent.ended or agent.recovering:
         return None
     for slot in agent.slots:
         if slot.state is not _IDLE:

@@ -17,6 +17,11 @@ def restriction(slot_class: SlotClass) -> tuple[int, SlotClass]:
     return len(slot_class), slot_class
 
 
+def agents_choice(free: Iterable[SlotClass], task_type: str) -> SlotClass | None:
+    """What an agent gives a task: of the free slots (by rising id) that accept it, the first most restricted one."""
+    return min((accepts for accepts in free if task_type in accepts), key=len, default=None)
+
+
 class Matching:
     """Tasks placed in classes of slots; each one that is added may move others, and none is ever turned out.
 

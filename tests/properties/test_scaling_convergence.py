@@ -1,0 +1,106 @@
+"""Deciding again and again: over any layout and load, the size settles, at the right place, and loses nothing."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.wire import SlotState
+from controller.pool import Layout
+from controller.view import PodState
+from tests.support.pool_model import PoolModel
+from tests.support.pools import LONG_AGO, task
+
+TYPES = "abcd"
+
+slots = st.lists(st.sampled_from(TYPES), min_size=1, max_size=3, unique=True).map(lambda names: tuple(sorted(names)))
+layouts = st.lists(slots, min_size=1, max_size=4).map(tuple)
+
+
+@st.composite
+def settings(draw: st.DrawFn) -> dict[str, Any]:
+    least = draw(st.integers(0, 4))
+    down = draw(st.integers(0, 70))
+    return {
+        "min_replicas": least,
+        "max_replicas": least + draw(st.integers(1, 12)),
+        "scale_down_utilization_percent": down,
+        "scale_up_utilization_percent": draw(st.integers(down + 1, 100)),
+        "min_idle_seconds": draw(st.sampled_from([0, 60, 600])),
+    }
+
+
+@st.composite
+def models(draw: st.DrawFn, letters: str) -> PoolModel:
+    layout: Layout = draw(layouts)
+    chosen = draw(settings())
+    accepted = sorted({name for accepts in layout for name in accepts})
+    chosen["idle_slots"] = draw(st.dictionaries(st.sampled_from(accepted), st.integers(0, 3), max_size=2))
+    model = PoolModel(settings=chosen, layout=layout)
+    for _ in range(draw(st.integers(0, 6))):
+        model.add("".join(draw(st.sampled_from(letters)) for _ in layout), since=LONG_AGO)
+    for _ in range(draw(st.integers(0, 2))):
+        model.add("." * len(layout), state=PodState.STARTING)
+    return model
+
+
+@given(models("..R"))
+def test_with_all_else_done_it_comes_down_to_the_pods_that_hold_reservations(model: PoolModel) -> None:
+    """G2: to those, and to no fewer than the minimum."""
+    model.settings["idle_slots"] = {}
+    holding = {name for name, pod in model.pods.items() if pod.reserved}
+    model.sizes(30)
+    assert holding <= model.pods.keys()
+    assert len(model.pods) == max(len(holding), model.settings["min_replicas"])
+
+
+@given(models("..rR"), st.lists(st.sampled_from(TYPES), max_size=12))
+def test_under_a_constant_load_the_size_changes_at_most_once_after_settling(model: PoolModel, kinds: list[str]) -> None:
+    """K2: neither a queue that nothing can take, nor a buffer, nor the thresholds make it go up and down."""
+    for index, kind in enumerate(kinds):
+        model.queue[f"t{index}"] = task(f"t{index}", kind)
+    model.settle()
+    sizes = [len(model.pods), *model.sizes(40)]
+    # Pods grow old enough to go one after the other; whatever happens, it is in one direction, and it ends.
+    assert sizes in (sorted(sizes), sorted(sizes, reverse=True)), sizes
+    assert len(set(sizes)) <= 2, sizes
+    assert len(set(sizes[-10:])) == 1, sizes
+
+
+@given(models("..rR"), st.lists(st.sampled_from(TYPES), max_size=12))
+def test_every_task_that_fits_below_the_maximum_is_placed_and_none_is_lost(model: PoolModel, kinds: list[str]) -> None:
+    """T1, T4, T11: the model itself fails when a Pod goes that holds anything."""
+    model.settings["max_replicas"] = 1000
+    for index, kind in enumerate(kinds):
+        model.queue[f"t{index}"] = task(f"t{index}", kind)
+    before = _held(model)
+    accepted = {name for accepts in model.layout for name in accepts}
+    runnable = sum(kind in accepted for kind in kinds)
+    model.sizes(12)
+    assert {item.spec.type for item in model.queue.values()}.isdisjoint(accepted)
+    assert _held(model) == before + runnable
+
+
+@given(models("..rR"), st.lists(st.sampled_from(TYPES), max_size=12))
+def test_the_decision_is_always_within_bounds(model: PoolModel, kinds: list[str]) -> None:
+    """T5."""
+    for index, kind in enumerate(kinds):
+        model.queue[f"t{index}"] = task(f"t{index}", kind)
+    for _ in range(6):
+        decision = model.round()
+        assert model.settings["min_replicas"] <= decision.desired <= model.settings["max_replicas"]
+
+
+@given(models("..rR"), st.lists(st.sampled_from(TYPES), max_size=12))
+def test_nothing_shrinks_while_not_everything_is_known(model: PoolModel, kinds: list[str]) -> None:
+    """T4, R3."""
+    model.settings["synced"] = False
+    for index, kind in enumerate(kinds):
+        model.queue[f"t{index}"] = task(f"t{index}", kind)
+    present = set(model.pods)
+    model.sizes(6)
+    assert present <= model.pods.keys()
+
+
+def _held(model: PoolModel) -> int:
+    return sum(slot.state is not SlotState.IDLE for pod in model.pods.values() for slot in pod.held)
