@@ -342,10 +342,7 @@ class HttpApi:
 
     def _known_task(self, task_id: str) -> TaskEntry:
         check_task_id(task_id)
-        task = self._service.state.tasks.get(task_id)
-        if task is None:
-            raise Refusal(ErrorCode.NOT_FOUND, f"there is no task {task_id}")
-        return task
+        return tasks.find_task(self._service.state, task_id)
 
     # --- workers ----------------------------------------------------------------------------------------------------
 

@@ -177,7 +177,7 @@ def _reported(state: State, slot: int, task_id: str, step: Step, fence: int) -> 
 
 
 def _approve(state: State, command: Approve, now: datetime) -> Decision:
-    task = _task(state, command.task_id)
+    task = find_task(state, command.task_id)
     approved = task.plan_digest is not None and (
         command.plan_digest == task.plan_digest and command.attempt == task.attempt
     )
@@ -205,7 +205,7 @@ def _approve(state: State, command: Approve, now: datetime) -> Decision:
 
 
 def _cancel(state: State, command: Cancel, now: datetime) -> Decision:
-    task = _task(state, command.task_id)
+    task = find_task(state, command.task_id)
     if task.state is TaskState.ENDED or task.cancel_requested:
         return Decision()
     requested = replace(task, cancel_requested=True)
@@ -239,8 +239,11 @@ def _expire(state: State, command: ExpireTasks, now: datetime) -> Decision:
     return Decision(tuple(records))
 
 
-def _task(state: State, task_id: str) -> TaskEntry:
+def find_task(state: State, task_id: str) -> TaskEntry:
+    """A task that is held, or ended and not acknowledged. Raises Refusal; not_found only if that is certain."""
     task = state.tasks.get(task_id)
+    if task is None and state.recovering:
+        raise Refusal(ErrorCode.NOT_READY, f"a journal was lost; whether there is a task {task_id} is not known yet")
     if task is None:
         raise Refusal(ErrorCode.NOT_FOUND, f"there is no task {task_id}")
     return task
