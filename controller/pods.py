@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from agent import wire
 from controller import names
+from controller.agent_client import AgentClient
 from controller.errors import (
     AgentRefused,
     AlreadyExists,
@@ -28,18 +29,6 @@ _DRAIN_TRIES = 5
 _CREATE_TRIES = 5
 
 
-class Agent(Protocol):
-    """The writes to one agent that Pods need. `incarnation` is that of the report they rest on."""
-
-    async def open(self, drain_id: str, *, incarnation: str) -> wire.PhaseAnswer:
-        """Take back exactly the drain it names."""
-        ...
-
-    async def drain(self, drain_id: str, *, incarnation: str) -> wire.PhaseAnswer:
-        """Close to new work, if everything is idle and recorded."""
-        ...
-
-
 class PodCache(Protocol):
     """Where answers of own writes go, so that the next reconcile reads them."""
 
@@ -49,6 +38,10 @@ class PodCache(Protocol):
 
     def note_deleted(self, namespace: str | None, name: str, answer: Object) -> None:
         """The answer of a DELETE."""
+        ...
+
+    def note_gone(self, namespace: str | None, name: str, uid: str) -> None:
+        """A live read found nothing, or another Pod, in this one's place."""
         ...
 
 
@@ -85,7 +78,7 @@ class Pods:
         self._cache.note(created)
         return created
 
-    async def open(self, pod: PodView, namespace: str, agent: Agent) -> None:
+    async def open(self, pod: PodView, namespace: str, agent: AgentClient) -> None:
         """Let a Pod take work: one that starts, or one whose drain is taken back."""
         state = pod.agent
         if state is None:
@@ -95,17 +88,18 @@ class Pods:
             return
         if state.phase is wire.Phase.DRAINED and state.drain_id:
             self._may_write()
-            await agent.open(state.drain_id, incarnation=state.incarnation)
+            await agent.open(state.incarnation, state.drain_id)
 
-    async def drain_and_delete(self, pod: PodView, namespace: str, agent: Agent) -> bool:
+    async def drain_and_delete(self, pod: PodView, namespace: str, agent: AgentClient) -> bool:
         """Drain a Pod and delete it; False if its agent refused, or the Pod was on its way out already."""
         if pod.agent is None:
             return False
-        drain_id = self._new_drain_id()
         for _ in range(_DRAIN_TRIES):
-            live = await self._read(pod, namespace)
+            live = await self._read(pod.name, pod.uid, namespace)
             if live is None or live["metadata"].get("deletionTimestamp"):
                 return False
+            # A new one each time: who moved the version knows the last one, and may be about to take it back.
+            drain_id = self._new_drain_id()
             if not await self._granted(pod, namespace, agent, drain_id):
                 return False
             try:
@@ -120,13 +114,13 @@ class Pods:
             return True
         raise Conflict(409, "Conflict", f"Pod {pod.name} changed {_DRAIN_TRIES} times while it was to be deleted")
 
-    async def _granted(self, pod: PodView, namespace: str, agent: Agent, drain_id: str) -> bool:
+    async def _granted(self, pod: PodView, namespace: str, agent: AgentClient, drain_id: str) -> bool:
         """Ask the agent for the drain. Where it refuses, a label that says otherwise is put right."""
         if pod.agent is None:
             return False
         self._may_write()
         try:
-            await agent.drain(drain_id, incarnation=pod.agent.incarnation)
+            await agent.drain(pod.agent.incarnation, drain_id)
         except AgentRefused as refusal:
             if refusal.code != wire.ErrorCode.BUSY:
                 raise
@@ -137,35 +131,45 @@ class Pods:
 
     async def delete_starting(self, pod: PodView, namespace: str) -> bool:
         """Delete a Pod that was never opened: opening it would have moved its resourceVersion."""
-        live = await self._read(pod, namespace)
+        live = await self._read(pod.name, pod.uid, namespace)
         if live is None or live["metadata"]["labels"].get(names.STATE_LABEL) != PodState.STARTING:
             return False
         await self._delete(live)
         return True
 
-    async def delete_dead(self, pod: PodView, namespace: str, proof: Callable[[Object], str | None]) -> bool:
-        """Delete a Pod that is provably dead, judged on a live read."""
-        live = await self._read(pod, namespace)
+    async def delete_dead(
+        self, pod: PodView, namespace: str, proof: Callable[[Object], str | None], *, force: bool
+    ) -> bool:
+        """Delete a Pod that is provably dead, judged on a live read. `force`: no kubelet is left to finish that."""
+        live = await self._read(pod.name, pod.uid, namespace)
         if live is None or proof(live) is None:
             return False
-        await self._delete(live)
+        await self._delete(live, grace_period_seconds=0 if force else None)
         return True
 
     async def exists(self, namespace: str, name: str, uid: str) -> bool:
         """Whether the API still has this very Pod, read live."""
+        return await self._read(name, uid, namespace) is not None
+
+    async def any_left(self, namespace: str, pool: str) -> bool:
+        """Whether the API still has any Pod of a pool, read live."""
+        page = await self._api.list_page(PODS, namespace, label_selector=f"{names.POOL_LABEL}={pool}", limit=1)
+        for pod in page.get("items") or ():
+            self._cache.note(pod)
+        return bool(page.get("items"))
+
+    async def _read(self, name: str, uid: str, namespace: str) -> Object | None:
+        """The Pod, read live; None if it is gone or its name is another's now. Either is news for the cache."""
         try:
             live = await self._api.get(PODS, namespace, name)
         except NotFound:
-            return False
-        return bool(live["metadata"]["uid"] == uid)
-
-    async def _read(self, pod: PodView, namespace: str) -> Object | None:
-        """The Pod, read live; None if it is gone or its name is another's now."""
-        try:
-            live = await self._api.get(PODS, namespace, pod.name)
-        except NotFound:
+            self._cache.note_gone(namespace, name, uid)
             return None
-        return live if live["metadata"]["uid"] == pod.uid else None
+        self._cache.note(live)
+        if live["metadata"]["uid"] != uid:
+            self._cache.note_gone(namespace, name, uid)
+            return None
+        return live
 
     async def _label(
         self, pod: PodView, namespace: str, state: PodState, drain_id: str, *, resource_version: str | None = None
@@ -183,7 +187,7 @@ class Pods:
         self._cache.note(patched)
         return patched
 
-    async def _delete(self, pod: Object) -> None:
+    async def _delete(self, pod: Object, *, grace_period_seconds: int | None = None) -> None:
         metadata = pod["metadata"]
         self._may_write()
         answer = await self._api.delete(
@@ -192,6 +196,7 @@ class Pods:
             metadata["name"],
             uid=metadata["uid"],
             resource_version=metadata["resourceVersion"],
+            grace_period_seconds=grace_period_seconds,
         )
         self._cache.note_deleted(metadata["namespace"], metadata["name"], answer)
 
