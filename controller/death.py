@@ -14,14 +14,25 @@ Object = dict[str, Any]
 def death_proof(pod: Object, node: Object | None) -> str | None:
     """Why `pod` is certainly dead, for people; None if that is not proven. `node` is the one it was bound to."""
     metadata = pod["metadata"]
-    if metadata.get("annotations", {}).get(FORGET) == metadata["uid"]:
+    if (metadata.get("annotations") or {}).get(FORGET) == metadata["uid"]:
         return "a person declared it dead"
     if node is not None and any(
         taint.get("key") == OUT_OF_SERVICE_TAINT for taint in node.get("spec", {}).get("taints") or ()
     ):
         return f"its node {node['metadata']['name']} is out of service"
-    if pod.get("status", {}).get("phase") in {"Failed", "Succeeded"} and _all_terminated(pod):
+    if _has_ended(pod) and _all_terminated(pod):
         return "every container has terminated"
+    return None
+
+
+def ended_unopened(pod: Object) -> str | None:
+    """Why `pod` can go although nothing proves its death: it was refused by its node, or failed, before it was opened.
+
+    A kubelet that refuses a Pod writes the phase and nothing else. This proves nothing about tasks: on an old version
+    of a Pod it may be long untrue.
+    """
+    if _has_ended(pod) and (pod["metadata"].get("labels") or {}).get(STATE_LABEL) == "starting":
+        return "it ended before it was ever opened"
     return None
 
 
@@ -30,7 +41,11 @@ def was_drained(pod: Object) -> bool:
 
     The label is written after the grant, and taken back before the agent is opened again.
     """
-    return bool(pod["metadata"].get("labels", {}).get(STATE_LABEL) == "draining")
+    return bool((pod["metadata"].get("labels") or {}).get(STATE_LABEL) == "draining")
+
+
+def _has_ended(pod: Object) -> bool:
+    return (pod.get("status") or {}).get("phase") in {"Failed", "Succeeded"}
 
 
 def _all_terminated(pod: Object) -> bool:
@@ -39,14 +54,14 @@ def _all_terminated(pod: Object) -> bool:
     A container that never started waits with a reason, and has no container id; in a Pod of terminal phase it
     can't start any more.
     """
-    spec, status = pod.get("spec", {}), pod.get("status", {})
+    spec, status = pod.get("spec") or {}, pod.get("status") or {}
     for containers, statuses in (("containers", "containerStatuses"), ("initContainers", "initContainerStatuses")):
         by_name = {entry["name"]: entry for entry in status.get(statuses) or ()}
         for container in spec.get(containers) or ():
             entry = by_name.get(container["name"])
             if entry is None or not _terminated(entry):
                 return False
-    return True
+    return all(_terminated(entry) for entry in status.get("ephemeralContainerStatuses") or ())
 
 
 def _terminated(status: Object) -> bool:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from agent.wire import AgentState, parse_time
 from controller import names
-from controller.death import death_proof
+from controller.death import death_proof, ended_unopened
 from controller.kube.api import Object
 from controller.view import Operation, PodState, PodView
 
@@ -38,7 +38,7 @@ def observe_pod(
         running=status.get("phase") == "Running",
         ready=condition_is_true(status, "Ready"),
         deleting="deletionTimestamp" in metadata,
-        dead=death_proof(pod, node) is not None,
+        dead=(death_proof(pod, node) or ended_unopened(pod)) is not None,
         agent=report.state,
         connected=report.connected,
         contacting=report.contacting,
@@ -63,10 +63,10 @@ def condition_is_true(status: Object, kind: str) -> bool:
     return any(entry.get("type") == kind and entry.get("status") == "True" for entry in conditions)
 
 
-def agent_address(pod: Object) -> str | None:
-    """The address at which a Pod's agent can be reached, once the Pod has one and is not over."""
-    status = pod.get("status") or {}
-    if status.get("phase") in {"Failed", "Succeeded"}:
-        return None
-    address: str | None = status.get("podIP")
-    return address
+def agent_address(pod: Object, node: Object | None) -> str | None:
+    """The address at which a Pod's agent can be reached, once the Pod has one, and until it is provably dead.
+
+    A terminal phase alone is none: the agent may still be there, and have results to tell.
+    """
+    address: str | None = (pod.get("status") or {}).get("podIP")
+    return address if address and death_proof(pod, node) is None else None

@@ -3,14 +3,14 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from agent.wire import SlotState
 from controller import names
 from controller.agent_client import agent_url
 from controller.assignment import blocked
-from controller.death import death_proof, was_drained
+from controller.capacity import idle_since
+from controller.death import death_proof, ended_unopened, was_drained
 from controller.errors import InvalidObject
 from controller.fleet import Fleet
 from controller.kube.api import Object
@@ -113,6 +113,10 @@ class World:
         """Why a Pod is certainly dead; None if that is not proven."""
         return death_proof(pod, self.node_of(pod))
 
+    def reason_to_bury(self, pod: Object) -> str | None:
+        """Why a Pod can be deleted without asking its agent; None if it can't."""
+        return self.proof_of_death(pod) or ended_unopened(pod)
+
     def pod_views(self, key: Key) -> tuple[PodView, ...]:
         """The Pods that carry the pool's label."""
         return tuple(self._pod_view(pod) for pod in self.pods.of_pool(*key))
@@ -138,7 +142,7 @@ class World:
         silent = now - self._silent_since.setdefault(uid, now)
         return Report(state=report.state if report else None, contacting=silent < _CONTACT_SECONDS)
 
-    def view(self, key: Key, pool: Object, spec: PoolSpec, tasks: Iterable[Task]) -> PoolView:
+    def view(self, key: Key, pool: Object, spec: PoolSpec, tasks: Iterable[Task], pods: Iterable[PodView]) -> PoolView:
         """The pool as decisions see it."""
         live = tuple(task for task in tasks if not task.final)
         return PoolView(
@@ -146,7 +150,7 @@ class World:
             name=key[1],
             uid=pool["metadata"]["uid"],
             spec=spec,
-            pods=self.pod_views(key),
+            pods=tuple(pods),
             tasks=live,
             now=self.now(),
             creating=sum(self.pods.get(key[0], name) is None for name in self.under_way.creating.get(key, ())),
@@ -174,10 +178,10 @@ class World:
         if uid is None:
             return Whereabouts(pod=None)
         pod = pods.get(uid)
-        if pod is None and task.status.pod:
-            other = self.pods.get(task.namespace, task.status.pod)
-            if other is not None and other["metadata"]["uid"] == uid:
-                pod = self._pod_view(other)
+        known = self.pods.get(task.namespace, task.status.pod or "") if pod is None or pod.dead else None
+        if known is not None and known["metadata"]["uid"] == uid:
+            # What lets a Pod be deleted that was never opened proves nothing about a task that is said to be there.
+            pod = replace(pod or self._pod_view(known), dead=self.proof_of_death(known) is not None)
         final = self.pods.final(uid) if pod is None else None
         buried = (
             final is not None
@@ -186,20 +190,25 @@ class World:
         )
         return Whereabouts(pod=pod, buried=buried, synced=self.synced)
 
-    def idle_recheck_seconds(self, view: PoolView) -> float | None:
-        """When the youngest idle Pod will have been idle long enough to go; None if none waits for that."""
-        scaler = view.spec.scaler
-        if scaler is None:
-            return None
-        waits = []
-        for pod in view.pods:
-            if pod.agent is None or any(slot.state is not SlotState.IDLE for slot in pod.agent.slots):
-                continue
-            since = max([pod.opened or pod.created, *(slot.since for slot in pod.agent.slots)])
-            wait = scaler.min_idle_seconds - (view.now - since).total_seconds()
-            if wait > 0:
-                waits.append(wait)
-        return min(waits, default=None)
+    def recheck_seconds(self, view: PoolView) -> float | None:
+        """When the view changes by the clock alone; None if it doesn't.
+
+        That is when the youngest idle Pod has been idle long enough to go, and when an agent that should have answered
+        is no longer taken for one that is about to.
+        """
+        now = asyncio.get_running_loop().time()
+        waits = [
+            self._silent_since[pod.uid] + _CONTACT_SECONDS - now
+            for pod in view.pods
+            if pod.contacting and pod.uid in self._silent_since
+        ]
+        if (scaler := view.spec.scaler) is not None:
+            waits.extend(
+                scaler.min_idle_seconds - (view.now - since).total_seconds()
+                for pod in view.pods
+                if (since := idle_since(pod)) is not None
+            )
+        return min((wait for wait in waits if wait > 0), default=None)
 
     def pool_keys(self) -> set[Key]:
         """Every pool there is, or that something still belongs to."""
@@ -209,11 +218,11 @@ class World:
     def holds_lock(self, task: Task) -> bool:
         """Whether the task holds its lockKey, as last seen."""
         key = task.spec.lock_key
-        return bool(key) and self.locks.holders(task.namespace).get(key or "") == task.uid
+        return bool(key) and self.locks.holder(task.namespace, key or "") == task.uid
 
     def follow_agent(self, pod: Object) -> None:
         """Have a Pod's agent watched as long as it may answer."""
-        key, address, uid = pool_of(pod), agent_address(pod), pod["metadata"]["uid"]
+        key, address, uid = pool_of(pod), agent_address(pod, self.node_of(pod)), pod["metadata"]["uid"]
         if key is not None and address is not None:
             self.fleet.add(uid, agent_url(address), *key)
         else:
