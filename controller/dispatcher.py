@@ -18,7 +18,7 @@ from controller.errors import AgentRefused, NotFound
 from controller.events import EventRecorder
 from controller.kube.api import SLOTTASKS, Api, Object
 from controller.locks import Locks
-from controller.progress import ACCEPTED, APPROVED, CANCELLING, Action, may_retry
+from controller.progress import ACCEPTED, APPROVED, ASSIGNED, CANCELLING, Action, cancel_message, may_retry
 from controller.task import Task, TaskPhase, TaskStatus
 from controller.view import PodView
 
@@ -31,6 +31,9 @@ _NOT_TAKEN = {
     wire.ErrorCode.UNKNOWN_TASK_TYPE,
 }
 """Answers to an acquire after which this agent certainly doesn't have the task, and another may be asked."""
+
+_NEVER_TAKEN = {wire.ErrorCode.BAD_REQUEST, wire.ErrorCode.INVALID, wire.ErrorCode.TOO_LARGE}
+"""Answers after which no agent will ever take the task: it can't be asked for differently."""
 
 _PHASES = {
     wire.Outcome.SUCCEEDED: TaskPhase.SUCCEEDED,
@@ -46,6 +49,14 @@ class TaskCache(Protocol):
 
     def note(self, obj: Object) -> None:
         """A newer version of a SlotTask."""
+        ...
+
+    def note_deleted(self, namespace: str | None, name: str, answer: Object) -> None:
+        """The answer of a DELETE."""
+        ...
+
+    def note_gone(self, namespace: str | None, name: str, uid: str) -> None:
+        """A write found no such SlotTask."""
         ...
 
 
@@ -84,10 +95,20 @@ class Dispatcher:
             plan_digest=None,
         )
         self._event(task, "Assigned", f"assigned to Pod {pod.name}")
-        await self.acquire(written, pod, agent, reservation_ttl_seconds=reservation_ttl_seconds)
+        await self._acquire(written, pod, agent, reservation_ttl_seconds=reservation_ttl_seconds)
 
-    async def acquire(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
-        """Ask the agent for a slot. The intent is written; the same question again gets the same answer."""
+    async def ask_again(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
+        """Ask the agent for a slot once more: nobody knows what became of the first time.
+
+        The write before it moves the version. So the intent still stands, whatever this replica's cache knows, and a
+        write from before that withdraws it (a former leader's, or one of ours without an answer) comes too late.
+        """
+        message = f"Pod {pod.name} is asked again, as of version {task.resource_version}"
+        asked = await self._write(task, conditions=self._condition(task, ASSIGNED, True, "AskedAgain", message))
+        await self._acquire(asked, pod, agent, reservation_ttl_seconds=reservation_ttl_seconds)
+
+    async def _acquire(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
+        """Ask the agent for a slot. The intent was written just now; the same question again gets the same answer."""
         if pod.agent is None:
             return
         self._may_write()
@@ -96,11 +117,15 @@ class Dispatcher:
                 pod.agent.incarnation, task.task_id, task.spec.type, task.to_work(reservation_ttl_seconds)
             )
         except AgentRefused as refusal:
+            if refusal.code in _NEVER_TAKEN:
+                await self._finish(task, TaskPhase.FAILED, "WorkRefused", refusal.message)
+                return
             if refusal.code in _NOT_TAKEN:
                 await self._write(task, phase=TaskPhase.QUEUED, pod=None, pod_uid=None, step=None, slot=None)
             raise
         step = wire.Step.PLAN if task.spec.steps.plan else wire.Step.APPLY
-        await self._write(task, phase=TaskPhase.RUNNING, slot=answer.slot, step=step)
+        started = task.status.started_at or self._now()
+        await self._write(task, phase=TaskPhase.RUNNING, slot=answer.slot, step=step, started_at=started)
 
     async def follow(self, task: Task, pod: PodView, agent: AgentClient) -> None:
         """Read the task from its agent and write what it says; a final result is acknowledged."""
@@ -114,6 +139,8 @@ class Dispatcher:
         if known.state is wire.TaskState.ENDED:
             await self._ended(task, known)
             await self.ack(task.task_id, pod, agent)
+        elif task.status.step is wire.Step.APPLY and known.step is not wire.Step.APPLY:
+            return  # it was approved, and the agent has not heard of it yet: what was let go is not called back
         elif known.state is wire.TaskState.RESERVED:
             await self._write(task, phase=TaskPhase.AWAITING_APPROVAL, **_progress(known))
             self._event(task, "AwaitingApproval", f"plan {known.plan_digest} waits for an approval")
@@ -177,9 +204,8 @@ class Dispatcher:
                 raise
             await self._finish(task, TaskPhase.CANCELLED, "Cancelled", "cancelled before it started")
             return
-        await self._write(
-            task, conditions=self._condition(task, CANCELLING, True, "Cancelled", "the agent was told to end it")
-        )
+        message = cancel_message(task, pod)
+        await self._write(task, conditions=self._condition(task, CANCELLING, True, "Cancelled", message))
 
     async def retry(self, task: Task, action: Action) -> None:
         """Back to the queue as the next attempt. The last one's processes are over."""
@@ -233,7 +259,12 @@ class Dispatcher:
         Judged on live reads: the intent is written before an agent gets a task, so whoever reads the SlotTask after
         the agent's report finds that intent, unless it was withdrawn.
         """
-        known = await agent.task(task_id)
+        try:
+            known = await agent.task(task_id)
+        except AgentRefused as refusal:
+            if refusal.code == wire.ErrorCode.NOT_FOUND:
+                return  # a slot without work, that a person took with the pool's token; or over in the meantime
+            raise
         namespace, _, name = known.name.partition("/")
         parsed = names.split_task_id(task_id)
         if parsed is None or pod.agent is None:
@@ -281,7 +312,12 @@ class Dispatcher:
     async def delete(self, task: Task) -> None:
         """Delete a finished task whose time to live is over."""
         self._may_write()
-        await self._api.delete(SLOTTASKS, task.namespace, task.name, uid=task.uid)
+        try:
+            answer = await self._api.delete(SLOTTASKS, task.namespace, task.name, uid=task.uid)
+        except NotFound:
+            self._cache.note_gone(task.namespace, task.name, task.uid)
+        else:
+            self._cache.note_deleted(task.namespace, task.name, answer)
 
     async def _patch_finalizers(self, task: Task, finalizers: list[str]) -> None:
         self._may_write()
@@ -289,10 +325,12 @@ class Dispatcher:
         self._cache.note(await self._api.patch(SLOTTASKS, task.namespace, task.name, body))
 
     async def _write(self, task: Task, **changes: Any) -> Task:
-        """PATCH the status of this very version of the task; a final phase is never followed by another."""
+        """PATCH the status of this very version of the task, unless that would say nothing new."""
         before = task.status.to_json()
         after = replace(task.status, observed_generation=task.generation, **changes).to_json()
         status = {name: after.get(name) for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+        if not status:
+            return task
         self._may_write()
         body = {"metadata": {"resourceVersion": task.resource_version}, "status": _cleared(before, status)}
         document = await self._api.patch(SLOTTASKS, task.namespace, task.name, body, subresource="status")

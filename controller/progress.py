@@ -75,6 +75,7 @@ NOTHING = Action(do=Do.NOTHING)
 
 # Types of a task's conditions
 ACCEPTED = "Accepted"
+ASSIGNED = "Assigned"
 APPROVED = "Approved"
 CANCELLING = "Cancelling"
 
@@ -105,7 +106,7 @@ def _on_its_pod(task: Task, pod: PodView) -> Action:
     if pod.agent is None:
         return NOTHING
     slot = find_slot(pod, task.task_id)
-    cancel = wants_cancel(task) and not cancelling(task)
+    cancel = wants_cancel(task) and not cancelling(task, pod)
     if slot is None:
         if task.task_id in pod.agent.ended:
             return Action(do=Do.FOLLOW)
@@ -115,18 +116,18 @@ def _on_its_pod(task: Task, pod: PodView) -> Action:
     if cancel and not (task.deleting and not task.spec.cancel and slot.step is Step.APPLY):
         return Action(do=Do.CANCEL)
     if slot.state is SlotState.RESERVED:
-        return _reserved(task)
+        return _reserved(task, pod)
     if task.status.phase is TaskPhase.RUNNING and task.status.step is slot.step:
         return NOTHING
     return Action(do=Do.FOLLOW)
 
 
-def _reserved(task: Task) -> Action:
+def _reserved(task: Task, pod: PodView) -> Action:
     if task.status.phase is TaskPhase.RUNNING and task.status.step is Step.APPLY:
         return Action(do=Do.APPROVE)  # the intent is written; the agent has not heard of it yet
     if task.status.phase is not TaskPhase.AWAITING_APPROVAL or not task.status.plan_digest:
         return Action(do=Do.FOLLOW)
-    if cancelling(task):
+    if cancelling(task, pod):
         return NOTHING
     if task.spec.approval_policy is ApprovalPolicy.AUTO:
         return Action(do=Do.APPROVE)
@@ -183,10 +184,19 @@ def wants_cancel(task: Task) -> bool:
     return task.deleting and not (task.status.phase is TaskPhase.RUNNING and task.status.step is Step.APPLY)
 
 
-def cancelling(task: Task) -> bool:
-    """Whether this attempt's agent was told to end it: the agent keeps that in its journal."""
+def cancel_message(task: Task, pod: PodView) -> str:
+    """What the condition Cancelling says once the agent was told: which attempt, and which start of the agent."""
+    incarnation = pod.agent.incarnation if pod.agent else ""
+    return f"the agent of Pod {pod.name} was told to end attempt {task.status.attempt} (incarnation {incarnation})"
+
+
+def cancelling(task: Task, pod: PodView) -> bool:
+    """Whether the agent, as it is now, was told to end this attempt.
+
+    It keeps that in its journal; one that came back is told again all the same, for a journal can be lost.
+    """
     said = find(task.status.conditions, CANCELLING)
-    return said is not None and said.status == "True"
+    return said is not None and said.status == "True" and said.message == cancel_message(task, pod)
 
 
 def find_slot(pod: PodView, task_id: str) -> Slot | None:
