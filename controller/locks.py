@@ -22,8 +22,16 @@ class LeaseCache(Protocol):
         """A newer version."""
         ...
 
+    def get(self, namespace: str | None, name: str) -> Object | None:
+        """One of them."""
+        ...
+
     def note_deleted(self, namespace: str | None, name: str, answer: Object) -> None:
         """The answer of a DELETE."""
+        ...
+
+    def note_gone(self, namespace: str | None, name: str, uid: str) -> None:
+        """A live read did not find it."""
         ...
 
 
@@ -42,6 +50,11 @@ class Locks:
             for lease in self.cache.items(namespace)
             if names.LOCK_KEY in lease["metadata"].get("annotations", {})
         }
+
+    def holder(self, namespace: str, key: str) -> str | None:
+        """UID of the task that has a lockKey, as last seen; None if it is free."""
+        lease = self.cache.get(namespace, names.lock_lease(key))
+        return lease["spec"].get("holderIdentity") if lease is not None else None
 
     async def take(self, task: Task) -> bool:
         """Take the task's lockKey; True if it has none, needs none, or holds it."""
@@ -71,9 +84,12 @@ class Locks:
         """Release the task's lockKey, if it is still the holder."""
         if not task.spec.lock_key:
             return
+        name = names.lock_lease(task.spec.lock_key)
         try:
-            held = await self._api.get(LEASES, task.namespace, names.lock_lease(task.spec.lock_key))
+            held = await self._api.get(LEASES, task.namespace, name)
         except NotFound:
+            if (known := self.cache.get(task.namespace, name)) is not None:
+                self.cache.note_gone(task.namespace, name, known["metadata"]["uid"])
             return
         if held["spec"].get("holderIdentity") != task.uid:
             self.cache.note(held)

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 _FIRST_DELAY_SECONDS = 0.5
 _CONFLICT_DELAY_SECONDS = 0.05
 _LONGEST_DELAY_SECONDS = 30.0
+_NOT_LEADING_DELAY_SECONDS = 1.0
 
 
 Ended = Callable[[str, "Result"], None]
@@ -33,6 +34,7 @@ class Result(StrEnum):
     FAILED = "failed"
     NOT_LEADER = "not_leader"
     BROKEN = "broken"
+    CANCELLED = "cancelled"
 
 
 @dataclass(slots=True)
@@ -41,13 +43,21 @@ class _Failures:
     until: float
 
 
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """One operation in flight, and whom to tell of its end."""
+
+    done: Callable[[float], None]
+    task: asyncio.Task[None] | None = None
+
+
 class Operations:
     """The operations in flight. `limit` bounds how many run at once; the others wait their turn."""
 
     def __init__(self, rng: random.Random, *, ended: Ended | None = None, limit: int = 64) -> None:
         self._rng = rng
         self._ended = ended
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, _Flight] = {}
         self._failures: dict[str, _Failures] = {}
         self._limit = asyncio.Semaphore(limit)
 
@@ -76,8 +86,9 @@ class Operations:
     ) -> bool:
         """Start `operation` unless `key` is in flight or held back; tell whether it was started.
 
-        `done(delay_seconds)` is called when it ended, with the time to wait before the pool looks again (0: now).
-        Operations that share a `backoff` are held back together (default: each key for itself).
+        `done(delay_seconds)` is called when it ended, with the time to wait before the pool looks again (0: now); also
+        when it was cancelled before its first step. Operations that share a `backoff` are held back together (default:
+        each key for itself).
         """
         backoff = backoff or key
         if key in self._running:
@@ -85,7 +96,10 @@ class Operations:
         if delay := self.held_back_seconds(backoff):
             done(delay)
             return False
-        self._running[key] = asyncio.create_task(self._run(key, backoff, operation, done), name=f"operation {key}")
+        flight = self._running[key] = _Flight(done)
+        flight.task = asyncio.create_task(self._run(key, backoff, operation, flight), name=f"operation {key}")
+        # A task that is cancelled before its first step runs none of its code, `finally` included.
+        flight.task.add_done_callback(lambda _: self._end(key, flight, Result.CANCELLED, 0.0))
         return True
 
     async def _run(
@@ -93,17 +107,19 @@ class Operations:
         key: str,
         backoff: str,
         operation: Callable[[], Coroutine[None, None, None]],
-        done: Callable[[float], None],
+        flight: _Flight,
     ) -> None:
         delay = 0.0
-        result = Result.DONE
+        result = Result.CANCELLED
         try:
             async with self._limit:
                 await operation()
+            result = Result.DONE
             self._failures.pop(backoff, None)
         except NotLeader:
             result = Result.NOT_LEADER
             log.info("not leading: operation dropped", extra={"operation": key})
+            delay = _NOT_LEADING_DELAY_SECONDS
         except Conflict as error:
             result = Result.CONFLICT
             # The object moved on under us: its new version is, or will soon be, in the cache.
@@ -118,10 +134,15 @@ class Operations:
             delay = self._hold_back(backoff)
             log.exception("operation broke", extra={"operation": key})
         finally:
-            del self._running[key]
-            if self._ended is not None:
-                self._ended(key, result)
-            done(delay)
+            self._end(key, flight, result, delay)
+
+    def _end(self, key: str, flight: _Flight, result: Result, delay_seconds: float) -> None:
+        if self._running.get(key) is not flight:
+            return
+        del self._running[key]
+        if self._ended is not None:
+            self._ended(key, result)
+        flight.done(delay_seconds)
 
     def _hold_back(
         self, key: str, retry_after_seconds: float | None = None, *, first_seconds: float = _FIRST_DELAY_SECONDS
@@ -142,7 +163,7 @@ class Operations:
 
     async def stop(self) -> None:
         """Cancel what is in flight and wait for its end."""
-        tasks = list(self._running.values())
+        tasks = [flight.task for flight in self._running.values() if flight.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

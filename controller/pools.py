@@ -72,6 +72,8 @@ class Pools:
     async def finish(self, pool: Object) -> None:
         """Nothing of the pool is left: remove its Secret, then let it go."""
         metadata = pool["metadata"]
+        if await self._pods.any_left(metadata["namespace"], metadata["name"]):
+            return
         self._may_write()
         await self._tokens.remove(metadata["namespace"], metadata["name"])
         kept = [entry for entry in metadata.get("finalizers", ()) if entry != names.POOL_FINALIZER]

@@ -50,6 +50,9 @@ Start = Callable[[], Coroutine[None, None, None]]
 
 OPERATION_KINDS = ("pool", "status", "create", "pod", "task", "orphan")
 """What stands before the first slash of an operation's key."""
+_AGAIN_SECONDS = 0.1
+"""How long after an operation's end its pool is looked at, if nothing that it changed has woken it before."""
+
 _ORPHAN_SECONDS = 2.0
 """How long an orphan on an agent is left alone after it was looked at: it may be an apply that runs on."""
 
@@ -133,7 +136,7 @@ class Reconciler:
                 if task.queued and not task.unwanted:
                     self._judge(key, task, None)
         elif spec is not None:
-            self._reconcile_pool(key, pool, self._world.view(key, pool, spec, tasks), tasks)
+            self._reconcile_pool(key, pool, self._world.view(key, pool, spec, tasks, pods.values()), tasks)
         elif problem is not None:
             self._report(key, pool, invalid_pool_status(problem, before=Before.of(pool), now=self._world.now()))
 
@@ -154,7 +157,7 @@ class Reconciler:
         if decision.desired not in {decision.current, before.desired}:
             self._pools.scaled(pool, decision.current, decision.desired, decision.reason, decision.message)
         self._report(key, pool, pool_status(view, decision, before=before, problems=self._pools.problems(pool)))
-        if (wait := self._world.idle_recheck_seconds(view)) is not None:
+        if (wait := self._world.recheck_seconds(view)) is not None:
             self._queue.add_after(key, wait)
 
     def _act(self, key: Key, pool: Object, view: PoolView, action: PodAction) -> None:
@@ -173,43 +176,30 @@ class Reconciler:
             case CancelTask(task=task):
                 pods = {pod.uid: pod for pod in view.pods}
                 where = self._world.whereabouts(task, pods)
-                if not cancelling(task) and (start := self._operation(task, where.pod, Action(do=Do.CANCEL), 0)):
+                told = where.pod is None or cancelling(task, where.pod)
+                if not told and (start := self._operation(task, where.pod, Action(do=Do.CANCEL), 0)):
                     self._on_task(key, task, start)
             case FinishDeletion():
                 self._start(key, f"pool/{view.uid}", functools.partial(self._pools.finish, pool))
 
     def _create(self, key: Key, pool: Object, spec: PoolSpec) -> None:
+        backoff = f"create/{pool['metadata']['uid']}"
+        if delay := self._operations.held_back_seconds(backoff):
+            self._queue.add_after(key, delay)
+            return
         try:
             pod = self._pools.new_pod(pool, spec)
         except InvalidObject as problem:
             self._pools.template_problem(pool, problem)
             return
-        name = pod["metadata"]["name"]
-        creating = self._world.under_way.creating[key]
-        creating.add(name)
-
-        async def create() -> None:
-            try:
-                await self._pools.create_pod(pool, pod)
-            finally:
-                creating.discard(name)
-
-        backoff = f"create/{pool['metadata']['uid']}"
-        if not self._start(key, f"{backoff}/{name}", create, backoff=backoff):
-            creating.discard(name)
+        name, creating = pod["metadata"]["name"], self._world.under_way.creating[key]
+        create = functools.partial(self._pools.create_pod, pool, pod)
+        if self._start(key, f"{backoff}/{name}", create, backoff=backoff, ended=lambda: creating.discard(name)):
+            creating.add(name)
 
     def _on_pod(self, key: Key, pod: PodView, operation: Operation, start: Start) -> None:
         under_way = self._world.under_way.pods
-        if pod.uid in under_way:
-            return
-
-        async def act() -> None:
-            try:
-                await start()
-            finally:
-                del under_way[pod.uid]
-
-        if self._start(key, f"pod/{pod.uid}", act):
+        if self._start(key, f"pod/{pod.uid}", start, ended=lambda: under_way.pop(pod.uid, None)):
             under_way[pod.uid] = operation
 
     async def _open(self, key: Key, pod: PodView) -> None:
@@ -217,6 +207,8 @@ class Reconciler:
         if agent is not None:
             await self._pods.open(pod, key[0], agent)
             self._world.opened[pod.uid] = self._world.now()
+            # The stream says it too, a moment later: until then the Pod would be opened again.
+            self._world.fleet.note(pod.uid, await agent.state())
 
     async def _drain_and_delete(self, key: Key, pod: PodView) -> None:
         agent = self._world.fleet.client(pod.uid)
@@ -228,7 +220,7 @@ class Reconciler:
             self._pools.removed(self._world.pools.get(*key), pod, "deleted before it was ever opened")
 
     async def _delete_dead(self, key: Key, pod: PodView, *, force: bool) -> None:
-        if await self._pods.delete_dead(pod, key[0], self._world.proof_of_death, force=force):
+        if await self._pods.delete_dead(pod, key[0], self._world.reason_to_bury, force=force):
             self._pools.removed(self._world.pools.get(*key), pod, "dead, and deleted")
 
     # --- tasks --------------------------------------------------------------------------------------------------------
@@ -292,7 +284,7 @@ class Reconciler:
         if pod is None or agent is None:
             return None
         on_agent: dict[Do, Start] = {
-            Do.ACQUIRE: functools.partial(do.acquire, task, pod, agent, reservation_ttl_seconds=ttl_seconds),
+            Do.ACQUIRE: functools.partial(do.ask_again, task, pod, agent, reservation_ttl_seconds=ttl_seconds),
             Do.FOLLOW: functools.partial(do.follow, task, pod, agent),
             Do.APPROVE: functools.partial(do.approve, task, pod, agent),
             Do.CANCEL: functools.partial(do.cancel, task, pod, agent),
@@ -308,41 +300,52 @@ class Reconciler:
 
     def _end_orphans(self, key: Key, tasks: list[Task], pods: dict[str, PodView]) -> None:
         """Settle what agents hold for the controller without a task that stands for it."""
-        known = {(task.task_id, task.status.pod_uid) for task in tasks}
+        live = {(task.task_id, task.status.pod_uid) for task in tasks if not task.final}
+        final = {(task.task_id, task.status.pod_uid) for task in tasks if task.final}
         for pod in pods.values():
             if not pod.connected or pod.agent is None:
                 continue
             held = [slot.task_id for slot in pod.held if slot.task_id and slot.origin is Origin.CONTROLLER]
-            for task_id in (*held, *pod.agent.ended):
+            ended = [task_id for task_id in pod.agent.ended if (task_id, pod.uid) not in final]
+            for task_id in (*held, *ended):
                 agent = self._world.fleet.client(pod.uid)
-                if agent is not None and (task_id, pod.uid) not in known:
+                if agent is not None and (task_id, pod.uid) not in live:
                     start = functools.partial(self._dispatcher.settle_orphan, task_id, pod, agent)
                     self._start(key, f"orphan/{pod.uid}/{task_id}", start, again_seconds=_ORPHAN_SECONDS)
 
     def _on_task(self, key: Key, task: Task, start: Start, *, dispatched_to: str | None = None) -> None:
         dispatching = self._world.under_way.dispatching
-
-        async def act() -> None:
-            try:
-                await start()
-            finally:
-                dispatching.pop(task.uid, None)
-
-        if self._start(key, f"task/{task.uid}", act) and dispatched_to is not None:
+        started = self._start(key, f"task/{task.uid}", start, ended=lambda: dispatching.pop(task.uid, None))
+        if started and dispatched_to is not None:
             dispatching[task.uid] = dispatched_to
 
     # --- the rest -----------------------------------------------------------------------------------------------------
 
-    def _start(self, key: Key, name: str, operation: Start, *, again_seconds: float = 0.0, backoff: str = "") -> bool:
-        """Start an operation whose end wakes the pool."""
+    def _start(
+        self,
+        key: Key,
+        name: str,
+        operation: Start,
+        *,
+        again_seconds: float = _AGAIN_SECONDS,
+        backoff: str = "",
+        ended: Callable[[], object] | None = None,
+    ) -> bool:
+        """Start an operation whose end wakes the pool; `ended` is called first, however it ended.
+
+        What it changed wakes the pool by itself, through the caches and the agents' streams. So its end can wait a
+        moment, and an operation that changes nothing never becomes a loop without a pause.
+        """
 
         def done(delay_seconds: float) -> None:
-            if delay := max(delay_seconds, again_seconds):
-                self._queue.add_after(key, delay)
-            else:
-                self._queue.add(key)
+            self._queue.add_after(key, max(delay_seconds, again_seconds))
 
-        return self._operations.start(name, operation, done, backoff=backoff)
+        def finished(delay_seconds: float) -> None:
+            if ended is not None:
+                ended()
+            done(delay_seconds)
+
+        return self._operations.start(name, operation, finished, backoff=backoff)
 
     def _report(self, key: Key, pool: Object, status: dict[str, Any]) -> None:
         """Write the pool's status if it says something new."""
