@@ -7,6 +7,7 @@ one commit runs go into the next one together (group commit), so many writers sh
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -77,8 +78,15 @@ class SqliteJournal:
     def __init__(self, directory: Path, on_durable: OnDurable) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._on_durable = on_durable
+        # A second server on the same directory is refused; the lock goes with the process, however it ends.
+        self._lock = (directory / "lock").open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise RuntimeError(f"{directory} is in use by another process") from None
         self._database = sqlite3.connect(directory / "objects.sqlite3", isolation_level=None, check_same_thread=False)
-        # EXCLUSIVE: a second server on the same directory is refused instead of served from a stale memory.
+        # Nobody else reads the database, so its index of the log needs no shared memory.
         self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=FULL")
@@ -163,3 +171,4 @@ class SqliteJournal:
             await asyncio.wait([self._writer])
         self._executor.shutdown(wait=True)
         self._database.close()
+        self._lock.close()

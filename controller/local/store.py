@@ -137,8 +137,14 @@ class Store:
     ) -> Outcome:
         """A PATCH in one of the JSON formats."""
         return updates.patch(
-            self, resource, namespace, name,
-            content_type=content_type, patch=patch, subresource=subresource, options=options,
+            self,
+            resource,
+            namespace,
+            name,
+            content_type=content_type,
+            patch=patch,
+            subresource=subresource,
+            options=options,
         )
 
     def bind(self, namespace: str, name: str, node: str, *, now: datetime) -> Outcome:

@@ -33,10 +33,15 @@ class WatchHub:
     def drop_watches(self) -> int:
         """Cuts every watch; the number of those that were idle."""
         self.epoch += 1
-        idle = sum(len(waiting) for waiting in self._waiting.values())
+        idle = self.waiting
         for resource in list(self._waiting):
             self._wake(resource)
         return idle
+
+    @property
+    def waiting(self) -> int:
+        """How many watches are idle."""
+        return sum(len(waiting) for waiting in self._waiting.values())
 
     def _wake(self, resource: str) -> None:
         for future in self._waiting.pop(resource, ()):

@@ -93,7 +93,7 @@ class Watcher:
         deadline = loop.time() + self._request.timeout_seconds
         next_bookmark = loop.time() + self._bookmark_interval_seconds
         epoch = self._hub.epoch
-        yield self._begin()
+        yield self.begin()
         while True:
             try:
                 lines = self.advance()
@@ -115,8 +115,8 @@ class Watcher:
                 return
             yield b""
 
-    def _begin(self) -> bytes:
-        """Sets the place to begin at; the initial events."""
+    def begin(self) -> bytes:
+        """Sets the place to begin at; the initial events if there are any."""
         if self._request.version is not None:
             self._version = self._request.version
             return b""

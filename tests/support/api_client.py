@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import os
 import random
@@ -23,7 +24,7 @@ from controller.local.apiserver import ApiServer
 
 Json = dict[str, Any]
 
-TOKEN = "the-admin-token"  # noqa: S105 - of servers that live as long as a test
+TOKEN = "the-admin-token"
 MERGE = "application/merge-patch+json"
 
 
@@ -65,7 +66,7 @@ class ApiClient:
         data = None
         if body is not None:
             headers["Content-Type"] = content_type
-            data = body if isinstance(body, str) else json.dumps(body)
+            data = io.BytesIO((body if isinstance(body, str) else json.dumps(body)).encode())
         async with self.session.request(
             method, self.url + path, data=data, headers=headers, timeout=aiohttp.ClientTimeout(30)
         ) as response:
@@ -107,14 +108,16 @@ def make_server(state_dir: Path | None = None, **options: Any) -> ApiServer:
     return ApiServer(state_dir, now=utc_now, rng=random.Random(), **options)
 
 
-async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 10.0) -> None:
+async def until(
+    condition: Callable[[], Awaitable[bool]], *, seconds: float = 10.0, every_seconds: float = 0.02
+) -> None:
     """Returns once the condition holds; fails when it doesn't in time."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
         if await condition():
             return
         assert asyncio.get_running_loop().time() < deadline, f"{condition} did not hold within {seconds} s"
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(every_seconds)
 
 
 @asynccontextmanager

@@ -88,7 +88,7 @@ def test_versions_rise_over_all_kinds() -> None:
     cluster = Cluster()
     versions = [
         int(cluster.pod("a")["metadata"]["resourceVersion"]),
-        int((cluster.create("secrets", "s").record or pytest.fail()).body["metadata"]["resourceVersion"]),
+        cluster.create("secrets", "s").changes[0].version,
         int(cluster.patch("pods", "a", {"metadata": {"labels": {"x": "y"}}})["metadata"]["resourceVersion"]),
     ]
     assert versions == sorted(set(versions))
@@ -152,9 +152,7 @@ def test_a_put_with_another_uid_is_a_conflict() -> None:
     pod = cluster.pod("a")
     document = {**pod, "metadata": {**pod["metadata"], "uid": "00000000-0000-0000-0000-000000000000"}}
     with refused(409, "Conflict"):
-        cluster.store.update(
-            cluster.store.registry.by_key("pods"), "default", "a", document, now=NOW, rng=cluster.rng
-        )
+        cluster.store.update(cluster.store.registry.by_key("pods"), "default", "a", document, now=NOW, rng=cluster.rng)
 
 
 def test_a_lease_put_without_a_version_is_refused() -> None:
