@@ -304,7 +304,7 @@ class _Follower:
             self._on_change(self.client.pod_uid)
 
     def _is_connected(self) -> bool:
-        return asyncio.get_running_loop().time() - self._heard_at < self._settings.silence_seconds
+        return asyncio.get_running_loop().time() < self._heard_at + self._settings.silence_seconds
 
     def _watch_silence(self) -> None:
         """Have somebody told when the silence is reached. One timer, moved on only as it rings: it rings seldom."""

@@ -87,8 +87,8 @@ def test_a_lease_that_is_not_there_is_made_but_its_maker_waits() -> None:
     assert not standing.may_act(1)
     for second, version in ((5, 8), (10, 9), (15, 10)):
         renew = Renew(str(version - 1), 0)
-        standing = lease.wrote(standing, renew, stored(version, "me"), sent=second, now=second + 0.1)
-        assert not standing.may_act(second + 0.6)
+        standing = lease.wrote(standing, renew, stored(version, "me"), sent=second, now=second + 0.7)
+        assert not standing.may_act(second + 0.8), "sent before anybody else's deadline"
     confirmed = lease.wrote(standing, Renew("10", 0), stored(11, "me"), sent=16, now=16.1)
     assert confirmed.may_act(16.1)
     assert confirmed.tenure is not None
