@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from controller.local.errors import conflict
+from controller.local.errors import conflict, forbidden
 from controller.local.outcomes import Outcome, stamp
 from controller.local.versions import Change, ChangeType, Key, Record, Versions
 
@@ -21,6 +21,7 @@ Json = dict[str, Any]
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
 CRD_CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
+_IMMORTAL_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
 CRDS = "customresourcedefinitions.apiextensions.k8s.io"
 
 
@@ -159,6 +160,8 @@ def _set_collection_finalizers(metadata: Json, options: DeleteOptions) -> None:
 
 
 def _terminate_namespace(store: Store, record: Record, options: DeleteOptions, now: datetime) -> Outcome:
+    if record.name in _IMMORTAL_NAMESPACES:
+        raise forbidden(store.registry.by_key("namespaces").target(record.name), "this namespace may not be deleted")
     metadata = dict(record.body["metadata"])
     if "deletionTimestamp" in metadata:
         return Outcome(200, record)

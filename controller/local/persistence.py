@@ -152,8 +152,8 @@ class SqliteJournal:
             if change.type is ChangeType.DELETED:
                 gone.append((resource, namespace, name))
             else:
-                # Not Record.encoded(): its cache belongs to the event loop's thread.
-                rows.append((resource, namespace, name, change.version, orjson.dumps(change.record.body)))
+                # Encoded for the answer already, as a rule; bodies never change, so any thread may encode them.
+                rows.append((resource, namespace, name, change.version, change.record.encoded()))
         self._database.execute("BEGIN IMMEDIATE")
         try:
             self._database.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)", rows)

@@ -193,21 +193,21 @@ async def watch(client: ApiClient, path: str, **query: str) -> AsyncIterator[Wat
 
 
 async def test_a_watch_tells_of_changes_as_they_come() -> None:
-    async with running_server() as (_, client):
-        async with watch(
-            client, MAPS, resourceVersion=(await client.get(MAPS))["metadata"]["resourceVersion"]
-        ) as events:
-            await client.post(MAPS, {"metadata": {"name": "a"}})
-            assert (await events.next())["type"] == "ADDED"
-            await client.merge(f"{MAPS}/a", {"data": {"x": "1"}})
-            event = await events.next()
-            assert (event["type"], event["object"]["data"], event["object"]["kind"]) == (
-                "MODIFIED",
-                {"x": "1"},
-                "ConfigMap",
-            )
-            await client.send("DELETE", f"{MAPS}/a")
-            assert (await events.next())["type"] == "DELETED"
+    async with (
+        running_server() as (_, client),
+        watch(client, MAPS, resourceVersion=(await client.get(MAPS))["metadata"]["resourceVersion"]) as events,
+    ):
+        await client.post(MAPS, {"metadata": {"name": "a"}})
+        assert (await events.next())["type"] == "ADDED"
+        await client.merge(f"{MAPS}/a", {"data": {"x": "1"}})
+        event = await events.next()
+        assert (event["type"], event["object"]["data"], event["object"]["kind"]) == (
+            "MODIFIED",
+            {"x": "1"},
+            "ConfigMap",
+        )
+        await client.send("DELETE", f"{MAPS}/a")
+        assert (await events.next())["type"] == "DELETED"
 
 
 async def test_bookmarks_carry_the_version_on_while_nothing_happens() -> None:

@@ -348,6 +348,12 @@ def test_a_namespace_goes_once_it_is_empty_and_takes_nothing_new() -> None:
     assert cluster.get("namespaces", "team") is None
 
 
+@pytest.mark.parametrize("name", ["default", "kube-system", "kube-public"])
+def test_the_clusters_own_namespaces_stay(name: str) -> None:
+    with refused(403, "Forbidden"):
+        Cluster().delete("namespaces", name)
+
+
 def test_events_expire() -> None:
     cluster = Cluster()
     cluster.create("events", "e", involvedObject={"namespace": "default"})
