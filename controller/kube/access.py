@@ -19,6 +19,7 @@ from typing import Any
 from controller.errors import ApiUnavailable
 
 SERVICE_ACCOUNT_DIR = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_HOST, _PORT = "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"
 FILE_REFRESH_SECONDS = 60.0
 """Token files are read again this often. The kubelet renews a token at 80 % of its life, so there are minutes to spare;
 client-go takes the same minute."""
@@ -31,22 +32,25 @@ MIN_RELOAD_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubeSettings:
-    """How to find the API server. `server` wins; then `kubeconfig`; then the service account; then ~/.kube/config."""
+    """How to find the API server. `server` wins; then `kubeconfig`; then `service`; then ~/.kube/config."""
 
     server: str | None = None
     token: str | None = field(default=None, repr=False)
     kubeconfig: str | None = None
     context: str | None = None
-    in_cluster: bool = False
+    service: tuple[str, str] | None = None
+    """Host and port of the API server as Pods are told them."""
+    service_account_dir: Path = SERVICE_ACCOUNT_DIR
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "KubeSettings":
-        """PODSLOTS_SERVER (an address without credentials, as the embedded cluster's), KUBECONFIG, or the Pod's."""
+        """PODSLOTS_SERVER with PODSLOTS_TOKEN (as for the embedded cluster), KUBECONFIG, or the Pod's own."""
         return cls(
             server=environ.get("PODSLOTS_SERVER") or None,
+            token=environ.get("PODSLOTS_TOKEN") or None,
             kubeconfig=environ.get("KUBECONFIG") or None,
             context=environ.get("PODSLOTS_CONTEXT") or None,
-            in_cluster=bool(environ.get("KUBERNETES_SERVICE_HOST")),
+            service=(environ[_HOST], environ.get(_PORT, "443")) if environ.get(_HOST) else None,
         )
 
 
@@ -115,8 +119,8 @@ def access_source(settings: KubeSettings, now: Callable[[], datetime]) -> Access
         try:
             if settings.server:
                 return _plain(settings.server, settings.token)
-            if settings.in_cluster and not settings.kubeconfig:
-                return _in_cluster(contexts)
+            if settings.service is not None and not settings.kubeconfig:
+                return _in_cluster(settings.service, settings.service_account_dir, contexts)
             return await _kubeconfig(settings, contexts, now)
         except ApiUnavailable:
             raise
@@ -130,14 +134,20 @@ def _plain(server: str, token: str | None) -> Access:
     return Access(server=server.rstrip("/"), authorization=f"Bearer {token}" if token else None)
 
 
-def _in_cluster(contexts: "_TlsContexts") -> Access:
+def _in_cluster(service: tuple[str, str], folder: Path, contexts: "_TlsContexts") -> Access:
     from kubernetes_asyncio import config  # noqa: PLC0415 - heavy, and not needed for a plain address
     from kubernetes_asyncio.client import Configuration  # noqa: PLC0415
 
     found = Configuration()
     load: Any = config.load_incluster_config
-    load(client_configuration=found, try_refresh_token=False)
-    namespace = SERVICE_ACCOUNT_DIR / "namespace"
+    load(
+        client_configuration=found,
+        try_refresh_token=False,
+        token_filename=str(folder / "token"),
+        cert_filename=str(folder / "ca.crt"),
+        environ={_HOST: service[0], _PORT: service[1]},
+    )
+    namespace = folder / "namespace"
     return _access(
         found,
         contexts,
