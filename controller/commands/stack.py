@@ -22,8 +22,12 @@ from controller.errors import PodslotsError
 
 AGENT_IMAGE = "podslots/agent:local"
 START_SECONDS = 30.0
+STOP_GRACE_SECONDS = 10.0
+"""What containers get to end when the cluster stops."""
 STOP_SECONDS = 20.0
-"""The cluster gives containers 10 s to end before it kills them."""
+"""What the processes themselves get: more than the grace of the containers that the cluster waits for."""
+LEASE_SECONDS = 4
+"""A controller that makes a new Lease waits this long before it acts. There is only one here, on one clock."""
 POLL_SECONDS = 0.05
 LOG_TAIL_LINES = 15
 
@@ -85,7 +89,9 @@ class Stack:
             raise StackError(f"{self.folder / 'processes.json'} can't be read: {error}") from error
         return [process for process in (Running(**record) for record in records) if self._alive(process)]
 
-    async def start(self, *, keep_pods: bool = False, http_port: int = 0) -> None:
+    async def start(
+        self, *, keep_pods: bool = False, http_port: int = 0, stop_grace_seconds: float = STOP_GRACE_SECONDS
+    ) -> None:
         """Start both; returns when the API server serves and the controller runs. Raises StackError."""
         if found := self.running():
             raise StackError(f"{' and '.join(p.name for p in found)} of {self.folder} run already")
@@ -93,7 +99,7 @@ class Stack:
         ready = self.folder / "ready.json"
         ready.unlink(missing_ok=True)
         try:
-            self._spawn("cluster", self._cluster_command(ready, keep_pods=keep_pods), {})
+            self._spawn("cluster", self._cluster_command(ready, stop_grace_seconds, keep_pods=keep_pods), {})
             await self._until(ready.exists)
             self.ready = json.loads(ready.read_text())
             self._spawn("controller", [sys.executable, "-m", "controller"], self._controller_environ(http_port))
@@ -127,11 +133,12 @@ class Stack:
             return ""
         return "\n".join(lines[-LOG_TAIL_LINES:])
 
-    def _cluster_command(self, ready: Path, *, keep_pods: bool) -> list[str]:
+    def _cluster_command(self, ready: Path, stop_grace_seconds: float, *, keep_pods: bool) -> list[str]:
         return [
             *(sys.executable, "-m", "controller.local"),
             *("--state-dir", str(self.folder / "cluster"), "--crds", str(crds.folder()), "--ready-file", str(ready)),
             *("--image", f"{AGENT_IMAGE}=slot-agent"),
+            *("--stop-grace-seconds", f"{stop_grace_seconds:g}"),
             *(["--keep-pods"] if keep_pods else []),
         ]
 
@@ -140,6 +147,7 @@ class Stack:
             "PODSLOTS_KUBECONFIG": str(self.kubeconfig_of("podslots-controller")),
             "PODSLOTS_NAMESPACE": "default",
             "PODSLOTS_AGENT_IMAGE": AGENT_IMAGE,
+            "PODSLOTS_LEASE_SECONDS": str(LEASE_SECONDS),
             "PODSLOTS_HTTP_HOST": "127.0.0.1",
             "PODSLOTS_HTTP_PORT": str(http_port),
         }

@@ -137,7 +137,8 @@ def condition(obj: Object, kind: str) -> str:
 def why(task: Object) -> str:
     """What a task waits for, or why it ended as it did."""
     status = task.get("status") or {}
-    return str(status.get("reason") or (phase(task) == "Queued" and status.get("queuedReason")) or NONE)
+    reason = status.get("queuedReason") if phase(task) == "Queued" else status.get("reason")
+    return str(reason) if reason and reason != phase(task) else NONE
 
 
 def age(obj: Object, now: datetime) -> str:

@@ -1,0 +1,165 @@
+"""What a person sees: a live table on a terminal, plain lines elsewhere."""
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from agent.wire import AgentState, SlotState
+from controller.demo.observe import Observer, agent_url
+from controller.demo.workload import MAX_PODS, SLOTS
+from controller.kube.api import Object
+from controller.names import STATE_LABEL
+
+FRAMES_PER_SECOND = 8
+LINES = 9
+SUMMARY_SECONDS = 1.0
+"""Without a terminal at most one line of figures in this time."""
+STYLES = {SlotState.IDLE: "dim", SlotState.RUNNING: "green", SlotState.RESERVED: "yellow"}
+
+
+class Display:
+    """Shows a run as it goes. `clock` gives the seconds since its start."""
+
+    def __init__(self, console: Console, clock: Callable[[], float]) -> None:
+        self._console = console
+        self._clock = clock
+        self._said: deque[str] = deque(maxlen=LINES)
+        self._live: Live | None = None
+        self._observer: Observer | None = None
+        self._summary = ""
+        self._summary_due = 0.0
+
+    def say(self, text: str) -> None:
+        """Tell what happens now, in one sentence."""
+        line = f"{self._clock():5.1f} s  {text}"
+        self._said.append(line)
+        if self._live is None:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    async def run(self, observer: Observer) -> None:
+        """Keep what is shown up to date until cancelled."""
+        self._observer = observer
+        try:
+            while True:
+                if self._live is not None:
+                    self._live.update(self._picture(observer), refresh=True)
+                elif not self._console.is_terminal:
+                    self._say_changes(observer)
+                await asyncio.sleep(1 / FRAMES_PER_SECOND)
+        finally:
+            if self._live is not None:
+                self._live.update(self._picture(observer), refresh=True)
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """While in it, a terminal shows the live table."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(console=self._console, auto_refresh=False) as live:
+            self._live = live
+            try:
+                yield
+            finally:
+                self._live = None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While in it, the terminal is free for a question."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+        try:
+            yield
+        finally:
+            if live is not None:
+                live.start()
+            self._live = live
+
+    async def ask(self, shown: str, question: str) -> bool:
+        """Show something and wait for a yes or no. End of input is a no."""
+        with self.paused():
+            self._console.print(f"\n{shown}\n", markup=False, highlight=False, soft_wrap=True)
+            while True:
+                self._console.print(f"{question} [y/n] ", markup=False, highlight=False, end="")
+                answer = (await _read_line()).strip().lower()
+                if answer in {"y", "yes"}:
+                    return True
+                if answer in {"n", "no", ""}:
+                    return False
+
+    def _say_changes(self, observer: Observer) -> None:
+        summary = _summary(observer)
+        if summary != self._summary and self._clock() >= self._summary_due:
+            self._summary, self._summary_due = summary, self._clock() + SUMMARY_SECONDS
+            self.say(summary)
+
+    def _picture(self, observer: Observer) -> Group:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("POD", no_wrap=True)
+        table.add_column("STATE", no_wrap=True, min_width=8)
+        for slot in range(SLOTS):
+            table.add_column(f"SLOT {slot}", no_wrap=True, min_width=15)
+        table.add_column("LOOK YOURSELF", no_wrap=True, overflow="ellipsis")
+        pods = observer.present()
+        for pod in pods:
+            table.add_row(*_row(pod, observer))
+        for _ in range(MAX_PODS - len(pods)):
+            table.add_row("")
+        said = Text("\n".join(self._said))
+        return Group(Text(f"\n{self._clock():5.1f} s  {_summary(observer)}\n", style="bold"), table, Text(), said)
+
+
+def _row(pod: Object, observer: Observer) -> list[Text]:
+    state = observer.last(pod["metadata"]["uid"])
+    label = (pod["metadata"].get("labels") or {}).get(STATE_LABEL, "")
+    url = agent_url(pod)
+    return [
+        Text(pod["metadata"]["name"]),
+        Text(label),
+        *_slots(state, observer),
+        Text(f"curl {url}/slots" if state else "", style="dim"),
+    ]
+
+
+def _slots(state: AgentState | None, observer: Observer) -> Iterator[Text]:
+    if state is None:
+        yield from (Text("-", style="dim") for _ in range(SLOTS))
+        return
+    names = {f"{task['metadata']['uid']}.": task["metadata"]["name"] for task in observer.tasks.items()}
+    for slot in state.slots:
+        uid, dot, _ = (slot.task_id or "").rpartition(".")
+        task = names.get(uid + dot, "")
+        step = f"{slot.step} " if slot.state is SlotState.RUNNING and slot.step else ""
+        word = "reserved " if slot.state is SlotState.RESERVED else step
+        yield Text(f"{word}{task}" if task else slot.state.value, style=STYLES[slot.state])
+
+
+def _summary(observer: Observer) -> str:
+    """One line: Pods by what they are, slots by what their agents say, tasks by phase."""
+    pods = observer.present()
+    states = [state for pod in pods if (state := observer.last(pod["metadata"]["uid"]))]
+    slots = [slot.state for state in states for slot in state.slots]
+    running, reserved = slots.count(SlotState.RUNNING), slots.count(SlotState.RESERVED)
+    phases = ", ".join(f"{count} {phase}" for phase, count in sorted(observer.phases().items()))
+    count = f"{len(pods)} Pod{'s' * (len(pods) != 1)}"
+    return f"{count}, slots: {running} running, {reserved} reserved; tasks: {phases or 'none'}"
+
+
+async def _read_line() -> str:
+    """A line of standard input, without a thread that would outlive a Ctrl-C."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(sys.stdin.fileno())
+    return sys.stdin.readline()
