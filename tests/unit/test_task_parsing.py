@@ -72,7 +72,7 @@ def test_a_task_is_read_field_by_field() -> None:
             EnvVar(name="B", secret=KeyRef(name="s", key="k")),
             EnvVar(name="C", config_map=KeyRef(name="c", key="k", optional=True)),
         ),
-        env_from=(EnvFrom(prefix="P_", secret="s"), EnvFrom(config_map="c", optional=True)),  # noqa: S106 - a name
+        env_from=(EnvFrom(prefix="P_", secret="s"), EnvFrom(config_map="c", optional=True)),
         steps=Steps(
             plan=StepSpec(command=("terraform", "plan"), timeout_seconds=60, cancel_grace_seconds=5),
             apply=StepSpec(command=("terraform", "apply")),
