@@ -2,11 +2,12 @@
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from controller.local.container_probes import ContainerProbes
 from controller.local.containers import Attempt, AttemptState, Exit, Launch
 from controller.local.environment import ConfigError, PathRewriter
 from controller.local.handlers import ContainerHandlers
@@ -67,7 +68,7 @@ class ContainerSlot:
         self._waiting: Waiting | None = None
         self._handlers: ContainerHandlers | None = None
         self._post_started = False
-        self._tallies: dict[ProbeKind, Tally] = {}
+        self._probes = ContainerProbes(spec, self)
         self._unhealthy: float | None = None
         self._unhealthy_message = ""
         self._stop: Stop | None = None
@@ -93,14 +94,12 @@ class ContainerSlot:
             self._ended()
             return
         same = str(shown.get("containerID", "")).endswith(self.attempt.container_id)
-        if same and shown.get("started"):
-            self._tallies[ProbeKind.STARTUP] = Tally(verdict=True)
-        if same and shown.get("ready"):
-            self._tallies[ProbeKind.READINESS] = Tally(verdict=True)
+        if same:
+            self._probes.resume(started=bool(shown.get("started")), ready=bool(shown.get("ready")))
         folders = self._owner.host_folders()
         self._begin(self.attempt, rewriter(self.spec, folders, self.attempt.environment()))
         self._post_started = True
-        self._probe()
+        self._probes.begin()
 
     def view(self) -> ContainerView:
         """The container as `pod_plan` sees it."""
@@ -135,10 +134,6 @@ class ContainerSlot:
             state, last, last_id = self._waiting, attempt.exit, attempt.container_id
         else:
             state = attempt.exit or Running(attempt.started_at)
-        if self.spec.role is Role.INIT:
-            ready = not self.initialising
-        else:
-            ready = self._started and (self.spec.readiness is None or self._verdict(ProbeKind.READINESS) is True)
         return ContainerReport(
             spec=self.spec,
             state=state,
@@ -147,7 +142,7 @@ class ContainerSlot:
             last_container_id=last_id,
             restart_count=0 if attempt is None else attempt.number,
             started=self._started,
-            ready=ready,
+            ready=self._ready,
             ran=attempt is not None,
         )
 
@@ -171,11 +166,13 @@ class ContainerSlot:
     @property
     def _started(self) -> bool:
         running = self.attempt is not None and self.attempt.state is AttemptState.RUNNING
-        passed = self.spec.startup is None or self._verdict(ProbeKind.STARTUP) is True
-        return running and self._post_started and passed
+        return running and self._post_started and self._probes.passed_startup
 
-    def _verdict(self, kind: ProbeKind) -> bool | None:
-        return self._tallies.get(kind, Tally()).verdict
+    @property
+    def _ready(self) -> bool:
+        if self.spec.role is Role.INIT:
+            return not self.initialising
+        return self._started and self._probes.ready
 
     # What is done.
 
@@ -252,7 +249,7 @@ class ContainerSlot:
             self._committed = True
             await self._launch(attempt, launch)
         except VolumeError as error:
-            self._event("FailedMount", f"MountVolume.SetUp failed: {error}", warning=True)
+            self._event("FailedMount", f"MountVolume.SetUp failed {error}", warning=True)
             self._hold(Waiting("ContainerCreating", str(error)))
             return
         except ConfigError as error:
@@ -279,7 +276,7 @@ class ContainerSlot:
         self._event("Started", f"Started container {self.spec.name}")
         if self.spec.post_start is None:
             self._post_started = True
-            self._probe()
+            self._probes.begin()
         else:
             self._in_run(self._post_start(self.spec.post_start), "postStart")
 
@@ -315,7 +312,7 @@ class ContainerSlot:
         for task in self._run_tasks:
             task.cancel()
         self._run_tasks.clear()
-        self._tallies.clear()
+        self._probes.clear()
         self._post_started = False
         self._unhealthy = self._stop = self._handlers = None
         policy = self._node.config.backoff
@@ -341,44 +338,27 @@ class ContainerSlot:
         self._waiting = waiting
         self._start_at = asyncio.get_running_loop().time() + self._node.config.start_retry_seconds
 
-    def _probe(self) -> None:
-        """Begin the probes that are due: the startup probe alone, the others once it passed."""
-        if self.spec.startup is not None and self._verdict(ProbeKind.STARTUP) is not True:
-            self._probe_one(ProbeKind.STARTUP, self.spec.startup)
-            return
-        if self.spec.readiness is not None:
-            self._probe_one(ProbeKind.READINESS, self.spec.readiness)
-        if self.spec.liveness is not None:
-            self._probe_one(ProbeKind.LIVENESS, self.spec.liveness)
+    # What its probes ask of it (`container_probes.Probed`).
 
-    def _probe_one(self, kind: ProbeKind, probe: Probe) -> None:
-        if self._handlers is None:
-            return
+    def probe_forever(self, kind: ProbeKind, probe: Probe, answered: Callable[[Tally, Answer], bool]) -> None:
+        """Ask a probe for the rest of the present run."""
+        if self._handlers is not None:
+            eager = kind is not ProbeKind.LIVENESS
+            work = probe_forever(probe, self._handlers, self._node.faults, answered, eager=eager)
+            self._in_run(work, f"{kind} probe")
 
-        def answered(tally: Tally, answer: Answer) -> bool:
-            return self._answered(kind, probe, tally, answer)
+    def probe_failed(self, message: str) -> None:
+        """A probe was answered with a failure."""
+        self._event("Unhealthy", message, warning=True)
 
-        work = probe_forever(probe, self._handlers, self._node.faults, answered, eager=kind is not ProbeKind.LIVENESS)
-        self._in_run(work, f"{kind} probe")
-
-    def _answered(self, kind: ProbeKind, probe: Probe, tally: Tally, answer: Answer) -> bool:
-        """Take in a probe's answer; whether it is to go on."""
-        before = self._verdict(kind)
-        if tally.verdict is None and before is not None:  # a new kubelet's first answers don't unsay the old verdict
-            tally = replace(tally, verdict=before)
-        if not answer.success and not (kind is not ProbeKind.READINESS and self._owner.ending):
-            self._event("Unhealthy", f"{kind.capitalize()} probe failed: {answer.detail}", warning=True)
-        self._tallies[kind] = tally
-        if tally.verdict == before:
-            return True
+    def probes_changed(self) -> None:
+        """A verdict changed."""
         self._owner.wake()
-        if kind is ProbeKind.STARTUP and tally.verdict:
-            self._probe()
-            return False
-        if kind is not ProbeKind.READINESS and tally.verdict is False and not self._owner.ending:
-            grace = self._owner.spec.grace_seconds if probe.grace_seconds is None else probe.grace_seconds
-            self._fail(grace, f"failed {kind} probe")
-        return True
+
+    def unhealthy(self, grace_seconds: float | None, message: str) -> None:
+        """The present run is to be stopped, with a grace of its own or the Pod's."""
+        if not self._owner.ending:
+            self._fail(self._owner.spec.grace_seconds if grace_seconds is None else grace_seconds, message)
 
     def _fail(self, grace_seconds: float, message: str) -> None:
         self._unhealthy, self._unhealthy_message = grace_seconds, message
@@ -389,7 +369,7 @@ class ContainerSlot:
         answer = await self._handlers.ask(handler, HOOK_LIMIT_SECONDS)
         if answer.success:
             self._post_started = True
-            self._probe()
+            self._probes.begin()
         else:
             self._event("FailedPostStartHook", answer.detail, warning=True)
             self._fail(self._owner.spec.grace_seconds, "failed its postStart hook")

@@ -15,6 +15,7 @@ from controller.local.scheduler import is_ready
 
 NODE_LEASES = "kube-node-lease"
 RETRY_SECONDS = 0.5
+LOOK_SECONDS = 0.2  # costs nothing while the kubelet is well: it is in this process
 UNREACHABLE = "node.kubernetes.io/unreachable"
 _log = logging.getLogger(__name__)
 
@@ -120,9 +121,8 @@ class NodeController:
 
     async def run(self) -> None:
         """Look every so often, until cancelled."""
-        period = max(min(self._config.node_grace_seconds / 4, 5.0), 0.1)
         while True:
-            await asyncio.sleep(0.2 if self._faults.lost else period)
+            await asyncio.sleep(LOOK_SECONDS)
             try:
                 await self._look()
             except (ApiRefusedError, ApiUnavailableError) as error:

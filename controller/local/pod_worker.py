@@ -101,27 +101,30 @@ class PodWorker:
         shown = self.pod.get("status") or {}
         lists = (shown.get("initContainerStatuses") or ()), (shown.get("containerStatuses") or ())
         statuses = {s["name"]: s for entries in lists for s in entries}
-        publisher = asyncio.create_task(self._publish_forever(), name=f"publish {self.spec.name}")
         try:
             for name, slot in self._slots.items():
                 await slot.load(statuses.get(name, {}))
             self._resume_ending()
-            while True:
-                await self._node.faults.passable()
-                self._awake.clear()
-                ask_again_at = self._step()
-                if self._over and (self.vanished or self._shutting_down):
-                    break
-                self._publish.set()
-                await self._sleep_until(ask_again_at)
+            async with asyncio.TaskGroup() as group:  # whichever fails, the kubelet begins this Pod anew
+                publisher = group.create_task(self._publish_forever(), name=f"publish {self.spec.name}")
+                await self._live()
+                publisher.cancel()
         finally:
-            publisher.cancel()
             for slot in self._slots.values():
                 await slot.close()
-            with contextlib.suppress(asyncio.CancelledError):
-                await publisher
         if not self._shutting_down:
             await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+
+    async def _live(self) -> None:
+        """Look and act until all is over."""
+        while True:
+            await self._node.faults.passable()
+            self._awake.clear()
+            ask_again_at = self._step()
+            if self._over and (self.vanished or self._shutting_down):
+                return
+            self._publish.set()
+            await self._sleep_until(ask_again_at)
 
     async def _sleep_until(self, at: float | None) -> None:
         loop = asyncio.get_running_loop()
@@ -204,9 +207,13 @@ class PodWorker:
         """Make all volumes; their host folders. VolumeError if one can't be made."""
         if not self._mounted:
             facts = pod_facts(self._node, self.pod, self.ip)
-            self._mounted = {
-                volume["name"]: self._volumes.prepare(volume, facts, self._object) for volume in self.spec.volumes
-            }
+            mounted = {}
+            for volume in self.spec.volumes:
+                try:
+                    mounted[volume["name"]] = self._volumes.prepare(volume, facts, self._object)
+                except VolumeError as error:
+                    raise VolumeError(f'for volume "{volume["name"]}" : {error}') from error
+            self._mounted = mounted
         return self._mounted
 
     def host_folders(self) -> dict[str, Path]:

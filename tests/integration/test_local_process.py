@@ -181,12 +181,13 @@ async def test_after_sigkill_of_the_cluster_containers_run_on_and_are_taken_over
     await pods.create(pod("p", [shell("work", POLITE)], initContainers=[agent]))
     await pods.create(pod("done", [shell("work", "sleep 1.5; exit 7")]))
     before = await pods.ready("p")
-    folder = clusters.folder / "node" / "pods" / (await pods.ready("done"))["metadata"]["uid"]
+    done = await pods.ready("done")
+    exited = Path(clusters.folder, "node", "pods", done["metadata"]["uid"], "c", "work", "0", "exit")
     await running.end(signal.SIGKILL)
     assert clusters.brand.processes()
 
     async def done_has_ended() -> bool:
-        return (folder / "c" / "work" / "0" / "exit").exists()
+        return there(exited)
 
     await until(done_has_ended, what="the other Pod's container has ended meanwhile")
     again = await clusters.start()
@@ -212,6 +213,15 @@ async def test_pods_deleted_by_force_while_the_cluster_was_down_are_ended(cluste
     await clusters.brand.gone()
 
 
+def there(path: Path) -> bool:
+    return path.exists()
+
+
+def told(folder: Path, suffix: str) -> list[str]:
+    """What the containers wrote, one text for each."""
+    return [path.read_text() for path in folder.iterdir() if path.suffix == suffix]
+
+
 async def test_no_container_runs_twice_or_leaks_however_often_the_cluster_is_killed(
     clusters: Clusters, tmp_path: Path
 ) -> None:
@@ -235,8 +245,8 @@ async def test_no_container_runs_twice_or_leaks_however_often_the_cluster_is_kil
     for name in names:
         shown = await clusters.pods().ready(name)
         assert [container_status(shown, c)["restartCount"] for c in ("one", "two")] == [0, 0]
-    assert not list(tmp_path.glob("*.double"))
-    assert [p.read_text() for p in tmp_path.glob("*.starts")] == ["x\n"] * 6
+    assert told(tmp_path, ".double") == []
+    assert told(tmp_path, ".starts") == ["x\n"] * 6
     assert len(clusters.brand.processes()) == 6
     for name in names:
         await clusters.pods().delete(name, grace_seconds=1)
