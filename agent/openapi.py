@@ -81,11 +81,13 @@ def document() -> dict[str, Any]:
     schemas: dict[str, Any] = {}
     paths: dict[str, Any] = {}
     for path, (summary, answer) in READS.items():
-        operation = _operation(path, summary, _json(answer, schemas), schemas)
+        content = _json(answer, schemas)
+        if path == "/slots":
+            content["application/x-ndjson"] = {"schema": _reference(WatchLine, schemas)}
+        operation = _operation(path, summary, content, schemas)
         paths.setdefault(path, {})["get"] = operation
         if path == "/work":
             operation["security"] = [{"token": []}]
-    _reference(WatchLine, schemas)
     for path, (summary, request, answer) in WRITES.items():
         operation = _operation(path, summary, _json(answer, schemas), schemas)
         operation["security"] = [{"token": []}]
