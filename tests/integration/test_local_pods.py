@@ -86,7 +86,7 @@ async def test_the_environment_holds_what_the_pod_says_and_nothing_of_the_hosts(
     local: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OF_THE_HOST", "x")
-    await local.pods.create(secret("tok", token="/data/abc"), "secrets")  # noqa: S106 - no password
+    await local.pods.create(secret("tok", token="/data/abc"), "secrets")
     env = [
         POD_IP,
         {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
@@ -387,3 +387,27 @@ async def test_a_pod_status_says_when_it_started(local: Local) -> None:
     await local.pods.create(pod("p", [shell("work", POLITE)]))
     shown = await local.pods.ready("p")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", shown["status"]["startTime"])
+
+
+async def test_a_pod_whose_worker_failed_is_taken_up_anew_without_touching_its_containers(
+    local: Local, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await local.pods.create(pod("p", [shell("work", POLITE)]))
+    before = await local.pods.ready("p")
+    [worker] = local.cluster.kubelet._workers.values()
+
+    def fail() -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(worker, "_step", fail)
+    worker.wake()
+
+    async def another() -> bool:
+        return worker not in local.cluster.kubelet._workers.values() and bool(local.cluster.kubelet._workers)
+
+    await until(another, what="another worker has the Pod")
+    assert "no space left on device" in caplog.text
+    after = await local.pods.ready("p")
+    assert container_status(after, "work") == container_status(before, "work")
+    await local.pods.delete("p")
+    await local.pods.gone("p")
