@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import uvloop
@@ -105,11 +106,8 @@ async def _until(stop: asyncio.Event, controller: Controller) -> int:
 
 def kube_settings(config: Config, environ: Mapping[str, str]) -> KubeSettings:
     """How to find the API server: a kubeconfig that is named wins over the service account."""
-    return KubeSettings(
-        kubeconfig=config.kubeconfig or environ.get("KUBECONFIG") or None,
-        context=config.context,
-        in_cluster=config.kubeconfig is None and "KUBERNETES_SERVICE_HOST" in environ,
-    )
+    found = KubeSettings.from_environ(environ)
+    return replace(found, kubeconfig=config.kubeconfig or found.kubeconfig, context=config.context)
 
 
 def _now() -> datetime:

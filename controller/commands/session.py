@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -84,11 +84,11 @@ def settings(
 
     A cluster embedded by `podslots local` in this folder comes after KUBECONFIG and before the rest.
     """
-    chosen = kubeconfig or environ.get("KUBECONFIG") or local_kubeconfig
-    return KubeSettings(
-        kubeconfig=chosen,
-        context=context,
-        in_cluster=not chosen and bool(environ.get("KUBERNETES_SERVICE_HOST")),
+    found = KubeSettings.from_environ(environ)
+    return replace(
+        found,
+        kubeconfig=kubeconfig or found.kubeconfig or local_kubeconfig,
+        context=context or found.context,
     )
 
 
