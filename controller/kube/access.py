@@ -32,14 +32,15 @@ MIN_RELOAD_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubeSettings:
-    """How to find the API server. `server` wins; then `kubeconfig`; then `service`; then ~/.kube/config."""
+    """How to find the API server. `server` wins; then `kubeconfig`; then the service account; then ~/.kube/config."""
 
     server: str | None = None
     token: str | None = field(default=None, repr=False)
     kubeconfig: str | None = None
     context: str | None = None
+    in_cluster: bool = False
     service: tuple[str, str] | None = None
-    """Host and port of the API server as Pods are told them."""
+    """Host and port of the API server, for `in_cluster`; None: as the environment says."""
     service_account_dir: Path = SERVICE_ACCOUNT_DIR
 
     @classmethod
@@ -50,6 +51,7 @@ class KubeSettings:
             token=environ.get("PODSLOTS_TOKEN") or None,
             kubeconfig=environ.get("KUBECONFIG") or None,
             context=environ.get("PODSLOTS_CONTEXT") or None,
+            in_cluster=bool(environ.get(_HOST)),
             service=(environ[_HOST], environ.get(_PORT, "443")) if environ.get(_HOST) else None,
         )
 
@@ -119,7 +121,7 @@ def access_source(settings: KubeSettings, now: Callable[[], datetime]) -> Access
         try:
             if settings.server:
                 return _plain(settings.server, settings.token)
-            if settings.service is not None and not settings.kubeconfig:
+            if settings.in_cluster and not settings.kubeconfig:
                 return _in_cluster(settings.service, settings.service_account_dir, contexts)
             return await _kubeconfig(settings, contexts, now)
         except ApiUnavailable:
@@ -134,7 +136,7 @@ def _plain(server: str, token: str | None) -> Access:
     return Access(server=server.rstrip("/"), authorization=f"Bearer {token}" if token else None)
 
 
-def _in_cluster(service: tuple[str, str], folder: Path, contexts: "_TlsContexts") -> Access:
+def _in_cluster(service: tuple[str, str] | None, folder: Path, contexts: "_TlsContexts") -> Access:
     from kubernetes_asyncio import config  # noqa: PLC0415 - heavy, and not needed for a plain address
     from kubernetes_asyncio.client import Configuration  # noqa: PLC0415
 
@@ -145,7 +147,7 @@ def _in_cluster(service: tuple[str, str], folder: Path, contexts: "_TlsContexts"
         try_refresh_token=False,
         token_filename=str(folder / "token"),
         cert_filename=str(folder / "ca.crt"),
-        environ={_HOST: service[0], _PORT: service[1]},
+        **({"environ": {_HOST: service[0], _PORT: service[1]}} if service else {}),
     )
     namespace = folder / "namespace"
     return _access(
