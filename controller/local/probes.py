@@ -8,9 +8,9 @@ from typing import Protocol
 
 from controller.local.pod_spec import Exec, Probe
 
-# A program that was just started answers within a second; its first regular probe would be a whole period away. So
-# until the first answer it is asked more often, at these pauses, and a refusal meanwhile does not count.
-EAGER_PAUSES_SECONDS = (0.1, 0.15, 0.25, 0.25)
+# A program that was just started answers within a second or two; its first regular probe after a refusal would be a
+# whole period away. So during the first period it is asked more often, and a refusal meanwhile does not count.
+EAGER_FIRST_PAUSE_SECONDS, EAGER_LAST_PAUSE_SECONDS = 0.1, 0.5
 
 
 class ProbeKind(StrEnum):
@@ -71,7 +71,8 @@ async def probe_forever(
     await asyncio.sleep(probe.initial_delay)
     tally = Tally()
     if eager and not isinstance(probe.handler, Exec):  # a command costs too much to be asked so often
-        for pause in EAGER_PAUSES_SECONDS:
+        until, pause = loop.time() + probe.period, EAGER_FIRST_PAUSE_SECONDS
+        while loop.time() + pause < until:
             await gate.passable()
             answer = await asker.ask(probe.handler, probe.timeout)
             if answer.success:
@@ -81,6 +82,7 @@ async def probe_forever(
                 await asyncio.sleep(probe.period)
                 break
             await asyncio.sleep(pause)
+            pause = min(pause * 1.5, EAGER_LAST_PAUSE_SECONDS)
     due = loop.time()
     while True:
         await gate.passable()

@@ -1,5 +1,6 @@
 """Back-off, probe counting, addresses."""
 
+import asyncio
 import random
 
 import pytest
@@ -13,8 +14,9 @@ from controller.local.addresses import (
     claim_any,
 )
 from controller.local.backoff import BackoffPolicy
-from controller.local.pod_spec import Exec, Probe
-from controller.local.probes import Tally, count
+from controller.local.pod_spec import Exec, Probe, TcpSocket
+from controller.local.probes import Answer, Tally, count, probe_forever
+from tests.support import virtual_time
 
 
 def test_restarts_wait_as_in_kubernetes_at_once_then_doubling_to_a_limit() -> None:
@@ -65,3 +67,59 @@ def test_a_network_is_claimed_by_one_cluster_at_a_time() -> None:
         claim(network)
     listener.close()
     claim(network).close()
+
+
+class Program:
+    """Answers probes from some time on; the times it was asked at are kept."""
+
+    def __init__(self, up_at: float) -> None:
+        self.up_at = up_at
+        self.asked: list[float] = []
+
+    async def ask(self, handler: object, timeout_seconds: float) -> Answer:
+        del handler, timeout_seconds
+        now = asyncio.get_running_loop().time() - 1000.0
+        self.asked.append(now)
+        return Answer(now >= self.up_at)
+
+    async def passable(self) -> None:
+        return
+
+
+def probe(program: Program, asked: Probe, answers: int, *, eager: bool) -> list[Tally]:
+    """The tallies of the first so many answers that counted."""
+    tallies: list[Tally] = []
+
+    def answered(tally: Tally, _: Answer) -> bool:
+        tallies.append(tally)
+        return len(tallies) < answers
+
+    virtual_time.run(lambda: probe_forever(asked, program, program, answered, eager=eager))
+    return tallies
+
+
+def test_a_probe_is_asked_at_its_period_after_its_delay() -> None:
+    program = Program(up_at=0.0)
+    probe(program, Probe(TcpSocket("", 1), initial_delay=3.0, period=5.0), 3, eager=False)
+    assert program.asked == [3.0, 8.0, 13.0]
+
+
+def test_a_program_that_comes_up_soon_is_found_ready_long_before_its_second_probe_would_be_due() -> None:
+    program = Program(up_at=1.2)
+    tallies = probe(program, Probe(TcpSocket("", 1), period=10.0), 2, eager=True)
+    assert [tally.verdict for tally in tallies] == [True, True]
+    assert program.asked[-2] < 2.0
+    assert program.asked[-1] == pytest.approx(program.asked[-2] + 10.0)
+
+
+def test_early_refusals_do_not_count_and_later_ones_do() -> None:
+    program = Program(up_at=1e9)
+    tallies = probe(program, Probe(TcpSocket("", 1), period=2.0, failure_threshold=3), 3, eager=True)
+    assert [(tally.failures, tally.verdict) for tally in tallies] == [(1, None), (2, None), (3, False)]
+    assert 1.0 < program.asked[-3] <= 2.0
+
+
+def test_commands_are_not_asked_early() -> None:
+    program = Program(up_at=1e9)
+    probe(program, Probe(Exec(("true",)), period=7.0), 2, eager=True)
+    assert program.asked == [0.0, 7.0]
