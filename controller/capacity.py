@@ -6,9 +6,7 @@ Counts are derived anew for each decision, never kept: nothing can leak (B1).
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from enum import Enum
-from operator import itemgetter
 
 from agent.wire import AgentState, Phase, SlotState
 from controller.demand import SlotClass, agents_choice
@@ -232,97 +230,3 @@ def demand(view: PoolView) -> Counter[str]:
             if task.status.pod_uid not in alive and view.spec.accepts(task.spec.type):
                 wanted[task.spec.type] += 1
     return wanted
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Removable:
-    """Pods that could go without any loss, in the order in which they should.
-
-    First `leaving` (somebody wants them gone), then those that never served, then those idle longest. `pending` counts
-    Pods that never served and can't go yet (their creation or opening is under way, or they are younger than the
-    minimum idle time): they would go before any Pod of `idle`, so that many of those stay (D2).
-    """
-
-    leaving: tuple[PodView, ...]
-    pending: int
-    starting: tuple[PodView, ...]
-    idle: tuple[PodView, ...]
-
-    @property
-    def count(self) -> int:
-        """By how many Pods the pool could shrink, now or soon."""
-        return len(self.leaving) + self.pending + len(self.starting) + len(self.idle)
-
-    def offered(self, layout: Layout) -> dict[tuple[int, Layout], list[int]]:
-        """The places in the order, rising, of Pods that are alike: by number of slots, and classes that they offer."""
-        places: dict[tuple[int, Layout], list[int]] = {}
-        first = len(self.leaving)
-        if self.pending:
-            places[len(layout), layout] = list(range(first, first + self.pending))
-        for place, pod in enumerate(self.leaving):
-            places.setdefault((_size(pod, layout), ()), []).append(place)
-        for place, pod in enumerate(self.starting + self.idle, first + self.pending):
-            classes = layout if pod.agent is None else tuple(slot.accepts for slot in pod.agent.slots)
-            closing = pod.agent is not None and pod.agent.closing
-            places.setdefault((len(classes), () if closing else classes), []).append(place)
-        return places
-
-
-def _size(pod: PodView, layout: Layout) -> int:
-    return len(layout) if pod.agent is None else len(pod.agent.slots)
-
-
-def removable(view: PoolView, promised: Mapping[str, Sequence[Task]], min_idle_seconds: int) -> Removable:
-    """The Pods that could go now."""
-    latest = view.now - timedelta(seconds=min_idle_seconds)
-    pending = view.creating
-    leaving: list[PodView] = []
-    starting: list[tuple[datetime, str, PodView]] = []
-    idle: list[tuple[datetime, str, PodView]] = []
-    for pod in view.pods:
-        if pod.state is _DRAINING or pod.dead or pod.deleting or pod.uid in promised:
-            continue
-        if pod.state is _ACTIVE:
-            if not pod.connected or pod.in_flight is not None:
-                continue
-            since = idle_since(pod)
-            if since is not None and pod.leaving:
-                leaving.append(pod)
-            elif since is not None and since <= latest:
-                idle.append((since, pod.name, pod))
-        elif pod.in_flight is Operation.REMOVE:
-            continue
-        elif pod.in_flight or (pod.created > latest and not pod.leaving):
-            pending += 1
-        elif _untouched(pod):
-            starting.append((pod.created, pod.name, pod))
-    # Of those that never served, the youngest goes first: it is the furthest from being of use.
-    starting.sort(key=itemgetter(0, 1), reverse=True)
-    idle.sort(key=itemgetter(0, 1))
-    return Removable(
-        leaving=(*leaving, *(pod for _, _, pod in starting if pod.leaving)),
-        pending=pending,
-        starting=tuple(pod for _, _, pod in starting if not pod.leaving),
-        idle=tuple(pod for _, _, pod in idle),
-    )
-
-
-def idle_since(pod: PodView) -> datetime | None:
-    """Since when every slot of the Pod is idle and every result stored elsewhere; None if that is not so."""
-    agent = pod.agent
-    if agent is None or agent.ended or agent.recovering:
-        return None
-    for slot in agent.slots:
-        if slot.state is not _IDLE:
-            return None
-    times = [slot.since for slot in agent.slots]
-    times.append(pod.created)
-    if pod.opened is not None:
-        times.append(pod.opened)
-    return max(times)
-
-
-def _untouched(pod: PodView) -> bool:
-    """Whether a starting Pod's agent, if it was heard, confirms that it never took anything."""
-    agent = pod.agent
-    return agent is None or (agent.phase is Phase.DRAINED and idle_since(pod) is not None)

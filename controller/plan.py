@@ -7,8 +7,9 @@ before it deletes. What is planned here only has to be right for the view.
 from dataclasses import dataclass
 
 from agent.wire import Phase
-from controller.capacity import Removable, idle_since, promises, removable
+from controller.capacity import promises
 from controller.pool import DeletionPolicy
+from controller.removal import Removable, idle_since, removable
 from controller.scaling import Decision
 from controller.task import Task
 from controller.view import Operation, PodState, PodView, PoolView
@@ -106,7 +107,7 @@ def _removals(view: PoolView, decision: Decision) -> list[DrainPod | DeleteStart
 
 
 def _victims(candidates: Removable, surplus: int) -> tuple[PodView, ...]:
-    return candidates.leaving + (candidates.starting + candidates.idle)[:surplus]
+    return candidates.leaving + (tuple(candidates.victims()[:surplus]) if surplus else ())
 
 
 def _dead(view: PoolView) -> list[DeleteDead]:

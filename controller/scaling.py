@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from controller.capacity import Census, Removable, demand, promises, removable, take_census
+from controller.capacity import Census, demand, promises, take_census
 from controller.demand import Matching, SlotClass
 from controller.pool import Autoscaling
+from controller.removal import Removable, removable
 from controller.task import Task
 from controller.view import PoolView
 

@@ -9,7 +9,6 @@ from datetime import datetime
 from controller import names
 from controller.agent_client import agent_url
 from controller.assignment import blocked
-from controller.capacity import idle_since
 from controller.death import death_proof, ended_unopened, was_drained
 from controller.errors import InvalidObject
 from controller.fleet import Fleet
@@ -19,6 +18,7 @@ from controller.locks import Locks
 from controller.observe import Report, agent_address, observe_pod
 from controller.pool import PoolSpec
 from controller.progress import Whereabouts
+from controller.removal import idle_since
 from controller.task import Task
 from controller.view import Operation, PodView, PoolView
 

@@ -10,7 +10,7 @@ from agent.config import from_environ as agent_settings
 from agent.worker.config import from_environ as worker_settings
 from controller.errors import InvalidObject
 from controller.local.environment import PathRewriter
-from controller.local.pods import spec_causes
+from controller.local.pod_validation import spec_causes
 from controller.pool import PoolSpec
 from controller.template import DEFAULT_GRACE_SECONDS, build_pod
 from tests.support.refused_templates import REFUSED
