@@ -25,6 +25,7 @@ from agent.wire import (
     TaskState,
     WorkAnswer,
     WorkerLink,
+    is_older,
 )
 
 POLL_SECONDS = 20.0
@@ -78,7 +79,8 @@ class Desk:
         """A worker instance takes over the slot. Raises Refusal."""
         place = self._places[slot]
         session = place.session
-        if request.instance in place.superseded:
+        late = session is not None and is_older(request.instance, session.instance)
+        if late or request.instance in place.superseded:
             raise Refusal(ErrorCode.SUPERSEDED, f"a newer worker has slot {slot}")
         if session is None or session.instance != request.instance:
             if session is not None:

@@ -31,6 +31,7 @@ from agent.work_messages import (
     TaskId,
     Work,
     WorkAnswer,
+    is_older,
 )
 
 __all__ = [  # handed on; what is defined here is public as well
@@ -59,6 +60,7 @@ __all__ = [  # handed on; what is defined here is public as well
     "decode",
     "encode",
     "format_time",
+    "is_older",
     "parse_time",
 ]
 

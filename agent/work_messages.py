@@ -207,10 +207,23 @@ class KeptTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterRequest:
-    """`POST /work/register`: a worker instance takes over its slot and says what its disk holds."""
+    """`POST /work/register`: a worker instance takes over its slot and says what its disk holds.
+
+    An instance is named `NUMBER-RANDOM`; a later worker of the slot has the higher number (see `is_older`).
+    """
 
     instance: str
     tasks: tuple[KeptTask, ...] = ()
+
+
+def is_older(instance: str, than: str) -> bool:
+    """Whether a worker instance came before another one of its slot.
+
+    The registration of a worker that was killed may lie in a socket's buffer while its successor registers. Taken in
+    that order it would have the successor, and the step that it runs, out of its place.
+    """
+    number, other = instance.partition("-")[0], than.partition("-")[0]
+    return number.isdecimal() and other.isdecimal() and int(number) < int(other)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
