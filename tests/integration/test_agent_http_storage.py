@@ -1,0 +1,111 @@
+"""A full disk refuses new work, keeps what is held, and is no reason to restart."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.wire import Phase, SlotState
+from tests.support.agent_process import AgentProcess, Refused, running_agent, wait_for
+from tests.support.fake_worker import FakeWorker, two_steps
+
+
+@pytest.fixture(params=["disk", "memory"])
+def agent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AgentProcess]:
+    """On a disk, whose writes are made in a thread, and in memory, where they are made on the spot."""
+    state_dir = tmp_path / "state"
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+    if request.param == "memory":
+        if not memory.is_dir():
+            pytest.skip("no /dev/shm")
+        state_dir = memory / f"podslots-{tmp_path.parent.name}-{tmp_path.name}"
+        state_dir.mkdir()
+    with running_agent(tmp_path, environ={"PODSLOTS_STATE_DIR": str(state_dir)}) as agent:
+        agent.state_dir = state_dir
+        agent.open()
+        yield agent
+    for path in sorted(state_dir.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    state_dir.rmdir()
+
+
+def refusal(call: Callable[[], object]) -> tuple[int, str]:
+    with pytest.raises(Refused) as refused:
+        call()
+    return refused.value.status, refused.value.code
+
+
+def test_full_disk_refuses_with_503_and_recovers_by_itself(agent: AgentProcess) -> None:
+    worker = FakeWorker(agent, 0)
+    worker.register()
+    agent.acquire("t.1", "plan_and_apply", two_steps())
+    assignment = worker.take()
+    worker.start(assignment)
+    held = agent.state().slots
+    size = (agent.state_dir / "journal").stat().st_size
+
+    agent.limit_file_size(64)
+    for _ in range(3):
+        assert refusal(lambda: agent.acquire("t.2")) == (503, "storage")
+    assert refusal(lambda: agent.post("/drain", {"drain_id": "d"})) == (409, "busy")
+    assert refusal(lambda: worker.end(assignment)) == (503, "storage")
+    state = agent.state()
+    assert [slot.task_id for slot in state.slots] == [slot.task_id for slot in held]
+    assert any("journal" in warning for warning in state.warnings)
+    assert agent.acquire("t.1", "plan_and_apply")["slot"] == 0, "what needs no writing is answered"
+    assert agent.metrics()["podslots_agent_journal_failing"] == 1
+    assert (agent.state_dir / "journal").stat().st_size <= size, "nothing of the refused writes is left"
+
+    agent.limit_file_size(None)
+    worker.end(assignment)
+    assert agent.state().slots[0].state is SlotState.RESERVED
+    assert not agent.state().warnings
+    agent.acquire("t.2")
+    agent.restart()
+    assert [slot.task_id for slot in agent.state().slots] == ["t.1", "t.2", None]
+
+
+def test_killed_while_the_disk_is_full_it_knows_what_was_acknowledged(agent: AgentProcess) -> None:
+    agent.acquire("t.1")
+    agent.limit_file_size(64)
+    for number in range(5):
+        assert refusal(lambda number=number: agent.acquire(f"x.{number}")) == (503, "storage")  # type: ignore[misc]
+    agent.restart()
+    state = agent.state()
+    assert [slot.task_id for slot in state.slots] == [None, "t.1", None]
+    assert state.phase is Phase.OPEN
+
+
+def test_recovers_without_being_asked(agent: AgentProcess) -> None:
+    agent.limit_file_size(64)
+    assert refusal(lambda: agent.acquire("t.1")) == (503, "storage")
+    agent.limit_file_size(None)
+    wait_for(lambda: agent.metrics()["podslots_agent_journal_failing"] == 0, "the probe finds the disk well")
+    assert not agent.state().warnings
+
+
+def test_reads_go_on_while_the_disk_is_full(agent: AgentProcess) -> None:
+    agent.limit_file_size(64)
+    refusal(lambda: agent.acquire("t.1"))
+    begin = time.monotonic()
+    for _ in range(50):
+        agent.state()
+    assert time.monotonic() - begin < 5
+
+
+def test_output_on_a_full_disk_is_counted_and_does_not_stop_the_step(agent: AgentProcess) -> None:
+    worker = FakeWorker(agent, 0)
+    worker.register()
+    agent.acquire("t.1", "plan_and_apply", two_steps())
+    assignment = worker.take()
+    worker.start(assignment)
+    agent.limit_file_size(100_000)
+    piece = b"x" * 60_000
+    assert worker.output(assignment, 0, piece) == 60_000
+    assert worker.output(assignment, 60_000, piece) == 120_000
+    worker.end(assignment)
+    task = agent.task("t.1")
+    assert task.plan is not None
+    assert task.plan.log_bytes == 120_000
+    assert b"was not kept" in agent.call("GET", "/tasks/t.1/log")[1][-100:]
