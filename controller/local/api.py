@@ -40,7 +40,11 @@ class ApiClient:
     def __init__(self, http: aiohttp.ClientSession, url: str, token: str) -> None:
         self._http = http
         self._url = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json", "User-Agent": "podslots-local-node"}
+        self._headers = {
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/json",
+            "User-Agent": "podslots-local-node",
+        }
 
     async def request(
         self,
