@@ -56,6 +56,7 @@ def main() -> None:
     else:
         console.print(f"everything it left is in {folder}", markup=False, highlight=False, soft_wrap=True)
     if verdict is None:
+        console.print("interrupted; everything that was started has been stopped", highlight=False)
         sys.exit(INTERRUPTED)
     if options.unattended:
         console.print(json.dumps(verdict.summary()), markup=False, highlight=False, soft_wrap=True)
@@ -81,9 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 async def _run(folder: Path, options: Options, console: Console) -> Verdict:
     """The whole run between start and clean-up. Never raises what a run can fail of: that is a verdict too."""
     began = time.monotonic()
-    main_task = asyncio.current_task()
-    if main_task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)
+    _cancel_on_signals()
 
     def clock() -> float:
         return time.monotonic() - began
@@ -95,7 +94,8 @@ async def _run(folder: Path, options: Options, console: Console) -> Verdict:
         await stack.start(stop_grace_seconds=1)
         verdict = await _observed(stack, options, display, clock)
     except PodslotsError as error:
-        verdict = Verdict(figures={"seconds": round(clock(), 1)}, problems=(str(error),))
+        display.say(str(error))
+        verdict = Verdict(figures={"seconds": round(clock(), 1)}, problems=(_first_line(error),))
     finally:
         await stack.stop()
     return verdict
@@ -118,8 +118,8 @@ async def _observed(stack: Stack, options: Options, display: Display, clock: Cal
         try:
             await scenario.run(options)
         except PodslotsError as error:
-            failure.append(str(error))
-            display.say(f"the controller's last words:\n{stack.log_tail('controller')}")
+            failure.append(_first_line(error))
+            display.say(f"{error}\nThe controller's last words:\n{stack.log_tail('controller')}")
         finally:
             evidence = await scenario.evidence()
             for task in background:
@@ -135,6 +135,24 @@ async def _observed(stack: Stack, options: Options, display: Display, clock: Cal
     )
     verdict = judge(evidence, expected)
     return Verdict(figures=verdict.figures, problems=(*failure, *verdict.problems))
+
+
+def _cancel_on_signals() -> None:
+    """End the run at the first Ctrl-C or SIGTERM. Later ones change nothing: the clean-up takes seconds."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    heard: list[bool] = []
+
+    def stop() -> None:
+        if not heard and task is not None:
+            heard.append(True)
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _tell(verdict: Verdict, console: Console) -> None:
