@@ -37,7 +37,8 @@ class Census:
 
     `now` and `coming` are free slots by class. `promised` are tasks given to a Pod whose agent does not show them yet:
     each is counted as held there. `rest_*` leave out the Pods that hold a reservation: those stay, whatever the load.
-    A Pod whose agent is not heard counts in `rest_used` as full.
+    A Pod whose agent is not heard counts in `rest_used` as full. `idle` are the Pods that serve and hold nothing, by
+    the classes of their slots, and `others` all that do not just serve: what `removal` looks at.
     """
 
     size: int = 0
@@ -49,6 +50,8 @@ class Census:
     rest_used: int = 0
     now: Counter[SlotClass] = field(default_factory=Counter)
     coming: Counter[SlotClass] = field(default_factory=Counter)
+    idle: dict[Layout, list[PodView]] = field(default_factory=dict)
+    others: list[PodView] = field(default_factory=list)
 
     @property
     def used(self) -> int:
@@ -111,7 +114,7 @@ def take_census(view: PoolView, promised: Mapping[str, Sequence[Task]]) -> Censu
     a call, and their free slots are counted by Pods that are alike.
     """
     census = Census(size=view.creating)
-    serving: list[AgentState] = []
+    serving: list[tuple[PodView, AgentState]] = []
     fresh = view.creating
     for pod in view.pods:
         agent = pod.agent
@@ -124,9 +127,10 @@ def take_census(view: PoolView, promised: Mapping[str, Sequence[Task]]) -> Censu
             and agent.phase is _OPEN
             and pod.uid not in promised
         ):
-            serving.append(agent)
+            serving.append((pod, agent))
         elif pod.counts:
             census.size += 1
+            census.others.append(pod)
             if agent is None and pod.state is PodState.STARTING and not pod.leaving and pod.uid not in promised:
                 fresh += 1
             else:
@@ -139,10 +143,11 @@ def take_census(view: PoolView, promised: Mapping[str, Sequence[Task]]) -> Censu
     return census
 
 
-def _count_serving(census: Census, agents: Sequence[AgentState]) -> None:
+def _count_serving(census: Census, serving: Sequence[tuple[PodView, AgentState]]) -> None:
     """Count the slots of Pods that take work now and that nothing is on its way to."""
-    alike: dict[tuple[int, int, Layout], int] = {}
-    for agent in agents:
+    busy: dict[tuple[int, int, Layout], int] = {}
+    idle = census.idle
+    for pod, agent in serving:
         free: list[SlotClass] = []
         running = reserved = 0
         for slot in agent.slots:
@@ -153,9 +158,16 @@ def _count_serving(census: Census, agents: Sequence[AgentState]) -> None:
                 running += 1
             else:
                 reserved += 1
-        key = running, reserved, tuple(free)
-        alike[key] = alike.get(key, 0) + 1
-    for (running, reserved, classes), pods in alike.items():
+        classes = tuple(free)
+        if running or reserved:
+            key = running, reserved, classes
+            busy[key] = busy.get(key, 0) + 1
+        elif classes in idle:
+            idle[classes].append(pod)
+        else:
+            idle[classes] = [pod]
+    alike = [*busy.items(), *(((0, 0, classes), len(pods)) for classes, pods in idle.items())]
+    for (running, reserved, classes), pods in alike:
         total = pods * (running + reserved + len(classes))
         census.size += pods
         census.total_slots += total

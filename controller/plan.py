@@ -7,7 +7,7 @@ before it deletes. What is planned here only has to be right for the view.
 from dataclasses import dataclass
 
 from agent.wire import Phase
-from controller.capacity import promises
+from controller.capacity import promises, take_census
 from controller.pool import DeletionPolicy
 from controller.removal import Removable, idle_since, removable
 from controller.scaling import Decision
@@ -97,11 +97,13 @@ def removed(actions: "tuple[Action, ...] | list[DrainPod | DeleteStarting]") -> 
 
 def _removals(view: PoolView, decision: Decision) -> list[DrainPod | DeleteStarting]:
     """Pods that somebody wants gone, and as many as the decision has too many, of those that lose nothing."""
-    if not view.synced:
+    excess = decision.current - decision.desired
+    if not view.synced or (excess <= 0 and not any(pod.drain_requested or pod.node_cordoned for pod in view.pods)):
         return []
     scaler = None if view.deleting else view.spec.scaler
-    candidates = removable(view, promises(view), scaler.min_idle_seconds if scaler else 0)
-    surplus = max(0, decision.current - decision.desired - len(candidates.leaving) - candidates.pending)
+    promised = promises(view)
+    candidates = removable(view, take_census(view, promised), promised, scaler.min_idle_seconds if scaler else 0)
+    surplus = max(0, excess - len(candidates.leaving) - candidates.pending)
     victims = _victims(candidates, surplus)
     return [DeleteStarting(pod) if pod.state is PodState.STARTING else DrainPod(pod) for pod in victims]
 

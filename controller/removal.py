@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from agent.wire import Phase, SlotState
+from controller.capacity import Census
 from controller.pool import Layout
 from controller.task import Task
-from controller.view import Operation, PodState, PodView, PoolView
+from controller.view import PodState, PodView, PoolView
 
-# Members of an enumeration, looked up once: the loops below run over 30 000 slots.
-_IDLE = SlotState.IDLE
-_DRAINING = PodState.DRAINING
-_REMOVE = Operation.REMOVE
+_IDLE = SlotState.IDLE  # looked up once: the loop over it runs for 30 000 slots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,82 +21,86 @@ class Removable:
     Pods that never served and can't go yet (their creation or opening is under way, or they are younger than the
     minimum idle time): they would go before any Pod of `idle`, so that many of those stay (D2).
 
-    `starting` and `idle` are in no order, each with the time that decides on it: see `victims`.
+    `starting` and `idle` are in no order, each Pod with the time that decides on it; the latter by the classes of the
+    slots that would be lost.
     """
 
     leaving: tuple[PodView, ...]
     pending: int
-    starting: tuple[tuple[datetime, PodView], ...]
-    idle: tuple[tuple[datetime, PodView], ...]
+    starting: list[tuple[datetime, PodView]]
+    idle: dict[Layout, list[tuple[datetime, PodView]]]
 
     @property
     def count(self) -> int:
         """By how many Pods the pool could shrink, now or soon."""
-        return len(self.leaving) + self.pending + len(self.starting) + len(self.idle)
+        return len(self.leaving) + self.pending + len(self.starting) + sum(map(len, self.idle.values()))
 
     def victims(self) -> list[PodView]:
         """Those that never served, the youngest first (it is the furthest from being of use); then idle longest."""
         starting = sorted(self.starting, key=_by_time, reverse=True)
-        return [pod for _, pod in (*starting, *sorted(self.idle, key=_by_time))]
+        idle = sorted((entry for group in self.idle.values() for entry in group), key=_by_time)
+        return [pod for _, pod in (*starting, *idle)]
 
-    def offered(self, layout: Layout) -> dict[tuple[int, Layout], Sequence[int]]:
-        """The places in the order, rising, of Pods that are alike: by number of slots, and classes that they offer."""
+    def offered(self, layout: Layout) -> list[tuple[int, Layout, Sequence[int]]]:
+        """Pods that are alike: the number of their slots, the classes of those on offer, their places in the order.
+
+        Pods that never served are taken to have the pool's layout; sorting, which takes longer than all the rest, is
+        left out while all have the same.
+        """
         first = len(self.leaving)
-        kinds = {_offered(pod, layout) for _, pod in (*self.starting, *self.idle)}
-        places: dict[tuple[int, Layout], Sequence[int]] = {}
-        if self.leaving:
-            places[len(layout), ()] = range(first)
-        if self.pending:
-            kinds.add((len(layout), layout))
-        if len(kinds) == 1:  # nearly always, and then the order is of no matter: sorting takes longer than all else
-            places[kinds.pop()] = range(first, self.count)
-            return places
-        mixed: dict[tuple[int, Layout], list[int]] = {kind: [] for kind in kinds}
-        if self.pending:
-            mixed[len(layout), layout].extend(range(first, first + self.pending))
-        for place, pod in enumerate(self.victims(), first + self.pending):
-            mixed[_offered(pod, layout)].append(place)
-        return {**places, **mixed}
+        fresh = first + self.pending + len(self.starting)
+        places: list[tuple[int, Layout, Sequence[int]]] = [
+            (len(layout), (), range(first)),
+            (len(layout), layout, range(first, fresh)),
+        ]
+        if len(self.idle) == 1:
+            (classes,) = self.idle
+            return [*places, (len(classes), classes, range(fresh, self.count))]
+        order = sorted((*_by_time(entry), number) for number, group in enumerate(self.idle.values()) for entry in group)
+        mixed: list[list[int]] = [[] for _ in self.idle]
+        for place, (_, _, number) in enumerate(order, fresh):
+            mixed[number].append(place)
+        return [*places, *((len(classes), classes, found) for classes, found in zip(self.idle, mixed, strict=True))]
 
 
 def _by_time(entry: tuple[datetime, PodView]) -> tuple[datetime, str]:
     return entry[0], entry[1].name
 
 
-def _offered(pod: PodView, layout: Layout) -> tuple[int, Layout]:
-    """How many slots go with an idle Pod, and which classes of them were on offer."""
-    agent = pod.agent
-    if agent is None:
-        return len(layout), layout
-    slots = agent.slots
-    return len(slots), () if agent.closing else tuple([slot.accepts for slot in slots])
-
-
-def removable(view: PoolView, promised: Mapping[str, Sequence[Task]], min_idle_seconds: int) -> Removable:
+def removable(
+    view: PoolView, census: Census, promised: Mapping[str, Sequence[Task]], min_idle_seconds: int
+) -> Removable:
     """The Pods that could go now."""
     latest = view.now - timedelta(seconds=min_idle_seconds)
     pending = view.creating
     leaving: list[PodView] = []
     starting: list[tuple[datetime, PodView]] = []
-    idle: list[tuple[datetime, PodView]] = []
-    for pod in view.pods:
-        if pod.state is _DRAINING or pod.dead or pod.deleting or pod.in_flight is _REMOVE or pod.uid in promised:
+    idle: dict[Layout, list[tuple[datetime, PodView]]] = {}
+    for classes, pods in census.idle.items():
+        if group := [(since, pod) for pod in pods if (since := idle_since(pod)) is not None and since <= latest]:
+            idle[classes] = group
+    for pod in census.others:
+        if pod.uid in promised:
             continue
-        wanted_gone = pod.drain_requested or pod.node_cordoned
-        if pod.state is PodState.STARTING:
-            if pod.in_flight or (pod.created > latest and not wanted_gone):
-                pending += 1
-                continue
-            since, group = _never_served_since(pod), starting
-        else:
-            since, group = _could_go_since(pod), idle
+        if pod.state is PodState.STARTING and (pod.in_flight or (pod.created > latest and not pod.leaving)):
+            pending += 1
+            continue
+        since = _never_served_since(pod) if pod.state is PodState.STARTING else _could_go_since(pod)
         if since is None:
             continue
-        if wanted_gone:
+        if pod.leaving:
             leaving.append(pod)
+        elif since <= latest and pod.state is PodState.STARTING:
+            starting.append((since, pod))
         elif since <= latest:
-            group.append((since, pod))
-    return Removable(leaving=tuple(leaving), pending=pending, starting=tuple(starting), idle=tuple(idle))
+            idle.setdefault(_offered(pod), []).append((since, pod))
+    return Removable(leaving=tuple(leaving), pending=pending, starting=starting, idle=idle)
+
+
+def _offered(pod: PodView) -> Layout:
+    """The classes of the slots that go with an idle Pod that does not just serve: if it is drained, they would come."""
+    agent = pod.agent
+    return () if agent is None or agent.closing else tuple(slot.accepts for slot in agent.slots)
 
 
 def _could_go_since(pod: PodView) -> datetime | None:

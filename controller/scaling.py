@@ -161,7 +161,7 @@ def _down(load: _Load, scaler: Autoscaling) -> tuple[int, Reason, str]:
     used = f"{percent:.0f} % of the slots of Pods without a reservation are used"
     if rest_used * 100 > bound * census.rest_slots:
         return size, Reason.WITHIN_THRESHOLDS, f"{used}: above {bound} %"
-    candidates = removable(load.view, load.promised, scaler.min_idle_seconds)
+    candidates = removable(load.view, load.census, load.promised, scaler.min_idle_seconds)
     fewer = _surplus(load, scaler, candidates)
     if fewer:
         return size - fewer, Reason.UTILIZATION_BELOW, f"{used}: no more than {bound} %"
@@ -179,7 +179,7 @@ def _surplus(load: _Load, scaler: Autoscaling, candidates: Removable) -> int:
     def suffices(fewer: int) -> bool:
         gone: Counter[SlotClass] = Counter()
         slots = 0
-        for (size, classes), places in offered.items():
+        for size, classes, places in offered:
             count = bisect_left(places, fewer)
             slots += count * size
             for slot_class in classes:

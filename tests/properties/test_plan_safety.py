@@ -1,0 +1,188 @@
+"""Over any view whatever: what is planned never touches a Pod that may have work, and decisions fit together."""
+
+from collections import Counter
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.wire import Phase, SlotState
+from controller.assignment import assign
+from controller.plan import (
+    CancelTask,
+    CreatePods,
+    DeleteDead,
+    DeleteStarting,
+    DrainPod,
+    FinishDeletion,
+    OpenPod,
+    TakeBack,
+    plan,
+    removed,
+)
+from controller.pool import DeletionPolicy
+from controller.scaling import decide
+from controller.task import Task, TaskPhase
+from controller.view import Operation, PodState, PodView, PoolView
+from tests.support.pools import NOW, pod, pool, task
+
+ages = st.integers(0, 200).map(lambda seconds: NOW - timedelta(seconds=seconds))
+rarely = st.sampled_from([False, False, False, True])
+
+
+@st.composite
+def any_pod(draw: st.DrawFn, name: str, held: list[str]) -> PodView:
+    letters = draw(st.none() | st.text(".rR", min_size=3, max_size=3) | st.just("..."))
+    return pod(
+        name,
+        letters,
+        state=draw(st.sampled_from(PodState)),
+        phase=draw(st.sampled_from(Phase)),
+        since=draw(ages),
+        tasks=held,
+        ended=draw(st.sampled_from([(), (), ("x.1",)])),
+        closing=draw(rarely),
+        workers=not draw(rarely),
+        created=draw(ages),
+        opened=draw(st.none() | ages),
+        running=letters is not None and not draw(rarely),
+        connected=letters is not None and not draw(rarely),
+        contacting=draw(rarely),
+        deleting=draw(rarely),
+        dead=draw(rarely),
+        in_flight=draw(st.sampled_from([None, None, None, *Operation])),
+        drain_requested=draw(rarely),
+        node_cordoned=draw(rarely),
+    )
+
+
+@st.composite
+def views(draw: st.DrawFn) -> PoolView:
+    names = [f"p{number}" for number in range(draw(st.integers(0, 5)))]
+    placed: list[Task] = []
+    for number in range(draw(st.integers(0, 6))):
+        phase = draw(st.sampled_from([TaskPhase.QUEUED, TaskPhase.ASSIGNED, TaskPhase.RUNNING]))
+        kind = draw(st.sampled_from(["plan", "apply", "plan_and_apply", "render"]))
+        where = draw(st.sampled_from(names or ["gone"])) if phase is not TaskPhase.QUEUED else None
+        placed.append(task(f"t{number}", kind, phase=phase, on=where, cancel=draw(rarely)))
+    reported = [item for item in placed if item.placed and not draw(rarely)]
+    pods = [draw(any_pod(name, [item.task_id for item in reported if item.status.pod == name])) for name in names]
+    queued = [item.uid for item in placed if item.queued]
+    least = draw(st.integers(0, 3))
+    return pool(
+        pods,
+        placed,
+        replicas=draw(st.none() | st.integers(0, 6)),
+        min_replicas=least,
+        max_replicas=least + draw(st.integers(0, 4)),
+        idle_slots=draw(st.sampled_from([{}, {"apply": 1}])),
+        paused=draw(rarely),
+        creating=draw(st.integers(0, 2)),
+        deleting=draw(rarely),
+        deletion_policy=draw(st.sampled_from(DeletionPolicy)),
+        synced=not draw(rarely),
+        blocked=frozenset(uid for uid in queued if draw(rarely)),
+        dispatching={uid: f"uid-{draw(st.sampled_from(names))}" for uid in queued if names and draw(rarely)},
+    )
+
+
+@given(views())
+def test_a_pod_that_may_have_work_is_never_taken_away(view: PoolView) -> None:
+    """T1, T3, D1, R2, A1."""
+    on_their_way = {item.status.pod_uid for item in view.tasks if item.placed} | set(view.dispatching.values())
+    for action in plan(view, decide(view)):
+        match action:
+            case DrainPod(pod=it):
+                assert it.connected
+                assert it.agent is not None
+                assert not it.agent.ended
+                assert all(slot.state is SlotState.IDLE for slot in it.agent.slots)
+                assert it.state is not PodState.STARTING
+                assert it.state is PodState.DRAINING or it.uid not in on_their_way - _shown(it)
+            case DeleteStarting(pod=it):
+                assert it.state is PodState.STARTING
+                assert not it.held
+                assert it.agent is None or it.agent.phase is Phase.DRAINED
+            case DeleteDead(pod=it):
+                assert it.dead
+                assert it.uid not in on_their_way
+            case _:
+                continue
+        assert view.synced
+        assert it.in_flight is None
+
+
+def _shown(it: PodView) -> set[str]:
+    """The Pod's own UID if its agent reports every task that was given to it as ended: nothing is on its way."""
+    return {it.uid} if it.agent is not None and it.agent.ended else set()
+
+
+@given(views())
+def test_each_pod_has_at_most_one_thing_done_to_it(view: PoolView) -> None:
+    actions = plan(view, decide(view))
+    touched = Counter(
+        action.pod.uid for action in actions if not isinstance(action, CreatePods | CancelTask | FinishDeletion)
+    )
+    assert not touched or max(touched.values()) == 1
+    assert sum(isinstance(action, CreatePods) for action in actions) <= 1
+
+
+@given(views())
+def test_a_pod_is_opened_only_if_work_would_run_there(view: PoolView) -> None:
+    """T6."""
+    for action in plan(view, decide(view)):
+        if isinstance(action, OpenPod):
+            it = action.pod
+            assert it.running
+            assert it.connected
+            assert it.counts
+            assert it.agent is not None
+            assert it.agent.phase is Phase.DRAINED
+            assert all(slot.worker is not None and slot.worker.connected for slot in it.agent.slots)
+            assert not it.leaving
+            assert not view.deleting
+        if isinstance(action, TakeBack):
+            assert action.pod.state is PodState.DRAINING
+            assert action.pod.connected
+            assert action.pod.alive
+
+
+@given(views())
+def test_creation_stays_below_the_maximum_and_is_for_what_is_missing(view: PoolView) -> None:
+    """T5, A3: with everything that is alive or on its way counted."""
+    decision = decide(view)
+    actions = plan(view, decision)
+    made = sum(action.count for action in actions if isinstance(action, CreatePods))
+    if made:
+        assert not view.deleting
+        assert 0 < made <= decision.desired - decision.current
+        if view.spec.scaler is not None:
+            alive = sum(it.alive for it in view.pods)
+            assert alive + view.creating + made <= view.spec.scaler.max_replicas
+    if view.spec.scaler is not None and not view.deleting:
+        assert view.spec.scaler.min_replicas <= decision.desired <= view.spec.scaler.max_replicas
+
+
+@given(views())
+def test_nothing_is_assigned_to_a_pod_that_does_not_serve_or_is_about_to_go(view: PoolView) -> None:
+    """T6, T19, A1."""
+    victims = removed(plan(view, decide(view)))
+    given_out = assign(view, victims)
+    for item in given_out:
+        it = item.pod
+        assert it.uid not in victims
+        assert it.state is PodState.ACTIVE
+        assert it.connected
+        assert it.agent is not None
+        assert it.agent.phase is Phase.OPEN
+        assert not it.agent.closing
+        assert it.counts
+        assert not it.leaving
+        assert it.in_flight not in (Operation.REMOVE, Operation.OPEN)
+        assert item.task.queued
+        assert not item.task.unwanted
+        assert item.task.uid not in view.blocked
+        assert item.task.uid not in view.dispatching
+    for it in view.pods:
+        held = len(it.held)
+        assert held + sum(item.pod.uid == it.uid for item in given_out) <= 3
