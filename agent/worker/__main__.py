@@ -43,12 +43,15 @@ def jitter(seconds: float) -> float:
 def main(environ: Mapping[str, str]) -> int:
     """Work until told to stop. 0: stopped, 2: misconfigured, 3: a newer worker has the slot."""
     clock = SystemClock()
+    stderr = Echo(sys.stderr.fileno())
 
     def log(event: str, **about: Any) -> None:
         known = {name: value for name, value in about.items() if value is not None}
         line = json.dumps({"time": format_time(clock.now()), "event": event, **known}, default=str)
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+        # While nobody reads stderr, lines wait, then are lost: a log must not hold up a slot.
+        if not stderr.full:
+            stderr.add(line.encode() + b"\n")
+        stderr.flush()
 
     try:
         settings = config.from_environ(environ)

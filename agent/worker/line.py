@@ -16,6 +16,7 @@ class Line:
         self._sent_at = 0.0
         self._not_before = 0.0
         self._failures = 0
+        self._problem = ""
 
     @property
     def free(self) -> bool:
@@ -45,8 +46,14 @@ class Line:
         return request
 
     def healthy(self) -> None:
-        """The next failure starts from the shortest delay."""
+        """The next failure starts from the shortest delay, and is news."""
         self._failures = 0
+        self._problem = ""
+
+    def is_news(self, problem: str) -> bool:
+        """Whether this line has not failed so just before: what lasts is said once."""
+        known, self._problem = self._problem, problem
+        return known != problem
 
     def back_off(self) -> None:
         """Wait longer than the last time."""

@@ -146,7 +146,8 @@ class Worker:
             self._runner.kill()
             self.exit_status = EXIT_SUPERSEDED
             return
-        self._log("the agent refused", call=request.call.value, status=status, code=code)
+        if line.is_news(f"{request.call} {status} {code}"):
+            self._log("the agent refused", call=request.call.value, status=status, code=code)
         final = 400 <= status < 500 and status not in {401, 403, 408, 429}  # noqa: PLR2004 - HTTP's own numbers
         kept = self._named(request) if channel is Channel.REPORTS else None
         if kept and final:
@@ -156,10 +157,13 @@ class Worker:
             kept.output_refused(self._clock.monotonic())
         line.back_off()
 
-    def unanswered(self, channel: Channel) -> None:
+    def unanswered(self, channel: Channel, problem: str) -> None:
         """No usable answer came. The request may have taken effect; it will be made again."""
-        self._lines[channel].done()
-        self._lines[channel].back_off()
+        line = self._lines[channel]
+        request = line.done()
+        if line.is_news(problem):
+            self._log("the agent does not answer; trying on", call=request.call.value, error=problem)
+        line.back_off()
 
     def _named(self, request: Request) -> Kept | None:
         """The kept step that a request named, if it is still that one."""

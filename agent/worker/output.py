@@ -19,7 +19,7 @@ LINE_BYTES = 16 * 1024
 
 
 class Echo:
-    """The worker's stdout. Never blocks: a pipe is given no more than it said it takes."""
+    """The worker's stdout, or stderr. Never blocks: a pipe is given no more than it said it takes."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd

@@ -59,8 +59,8 @@ class Shell:
             return
         try:
             self._link.send(channel, request)
-        except LinkError:
-            self._worker.unanswered(channel)
+        except LinkError as error:
+            self._worker.unanswered(channel, str(error))
 
     def _wait(self, signals: "Signals", *, at_once: bool) -> None:
         waiter = select.poll()
@@ -84,15 +84,15 @@ class Shell:
             if fd in ready:
                 self._advance(channel)
         for channel in self._link.expired():
-            self._worker.unanswered(channel)
+            self._worker.unanswered(channel, "timed out")
 
     def _advance(self, channel: Channel) -> None:
         try:
             answer = self._link.ready(channel)
         except RefusedError as error:
             self._worker.refused(channel, error.status, error.code)
-        except LinkError:
-            self._worker.unanswered(channel)
+        except LinkError as error:
+            self._worker.unanswered(channel, str(error))
         else:
             if answer is not None:
                 self._worker.answered(channel, answer)

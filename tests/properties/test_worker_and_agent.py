@@ -155,13 +155,13 @@ class System:
         for channel, request in list(self.under_way.items()):
             del self.under_way[channel]
             self.late = [*self.late, request][-5:]
-            self.worker.unanswered(channel)
+            self.worker.unanswered(channel, "lost")
 
     def _lose_answer(self) -> None:
         for channel, request in list(self.under_way.items()):
             self._serve(request)
             del self.under_way[channel]
-            self.worker.unanswered(channel)
+            self.worker.unanswered(channel, "lost")
 
     def _deliver_late(self) -> None:
         """Requests that were given up arrive after all; nobody waits for their answers."""

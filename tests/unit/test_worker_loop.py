@@ -57,9 +57,21 @@ def test_retries_back_off_to_two_seconds_and_never_end() -> None:
         while worker.next_request(WORK) is None:
             world.clock.seconds = worker.deadline() or 0.0
         gaps.append(round(world.clock.seconds - before, 3))
-        worker.unanswered(WORK)
+        worker.unanswered(WORK, "lost")
     assert gaps[:6] == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6]
     assert set(gaps[6:]) == {2.0}
+
+
+def test_a_lasting_problem_is_said_once_and_again_after_it_was_over() -> None:
+    world = WorkerWorld()
+    worker = world.worker()
+    for problems in (["refused"] * 5, ["timed out"] * 5):
+        for problem in problems:
+            assert worker.next_request(WORK)
+            worker.unanswered(WORK, problem)
+            _after(world, worker, 3.0)
+    said = [about["error"] for event, about in world.log if event == "the agent does not answer; trying on"]
+    assert said == ["refused", "timed out"]
 
 
 def test_the_marker_comes_before_the_start_and_the_start_before_its_report() -> None:
@@ -94,7 +106,7 @@ def test_the_end_is_told_after_the_output_and_until_answered() -> None:
     worker.answered(REPORTS, OutputAnswer(offset=3))
     for _ in range(3):
         request = _request(worker, REPORTS, Call.EXIT)
-        worker.unanswered(REPORTS)
+        worker.unanswered(REPORTS, "lost")
         _after(world, worker, 2.0)
     assert isinstance(request.message, ExitReport)
     assert request.message.outcome is Outcome.SUCCEEDED
@@ -111,7 +123,7 @@ def test_the_agents_silence_is_waited_out_but_its_refusal_of_output_is_not() -> 
     worker.ended(world.ended())
     for _ in range(100):
         assert _request(worker, REPORTS, Call.OUTPUT)
-        worker.unanswered(REPORTS)
+        worker.unanswered(REPORTS, "lost")
         _after(world, worker, 2.0)
     for _ in range(20):
         request = worker.next_request(REPORTS)

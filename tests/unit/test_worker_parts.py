@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,16 @@ from agent.worker.digest import Source, hash_content, plan_digest
 from agent.worker.directories import Directories
 from agent.worker.errors import ConfigError, LinkError, StepRefusedError
 from tests.support.worker_process import assignment
+
+
+def test_the_worker_imports_nothing_that_is_slow_or_large() -> None:
+    """It may take four times the start and twice the memory of a bare interpreter."""
+    program = "import sys, agent.worker.__main__; print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, check=True, text=True)
+    heavy = {"asyncio", "ssl", "http.client", "subprocess", "logging", "hashlib", "_hashlib", "dataclasses", "inspect"}
+    heavy |= {"pathlib", "shutil", "urllib.parse", "threading", "random", "tempfile", "email"}
+    assert not heavy & set(ended.stdout.split())
+
 
 # --- settings -------------------------------------------------------------------------------------------------------
 
