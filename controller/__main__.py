@@ -7,6 +7,7 @@ import os
 import random
 import secrets
 import signal
+import socket
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -32,7 +33,7 @@ log = logging.getLogger("controller")
 def main() -> None:
     """Run until SIGTERM or SIGINT; exit status 0 after a clean stop, 1 after a failure, 2 for bad settings."""
     arguments = _parser().parse_args()
-    environ = dict(os.environ)
+    environ = {"HOSTNAME": socket.gethostname(), **os.environ}
     for name in ("kubeconfig", "context", "namespace", "agent_image", "http_port"):
         if (value := getattr(arguments, name)) is not None:
             environ[f"PODSLOTS_{name.upper()}"] = str(value)

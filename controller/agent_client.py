@@ -14,7 +14,6 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from agent.codec import WireError, decode, encode
 from agent.wire import (
     PORT,
     AckRequest,
@@ -29,7 +28,10 @@ from agent.wire import (
     PhaseAnswer,
     Stamp,
     Task,
+    WireError,
     Work,
+    decode,
+    encode,
 )
 from controller.errors import AgentRefused, AgentUnreachable
 

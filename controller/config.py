@@ -1,6 +1,5 @@
 """The controller's settings, from the environment."""
 
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -34,7 +33,7 @@ class Config:
     @staticmethod
     def from_environ(environ: Mapping[str, str]) -> "Config":
         """Read PODSLOTS_* variables. Raises ConfigError."""
-        identity = environ.get("PODSLOTS_IDENTITY") or environ.get("POD_NAME") or socket.gethostname()
+        identity = environ.get("PODSLOTS_IDENTITY") or environ.get("HOSTNAME") or "slot-controller"
         return Config(
             agent_image=environ.get("PODSLOTS_AGENT_IMAGE", "podslots/agent:latest"),
             identity=identity,

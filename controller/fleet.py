@@ -19,8 +19,7 @@ from typing import Self
 
 import orjson
 
-from agent.codec import WireError, decode
-from agent.wire import PORT, AgentState, WatchLine
+from agent.wire import PORT, AgentState, WatchLine, WireError, decode
 from controller.agent_client import AgentClient, Stamps, Transport, agent_url
 from controller.errors import AgentRefused, AgentUnreachable
 from controller.kube.api import Object

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from agent.wire import AgentState, parse_time
 from controller import names
 from controller.death import death_proof, ended_unopened
-from controller.kube.api import Object
 from controller.view import Operation, PodState, PodView
 
+Object = dict[str, Any]
+"""A parsed Kubernetes object."""
 Proof = Callable[[Object], str | None]
 """Judges a Pod's death, with the nodes that the controller knows."""
 
