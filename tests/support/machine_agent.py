@@ -110,9 +110,10 @@ class MachineAgent:
             ended=self.state.ended,
         )
 
-    def client(self, *, term: int = 1) -> AgentClient:
+    def client(self, *, term: int = 1, stamps: Stamps | None = None) -> AgentClient:
         """A replica's own client."""
-        return AgentClient(self, f"http://{self.pod}:8721", self.uid, token=lambda: "t", stamps=Stamps(lambda: term))
+        stamps = stamps or Stamps(lambda: term)
+        return AgentClient(self, f"http://{self.pod}:8721", self.uid, token=lambda: "t", stamps=stamps)
 
     def restart(self, incarnation: str, *, lost: bool = False) -> None:
         """A new process, from its journal or after the loss of it."""
@@ -122,7 +123,7 @@ class MachineAgent:
 
     def execute(self, command: Any) -> Any:
         """Decide and apply. Raises Refusal."""
-        module: Any = slots if isinstance(command, Acquire | Drain | Open) else tasks
+        module: Any = slots if isinstance(command, slots.Command) else tasks
         decision = module.decide(self.state, command, self.now)
         for record in decision.records:
             self.state = apply(self.state, record)
