@@ -65,7 +65,8 @@ def views(draw: st.DrawFn) -> PoolView:
         kind = draw(st.sampled_from(["plan", "apply", "plan_and_apply", "render"]))
         where = draw(st.sampled_from(names or ["gone"])) if phase is not TaskPhase.QUEUED else None
         placed.append(task(f"t{number}", kind, phase=phase, on=where, cancel=draw(rarely)))
-    reported = [item for item in placed if item.placed and not draw(rarely)]
+    silent: set[str] = {item.uid for item in placed if draw(rarely)}
+    reported = [item for item in placed if item.placed and item.uid not in silent]
     pods = [draw(any_pod(name, [item.task_id for item in reported if item.status.pod == name])) for name in names]
     queued = [item.uid for item in placed if item.queued]
     least = draw(st.integers(0, 3))
@@ -82,7 +83,7 @@ def views(draw: st.DrawFn) -> PoolView:
         deletion_policy=draw(st.sampled_from(DeletionPolicy)),
         synced=not draw(rarely),
         blocked=frozenset(uid for uid in queued if draw(rarely)),
-        dispatching={uid: f"uid-{draw(st.sampled_from(names))}" for uid in queued if names and draw(rarely)},
+        dispatching={uid: f"uid-{draw(st.sampled_from(names))}" for uid in queued if len(names) > 0 and draw(rarely)},
     )
 
 
