@@ -57,7 +57,6 @@ class Directories:
         self._instance_lock = fd
         for folder in (self._tasks, self._trash):
             os.makedirs(folder, exist_ok=True)
-        _sync_folder(self.root)
         return True
 
     def directory(self, task_id: str) -> str:
@@ -116,6 +115,7 @@ class Directories:
             os.makedirs(folder, exist_ok=True)
         _write(self._path(task_id, step, "assignment.json"), json.dumps(encode(assignment)).encode())
         _sync_folder(self._tasks)
+        _sync_folder(self.root)
 
     def claim(self, task_id: str, step: Step, *, instance: str, run_id: str, start_time: datetime) -> bool:
         """Make the marker, durably, under the step's lock. False if it was there: the step must not start again."""

@@ -48,10 +48,7 @@ class ProcessRunner:
         self._pid: int | None = None
         self._status: int | None = None
         self.output: StepOutput | None = None
-        try:
-            processes.adopt_orphans()
-        except (OSError, AttributeError) as error:
-            log("the kernel does not give us our orphans; only the process group is killed", error=str(error))
+        self._adopting = False
 
     @property
     def clearing(self) -> bool:
@@ -60,6 +57,7 @@ class ProcessRunner:
 
     def start(self, launch: Launch) -> None:
         """Start it. Raises StepRefusedError if the command can't be run at all."""
+        self._adopt_orphans()
         prefix = f"[{launch.name} {launch.step}] "
         source, sink = os.pipe()
         output = StepOutput(source, self._folder.log_path(launch.task_id, launch.step), prefix, self._echo)
@@ -75,6 +73,15 @@ class ProcessRunner:
             output.finish()
             raise StepRefusedError(f"command {launch.command[0]!r}: {problem}")
         self._pid, self._status, self.output = pid, None, output
+
+    def _adopt_orphans(self) -> None:
+        if self._adopting:
+            return
+        try:
+            processes.adopt_orphans()
+        except (OSError, AttributeError) as error:
+            self._log("the kernel does not give us our orphans; only the process group is killed", error=str(error))
+        self._adopting = True
 
     def _spawn(self, launch: Launch, sink: int) -> tuple[int, str]:
         """The child's id, and why it could not run the command, if it couldn't."""
