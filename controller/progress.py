@@ -199,6 +199,12 @@ def cancelling(task: Task, pod: PodView) -> bool:
     return said is not None and said.status == "True" and said.message == cancel_message(task, pod)
 
 
+def is_refused(task: Task) -> bool:
+    """Whether the task waits for a pool that is not there, or for a slot that accepts its type."""
+    said = find(task.status.conditions, ACCEPTED)
+    return task.queued and said is not None and said.status == "False"
+
+
 def find_slot(pod: PodView, task_id: str) -> Slot | None:
     """The slot in which the Pod's agent reports `task_id`."""
     return next((slot for slot in pod.held if slot.task_id == task_id), None)

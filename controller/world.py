@@ -17,7 +17,7 @@ from controller.kube.cache import Cache
 from controller.locks import Locks
 from controller.observe import Report, agent_address, observe_pod
 from controller.pool import PoolSpec
-from controller.progress import Whereabouts
+from controller.progress import Whereabouts, is_refused
 from controller.removal import idle_since
 from controller.task import Task
 from controller.view import Operation, PodView, PoolView
@@ -165,12 +165,19 @@ class World:
         )
 
     def _tasks_with_locks(self, namespace: str, live: Iterable[Task]) -> list[Task]:
-        """Those of the pool, and those of other pools that contend for the same lockKeys."""
+        """Those of the pool, and those of other pools that contend for the same lockKeys.
+
+        A task that no slot can take holds up nobody: it says so in its conditions.
+        """
         keys = {task.spec.lock_key for task in live if task.spec.lock_key}
         if not keys:
             return []
         parsed = (self._task(obj) for obj in self.tasks.items(namespace))
-        return [t for t in parsed if isinstance(t, Task) and t.spec.lock_key in keys and not t.final]
+        return [
+            task
+            for task in parsed
+            if isinstance(task, Task) and task.spec.lock_key in keys and not task.final and not is_refused(task)
+        ]
 
     def whereabouts(self, task: Task, pods: dict[str, PodView]) -> Whereabouts:
         """What is known of the Pod that `task` was assigned to; `pods` are the pool's by UID."""

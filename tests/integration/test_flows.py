@@ -234,14 +234,16 @@ async def test_bad_input_is_told_and_disturbs_nothing(cluster: Cluster) -> None:
         await cluster.create_pool("no-max", autoscaling={"minReplicas": 0})
     with pytest.raises(Invalid, match="plan"):
         await cluster.create_task("bad-steps", "plan_and_apply", pool="good", steps={"plan": {"command": ["true"]}})
-    await cluster.create_task("bad-type", "destroy", pool="good")
+    await cluster.create_task("bad-type", "destroy", pool="good", lockKey="bad")
     await cluster.create_task("no-pool", pool="nowhere")
     await cluster.create_task("fine", pool="good")
+    await cluster.create_task("behind", "apply", pool="good", lockKey="bad", apply="true")
     refused = await until(lambda: task_condition(cluster, "bad-type", "Accepted", "False"), "the type is refused")
     assert refused["reason"] == "UnknownTaskType"
     refused = await until(lambda: task_condition(cluster, "no-pool", "Accepted", "False"), "the pool is missed")
     assert refused["reason"] == "PoolNotFound"
     await cluster.until_phase("fine", "Succeeded")
+    await cluster.until_phase("behind", "Succeeded")
     await cluster.create_pool("nowhere")
     await cluster.until_phase("no-pool", "Succeeded")
 
