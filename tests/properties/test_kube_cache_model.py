@@ -209,6 +209,10 @@ def test_a_failing_relist_never_empties_the_cache() -> None:
             await asyncio.sleep(1)
             assert len(cache) == len(NAMES)
         assert pages > 2
+        api.objects.clear()
+        api.version += 1
+        api.compact()
+        await wait_for(lambda: len(cache) == 0)  # an empty list that was read to its end is news
         running.cancel()
         await asyncio.wait([running])
 

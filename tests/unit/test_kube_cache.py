@@ -107,6 +107,13 @@ def test_an_object_that_matches_the_selector_again_comes_back() -> None:
     assert names(cache) == ["a"]
 
 
+def test_an_old_deletion_does_not_take_what_is_known_to_match_again() -> None:
+    cache = Cache(PODS)
+    cache.note(pod("a", 7))
+    cache.apply_deleted(pod("a", 6))
+    assert names(cache) == ["a"]
+
+
 def test_a_new_object_of_the_same_name_replaces_the_old_one() -> None:
     cache = Cache(PODS)
     told: list[tuple[str | None, str | None]] = []
