@@ -60,14 +60,14 @@ class Pools:
             namespace, name
         )
 
-    async def prepare(self, pool: Object) -> None:
+    async def prepare(self, pool: Object, *, has_pods: bool) -> None:
         """Give the pool its finalizer, then its token Secret."""
         metadata = pool["metadata"]
         finalizers = metadata.get("finalizers", [])
         if names.POOL_FINALIZER not in finalizers:
             await self._patch_finalizers(pool, [*finalizers, names.POOL_FINALIZER])
         self._may_write()
-        await self._tokens.ensure(metadata["namespace"], metadata["name"])
+        await self._tokens.ensure(metadata["namespace"], metadata["name"], in_use=has_pods)
 
     async def finish(self, pool: Object) -> None:
         """Nothing of the pool is left: remove its Secret, then let it go."""

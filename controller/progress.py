@@ -147,19 +147,23 @@ def _reserved(task: Task, pod: PodView) -> Action:
 
 
 def _pod_lost(task: Task, where: Whereabouts) -> Action:
-    """The Pod is provably dead, or gone from the API: what becomes of its task."""
+    """The Pod is provably dead, or gone from the API: what becomes of its task.
+
+    A cache that lacks the Pod may only have lost sight of it, as when somebody removed its label.
+    """
     proof = where.dead
+    unseen = where.pod is None
     fate = "is provably dead" if proof else "is gone, and nothing proves that its processes ended"
     message = f"Pod {task.status.pod} {fate}"
     if wants_cancel(task) and proof and not apply_may_have_started(task):
-        return Action(do=Do.FINISH, phase=TaskPhase.CANCELLED, reason="Cancelled", message=message)
+        return Action(do=Do.FINISH, phase=TaskPhase.CANCELLED, reason="Cancelled", message=message, if_pod_gone=unseen)
     if proof and may_retry(task):
-        return Action(do=Do.RETRY, reason="PodLost", message=message)
+        return Action(do=Do.RETRY, reason="PodLost", message=message, if_pod_gone=unseen)
     phase = TaskPhase.LOST
     if proof and task.status.phase is TaskPhase.AWAITING_APPROVAL:
         phase = TaskPhase.FAILED
     reason = "ReservationLost" if task.status.phase is TaskPhase.AWAITING_APPROVAL else "PodLost"
-    return Action(do=Do.FINISH, phase=phase, reason=reason, message=message, if_pod_gone=not proof)
+    return Action(do=Do.FINISH, phase=phase, reason=reason, message=message, if_pod_gone=unseen)
 
 
 def may_retry(task: Task) -> bool:

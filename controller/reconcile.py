@@ -144,7 +144,8 @@ class Reconciler:
 
     def _reconcile_pool(self, key: Key, pool: Object, view: PoolView, tasks: list[Task]) -> None:
         if not view.deleting and not self._pools.prepared(pool):
-            self._start(key, f"pool/{view.uid}", functools.partial(self._pools.prepare, pool))
+            has_pods = bool(view.pods or view.creating)
+            self._start(key, f"pool/{view.uid}", functools.partial(self._pools.prepare, pool, has_pods=has_pods))
             return
         decision = decide(view)
         actions = plan(view, decision)
@@ -272,8 +273,8 @@ class Reconciler:
         on_task: dict[Do, Start] = {
             Do.ADD_FINALIZER: functools.partial(do.add_finalizer, task),
             Do.REJECT_APPROVAL: functools.partial(do.reject_approval, task, action),
-            Do.RETRY: functools.partial(do.retry, task, action),
-            Do.FINISH: functools.partial(self._finish, task, action),
+            Do.RETRY: functools.partial(self._conclude, task, action, do.retry),
+            Do.FINISH: functools.partial(self._conclude, task, action, do.finish),
             Do.RELEASE_LOCK: functools.partial(do.release_lock, task),
             Do.REMOVE_FINALIZER: functools.partial(do.remove_finalizer, task),
             Do.DELETE: functools.partial(do.delete, task),
@@ -292,11 +293,13 @@ class Reconciler:
         }
         return on_agent.get(action.do)
 
-    async def _finish(self, task: Task, action: Action) -> None:
+    async def _conclude(
+        self, task: Task, action: Action, conclude: Callable[[Task, Action], Coroutine[None, None, None]]
+    ) -> None:
         pod, uid = task.status.pod, task.status.pod_uid
         if action.if_pod_gone and pod and uid and await self._pods.exists(task.namespace, pod, uid):
             return
-        await self._dispatcher.finish(task, action)
+        await conclude(task, action)
 
     def _end_orphans(self, key: Key, tasks: list[Task], pods: dict[str, PodView]) -> None:
         """Settle what agents hold for the controller without a task that stands for it."""
