@@ -19,13 +19,13 @@ from agent.config import Settings, from_environ
 from agent.desk import Desk
 from agent.disk_thread import DiskThread, do_now, is_in_memory
 from agent.errors import ConfigError
-from agent.eventlog import StreamLog
+from agent.eventlog import StreamLog, report_restored
 from agent.http_api import HttpApi, make_request
 from agent.instruments import Instruments
 from agent.journal import FolderDisk, Header, Opened, open_journal
 from agent.output import FolderFiles, Outputs
 from agent.service import TICK_SECONDS, Facts, Service
-from agent.state import initial_state
+from agent.state import PhaseChanged, Record, initial_state
 from metrics.exposition import new_registry
 
 BACKLOG = 512
@@ -100,6 +100,8 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         log=log,
         warnings=opened.warnings,
     )
+    report_restored(log, opened.state)
+    service.on_publish(lambda _, records: _flush_phase(log, records))
     desk = Desk(service, outputs)
     keyring = Keyring(own, _first_tokens(settings, log))
     tokens = TokenFolder(settings.tokens_dir, keyring, lambda: service.set_tokens(keyring.pool_token_ids))
@@ -128,6 +130,12 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         held=[slot.task_id for slot in opened.state.slots if slot.task_id is not None],
     )
     return _Agent(service, desk, tokens, outputs)
+
+
+def _flush_phase(log: StreamLog, records: list[Record]) -> None:
+    """A Pod may be deleted as soon as its drain is answered: all that led to it is in the log by then."""
+    if any(isinstance(record, PhaseChanged) for record in records):
+        log.flush()
 
 
 class _Agent:

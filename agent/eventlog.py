@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import orjson
 
-from agent.wire import format_time
+from agent.state import PhaseChanged, Record, SlotChanged, State, TaskAcked, TaskChanged, TaskEntry
+from agent.wire import SlotState, TaskState, format_time
 
 PIPE_ATOMIC_BYTES = 4096
 """A pipe that polls writable takes this much without blocking (POSIX PIPE_BUF on Linux)."""
@@ -99,6 +100,55 @@ class NoLog:
 
     def event(self, message: str, /, **fields: Any) -> None:
         """Do nothing."""
+
+
+def report(log: Log, record: Record, before: State) -> None:
+    """Say what a record changed. Who reads all of these lines knows what was held at any time, and why."""
+    match record:
+        case SlotChanged(event=cause, entry=entry):
+            old = before.slots[entry.id]
+            log.event(
+                "slot",
+                slot=entry.id,
+                task=entry.task_id or old.task_id,
+                **{"from": old.state, "to": entry.state},
+                cause=cause,
+                fence=entry.fence,
+            )
+        case TaskChanged(entry=task):
+            _report_task(log, task, before.tasks.get(task.task_id))
+        case TaskAcked(task_id=task_id, slot=slot):
+            log.event("acknowledged", slot=slot, task=task_id)
+        case PhaseChanged(phase=phase):
+            log.event("phase", phase=phase, drain_id=record.drain_id or record.opened_id)
+        case _:
+            pass
+
+
+def _report_task(log: Log, entry: TaskEntry, old: TaskEntry | None) -> None:
+    about: dict[str, Any] = {"slot": entry.slot, "task": entry.task_id}
+    if entry.state is TaskState.ENDED:
+        log.event("task ended", **about, step=entry.step, outcome=entry.outcome, reason=entry.reason)
+    elif entry.state is TaskState.RESERVED:
+        log.event("task planned", **about, digest=entry.plan_digest)
+    elif entry.cancel_requested and not (old is not None and old.cancel_requested):
+        log.event("cancel requested", **about)
+
+
+def report_restored(log: Log, state: State) -> None:
+    """Say what the journal brought back. The last moment before a kill may never have been told."""
+    log.event(
+        "restored",
+        phase=state.phase,
+        drain_id=state.drain_id or state.opened_id,
+        fence=state.fence,
+        recovering=list(state.recovering),
+    )
+    for slot in state.slots:
+        if slot.state is not SlotState.IDLE:
+            log.event("slot restored", slot=slot.id, task=slot.task_id, state=slot.state, fence=slot.fence)
+    for task_id in state.ended:
+        log.event("result restored", task=task_id, outcome=state.tasks[task_id].outcome)
 
 
 def _human_line(values: Mapping[str, Any]) -> bytes:

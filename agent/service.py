@@ -16,10 +16,10 @@ import orjson
 
 from agent import slots, tasks
 from agent.errors import Refusal
-from agent.eventlog import Log
+from agent.eventlog import Log, report
 from agent.instruments import Instruments
 from agent.journal import Journal, encode_records
-from agent.state import Decision, PhaseChanged, Record, SlotChanged, State, TaskChanged, apply
+from agent.state import Decision, Record, SlotChanged, State, TaskChanged, apply
 from agent.wire import (
     AgentState,
     ErrorCode,
@@ -223,20 +223,10 @@ class Service:
 
     def _report(self, record: Record, before: State) -> None:
         if isinstance(record, SlotChanged):
-            entry, old = record.entry, before.slots[record.entry.id]
             self.instruments.slot_changed(record)
-            self._log.event(
-                "slot",
-                slot=entry.id,
-                task=entry.task_id or old.task_id,
-                **{"from": old.state, "to": entry.state},
-                cause=record.event,
-                fence=entry.fence,
-            )
         elif isinstance(record, TaskChanged):
             self.instruments.task_changed(record, before)
-        elif isinstance(record, PhaseChanged):
-            self._log.event("phase", phase=record.phase, drain_id=record.drain_id or record.opened_id)
+        report(self._log, record, before)
 
     def on_publish(self, listener: Listener) -> None:
         """Have `listener(state, records)` called for all that is published."""
