@@ -107,6 +107,7 @@ def _config(options: argparse.Namespace) -> ClusterConfig:
         ),
         heartbeat_seconds=min(10.0, options.node_grace_seconds / 4),
         node_grace_seconds=options.node_grace_seconds,
+        keep_logs=options.keep_logs.absolute() if options.keep_logs else None,
         stop_grace_seconds=options.stop_grace_seconds,
     )
     return ClusterConfig(
@@ -129,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-tls", action="store_true", help="plain HTTP; kubectl then sends no token")
     add("--ready-file", type=Path, help="write the line that tells of readiness here too")
     add("--keep-pods", action="store_true", help="on SIGTERM leave the containers running for the next start")
+    add("--keep-logs", type=Path, metavar="DIR", help="containers' logs go to DIR/POD-UID/CONTAINER/RUN.log, and stay")
     add("--stop-grace-seconds", type=float, default=10.0, help="else what they get to end (default: %(default)s)")
     add("--node-name", default="local")
     add("--node-grace-seconds", type=float, default=40.0, help="a frozen node is NotReady after this long")

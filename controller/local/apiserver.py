@@ -239,15 +239,18 @@ class ApiServer:
         except ApiError:
             await self._journal.settled()  # what is refused may rest on a change not yet durable
             raise
-        await self.commit(reply.changes)
-        return self._answer(reply, entry)
-
-    def _answer(self, reply: Reply, entry: AuditEntry) -> web.Response:
         entry.code = reply.code
         entry.name = reply.name
         if reply.record is not None:
             entry.uid = reply.record.uid
             entry.version = reply.record.body["metadata"].get("resourceVersion", "")
+        # Events come by the thousand, and nothing rests on them.
+        if reply.changes and self._audit is not None and info.plural != "events":
+            self._audit.write(entry.line(self._now(), complete=False))
+        await self.commit(reply.changes)
+        return self._answer(reply, entry)
+
+    def _answer(self, reply: Reply, entry: AuditEntry) -> web.Response:
         response = web.Response(status=reply.code, body=reply.body, content_type="application/json")
         for warning in reply.warnings:
             quoted = warning.replace("\\", "\\\\").replace('"', '\\"')

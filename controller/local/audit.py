@@ -1,4 +1,8 @@
-"""The audit log: one JSON line a request, shaped like an audit.k8s.io/v1 Event, written before the answer is sent."""
+"""The audit log: one JSON line a request, shaped like an audit.k8s.io/v1 Event, written before the answer is sent.
+
+A write has a line of stage RequestReceived as well, from before it takes effect: the server can be killed in between.
+Like the real one's it tells no outcome; unlike that it has the request's object, as no other line may come.
+"""
 
 from __future__ import annotations
 
@@ -61,14 +65,14 @@ class AuditEntry:
     body: Any = None
     annotations: dict[str, str] = field(default_factory=dict)
 
-    def line(self, now: datetime) -> bytes:
-        """The entry as one JSON line."""
+    def line(self, now: datetime, *, complete: bool = True) -> bytes:
+        """The entry as one JSON line, of a request that is carried out now or is `complete`."""
         event: Json = {
             "kind": "Event",
             "apiVersion": "audit.k8s.io/v1",
             "level": "Request" if self.info.verb in WRITES else "Metadata",
             "auditID": self.audit_id,
-            "stage": "ResponseComplete",
+            "stage": "ResponseComplete" if complete else "RequestReceived",
             "requestURI": self.uri,
             "verb": self.info.verb,
             "user": {"username": self.user},
@@ -77,7 +81,8 @@ class AuditEntry:
         }
         if self.info.is_resource:
             event["objectRef"] = self._object_ref()
-        event["responseStatus"] = {"code": self.code}
+        if complete:
+            event["responseStatus"] = {"code": self.code}
         if self.info.verb in WRITES and self.body is not None:
             event["requestObject"] = redact(self.info.plural, self.body)
         event["requestReceivedTimestamp"] = _micro(self.received)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from controller.local.backoff import BackoffPolicy
 
@@ -24,6 +25,7 @@ class KubeletConfig:
     heartbeat_seconds: float = 10.0  # as a real kubelet renews its lease
     node_grace_seconds: float = 40.0  # a lease this old: the node is called NotReady
     start_retry_seconds: float = 5.0  # a container whose Secret is missing looks again, if no change woke it before
+    keep_logs: Path | None = None  # logs go to POD-UID/CONTAINER/RUN.log in it, and stay; else they go with their Pod
     stop_grace_seconds: float = 10.0  # what containers get when the cluster is stopped for good
 
     def image_command(self, image: str) -> Sequence[str]:

@@ -288,7 +288,9 @@ class ContainerSlot:
             raise
 
     def _attempt(self, number: int) -> Attempt:
-        log = self._owner.folder / "l" / self.spec.name / f"{number}.log"
+        kept = self._node.config.keep_logs
+        logs = self._owner.folder / "l" if kept is None else kept / self._owner.spec.uid
+        log = logs / self.spec.name / f"{number}.log"
         identity = f"{self._owner.spec.uid}/{self.spec.name}/{number}"
         folder = self._folder / str(number)
         attempt = Attempt(folder, log, identity=identity, changed=lambda: self._changed(attempt))

@@ -2,7 +2,8 @@
 
     GET  /_podslots/kubelet    what the node does
     POST /_podslots/kubelet    {"frozen": bool, "lost": bool, "start_delays": {pattern: seconds},
-                                "kill": {"namespace", "pod", "container"}}     each key on its own
+                                "kill": {"namespace", "pod", "container", "signal": "SIGKILL"}}
+                                each key on its own; a signal other than SIGKILL has to be named
 
 Both with the admin's bearer token.
 """
@@ -68,7 +69,8 @@ class KubeletAdmin:
         if wanted.get("lost"):
             faults.lose_node()
         if (target := wanted.get("kill")) is not None:
-            self._kubelet.kill(target["namespace"], target["pod"], target["container"], signal.SIGKILL)
+            number = signal.Signals[target.get("signal", "SIGKILL")]
+            self._kubelet.kill(target["namespace"], target["pod"], target["container"], number)
 
     def _authorize(self, request: web.Request) -> None:
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")

@@ -16,6 +16,7 @@ import pytest
 from controller.local.faults import FaultRule
 from controller.local.logs import LogOptions, LogUnavailableError
 from controller.local.persistence import SqliteJournal
+from controller.local.versions import Change
 from tests.support.api_client import TOKEN, ApiClient, running_server, until
 
 Json = dict[str, Any]
@@ -138,6 +139,29 @@ async def test_every_write_is_in_the_audit_log_before_its_answer(tmp_path: Path)
         assert (len(entries()), entries()[-1]["responseStatus"]["code"]) == (lines + 1, 404)
 
 
+async def test_a_write_is_in_the_audit_log_before_it_takes_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server killed in between leaves no write that nobody was told of."""
+    path = tmp_path / "audit.jsonl"
+    async with running_server(audit_path=path) as (server, client):
+        seen: list[Json] = []
+        commit = server.commit
+
+        async def watched(changes: tuple[Change, ...]) -> None:
+            seen.extend(json.loads(line) for line in path.read_text().splitlines())
+            await commit(changes)
+
+        monkeypatch.setattr(server, "commit", watched)
+        made = await client.post(PODS, pod("a"))
+        first, last = json.loads(path.read_text().splitlines()[0]), json.loads(path.read_text().splitlines()[-1])
+    assert seen == [first]
+    assert (first["stage"], first["verb"], first["objectRef"]) == ("RequestReceived", "create", last["objectRef"])
+    assert first["requestObject"]["metadata"]["name"] == "a"
+    assert "responseStatus" not in first
+    assert (last["auditID"], last["objectRef"]["uid"]) == (first["auditID"], made["metadata"]["uid"])
+
+
 async def test_deleting_what_answers_with_a_status_still_logs_the_uid(tmp_path: Path) -> None:
     async with running_server(audit_path=tmp_path / "audit") as (_, client):
         made = await client.post(MAPS, {"metadata": {"name": "c"}})
@@ -156,7 +180,7 @@ async def test_secrets_never_reach_the_audit_log(tmp_path: Path) -> None:
         await client.send("PATCH", f"{SECRETS}/s", patch, content_type="application/json-patch+json")
         await client.send("PUT", f"{SECRETS}/s", body)
         text = (tmp_path / "audit").read_text()
-        assert len(text.splitlines()) == 4
+        assert sum(json.loads(line)["stage"] == "ResponseComplete" for line in text.splitlines()) == 4
         assert "top-secret" not in text
         assert hidden not in text
         assert TOKEN not in text

@@ -303,6 +303,17 @@ async def test_a_frozen_kubelet_leaves_its_containers_running_and_catches_up_lat
         await until(ready_again, what="the node is Ready again")
 
 
+async def test_logs_can_be_kept_after_their_pods(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    async with local_cluster(tmp_path / "c", keep_logs=kept) as local:
+        made = await local.pods.create(pod("p", [shell("work", "echo again; exit 1")]))
+        await local.pods.wait("p", lambda p: container_status(p, "work").get("restartCount", 0) >= 2, "ran three times")
+        await local.log_has("p", "work", "again")
+        await local.pods.delete("p")
+        await local.pods.gone("p")
+    assert [(kept / made["metadata"]["uid"] / "work" / f"{n}.log").read_text() for n in range(3)] == ["again\n"] * 3
+
+
 async def test_the_admin_endpoint_switches_faults(local: Local) -> None:
     admin = local.cluster.admin
     assert admin
@@ -323,6 +334,11 @@ async def test_the_admin_endpoint_switches_faults(local: Local) -> None:
         "p", lambda p: container_status(p, "work")["lastState"].get("terminated"), "was killed"
     )
     assert container_status(shown, "work")["lastState"]["terminated"]["exitCode"] == 128 + signal.SIGKILL
+    await local.pods.wait("p", lambda p: container_status(p, "work")["state"].get("running"), "runs again")
+    assert (await post({"kill": target | {"signal": "SIGNONE"}}))[0] in {400, 404}
+    assert (await post({"kill": target | {"signal": "SIGTERM"}}))[0] == 200
+    shown = await local.pods.wait("p", lambda p: container_status(p, "work")["restartCount"] == 2, "was ended")
+    assert container_status(shown, "work")["lastState"]["terminated"]["exitCode"] == 0
     status, document = await post({"frozen": True})
     assert (status, document["frozen"]) == (200, True)
     status, document = await post({"frozen": False, "start_delays": {"slow*": 1.0}})

@@ -238,9 +238,10 @@ class Cluster:
     # --- evidence -----------------------------------------------------------------------------------------------------
 
     def audit(self) -> list[dict[str, Any]]:
-        """The API server's audit log."""
+        """The API server's audit log: the requests that were answered."""
         lines = (self.state / "audit.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        entries = [json.loads(line) for line in lines if line.endswith("}")]
+        return [entry for entry in entries if entry["stage"] == "ResponseComplete"]
 
     def deleted_pods(self) -> list[str]:
         """Names of the Pods that the controller deleted, in order, as the audit log has it."""
