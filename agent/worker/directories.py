@@ -217,7 +217,7 @@ class Directories:
         """How much of the step's output is on disk."""
         try:
             return os.stat(self.log_path(task_id, step)).st_size
-        except FileNotFoundError:
+        except OSError:
             return 0
 
     def read_log(self, task_id: str, step: Step, offset: int, size: int) -> bytes:

@@ -76,10 +76,11 @@ class Kept:
         """The next part of the output that the agent lacks; an empty one asks it how much it has."""
         if self._agent_has is None:
             return Request(call=Call.OUTPUT, params={**params, "offset": "0"})
-        if self._agent_has >= disk.log_bytes(*self.key):
+        more = disk.log_bytes(*self.key) > self._agent_has
+        data = disk.read_log(*self.key, self._agent_has, OUTPUT_BYTES) if more else b""
+        if not data:
             self.output_over = self.exit is not None
             return None
-        data = disk.read_log(*self.key, self._agent_has, OUTPUT_BYTES)
         return Request(call=Call.OUTPUT, params={**params, "offset": str(self._agent_has)}, data=data)
 
     def uploaded(self, request: Request, offset: int, now: float) -> float:

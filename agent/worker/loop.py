@@ -38,6 +38,7 @@ from agent.worker.ports import (
     Runner,
     StoredStep,
 )
+from agent.worker.run import Run
 
 STORM_SECONDS = 0.25
 """The pause after an answer that brought nothing new: an agent that keeps offering what runs is not asked in a loop."""
@@ -52,17 +53,6 @@ LAST_WORD_SECONDS = 2.0
 
 EXIT_SUPERSEDED = 3
 LOST_REASON = "the worker ended while the step ran; nothing of it runs any more"
-
-
-class _Run:
-    """The step that runs now: its limits on monotonic time, and why it was told to stop, if it was."""
-
-    def __init__(self, kept: Kept, spec: StepSpec, now: float) -> None:
-        self.kept = kept
-        self.spec = spec
-        self.limit_at = None if spec.timeout_seconds is None else now + spec.timeout_seconds
-        self.kill_at: float | None = None
-        self.cause: tuple[Outcome, str] | None = None
 
 
 class Worker:
@@ -90,7 +80,7 @@ class Worker:
         self._registered = False
         self._registered_at = float("-inf")
         self._kept = {stored.assignment.task_id: Kept(stored) for stored in disk.load()}
-        self._run: _Run | None = None
+        self._run: Run | None = None
         self._runs = 0
         self._unsaved: list[Kept] = []
         self._again_at = 0.0
@@ -270,17 +260,24 @@ class Worker:
         return True
 
     def _start(self, kept: Kept, launch: Launch) -> None:
+        assignment = kept.assignment
+        # Said before it is so: a worker that is killed in between leaves no start untold.
+        self._log(
+            "step started",
+            task=launch.name,
+            task_id=launch.task_id,
+            step=launch.step.value,
+            attempt=assignment.work.attempt,
+            digest=assignment.plan_digest,
+        )
         self._runner.start(launch)
-        spec = kept.assignment.work.steps.get(kept.assignment.step) or StepSpec(command=launch.command)
-        self._run = _Run(kept, spec, self._clock.monotonic())
-        self._log("step started", task=launch.name, task_id=launch.task_id, step=launch.step.value)
+        spec = assignment.work.steps.get(assignment.step) or StepSpec(command=launch.command)
+        self._run = Run(kept, spec, self._clock.monotonic())
 
     def _stop_run(self, outcome: Outcome, reason: str) -> bool:
-        """SIGTERM now, SIGKILL after the grace. Only the first reason counts."""
-        if self._run is None or self._run.cause is not None:
+        """Tell the command to stop. False if it was told before."""
+        if self._run is None or not self._run.stop(outcome, reason, self._clock.monotonic()):
             return False
-        self._run.cause = (outcome, reason)
-        self._run.kill_at = self._clock.monotonic() + self._run.spec.cancel_grace_seconds
         self._log("stopping the step", task=self._run.kept.name, reason=reason)
         self._runner.terminate()
         return True
@@ -292,22 +289,14 @@ class Worker:
         if self._run is None:
             raise RuntimeError("a command ended, but none was running")
         run, self._run = self._run, None
-        exit_code = ended.exit_code if ended.signal is None else 128 + ended.signal
+        outcome, reason, exit_code = run.result(ended)
         digest = None
-        if run.cause is not None:
-            outcome, reason = run.cause
-        elif exit_code == 0:
-            outcome, reason = Outcome.SUCCEEDED, ""
+        if outcome is Outcome.SUCCEEDED:
             try:
                 digest = self._digest(run.kept.assignment)
             except (StepRefusedError, OSError) as error:
                 outcome, reason = Outcome.FAILED, f"the plan can't be hashed: {error}"
-        else:
-            outcome = Outcome.FAILED
-            reason = f"exit code {exit_code}" if ended.signal is None else f"ended by signal {ended.signal}"
-        self._finish(
-            run.kept, outcome, reason or None, exit_code=exit_code, digest=digest, log_bytes=ended.output_bytes
-        )
+        self._finish(run.kept, outcome, reason, exit_code=exit_code, digest=digest, log_bytes=ended.output_bytes)
 
     def _digest(self, assignment: Assignment) -> str | None:
         two_steps = assignment.step is Step.PLAN and assignment.work.steps.apply is not None
@@ -346,6 +335,7 @@ class Worker:
             outcome=outcome.value,
             exit_code=exit_code,
             reason=reason,
+            digest=digest,
         )
         self._save(kept)
 
@@ -376,11 +366,10 @@ class Worker:
         if self._run:
             if self._run.limit_at is not None and now >= self._run.limit_at:
                 self._run.limit_at = None
-                self._stop_run(Outcome.FAILED, f"time limit of {self._run.spec.timeout_seconds} s exceeded")
+                self._stop_run(Outcome.FAILED, self._run.limit_reason)
             if self._stop_at is not None and self._leave_at is not None and now >= self._stop_at:
                 self._stop_run(Outcome.FAILED, "Pod stopped")
-                last = self._leave_at - LAST_WORD_SECONDS
-                self._run.kill_at = last if self._run.kill_at is None else min(self._run.kill_at, last)
+                self._run.kill_by(self._leave_at - LAST_WORD_SECONDS)
             if self._run.kill_at is not None and now >= self._run.kill_at:
                 self._run.kill_at = now + 1.0
                 self._runner.kill()

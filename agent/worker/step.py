@@ -58,21 +58,32 @@ class ProcessRunner:
     def start(self, launch: Launch) -> None:
         """Start it. Raises StepRefusedError if the command can't be run at all."""
         self._adopt_orphans()
-        prefix = f"[{launch.name} {launch.step}] "
-        source, sink = os.pipe()
-        output = StepOutput(source, self._folder.log_path(launch.task_id, launch.step), prefix, self._echo)
         try:
-            pid, problem = self._spawn(launch, sink)
+            source, sink = os.pipe()
+            output = self._open_output(launch, source, sink)
+            try:
+                pid, problem = self._spawn(launch, sink)
+            except OSError:
+                output.finish()
+                raise
+            finally:
+                os.close(sink)
         except OSError as error:
-            output.finish()
             raise StepRefusedError(f"the command can't be started: {error.strerror}") from error
-        finally:
-            os.close(sink)
         if problem:
             os.waitpid(pid, 0)
             output.finish()
             raise StepRefusedError(f"command {launch.command[0]!r}: {problem}")
         self._pid, self._status, self.output = pid, None, output
+
+    def _open_output(self, launch: Launch, source: int, sink: int) -> StepOutput:
+        prefix = f"[{launch.name} {launch.step}] "
+        try:
+            return StepOutput(source, self._folder.log_path(launch.task_id, launch.step), prefix, self._echo)
+        except OSError:
+            os.close(source)
+            os.close(sink)
+            raise
 
     def _adopt_orphans(self) -> None:
         if self._adopting:
@@ -86,31 +97,29 @@ class ProcessRunner:
     def _spawn(self, launch: Launch, sink: int) -> tuple[int, str]:
         """The child's id, and why it could not run the command, if it couldn't."""
         parent = os.getpid()
+        lock = self._folder.step_lock(launch.task_id, launch.step)
+        directory = self._folder.directory(launch.task_id)
         go_reader, go_writer = os.pipe()
         problem_reader, problem_writer = os.pipe()
-        lock = self._folder.step_lock(launch.task_id, launch.step)
-        # A signal between fork and exec must not run the worker's handlers in the child.
-        old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            pid = os.fork()
-            if pid == 0:
-                os.close(go_writer)
-                _become(launch, self._folder.directory(launch.task_id), (sink, lock, go_reader, problem_writer), parent)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
-            os.close(go_reader)
-            os.close(problem_writer)
-        try:
-            self._folder.record_process(launch.task_id, launch.step, pid)
-            os.write(go_writer, b"g")
-            with open(problem_reader, "rb", closefd=False) as file:
-                return pid, file.read().decode()
-        except OSError as error:
-            processes.send(pid, signal.SIGKILL)
-            return pid, f"its process can't be recorded: {error.strerror}"
-        finally:
-            os.close(go_writer)
-            os.close(problem_reader)
+        with open(problem_reader, "rb") as problems, open(go_writer, "wb", 0) as go:
+            # A signal between fork and exec must not run the worker's handlers in the child.
+            old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    go.close()
+                    _become(launch, directory, (sink, lock, go_reader, problem_writer), parent)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
+                os.close(go_reader)
+                os.close(problem_writer)
+            try:
+                self._folder.record_process(launch.task_id, launch.step, pid)
+                go.write(b"g")
+                return pid, problems.read().decode()
+            except OSError as error:
+                processes.send(pid, signal.SIGKILL)
+                return pid, f"its process can't be recorded: {error.strerror}"
 
     def terminate(self) -> None:
         """SIGTERM to its process group."""

@@ -62,6 +62,17 @@ def test_a_command_that_cannot_run_fails_with_the_reason(
     assert agent.exit_of("task.2", Step.PLAN).outcome is Outcome.SUCCEEDED
 
 
+def test_a_log_that_cannot_be_written_fails_the_step_and_not_the_worker(
+    agent: FakeAgent, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    (tmp_path / "work" / "tasks" / "task.1" / "plan.log").mkdir(parents=True)
+    worker = start_worker()
+    agent.offer(assignment("true"))
+    report = agent.exit_of("task.1", Step.PLAN)
+    assert (report.outcome, report.reason) == (Outcome.FAILED, "the command can't be started: Is a directory")
+    assert not worker.dead
+
+
 def test_two_hundred_megabytes_of_output_take_no_memory_and_keep_their_beginning_and_end(
     agent: FakeAgent, start_worker: StartWorker
 ) -> None:
