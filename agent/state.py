@@ -199,8 +199,8 @@ class PhaseChanged:
     """The agent was opened or drained."""
 
     phase: Phase
-    drain_id: str | None
-    opened_id: str | None
+    drain_id: str | None = None
+    opened_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,8 +217,8 @@ class Snapshot:
     slots: tuple[SlotEntry, ...]
     fence: int
     phase: Phase
-    drain_id: str | None
-    opened_id: str | None
+    drain_id: str | None = None
+    opened_id: str | None = None
     tasks: tuple[TaskEntry, ...]
     works: tuple[WorkGiven, ...]
     acked: tuple[str, ...]
