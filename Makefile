@@ -51,7 +51,7 @@ bench: $(STAMP) ## Each figure of tests/bench beside its reference, measured in 
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 constraints: $(STAMP) ## Pin the newest versions of everything in constraints.txt
-	@$(BIN)/pip-compile --quiet --upgrade --extra dev --strip-extras --allow-unsafe --no-header \
+	@$(BIN)/pip-compile --quiet --upgrade --extra dev --extra image --strip-extras --allow-unsafe --no-header \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --output-file constraints.txt pyproject.toml
 
 clean: ## Remove what the other targets made
