@@ -225,7 +225,7 @@ state_dir = click.option(
 @state_dir
 @click.option("--detach", is_flag=True, help="Return once it runs.")
 @click.option("--keep-pods", is_flag=True, help="A stop leaves the Pods' processes running for the next start.")
-@click.option("--http-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Status page.")
+@click.option("--http-port", type=click.IntRange(0, 65535), default=0, help="Port of the status page.")
 def up(state_dir: Path, detach: bool, keep_pods: bool, http_port: int) -> None:
     """Start the cluster and a controller, or start them again on what they left."""
     stack = Stack(state_dir, os.environ)

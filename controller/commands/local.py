@@ -26,8 +26,7 @@ async def up(stack: Stack, *, detach: bool, keep_pods: bool, http_port: int, ech
         loop.add_signal_handler(number, stopping.set)
     await stack.start(keep_pods=keep_pods, http_port=http_port)
     echo(f"API server   {stack.ready['url']}")
-    if http_port:
-        echo(f"Status page  http://127.0.0.1:{http_port}/")
+    echo(f"Status page  {stack.status_page}")
     echo(f"Logs         {stack.folder}/*.log")
     echo(f"\nexport KUBECONFIG={stack.kubeconfig}")
     if detach:

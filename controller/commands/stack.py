@@ -64,6 +64,7 @@ class Stack:
         self._environ = environ
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self.ready: dict[str, Any] = {}
+        self.status_page = ""
 
     @property
     def kubeconfig(self) -> Path:
@@ -102,7 +103,10 @@ class Stack:
             self._spawn("cluster", self._cluster_command(ready, stop_grace_seconds, keep_pods=keep_pods), {})
             await self._until(ready.exists)
             self.ready = json.loads(ready.read_text())
+            log = self.folder / "controller.log"
+            before = log.stat().st_size if log.exists() else 0
             self._spawn("controller", [sys.executable, "-m", "controller"], self._controller_environ(http_port))
+            await self._until(lambda: self._serves(log, before))
         except BaseException:
             await self.stop()
             raise
@@ -151,6 +155,17 @@ class Stack:
             "PODSLOTS_HTTP_HOST": "127.0.0.1",
             "PODSLOTS_HTTP_PORT": str(http_port),
         }
+
+    def _serves(self, log: Path, before: int) -> bool:
+        """Whether the controller has said since `before` where its status page is."""
+        with log.open("rb") as file:
+            file.seek(before)
+            for line in file.read().splitlines():
+                with contextlib.suppress(ValueError):  # a traceback, or half a line
+                    entry = json.loads(line)
+                    if entry.get("message") == "serving":
+                        self.status_page = f"http://127.0.0.1:{entry['port']}/"
+        return bool(self.status_page)
 
     def _spawn(self, name: str, command: Sequence[str], environ: Mapping[str, str]) -> None:
         """In a session of its own: a Ctrl-C in the terminal is for us, who stop them in order."""

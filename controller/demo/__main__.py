@@ -108,7 +108,7 @@ async def _observed(stack: Stack, options: Options, display: Display, clock: Cal
         transport = await resources.enter_async_context(http_transport())
         observer = Observer(api, transport, random.SystemRandom())
         scenario = Scenario(stack, api, observer, display, clock)
-        display.say(f"API server at {stack.ready['url']}, agents on 127.x.y.z:8721")
+        display.say(f"API server {stack.ready['url']}, status page {stack.status_page}")
         resources.enter_context(display.live())
         background = [
             asyncio.create_task(observer.run(), name="observe"),

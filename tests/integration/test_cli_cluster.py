@@ -75,7 +75,7 @@ class Cli:
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     folder = tmp_path_factory.mktemp("cli") / "local"
     cli = Cli(folder)
-    cli.run("local", "up", "--detach", "--state-dir", str(folder), "--http-port", "0", cluster=False)
+    cli.run("local", "up", "--detach", "--state-dir", str(folder), cluster=False)
     try:
         cli.submit(POOL)
         yield cli
