@@ -80,6 +80,7 @@ class StreamLog:
             self._write(piece)
 
     def _write(self, piece: bytes) -> None:
+        count = piece.count(b"\n")
         if self._dropped:
             lost = orjson.dumps({"message": "log lines dropped", "lines": self._dropped}, option=OPTIONS)
             if len(piece) + len(lost) <= PIPE_ATOMIC_BYTES:
@@ -92,7 +93,7 @@ class StreamLog:
         except OSError:
             # A closed log is no reason to stop.
             pass
-        self._dropped += piece.count(b"\n")
+        self._dropped += count
 
 
 class NoLog:
