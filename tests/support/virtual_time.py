@@ -1,7 +1,7 @@
 """An event loop whose clock jumps to the next timer instead of waiting for it: hours of delays in milliseconds.
 
 For code without real sockets. If nothing is ready and no timer is set, nothing can ever happen again: that is said
-as an error, instead of hanging.
+as an error, instead of hanging. So is a loop in which something is ready again and again while no time passes.
 """
 
 import asyncio
@@ -10,6 +10,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
+
+LEAST_SECONDS = 1e-6
+"""The least that passes while the loop waits. Less would be lost in rounding, and a timer that is due by less than
+that, in a loop that looks at the clock, would be set for ever."""
+MOST_TURNS = 200_000
+"""How often the loop may turn at one moment: far more than any burst of work needs."""
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -24,7 +30,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def skip(self, seconds: float) -> None:
         """Move the clock."""
-        self._virtual_now += seconds
+        self._virtual_now += max(seconds, LEAST_SECONDS)
 
 
 class _Selector(selectors.DefaultSelector):
@@ -37,13 +43,19 @@ class _Selector(selectors.DefaultSelector):
     def __init__(self, loop: VirtualTimeLoop) -> None:
         super().__init__()
         self.loop = loop
+        self.turns = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready:
             if timeout is None:
                 raise RuntimeError("deadlock: nothing is ready and no timer is set")
-            self.loop.skip(timeout)
+            self.turns += 1
+            if timeout > 0:
+                self.turns = 0
+                self.loop.skip(timeout)
+            elif self.turns > MOST_TURNS:
+                raise RuntimeError(f"a loop without a pause: {MOST_TURNS} turns at one moment")
         return ready
 
 
