@@ -26,6 +26,8 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
     async with Cluster(tmp_path_factory.mktemp("kills")) as running:
         await running.create_pool()
         yield running
+        await running.settle()
+        running.check()
 
 
 class Run:

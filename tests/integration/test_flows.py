@@ -21,6 +21,8 @@ ONE_SLOT = [{"accepts": ["plan", "apply", "plan_and_apply"]}]
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
     async with Cluster(tmp_path_factory.mktemp("flows")) as running:
         yield running
+        await running.settle()
+        running.check()
 
 
 class Gate:

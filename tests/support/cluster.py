@@ -20,10 +20,12 @@ import aiohttp
 from controller import crds
 from controller.errors import Conflict, NotFound
 from controller.kube.access import KubeSettings
-from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKS, Object
+from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKS, Object, Resource
 from controller.kube.client import KubeClient, connect
+from tests.checker.verdict import check
 
 NAMESPACE = "default"
+FINAL = frozenset({"Succeeded", "Failed", "Cancelled", "Expired", "Lost"})
 
 
 class Child:
@@ -80,6 +82,7 @@ class Cluster:
             "cluster",
             [
                 *("-m", "controller.local", "--state-dir", str(self.state), "--crds", str(crds.folder())),
+                *("--keep-logs", str(folder / "logs")),
                 *("--ready-file", str(self._ready), "--backoff-seconds", "0.2", "--stop-grace-seconds", "2", *options),
             ],
             {},
@@ -234,6 +237,33 @@ class Cluster:
             session.post(self.ready["kubelet_admin"], json=switches, headers=headers) as response,
         ):
             assert response.status == 200, await response.text()
+
+    async def settle(self, *, seconds: float = 60.0) -> None:
+        """End all there is: cancel the tasks that have not ended, delete the pools, wait until nothing is left."""
+        for task in await self._list(SLOTTASKS):
+            if (task.get("status") or {}).get("phase") not in FINAL:
+                await self.patch_task(task["metadata"]["name"], {"cancel": True})
+        await until(self._all_ended, "every task comes to its end", seconds=seconds)
+        for found in await self._list(SLOTPOOLS):
+            await self.api.delete(SLOTPOOLS, NAMESPACE, found["metadata"]["name"])
+
+        async def none_left() -> bool:
+            return not await self.pods() and not await self._list(SLOTPOOLS)
+
+        await until(none_left, "no Pod and no pool is left", seconds=seconds)
+
+    async def _all_ended(self) -> bool:
+        return all((task.get("status") or {}).get("phase") in FINAL for task in await self._list(SLOTTASKS))
+
+    async def _list(self, resource: Resource) -> list[Object]:
+        page = await self.api.list_page(resource, NAMESPACE)
+        items: list[Object] = page["items"]
+        return items
+
+    def check(self) -> None:
+        """Have the run judged by its logs alone."""
+        verdict = check(self.folder)
+        assert verdict.ok, verdict.report()
 
     # --- evidence -----------------------------------------------------------------------------------------------------
 
