@@ -35,7 +35,7 @@ demo: $(STAMP) ## About a minute: 15 tasks, a pool from 0 to 5 Pods to 0. DEMO_A
 	@$(BIN)/python -m controller.demo $(DEMO_ARGS)
 
 test: $(STAMP) ## All tests (PYTEST_ARGS is passed on)
-	@$(BIN)/python -m pytest -q -n $(JOBS) $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, and the layers between packages
 	@$(BIN)/ruff check --quiet .

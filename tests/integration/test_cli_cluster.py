@@ -13,6 +13,7 @@ import yaml
 
 from tests.support.waiting import wait_until
 
+ROOT = Path(__file__).parents[2]
 PODSLOTS = str(Path(sys.executable).parent / "podslots")
 
 POOL = """
@@ -221,3 +222,21 @@ def test_local_down_refuses_while_a_task_runs_and_up_refuses_twice(cli: Cli, tmp
     assert "run already" in cli.run("local", "up", "--detach", *state, code=1, cluster=False)
     gate.touch()
     cli.run("wait", "busy", "--for", "Succeeded", "--timeout", "30")
+
+
+def test_the_controllers_role_grants_all_that_it_asked_for(cli: Cli) -> None:
+    """The embedded cluster looks at no RBAC objects: what was asked of it is compared with the ClusterRole here."""
+    documents = yaml.safe_load_all((ROOT / "manifests/base/rbac/controller.yaml").read_text())
+    rules = next(document["rules"] for document in documents if document["kind"] == "ClusterRole")
+    asked = set()
+    for line in (cli.folder / "cluster" / "audit.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        if event["user"]["username"] == "podslots-controller" and "objectRef" in event:
+            reference = event["objectRef"]
+            parts = (reference["resource"], reference.get("subresource"))
+            asked.add((event["verb"], reference.get("apiGroup", ""), "/".join(part for part in parts if part)))
+    assert asked
+    for verb, group, resource in asked:
+        assert any(
+            group in rule["apiGroups"] and resource in rule["resources"] and verb in rule["verbs"] for rule in rules
+        ), f"{verb} {group}/{resource}"
