@@ -13,7 +13,7 @@ DEMO_ARGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help venv demo test lint format bench constraints clean
+.PHONY: help venv demo binary test lint format bench constraints clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -33,6 +33,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## About a minute: 15 tasks, a pool from 0 to 5 Pods to 0. DEMO_ARGS=--unattended judges the run
 	@$(BIN)/python -m controller.demo $(DEMO_ARGS)
+
+binary: $(STAMP) ## Build dist/slot-agent, one file that runs in any Linux image (needs gcc)
+	@$(BIN)/python -m binary
 
 test: $(STAMP) ## All tests (PYTEST_ARGS is passed on)
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)

@@ -1,42 +1,30 @@
-"""The small sub-commands: `install`, `close`, `slots`, and the help for all. Standard library only."""
+"""The small sub-commands: `install`, `close`, `slots`, `health`, and the help for all. Standard library only."""
 
 import argparse
-import os
-import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from agent import __version__
+from agent.installation import NAME, install
 
-NAME = "slot-agent"
 CALL_SECONDS = 5.0
 EXIT_FAILED = 1
-
-LAUNCHER = """#!/bin/sh
-# Starts {name} from its source. A worker needs the standard library alone, so it is spared the rest.
-case "${{1:-}}" in
-work) exec {python} -I -S -X frozen_modules=on -c {code} "$@" ;;
-*) exec {python} -I -X frozen_modules=on -c {code} "$@" ;;
-esac
-"""
-
-CODE = "import sys; sys.path.insert(0, {source!r}); from agent.__main__ import main; sys.exit(main())"
 
 
 def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
     """Parse and run; returns the exit status."""
     options = _parser().parse_args(words)
     if options.command == "install":
-        return install(Path(options.folder))
+        return _install(Path(options.folder))
     if options.command == "close":
         return close(environ)
     if options.command == "slots":
         return show_slots(environ)
+    if options.command == "health":
+        return health(environ)
     raise AssertionError(options.command)  # `serve` and `work` take no arguments and were handled before
 
 
@@ -48,35 +36,18 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("work", help="run the commands of one slot, in its own container")
     commands.add_parser("close", help="have the local agent refuse new work: the Pod is being stopped")
     commands.add_parser("slots", help="print the local agent's slots")
+    commands.add_parser("health", help="ask the local agent whether it is well, as an image's health check")
     installing = commands.add_parser("install", help=f"put a runnable {NAME} into a folder")
     installing.add_argument("folder", metavar="DIR")
     return parser
 
 
-def install(folder: Path) -> int:
-    """Make FOLDER/slot-agent, whole or not at all: another container may be starting it."""
-    target, temporary = folder / NAME, folder / f".{NAME}.{os.getpid()}"
+def _install(folder: Path) -> int:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if getattr(sys, "frozen", False):
-            shutil.copyfile(sys.executable, temporary)
-        else:
-            temporary.write_text(_launcher())
-        temporary.chmod(0o755)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        install(folder)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         return _fail(f"can't install into {folder}: {error}")
     return 0
-
-
-def _launcher() -> str:
-    source = str(Path(__file__).resolve().parent.parent)
-    python, code = shlex.quote(sys.executable), shlex.quote(CODE.format(source=source))
-    return LAUNCHER.format(name=NAME, python=python, code=code)
 
 
 def close(environ: Mapping[str, str]) -> int:
@@ -102,6 +73,15 @@ def show_slots(environ: Mapping[str, str]) -> int:
         return _fail(f"the agent answered {status}: {body.strip()}")
     sys.stdout.write(body)
     return 0
+
+
+def health(environ: Mapping[str, str]) -> int:
+    """Whether the agent at PODSLOTS_URL, or on this machine, is well. Silent if it is."""
+    try:
+        status, body = _call(environ, "GET", "/healthz", {})
+    except (OSError, HTTPException) as error:
+        return _fail(f"can't reach the agent: {error}")
+    return 0 if status == 200 else _fail(f"the agent answered {status}: {body.strip()}")  # noqa: PLR2004 - HTTP's OK
 
 
 def _call(environ: Mapping[str, str], method: str, path: str, headers: Mapping[str, str]) -> tuple[int, str]:

@@ -63,7 +63,7 @@ def main(environ: Mapping[str, str]) -> int:
         settings.work_dir,
         log,
         slot=settings.slot,
-        container=environment.container_environment(environ, frozen=hasattr(sys, "frozen")),
+        container=environment.container_environment(environ),
         secrets=FolderMounts(settings.secrets),
         config_maps=FolderMounts(settings.config_maps),
     )

@@ -27,20 +27,9 @@ class Mounts(Protocol):
         """One value; None if there is no such key."""
 
 
-def container_environment(environ: Mapping[str, str], *, frozen: bool) -> dict[str, str]:
-    """What commands may see of the worker's own environment.
-
-    `frozen`: the worker is a one-file binary. Its loader points LD_LIBRARY_PATH at the unpacked libraries, which other
-    programs can't be given, and leaves the container's own value in LD_LIBRARY_PATH_ORIG.
-    """
-    seen = {name: value for name, value in environ.items() if not name.startswith((HIDDEN_PREFIX, "_PYI_"))}
-    if frozen:
-        seen.pop("_MEIPASS2", None)
-        original = seen.pop("LD_LIBRARY_PATH_ORIG", None)
-        seen.pop("LD_LIBRARY_PATH", None)
-        if original is not None:
-            seen["LD_LIBRARY_PATH"] = original
-    return seen
+def container_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What commands may see of the worker's own environment."""
+    return {name: value for name, value in environ.items() if not name.startswith(HIDDEN_PREFIX)}
 
 
 def resolve(

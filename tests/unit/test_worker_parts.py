@@ -120,19 +120,9 @@ def test_content_is_hashed_in_blocks() -> None:
 # --- environment ----------------------------------------------------------------------------------------------------
 
 
-def test_what_a_frozen_worker_changed_for_itself_is_undone_for_commands() -> None:
-    own = {
-        "LD_LIBRARY_PATH": "/tmp/_MEI1",  # noqa: S108 - the loader's
-        "LD_LIBRARY_PATH_ORIG": "/usr/lib/special",
-        "_MEIPASS2": "x",
-        "_PYI_APPLICATION_HOME_DIR": "x",
-        "PODSLOTS_CREDENTIAL_DIR": "/credential",
-        "KEPT": "1",
-    }
-    assert environment.container_environment(own, frozen=True) == {"LD_LIBRARY_PATH": "/usr/lib/special", "KEPT": "1"}
-    del own["LD_LIBRARY_PATH_ORIG"]
-    assert environment.container_environment(own, frozen=True) == {"KEPT": "1"}
-    assert "LD_LIBRARY_PATH" in environment.container_environment(own, frozen=False)
+def test_commands_do_not_see_the_workers_credential() -> None:
+    own = {"PODSLOTS_CREDENTIAL_DIR": "/credential", "LD_LIBRARY_PATH": "/usr/lib/special", "KEPT": "1"}
+    assert environment.container_environment(own) == {"LD_LIBRARY_PATH": "/usr/lib/special", "KEPT": "1"}
 
 
 def test_mounts_show_keys_and_no_more(tmp_path: Path) -> None:
