@@ -12,10 +12,11 @@ from typing import Any, Self, TypeVar
 T = TypeVar("T")
 
 LEAST_SECONDS = 1e-6
-"""The least that passes while the loop waits. Less would be lost in rounding, and a timer that is due by less than
-that, in a loop that looks at the clock, would be set for ever."""
+"""What passes with each `SOME_TURNS` turns of the loop, as work takes time: who waits for the rest to a deadline, which
+is nothing after rounding, would otherwise wait for that for ever."""
+SOME_TURNS = 64
 MOST_TURNS = 200_000
-"""How often the loop may turn at one moment: far more than any burst of work needs."""
+"""How often the loop may turn without waiting: far more than any burst of work needs."""
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -51,11 +52,16 @@ class _Selector(selectors.DefaultSelector):
             if timeout is None:
                 raise RuntimeError("deadlock: nothing is ready and no timer is set")
             self.turns += 1
-            if timeout > 0:
-                self.turns = 0
+            due: list[object] = list(self.loop._ready)  # type: ignore[attr-defined]
+            if timeout > 0 or not due:
                 self.loop.skip(timeout)
+            elif self.turns % SOME_TURNS == 0:
+                self.loop.skip(0.0)
+            if timeout > LEAST_SECONDS:
+                self.turns = 0
             elif self.turns > MOST_TURNS:
-                raise RuntimeError(f"a loop without a pause: {MOST_TURNS} turns at one moment")
+                self.turns = 0
+                raise RuntimeError(f"a loop without a pause: {MOST_TURNS} turns, and always due are {due}")
         return ready
 
 

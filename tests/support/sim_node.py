@@ -1,0 +1,296 @@
+"""A node: runs the Pods of a simulated cluster, as scheduler and kubelet do, with an agent and workers in each."""
+
+import asyncio
+import base64
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from agent.desk import Desk
+from agent.errors import JournalDamagedError
+from agent.state import Record, State
+from agent.wire import Phase, SlotState
+from controller import names
+from controller.errors import AgentUnreachable
+from controller.kube.api import NODES, PODS, SECRETS, Object
+from controller.local.deletion import DeleteOptions
+from controller.local.errors import ApiError as Refusal
+from controller.local.versions import Change, ChangeType
+from controller.secrets import tokens_of
+from tests.support.sim_agent import AgentHome, SimAgent
+from tests.support.sim_worker import Commands, Kept, SimWorker
+from tests.support.store_api import Cluster
+
+T = TypeVar("T")
+NODE = "node-1"
+Layout = tuple[tuple[str, ...], ...]
+Published = Callable[["SimPod", State, list[Record]], None]
+
+
+class SimPod:
+    """A Pod's processes. `doomed`: it was deleted, and everything is being stopped."""
+
+    def __init__(self, node: "SimNode", metadata: Object, address: str) -> None:
+        self.name: str = metadata["name"]
+        self.uid: str = metadata["uid"]
+        self.namespace: str = metadata["namespace"]
+        self.address = address
+        pool: str = (metadata.get("labels") or {}).get(names.POOL_LABEL, "")
+        self.home = AgentHome(pod=self.name, uid=self.uid, pool=pool, layout=node.layout)
+        self.disks: tuple[dict[str, Kept], ...] = tuple({} for _ in node.layout)
+        self.agent: SimAgent | None = None
+        self.workers: list[SimWorker | None] = [None] * len(node.layout)
+        self.started = False
+        self.over = False
+        """Its processes have ended, for good."""
+        self.doomed = False
+        self.lost_journals = 0
+        self._node = node
+        self._pool = pool
+        self._worker_tasks: list[asyncio.Task[None] | None] = [None] * len(node.layout)
+
+    # --- what it holds ------------------------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """The agent's state; its journal's while no agent runs."""
+        if self.agent is not None and self.agent.alive:
+            return self.agent.service.state
+        return self.home.journaled()
+
+    def busy(self) -> str | None:
+        """Why deleting this Pod would lose something; None if it wouldn't."""
+        if self.over or not self.started:
+            return None
+        try:
+            state = self.state()
+        except JournalDamagedError:
+            return "its journal is damaged"
+        if state.phase is Phase.OPEN:
+            return "its agent is open"
+        held = [slot.task_id for slot in state.slots if slot.state is not SlotState.IDLE]
+        if held or state.ended:
+            return f"it holds {held}, and has the results of {list(state.ended)}"
+        if any(worker is not None and worker.running is not None for worker in self.workers):
+            return "a step runs"
+        return None
+
+    # --- its processes ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.started = True
+        self.start_agent()
+        for slot in range(len(self.workers)):
+            self.start_worker(slot)
+
+    def start_agent(self) -> None:
+        if self.over or (self.agent is not None and self.agent.alive):
+            return
+        node = self._node
+        self.agent = SimAgent(
+            self.home,
+            tokens=self.tokens,
+            now=node.cluster.now,
+            rng=node.rng,
+            published=lambda state, records: node.published(self, state, records),
+        )
+        if self.doomed:
+            self.agent.service.close()
+
+    def kill_agent(self, *, lose_journal: bool = False) -> None:
+        if self.agent is not None:
+            self.agent.kill()
+        if lose_journal:
+            self.lost_journals += 1
+            self.home.disk.files.clear()
+
+    def start_worker(self, slot: int) -> None:
+        task = self._worker_tasks[slot]
+        if self.over or (task is not None and not task.done()):
+            return
+        worker = SimWorker(
+            slot, self.disks[slot], self, self._node.commands, now=self._node.cluster.now, rng=self._node.rng
+        )
+        worker.stopping = self.doomed
+        self.workers[slot] = worker
+        self._worker_tasks[slot] = self._node.spawn(worker.run())
+
+    def kill_worker(self, slot: int) -> None:
+        task = self._worker_tasks[slot]
+        if task is not None:
+            task.cancel()
+        self.workers[slot] = None
+
+    def kill(self) -> None:
+        """Everything ends at once, for good."""
+        self.over = True
+        self.kill_agent()
+        for slot in range(len(self.workers)):
+            self.kill_worker(slot)
+
+    async def call(self, ask: Callable[[Desk], Coroutine[Any, Any, T]], timeout_seconds: float) -> T:
+        """A worker's request to the agent beside it."""
+        await asyncio.sleep(self._node.rng.uniform(0.0005, 0.004))
+        agent = self.agent
+        if agent is None or not agent.alive or self._node.loses_message():
+            raise AgentUnreachable("nobody listens")
+        answer = await agent.run(ask(agent.desk), timeout_seconds)
+        if self._node.loses_message():
+            raise AgentUnreachable("the answer was lost")
+        return answer
+
+    def tokens(self) -> dict[str, str]:
+        """The mounted Secret."""
+        secret = self._node.cluster.find(SECRETS, self.namespace, names.token_secret(self._pool))
+        if secret is None:
+            return {}
+        return {key: base64.b64decode(value).decode() for key, value in tokens_of(secret).items()}
+
+
+class SimNode:
+    """Takes up every Pod, and takes down those that are deleted."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        commands: Commands,
+        layout: Layout,
+        rng: random.Random,
+        *,
+        published: Published,
+        deleting: Callable[[SimPod], None],
+        local_loss: Callable[[], float],
+    ) -> None:
+        self.cluster = cluster
+        self.commands = commands
+        self.layout = layout
+        self.rng = rng
+        self.published = published
+        self.pods: dict[str, SimPod] = {}
+        """By UID."""
+        self.by_address: dict[str, SimPod] = {}
+        self._local_loss = local_loss
+        self._deleting = deleting
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._addresses = 0
+        cluster.create(NODES, "", {"metadata": {"name": NODE}})
+        cluster.observers.append(self._changed)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def stop(self) -> None:
+        for pod in self.pods.values():
+            pod.kill()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def loses_message(self) -> bool:
+        """Whether one between a worker and its agent is lost."""
+        rate = self._local_loss()
+        return rate > 0 and self.rng.random() < rate
+
+    @property
+    def alive(self) -> list[SimPod]:
+        """Pods whose processes run."""
+        return [pod for pod in self.pods.values() if pod.started and not pod.over]
+
+    def _changed(self, change: Change) -> None:
+        if change.record.resource != "pods":
+            return
+        metadata = change.record.body["metadata"]
+        pod = self.pods.get(metadata["uid"])
+        if pod is None and change.type is not ChangeType.DELETED:
+            self._addresses += 1
+            address = f"10.0.{self._addresses // 250}.{self._addresses % 250 + 1}"
+            pod = SimPod(self, metadata, address)
+            self.pods[pod.uid] = pod
+            self.by_address[address] = pod
+            self.spawn(self._bring_up(pod))
+        elif pod is not None and (change.type is ChangeType.DELETED or "deletionTimestamp" in metadata):
+            self._doom(pod)
+
+    def _doom(self, pod: SimPod) -> None:
+        if not pod.doomed:
+            pod.doomed = True
+            self._deleting(pod)
+            self.spawn(self._take_down(pod))
+
+    async def _bring_up(self, pod: SimPod) -> None:
+        await asyncio.sleep(self.rng.uniform(0.1, 3.0))
+        if pod.doomed:
+            return
+        outcome = self.cluster.store.bind(pod.namespace, pod.name, NODE, now=self.cluster.now())
+        self.cluster.published(outcome.changes)
+        await asyncio.sleep(self.rng.uniform(0.1, 2.0))
+        while not (pod.doomed or pod.tokens()):  # noqa: ASYNC110 - as a kubelet does until it can mount the Secret
+            await asyncio.sleep(1.0)
+        if pod.doomed or pod.over:
+            return
+        pod.start()
+        self.write_status(pod, "Running", "running")
+
+    async def _take_down(self, pod: SimPod) -> None:
+        """The grace period: what runs may end; the agent takes nothing new."""
+        if pod.agent is not None and pod.agent.alive:
+            pod.agent.service.close()
+        for worker in pod.workers:
+            if worker is not None:
+                worker.stopping = True
+        for _ in range(60):
+            if not any(worker is not None and worker.running is not None for worker in pod.workers):
+                break
+            await asyncio.sleep(1.0)
+        await asyncio.sleep(self.rng.uniform(0.1, 2.0))
+        self.end(pod, "Succeeded")
+        self.remove(pod)
+
+    def end(self, pod: SimPod, phase: str = "Failed") -> None:
+        """Everything ends, and the kubelet says so."""
+        pod.kill()
+        self.write_status(pod, phase, "terminated")
+
+    def remove(self, pod: SimPod) -> None:
+        """The kubelet lets go of a Pod that was deleted."""
+        try:
+            self.cluster.delete(PODS, pod.namespace, pod.name, DeleteOptions(uid=pod.uid, grace_seconds=0))
+        except Refusal:
+            return
+
+    def write_status(self, pod: SimPod, phase: str, state: str) -> None:
+        """What the kubelet knows; `state` is that of every container."""
+        found = self.cluster.find(PODS, pod.namespace, pod.name)
+        if found is None or found["metadata"]["uid"] != pod.uid:
+            return
+        running = state == "running"
+
+        def statuses(containers: list[Object]) -> list[Object]:
+            return [
+                {
+                    "name": container["name"],
+                    "image": container.get("image", ""),
+                    "imageID": "",
+                    "restartCount": 0,
+                    "ready": running,
+                    "containerID": f"sim://{pod.uid}/{container['name']}",
+                    "state": {state: {"exitCode": 0} if state == "terminated" else {}},
+                }
+                for container in containers
+            ]
+
+        status = {
+            "phase": phase,
+            "podIP": pod.address,
+            "podIPs": [{"ip": pod.address}],
+            "conditions": [{"type": "Ready", "status": str(running)}],
+            "containerStatuses": statuses(found["spec"]["containers"]),
+            "initContainerStatuses": statuses(found["spec"].get("initContainers") or []),
+        }
+        try:
+            self.cluster.patch(PODS, pod.namespace, pod.name, {"status": status}, subresource="status")
+        except Refusal:
+            return

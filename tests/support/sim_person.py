@@ -1,0 +1,91 @@
+"""People and platforms: tasks come in, are approved (sometimes wrongly), cancelled and deleted, and locks are freed."""
+
+import asyncio
+import random
+from typing import Any
+
+from agent.wire import Outcome
+from controller import names
+from controller.kube.api import LEASES, SLOTTASKS
+from controller.local.errors import ApiError as Refusal
+from controller.task import TaskPhase
+from tests.support.sim_world import NS, World, phase_of
+
+LOOK_SECONDS = 2.0
+UNLOCK_AFTER_SECONDS = 60.0
+
+
+class Person:
+    """Works until `patience` ends; then goes on to approve and unlock, and wants nothing new."""
+
+    def __init__(self, world: World, tasks: int, within_seconds: float) -> None:
+        self._world = world
+        self._rng = random.Random(f"{world.seed}/person")
+        self._tasks = tasks
+        self._within_seconds = within_seconds
+        self._locked_since: dict[str, float] = {}
+        self._tried_wrong: set[str] = set()
+        self.done = False
+
+    async def bring_tasks(self) -> None:
+        """Tasks of every kind, over a while."""
+        rng = self._rng
+        moments = sorted(rng.uniform(0, self._within_seconds) for _ in range(self._tasks))
+        for number, moment in enumerate(moments):
+            await asyncio.sleep(max(0.0, moment - self._world.elapsed))
+            spec: dict[str, Any] = {}
+            kind = rng.choice(["plan", "plan", "apply", "plan_and_apply", "plan_and_apply"])
+            if rng.random() < 0.4:
+                spec["lockKey"] = rng.choice(["vpc", "dns"])
+            if kind == "plan_and_apply":
+                spec["approvalPolicy"] = rng.choice(["Manual", "Manual", "Auto"])
+                spec["onLostReservation"] = rng.choice(["Fail", "Replan"])
+            self._world.add_task(
+                f"t{number}",
+                kind,
+                seconds=rng.choice([0.5, 5.0, 30.0, 60.0]),
+                outcome=rng.choice([Outcome.SUCCEEDED] * 4 + [Outcome.FAILED]),
+                priority=rng.choice([0, 0, 5]),
+                retry={"planMaxAttempts": rng.choice([1, 2, 3])},
+                **spec,
+            )
+        self.done = True
+
+    async def look_after_them(self) -> None:
+        """Approve what waits; now and then cancel, delete, or approve something else."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for task in self._world.tasks():
+                self._look_at(task)
+            self._unlock()
+
+    def _look_at(self, task: dict[str, Any]) -> None:
+        rng, name, phase = self._rng, task["metadata"]["name"], phase_of(task)
+        if phase is TaskPhase.AWAITING_APPROVAL and rng.random() < 0.3:
+            if name not in self._tried_wrong and rng.random() < 0.3:
+                self._tried_wrong.add(name)
+                other = {"attempt": task["status"]["attempt"], "planDigest": "sha256:" + "0" * 64, "by": "bert"}
+                self._world.edit_task(name, approval=other)
+            else:
+                self._world.approve(name)
+        elif rng.random() < 0.004:
+            self._world.edit_task(name, cancel=True)
+        elif rng.random() < 0.002:
+            self._world.cluster.delete(SLOTTASKS, NS, name)
+
+    def _unlock(self) -> None:
+        """`podslots unlock`: somebody looked whether that apply still runs."""
+        for lease in self._world.cluster.all(LEASES):
+            metadata = lease["metadata"]
+            if names.LOCK_KEY not in (metadata.get("annotations") or {}):
+                continue
+            holder = self._world.task_by_uid(lease["spec"]["holderIdentity"])
+            if holder is not None and phase_of(holder) is not TaskPhase.LOST:
+                self._locked_since.pop(metadata["uid"], None)
+                continue
+            since = self._locked_since.setdefault(metadata["uid"], self._world.elapsed)
+            if self._world.elapsed - since > UNLOCK_AFTER_SECONDS:
+                try:
+                    self._world.cluster.delete(LEASES, NS, metadata["name"])
+                except Refusal:
+                    return
