@@ -12,6 +12,7 @@ JOBS ?= 2
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+SOAK_ARGS ?=
 
 .PHONY: help venv demo binary test lint format bench constraints clean
 .DEFAULT_GOAL := help
@@ -39,6 +40,9 @@ binary: $(STAMP) ## Build dist/slot-agent, one file that runs in any Linux image
 
 test: $(STAMP) ## All tests (PYTEST_ARGS is passed on)
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+
+soak: $(STAMP) ## Faults at random for five minutes, then the logs are judged. SOAK_ARGS="--seconds 60 --seed 7"
+	@$(BIN)/python -m tests.chaos $(SOAK_ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, and the layers between packages
 	@$(BIN)/ruff check --quiet .

@@ -143,7 +143,7 @@ class Cluster:
                 raise AssertionError(f"the cluster ended: {self.cluster.log.read_text()[-2000:]}")
             return self._ready.exists()
 
-        await until(ready, "the embedded cluster is ready")
+        await until(ready, "the embedded cluster is ready", seconds=60)
 
     @property
     def api(self) -> KubeClient:
@@ -230,32 +230,40 @@ class Cluster:
 
     async def kubelet(self, switches: dict[str, Any]) -> None:
         """Throw the kubelet's switches."""
+        await self._admin("POST", self.ready["kubelet_admin"], switches)
+
+    async def administer(self, method: str, call: str, body: dict[str, Any] | None = None) -> None:
+        """Have the API server make faults, or stop making them."""
+        await self._admin(method, f"{self.ready['url']}/_podslots/{call}", body)
+
+    async def _admin(self, method: str, url: str, body: dict[str, Any] | None) -> None:
         identity = json.loads((self.state / "cluster.json").read_text())
         headers = {"Authorization": f"Bearer {identity['tokens']['admin']}"}
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
-            session.post(self.ready["kubelet_admin"], json=switches, headers=headers) as response,
+            session.request(method, url, json=body, headers=headers, ssl=False) as response,
         ):
             assert response.status == 200, await response.text()
 
     async def settle(self, *, seconds: float = 60.0) -> None:
         """End all there is: cancel the tasks that have not ended, delete the pools, wait until nothing is left."""
-        for task in await self._list(SLOTTASKS):
+        for task in await self.list_all(SLOTTASKS):
             if (task.get("status") or {}).get("phase") not in FINAL:
                 await self.patch_task(task["metadata"]["name"], {"cancel": True})
         await until(self._all_ended, "every task comes to its end", seconds=seconds)
-        for found in await self._list(SLOTPOOLS):
+        for found in await self.list_all(SLOTPOOLS):
             await self.api.delete(SLOTPOOLS, NAMESPACE, found["metadata"]["name"])
 
         async def none_left() -> bool:
-            return not await self.pods() and not await self._list(SLOTPOOLS)
+            return not await self.pods() and not await self.list_all(SLOTPOOLS)
 
         await until(none_left, "no Pod and no pool is left", seconds=seconds)
 
     async def _all_ended(self) -> bool:
-        return all((task.get("status") or {}).get("phase") in FINAL for task in await self._list(SLOTTASKS))
+        return all((task.get("status") or {}).get("phase") in FINAL for task in await self.list_all(SLOTTASKS))
 
-    async def _list(self, resource: Resource) -> list[Object]:
+    async def list_all(self, resource: Resource) -> list[Object]:
+        """All objects of a kind."""
         page = await self.api.list_page(resource, NAMESPACE)
         items: list[Object] = page["items"]
         return items
