@@ -87,6 +87,7 @@ class Dispatcher:
         written = await self._write(
             task,
             phase=TaskPhase.ASSIGNED,
+            queued_reason=None,
             attempt=max(1, task.status.attempt),
             pod=pod.name,
             pod_uid=pod.uid,
@@ -296,6 +297,10 @@ class Dispatcher:
             task, conditions=self._condition(task, ACCEPTED, False, reason, message), phase=TaskPhase.QUEUED
         )
         self._event(task, reason, message, warning=True)
+
+    async def say_waiting(self, task: Task, reason: str) -> None:
+        """Say on a queued task what it waits for."""
+        await self._write(task, phase=TaskPhase.QUEUED, queued_reason=reason)
 
     async def say_accepted(self, task: Task) -> None:
         """Take back what `say_not_accepted` said."""

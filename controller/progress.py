@@ -203,6 +203,21 @@ def cancelling(task: Task, pod: PodView) -> bool:
     return said is not None and said.status == "True" and said.message == cancel_message(task, pod)
 
 
+def queued_reason(task: Task, *, blocked: bool, decision: str, now: datetime) -> str | None:
+    """What to say of a task that waits, if it is not what its status says already. `decision` is the pool's, in words.
+
+    A task that is queued for moments is not written to: it will be assigned before anybody could read it.
+    """
+    if now - task.created < timedelta(seconds=_SAID_AFTER_SECONDS):
+        return None
+    reason = f"for lockKey {task.spec.lock_key}" if blocked else f"for a slot: {decision}"
+    return None if task.status.queued_reason == reason[:_MAX_REASON] else reason[:_MAX_REASON]
+
+
+_SAID_AFTER_SECONDS = 5.0
+_MAX_REASON = 1024
+
+
 def is_refused(task: Task) -> bool:
     """Whether the task waits for a pool that is not there, or for a slot that accepts its type."""
     said = find(task.status.conditions, ACCEPTED)

@@ -35,9 +35,9 @@ from controller.plan import (
 from controller.pods import Pods
 from controller.pool import PoolSpec
 from controller.pools import Pools, differs
-from controller.progress import ACCEPTED, Action, Do, cancelling, next_action
+from controller.progress import ACCEPTED, Action, Do, cancelling, is_refused, next_action, queued_reason
 from controller.queue import WorkQueue
-from controller.scaling import decide
+from controller.scaling import Decision, decide
 from controller.status import Before, Problem, invalid_pool_status, pool_figures, pool_status
 from controller.task import Task
 from controller.view import Operation, PodView, PoolView
@@ -152,7 +152,7 @@ class Reconciler:
         for action in actions:
             self._act(key, pool, view, action)
         if not view.deleting:
-            self._dispatch(key, view, removed(actions))
+            self._dispatch(key, view, removed(actions), decision)
         self._figures[key] = pool_figures(view, decision, tasks)
         before = Before.of(pool)
         if decision.desired not in {decision.current, before.desired}:
@@ -226,7 +226,7 @@ class Reconciler:
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
-    def _dispatch(self, key: Key, view: PoolView, leaving: frozenset[str]) -> None:
+    def _dispatch(self, key: Key, view: PoolView, leaving: frozenset[str], decision: Decision) -> None:
         """Give queued tasks to free slots; say on those that no slot can take why."""
         for task in view.tasks:
             if task.queued and not task.unwanted:
@@ -243,6 +243,12 @@ class Reconciler:
                 functools.partial(self._dispatcher.assign, task, pod, agent, reservation_ttl_seconds=ttl),
                 dispatched_to=pod.uid,
             )
+        for task in view.tasks:
+            if task.queued and not task.unwanted and not is_refused(task):
+                blocked = task.uid in view.blocked
+                why = queued_reason(task, blocked=blocked, decision=decision.reason, now=view.now)
+                if why is not None:  # a task that is being assigned is left alone: one operation a task
+                    self._on_task(key, task, functools.partial(self._dispatcher.say_waiting, task, why))
 
     def _judge(self, key: Key, task: Task, spec: PoolSpec | None) -> None:
         refusal = task.refusal(spec)

@@ -199,6 +199,7 @@ async def test_tasks_of_one_lock_key_take_turns_in_order(cluster: Cluster, gate:
     await cluster.create_task("lock-p", pool="locks", lockKey="vpc")
     await cluster.until_phase("lock-p", "Succeeded")
     assert await cluster.phase("lock-b") == "Queued"
+    await until(lambda: waits_for(cluster, "lock-b", "for lockKey vpc"), "the task says what it waits for")
     gate.open("lock-a")
     await gate.reached("lock-b")
     assert await cluster.phase("lock-a") == "Succeeded"
@@ -289,6 +290,10 @@ def find(obj: dict[str, Any], kind: str, status: str) -> dict[str, Any] | None:
 async def desired(cluster: Cluster, name: str, count: int) -> bool:
     pool = await cluster.api.get(SLOTPOOLS, NAMESPACE, name)
     return bool((pool.get("status") or {}).get("desiredReplicas") == count)
+
+
+async def waits_for(cluster: Cluster, name: str, reason: str) -> bool:
+    return bool((await cluster.status(name)).get("queuedReason") == reason)
 
 
 async def deleting(cluster: Cluster, name: str) -> bool:
