@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 SOAK_ARGS ?=
 
-.PHONY: help venv demo binary test lint format bench constraints clean
+.PHONY: help venv demo binary test soak lint format bench constraints clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
