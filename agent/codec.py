@@ -162,20 +162,31 @@ def _dataclass_decoder(kind: type) -> Decoder:
     decoders = {name: _decoder(initialiser.__annotations__[name]) for name in _field_names(kind)}
     required = decoders.keys() - (initialiser.__kwdefaults__ or {}).keys()
 
+    # Scalars are checked on the spot: a call for each field was half of what decoding a request took.
+    plain = {name: _plain_type(initialiser.__annotations__[name]) for name in decoders}
+    known = decoders.keys()
+
     def fields(data: Any, path: str, strict: bool) -> Any:
         if not isinstance(data, dict):
             raise WireError(path, f"must be an object, not {_describe(data)}")
         prefix = f"{path}." if path else ""
-        if strict and (unknown := [name for name in data if name not in decoders]):
-            raise WireError(f"{prefix}{unknown[0]}", f"unknown field; known are {', '.join(decoders)}")
-        if missing := sorted(required - data.keys()):
-            raise WireError(f"{prefix}{missing[0]}", "is required")
-        return kind(
-            **{
-                name: decoder(data[name], f"{prefix}{name}", strict)
-                for name, decoder in decoders.items()
-                if name in data
-            }
-        )
+        if strict and not data.keys() <= known:
+            unknown = next(name for name in data if name not in decoders)
+            raise WireError(f"{prefix}{unknown}", f"unknown field; known are {', '.join(decoders)}")
+        if not required <= data.keys():
+            raise WireError(f"{prefix}{min(required - data.keys())}", "is required")
+        values = {}
+        for name, value in data.items():
+            if name in known:
+                fits = type(value) is plain[name]
+                values[name] = value if fits else decoders[name](value, f"{prefix}{name}", strict)
+        return kind(**values)
 
     return fields
+
+
+def _plain_type(kind: Any) -> Any:
+    """The one type whose values are taken as they are; None if each value has to be looked at."""
+    if typing.get_origin(kind) is types.UnionType:
+        kind = next(inner for inner in typing.get_args(kind) if inner is not types.NoneType)
+    return kind if kind in _NAMES else None
