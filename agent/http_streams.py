@@ -23,9 +23,9 @@ LOOK_SECONDS = 2.0
 async def watch(request: web.BaseRequest, service: Service, known_revision: int | None) -> web.StreamResponse:
     """The state, then each change as a line; several changes in one line for a slow reader."""
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
-    await response.prepare(request)
     service.watchers += 1
     try:
+        await response.prepare(request)
         current = known_revision == service.revision
         revision = service.revision
         await _write(response, service.watch_line(WatchType.HEARTBEAT if current else WatchType.STATE))
@@ -49,8 +49,8 @@ async def send_log(
     """Bytes as they come."""
     headers = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
     response = web.StreamResponse(headers=headers)
-    await response.prepare(request)
     try:
+        await response.prepare(request)
         async for piece in pieces:
             if not _is_open(request):
                 return response
