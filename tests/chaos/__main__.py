@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Faults at random, then judgement.")
     parser.add_argument("--seconds", type=float, default=300.0, help="how long there are faults (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="of the schedule; its effects depend on timing all the same")
-    parser.add_argument("--pause", type=float, default=0.7, help="mean seconds between faults (default: %(default)s)")
+    parser.add_argument("--pause", type=float, default=0.5, help="mean seconds between faults (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where all evidence goes, and stays")
     parser.add_argument("--quiet", action="store_true", help="do not tell of each fault")
     options = parser.parse_args(arguments)

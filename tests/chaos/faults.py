@@ -15,6 +15,9 @@ from tests.support.cluster import Child, Cluster
 
 Json = dict[str, Any]
 
+BURST_SECONDS = (3.0, 12.0)
+CALM_SECONDS = (0.0, 6.0)
+
 CONTROLLER, KUBELET = "podslots-controller", "system:node:local"
 
 
@@ -37,23 +40,31 @@ class Faults:
             self._pause_agent: 3,
             self._pause_worker: 2,
             self._end_agent: 1,
-            self._kill_controller: 3,
-            self._pause_controller: 3,
+            self._kill_controller: 2,
+            self._pause_controller: 2,
             self._kill_cluster: 1,
             self._pause_cluster: 1,
             self._bad_answers: 3,
             self._slow_answers: 2,
             self._dropped_requests: 3,
             self._dropped_answers: 3,
-            self._dropped_watches: 2,
+            self._dropped_watches: 1,
             self._compaction: 1,
         }
 
     async def run(self, mean_pause_seconds: float) -> None:
-        """Inject faults until cancelled; then see that each of them is over."""
+        """Inject faults until cancelled; then see that each of them is over.
+
+        They come in bursts: what happens while others recover is as telling as what happens while others fail.
+        """
+        clock = asyncio.get_running_loop().time
+        burst_until = clock() + self._rng.uniform(*BURST_SECONDS)
         try:
             while True:
                 await asyncio.sleep(self._rng.expovariate(1 / mean_pause_seconds))
+                if clock() > burst_until:
+                    await asyncio.sleep(self._rng.uniform(*CALM_SECONDS))
+                    burst_until = clock() + self._rng.uniform(*BURST_SECONDS)
                 (kind,) = self._rng.choices(list(self._kinds), weights=list(self._kinds.values()))
                 with suppress(aiohttp.ClientError, OSError, TimeoutError):
                     done = await kind()

@@ -39,7 +39,7 @@ class Outcome:
 
 
 async def run(
-    folder: Path, *, seconds: float, seed: int, pause_seconds: float = 0.7, say: Callable[[str], None] = lambda _: None
+    folder: Path, *, seconds: float, seed: int, pause_seconds: float = 0.5, say: Callable[[str], None] = lambda _: None
 ) -> Outcome:
     """Run; AssertionError if something does not settle. The folder keeps the evidence."""
     async with Cluster(folder) as cluster:
