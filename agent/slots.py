@@ -185,23 +185,29 @@ def _refuse_acquire(state: State, command: Acquire) -> None:
         raise Refusal(ErrorCode.ILLEGAL, f"task {task_id} has ended here and waits for its ack")
     if task_id in state.acked:
         raise Refusal(ErrorCode.ILLEGAL, f"task {task_id} has ended here and was acknowledged")
+    if state.recovering:
+        # Before all that says "certainly not here": a worker may be running this very task.
+        raise Refusal(ErrorCode.NOT_READY, f"a journal was lost; waiting for the workers of slots {_list(state)}")
     if state.closing:
         raise Refusal(ErrorCode.CLOSING, "the Pod is being stopped")
     if state.phase is not Phase.OPEN:
         raise Refusal(ErrorCode.DRAINED, f"the agent is drained, by {state.drain_id}")
-    if state.recovering:
-        raise Refusal(ErrorCode.NOT_READY, f"a journal was lost; waiting for the workers of slots {_list(state)}")
 
 
 def _choose(state: State, task_type: str) -> SlotEntry:
     """The most restricted idle slot that accepts the type; so slot 0 stays free for what only it can take."""
-    accepting = [index for index, accepts in enumerate(state.layout) if task_type in accepts]
-    if not accepting:
+    chosen, accepted = -1, False
+    for index, accepts in enumerate(state.layout):
+        if task_type in accepts:
+            accepted = True
+            restricted = chosen < 0 or len(accepts) < len(state.layout[chosen])
+            if restricted and state.slots[index].state is IDLE:
+                chosen = index
+    if not accepted:
         raise Refusal(ErrorCode.UNKNOWN_TASK_TYPE, f"no slot accepts task type {task_type!r}")
-    idle = [index for index in accepting if state.slots[index].state is IDLE]
-    if not idle:
+    if chosen < 0:
         raise Refusal(ErrorCode.NO_FREE_SLOT, f"every slot that accepts {task_type!r} is held")
-    return state.slots[min(idle, key=lambda index: (len(state.layout[index]), index))]
+    return state.slots[chosen]
 
 
 def _hold(state: State, command: Hold, now: datetime) -> Decision:

@@ -1,0 +1,95 @@
+"""What must hold in every state, and what may happen as a step begins. Each rule returns what is wrong, or None.
+
+The rules about single writes (deleting a Pod, writing a phase, an ack) stand where those writes are made, in
+`operations`; here are those that are seen from outside.
+"""
+
+from collections.abc import Sequence
+
+from agent.state import Event, SlotChanged
+from agent.wire import Phase, Step
+from controller.task import TaskPhase
+from tests.model.objects import PodObject, TaskObject
+from tests.model.site import Site, parse_task_id
+
+
+def in_state(
+    pods: Sequence[PodObject], sites: Sequence[Site], tasks: Sequence[TaskObject], lock: int | None
+) -> str | None:
+    """What is wrong with a state."""
+    slots = [0] * len(tasks)
+    commands = [0] * len(tasks)
+    applies = [0] * len(tasks)
+    for number, (pod, site) in enumerate(zip(pods, sites, strict=True)):
+        agent = site.agent
+        if agent is None:
+            continue
+        if pod.there and pod.deleting and (found := _lost_by_deletion(site, tasks)):
+            return f"Pod {number} is deleted, and {found}"
+        for slot in agent.slots:
+            if slot.task_id is not None:
+                slots[parse_task_id(slot.task_id)[0]] += 1
+        for kept in (kept for place in site.kept for kept in place if kept.outcome is None):
+            commands[parse_task_id(kept.task_id)[0]] += 1
+            applies[parse_task_id(kept.task_id)[0]] += kept.step is Step.APPLY
+    for number, task in enumerate(tasks):
+        if slots[number] > 1:
+            return f"task {number} is in two slots"
+        if commands[number] > 1:
+            return f"two commands of task {number} run at once"
+        if applies[number] and lock != number:
+            return f"an apply of task {number} runs without its lockKey"
+        if task.phase is TaskPhase.QUEUED and not task.gone and (slots[number] or commands[number]):
+            return f"task {number} is Queued, and held by an agent"
+        if task.final and task.phase is not TaskPhase.LOST and commands[number]:
+            return f"task {number} is {task.phase}, and a command of it runs"
+    return None
+
+
+def _lost_by_deletion(site: Site, tasks: Sequence[TaskObject]) -> str | None:
+    """What a Pod on its way out still has that must not go with it.
+
+    What an agent without a journal brought back of a task that is over for everybody else is nothing to lose.
+    """
+    agent = site.agent
+    if agent is None:
+        return None
+    if agent.phase is Phase.OPEN:
+        return "its agent is open"
+    if any(kept.outcome is None for slot in site.kept for kept in slot):
+        return "a command runs in it"
+    for known in agent.tasks:
+        number, attempt = parse_task_id(known.task_id)
+        task = tasks[number]
+        if not (task.gone or task.final or task.attempt != attempt):
+            return f"{known.task_id} is {known.state} in it"
+    return None
+
+
+def at_start(task: TaskObject, attempt: int, step: Step) -> str | None:
+    """What is wrong with a command that is about to start."""
+    if (attempt, step) in task.began:
+        return f"the {step} of attempt {attempt} starts a second time"
+    if step is not Step.APPLY:
+        return None
+    if any(which is Step.APPLY for _, which in task.began):
+        return "an apply starts a second time, in another attempt"
+    if attempt not in task.approved:
+        return f"an apply starts that nobody approved: attempt {attempt}"
+    if attempt not in task.meant:
+        return f"an apply starts before that was written down: attempt {attempt}"
+    return None
+
+
+_ENDS_OF_A_RESERVATION = {Event.APPROVE, Event.CANCEL, Event.EXPIRE, Event.LOSE}
+
+
+def at_transition(changed: Sequence[SlotChanged], before: Site) -> str | None:
+    """What is wrong with what an event did to slots."""
+    if before.agent is None:
+        return None
+    for record in changed:
+        was = before.agent.slots[record.entry.id]
+        if was.state.value == "reserved" and record.event not in _ENDS_OF_A_RESERVATION:
+            return f"a reservation was ended by {record.event}"
+    return None

@@ -1,0 +1,385 @@
+"""A Pod from the inside: its agent, and what its workers keep. The agent decides by its own code.
+
+`agent.slots`, `agent.tasks` and `agent.recovery` are pure, so the model runs them as they are. What is left out of an
+agent's state, and why nothing hangs on it:
+
+- Times. A limit either has come or not; that it comes is an event of its own (`expire`).
+- Fences are numbered anew, in order: they are only ever compared. Those of slots serve holders without work, and are 0.
+- Slots that accept the same are interchangeable, so they are sorted.
+- A worker's report arrives in the instant of what it reports. A worker repeats a report until it is answered, and
+  nothing but the worker can tell a step that ended without a report from one that still runs, so a late report is the
+  same as a late end. The exception is an agent that lost its journal: there the registration, which carries
+  everything again, is an event of its own for each slot.
+- The agent's answer to a poll starts the step in the same instant: a worker polls on one channel, one poll at a time,
+  so a registration never overtakes it, and all else commutes with it.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any, NamedTuple
+
+from agent import slots, tasks
+from agent.errors import Refusal
+from agent.recovery import recover
+from agent.state import Record, SlotChanged, SlotEntry, State, TaskEntry, apply, initial_state
+from agent.wire import (
+    Assignment,
+    ErrorCode,
+    ExitReport,
+    KeptTask,
+    Outcome,
+    Phase,
+    RegisterRequest,
+    SlotState,
+    StartedReport,
+    Step,
+    Steps,
+    StepSpec,
+    TaskState,
+    Work,
+)
+
+MOMENT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+LATER = MOMENT + timedelta(days=365)
+NEW, OLD = "2-new", "1-old"
+TRUE = StepSpec(command=("true",))
+
+
+class Kept(NamedTuple):
+    """The last step of a task in a worker's directory. Without an outcome, its processes run."""
+
+    task_id: str
+    step: Step
+    fence: int
+    outcome: Outcome | None
+
+
+class Agent(NamedTuple):
+    """An agent's durable state, without what the model leaves out."""
+
+    phase: Phase
+    drain_id: str | None
+    slots: tuple[SlotEntry, ...]
+    tasks: tuple[TaskEntry, ...]
+    acked: tuple[str, ...]
+    recovering: tuple[int, ...]
+    fence: int
+
+
+class Site(NamedTuple):
+    """The processes of one Pod. `kept` is by slot, the oldest first. None for the agent: all of it is over."""
+
+    agent: Agent | None
+    kept: tuple[tuple[Kept, ...], ...] = ()
+
+
+DEAD = Site(None)
+
+
+class Result(NamedTuple):
+    """What an event came to: the site after it, the agent's refusal if it refused, and the slots' transitions."""
+
+    site: Site
+    refused: ErrorCode | None = None
+    slot_events: tuple[SlotChanged, ...] = ()
+
+
+def task_id(task: int, attempt: int) -> str:
+    """What the agent knows an attempt by."""
+    return f"t{task}.{attempt}"
+
+
+def parse_task_id(text: str) -> tuple[int, int]:
+    """The task and the attempt that a task id names."""
+    task, _, attempt = text[1:].partition(".")
+    return int(task), int(attempt)
+
+
+def digest(name: str) -> str:
+    """The digest of the plan of an attempt."""
+    return f"plan of {name}"
+
+
+@cache
+def work(name: str, kind: str) -> Work:
+    """What the agent is given to run."""
+    steps = Steps(plan=TRUE, apply=TRUE if kind == "plan_and_apply" else None)
+    return Work(name=f"ns/{name}", attempt=parse_task_id(name)[1], steps=steps)
+
+
+def fresh_site(slot_count: int, *, lost: bool = False) -> Site:
+    """A Pod that was just created; `lost`: its agent, after it lost its journal."""
+    state = initial_state(layout(slot_count), drain_id="born", lost=lost, now=MOMENT)
+    return tidy(Site(freeze(state), ((),) * slot_count))
+
+
+@cache
+def layout(slot_count: int) -> tuple[tuple[str, ...], ...]:
+    """Slots that all accept every type."""
+    return (("plan", "plan_and_apply"),) * slot_count
+
+
+def freeze(state: State) -> Agent:
+    """The agent's state as the model keeps it."""
+    return Agent(
+        state.phase,
+        state.drain_id,
+        tuple(replace(slot, fence=0, acquire_fence=0, since=MOMENT) for slot in state.slots),
+        tuple(state.tasks[name] for name in sorted(state.tasks)),
+        tuple(sorted(state.acked)),
+        state.recovering,
+        state.fence,
+    )
+
+
+@cache
+def thaw(agent: Agent) -> State:
+    """The agent's state as its code takes it."""
+    return State(
+        layout=layout(len(agent.slots)),
+        slots=agent.slots,
+        fence=agent.fence,
+        phase=agent.phase,
+        drain_id=agent.drain_id,
+        tasks={task.task_id: task for task in agent.tasks},
+        works={task.task_id: work(task.task_id, task.task_type) for task in agent.tasks},
+        acked=agent.acked,
+        recovering=agent.recovering,
+    )
+
+
+def tidy(site: Site) -> Site:
+    """The one way to write a site down: fences numbered anew, slots sorted."""
+    agent = site.agent
+    if agent is None:
+        return DEAD
+    used = {task.plan_fence for task in agent.tasks} | {task.apply_fence for task in agent.tasks}
+    used |= {kept.fence for slot in site.kept for kept in slot} | {agent.fence}
+    rank = {fence: number for number, fence in enumerate(sorted(used - {None}))}  # type: ignore[type-var]
+    agent_tasks = [
+        replace(
+            task,
+            plan_fence=None if task.plan_fence is None else rank[task.plan_fence],
+            apply_fence=None if task.apply_fence is None else rank[task.apply_fence],
+            reason=None,
+        )
+        for task in agent.tasks
+    ]
+    kept = [tuple(k._replace(fence=rank[k.fence]) for k in slot) for slot in site.kept]
+    order = sorted(
+        range(len(agent.slots)), key=lambda i: (repr(replace(agent.slots[i], id=0)), kept[i], i in agent.recovering)
+    )
+    place = {old: new for new, old in enumerate(order)}
+    return Site(
+        Agent(
+            agent.phase,
+            agent.drain_id,
+            tuple(replace(agent.slots[old], id=new) for new, old in enumerate(order)),
+            tuple(replace(task, slot=place[task.slot]) for task in agent_tasks),
+            agent.acked,
+            tuple(sorted(place[slot] for slot in agent.recovering)),
+            rank[agent.fence],
+        ),
+        tuple(kept[old] for old in order),
+    )
+
+
+def rename(site: Site, names: dict[int, int]) -> Site:
+    """The site with tasks named otherwise."""
+    if site.agent is None:
+        return site
+
+    def named(name: str) -> str:
+        task, attempt = parse_task_id(name)
+        return task_id(names[task], attempt)
+
+    agent = site.agent
+    renamed = [
+        replace(task, task_id=(new := named(task.task_id)), plan_digest=task.plan_digest and digest(new), name=new)
+        for task in agent.tasks
+    ]
+    return tidy(
+        Site(
+            agent._replace(
+                slots=tuple(s if s.task_id is None else replace(s, task_id=named(s.task_id)) for s in agent.slots),
+                tasks=tuple(sorted(renamed, key=lambda task: task.task_id)),
+                acked=tuple(sorted(map(named, agent.acked))),
+            ),
+            tuple(tuple(k._replace(task_id=named(k.task_id)) for k in slot) for slot in site.kept),
+        )
+    )
+
+
+def ask(site: Site, command: Any) -> Result:
+    """A command decided by the agent."""
+    module = slots if isinstance(command, slots.Acquire | slots.Drain | slots.Open) else tasks
+    return change(site, lambda state: module.decide(state, command, MOMENT).records)
+
+
+def change(site: Site, decide: Callable[[State], tuple[Record, ...]]) -> Result:
+    """The site after the records that `decide` gives for the agent's state."""
+    if site.agent is None:
+        raise ValueError("nobody is there to decide")
+    state = thaw(site.agent)
+    try:
+        records = decide(state)
+    except Refusal as refusal:
+        return Result(site, refusal.code)
+    for record in records:
+        state = apply(state, record)
+    changed = tuple(record for record in records if isinstance(record, SlotChanged))
+    agent_tasks = {name: replace(task, name=name) for name, task in state.tasks.items()}
+    return Result(tidy(Site(freeze(replace(state, tasks=agent_tasks)), site.kept)), None, changed)
+
+
+# --- workers ----------------------------------------------------------------------------------------------------------
+
+
+def waiting(site: Site) -> list[TaskEntry]:
+    """The tasks whose step a worker is offered."""
+    agent = site.agent
+    if agent is None:
+        return []
+    return [task for task in agent.tasks if task.state is TaskState.WAITING and task.slot not in agent.recovering]
+
+
+def marked(site: Site, task: TaskEntry) -> bool:
+    """Whether the step has its marker already: then the worker never starts it."""
+    return any((kept.task_id, kept.step) == (task.task_id, task.step) for kept in site.kept[task.slot])
+
+
+def busy(site: Site, slot: int) -> bool:
+    """Whether the slot's worker runs a step."""
+    return any(kept.outcome is None for kept in site.kept[slot])
+
+
+def begin(site: Site, task: TaskEntry) -> Result:
+    """The worker claims the step and starts its command; a cancelled one it claims only."""
+    fence = task.step_fence
+    if fence is None:
+        raise ValueError("a step without a fence is not offered")
+    outcome = Outcome.CANCELLED if task.cancel_requested else None
+    kept = _keep(site, task.slot, Kept(task.task_id, task.step, fence, outcome))
+    if outcome is not None:
+        return ask(kept, tasks.Exited(slot=task.slot, report=_exit(kept.kept[task.slot][-1])))
+    report = StartedReport(instance=NEW, task_id=task.task_id, step=task.step, fence=fence, start_time=MOMENT)
+    return ask(kept, tasks.Started(slot=task.slot, report=report))
+
+
+def end(site: Site, slot: int, outcome: Outcome) -> Result:
+    """The command that runs in a slot ends, and its worker reports that."""
+    (running,) = (kept for kept in site.kept[slot] if kept.outcome is None)
+    ended = running._replace(outcome=outcome)
+    kept = _keep(site, slot, ended)
+    if site.agent is not None and slot in site.agent.recovering:
+        return Result(tidy(kept))  # the agent hears of it as the worker registers
+    result = ask(kept, tasks.Exited(slot=slot, report=_exit(ended)))
+    # What the agent refuses for good, the worker does not report again.
+    return result if result.refused is None else Result(tidy(kept), result.refused)
+
+
+def offered_again(site: Site, task: TaskEntry) -> Result:
+    """A worker is offered what it started before: it reports how that went, under the new fence."""
+    (kept,) = (kept for kept in site.kept[task.slot] if kept.task_id == task.task_id)
+    renewed = _keep(site, task.slot, kept._replace(fence=task.step_fence or 0))
+    if kept.outcome is None:
+        report = StartedReport(
+            instance=NEW, task_id=task.task_id, step=task.step, fence=task.step_fence or 0, start_time=MOMENT
+        )
+        return ask(renewed, tasks.Started(slot=task.slot, report=report))
+    return ask(renewed, tasks.Exited(slot=task.slot, report=_exit(renewed.kept[task.slot][-1])))
+
+
+def register(site: Site, slot: int) -> Result:
+    """After a lost journal, a slot's worker says what it keeps."""
+    forget: tuple[str, ...] = ()
+    request = RegisterRequest(instance=NEW, tasks=tuple(_registered(kept) for kept in site.kept[slot]))
+
+    def decide(state: State) -> tuple[Record, ...]:
+        nonlocal forget
+        recovered = recover(state, slot, request, MOMENT, repeated=False)
+        forget = recovered.forget
+        return recovered.records
+
+    place = [tuple(kept for kept in each) for each in site.kept]
+    result = change(site, decide)
+    if not forget or result.site.agent is None:
+        return result
+    gone = [tuple(kept for kept in each if kept.task_id not in forget) for each in place]
+    return result._replace(site=_with_kept(result.site, place, gone))
+
+
+def _with_kept(site: Site, before: list[tuple[Kept, ...]], after: list[tuple[Kept, ...]]) -> Site:
+    """The site with directories gone, wherever their slot is now."""
+    names = {kept.task_id for slot in before for kept in slot} - {kept.task_id for slot in after for kept in slot}
+    return forgotten(site, names)
+
+
+def forgotten(site: Site, names: set[str]) -> Site:
+    """The site without the directories of these tasks."""
+    return tidy(site._replace(kept=tuple(tuple(k for k in slot if k.task_id not in names) for slot in site.kept)))
+
+
+def forgettable(site: Site) -> set[str]:
+    """Tasks whose directories can go: their results were acknowledged."""
+    if site.agent is None:
+        return set()
+    return {kept.task_id for slot in site.kept for kept in slot if kept.task_id in site.agent.acked and kept.outcome}
+
+
+def expire(site: Site, slot: int) -> Result:
+    """The limit of a slot's reservation comes."""
+
+    def decide(state: State) -> tuple[Record, ...]:
+        entries = tuple(
+            replace(entry, expires_at=None if entry.id != slot else entry.expires_at) for entry in state.slots
+        )
+        return tasks.decide(replace(state, slots=entries), tasks.ExpireTasks(), LATER).records
+
+    return change(site, decide)
+
+
+def reserved(site: Site) -> list[int]:
+    """The slots that are reserved."""
+    return [] if site.agent is None else [s.id for s in site.agent.slots if s.state is SlotState.RESERVED]
+
+
+def lose_journal(site: Site) -> Site:
+    """The agent starts anew and finds no journal; the workers' directories are untouched."""
+    fresh = fresh_site(len(site.kept), lost=True).agent
+    if fresh is None or site.agent is None:
+        return DEAD
+    above = 1 + max([site.agent.fence, *(kept.fence for slot in site.kept for kept in slot)])
+    return tidy(Site(fresh._replace(fence=above), site.kept))
+
+
+def _keep(site: Site, slot: int, kept: Kept) -> Site:
+    others = tuple(other for other in site.kept[slot] if other.task_id != kept.task_id)
+    return site._replace(kept=(*site.kept[:slot], (*others, kept), *site.kept[slot + 1 :]))
+
+
+def _exit(kept: Kept) -> ExitReport:
+    plan = kept.step is Step.PLAN and kept.outcome is Outcome.SUCCEEDED
+    return ExitReport(
+        instance=NEW,
+        task_id=kept.task_id,
+        step=kept.step,
+        fence=kept.fence,
+        outcome=kept.outcome or Outcome.FAILED,
+        end_time=MOMENT,
+        plan_digest=digest(kept.task_id) if plan else None,
+    )
+
+
+def _registered(kept: Kept) -> KeptTask:
+    assignment = Assignment(
+        task_id=kept.task_id,
+        task_type="plan_and_apply",
+        step=kept.step,
+        fence=kept.fence,
+        work=work(kept.task_id, "plan_and_apply"),
+        plan_digest=digest(kept.task_id) if kept.step is Step.APPLY else None,
+    )
+    return KeptTask(assignment=assignment, started=True, exit=_exit(kept) if kept.outcome else None)
