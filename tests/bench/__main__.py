@@ -1,29 +1,58 @@
-"""`make bench`: every figure beside its reference, both measured in this run. Exit code 1 if a bar is not held.
-
-Arguments pick modules by name: `make bench BENCH_ARGS=starts`.
-"""
+"""`make bench`: every figure beside its reference, both measured in this run. `--help` says the rest."""
 
 import argparse
+import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 
-from tests.bench import decisions, starts
-from tests.bench.figures import Figure, table
+import uvloop
+from rich.console import Console
 
-MODULES: dict[str, Callable[[], Iterator[Figure]]] = {"starts": starts.measure, "decisions": decisions.measure}
+from tests.bench import decisions, reads, starts, writes
+from tests.bench.effort import FULL, TINY, Effort
+from tests.bench.machine import Cores, cores, describe, running_on
+from tests.bench.measure import Row
+from tests.bench.table import show
+
+SUBJECTS: dict[str, Callable[[Effort, Cores], AsyncIterator[Row]]] = {
+    "reads": reads.measure,
+    "writes": writes.measure,
+    "starts": starts.measure,
+    "decisions": decisions.measure,
+}
 
 
 def main() -> int:
-    """Measure, print, judge."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench")
-    parser.add_argument("modules", nargs="*", choices=[[], *MODULES], metavar=f"[{'|'.join(MODULES)}]")
-    chosen = parser.parse_args().modules or list(MODULES)
-    figures = []
-    for name in chosen:
-        sys.stderr.write(f"measuring {name}\n")
-        figures += list(MODULES[name]())
-    sys.stdout.write(table(figures) + "\n")
-    return 0 if all(figure.holds for figure in figures) else 1
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description="The table goes to stderr, a JSON line for each figure to stdout.",
+    )
+    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"of {', '.join(SUBJECTS)} (default: all)")
+    parser.add_argument("--check", action="store_true", help="exit with status 1 if a bar is missed")
+    parser.add_argument("--tiny", action="store_true", help="sizes that prove that it runs; the figures mean nothing")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.subjects) - set(SUBJECTS):
+        parser.error(f"no such subject: {', '.join(sorted(unknown))}")
+    chosen = arguments.subjects or list(SUBJECTS)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        rows = runner.run(run(chosen, TINY if arguments.tiny else FULL, console))
+    show(rows, console)
+    for row in rows:
+        sys.stdout.write(row.to_json().decode() + "\n")
+    return 1 if arguments.check and any(row.met is False for row in rows) else 0
+
+
+async def run(chosen: list[str], effort: Effort, console: Console) -> list[Row]:
+    """Measure, on the client's core; what is measured is put on the other one."""
+    where = cores()
+    console.print(f"{describe()}; client and server {'on a core each' if where.apart else 'share a core'}")
+    rows: list[Row] = []
+    with running_on(where.client):
+        for name in chosen:
+            console.print(f"measuring {name} …", style="dim")
+            rows += [row async for row in SUBJECTS[name](effort, where)]
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,141 +1,185 @@
 """How fast agent and worker start, and what a worker weighs, beside bare Python processes."""
 
-import http.client
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
 
-from tests.bench.figures import Bar, Figure
-from tests.support.agent_process import AgentProcess, wait_for
-from tests.support.worker_process import WorkerProcess
+from agent.wire import Steps, StepSpec, Work
+from tests.bench.effort import Effort
+from tests.bench.load import request
+from tests.bench.machine import Cores, cpu_seconds, rss_bytes, running_on
+from tests.bench.measure import Measure, Row, Sample, interleave
+from tests.support.agent_process import AgentProcess, own_address, running_agent, wait_for
 
-ROUNDS = 5
 IMPORT_AIOHTTP = (sys.executable, "-c", "import aiohttp.web")
 PASS = (sys.executable, "-c", "pass")
-INSTALLED = (str(Path(sys.executable).parent / "slot-agent"), "install")
+WAITING = (sys.executable, "-c", "print(flush=True); input()")
+"""As `pass`, but there to be weighed."""
+INSTALL = (sys.executable, "-m", "agent", "install")
+TIMEOUT_SECONDS = 30.0
+MIB = 2**20
 
 
-def measure() -> Iterator[Figure]:
-    """All figures of this module."""
-    agent = median(_agent_start() for _ in range(ROUNDS))
-    yield Figure(
-        name="agent start to first GET /slots",
-        unit="s",
-        measured=agent,
-        reference=median(_run(IMPORT_AIOHTTP) for _ in range(ROUNDS)),
-        of='python -c "import aiohttp.web"',
-        bar=Bar.AT_MOST_TIMES,
-        limit=3,
-    )
-    starts, weights = zip(*(_worker() for _ in range(ROUNDS)), strict=True)
-    yield Figure(
-        name="worker start to its registration",
-        unit="s",
-        measured=median(starts),
-        reference=median(_run(PASS) for _ in range(ROUNDS)),
-        of="python -c pass",
-        bar=Bar.AT_MOST_TIMES,
-        limit=4,
-    )
-    yield Figure(
-        name="worker RSS",
-        unit="MiB",
-        measured=median(weights),
-        reference=median(_bare_rss() for _ in range(ROUNDS)),
-        of="python -c pass",
-        bar=Bar.AT_MOST_TIMES,
-        limit=2,
-    )
-
-
-def _run(command: tuple[str, ...]) -> float:
-    began = time.perf_counter()
-    subprocess.run(command, check=True)
-    return time.perf_counter() - began
-
-
-def _agent_start() -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        agent = AgentProcess(Path(folder))
-        began = time.perf_counter()
-        agent.start()
-        try:
-            _until(lambda: _answers(agent))
-            return time.perf_counter() - began
-        finally:
-            agent.kill()
-
-
-def _answers(agent: AgentProcess) -> bool:
-    connection = http.client.HTTPConnection(agent.address, agent.port, timeout=5)
-    try:
-        connection.request("GET", "/slots")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except OSError:
-        return False
-    finally:
-        connection.close()
-
-
-def _worker() -> tuple[float, float]:
-    """Seconds to the registration, and MiB after it, of a worker as `slot-agent install` starts it."""
-    with tempfile.TemporaryDirectory() as folder:
-        agent = AgentProcess(Path(folder) / "agent")
-        subprocess.run([*INSTALLED, folder], check=True)
-        agent.start()
-        try:
-            wait_for(lambda: _answers(agent), "the agent serves")
-            work = Path(folder) / "work"
-            worker = WorkerProcess(
-                f"http://{agent.address}:{agent.port}", agent.credentials_dir / "0", work, command=()
+async def measure(effort: Effort, cores: Cores) -> AsyncIterator[Row]:
+    with tempfile.TemporaryDirectory(prefix="podslots-bench-") as name, running_on(cores.server):
+        folder = Path(name)
+        subprocess.run([*INSTALL, name], check=True)  # noqa: ASYNC221 - nothing else is to run meanwhile
+        program = str(folder / "slot-agent")
+        started = await interleave(_agent_start(folder, program), _process(IMPORT_AIOHTTP), effort.starts)
+        yield started.row(
+            "starts",
+            "agent, from its start to the first GET /slots",
+            "ms",
+            reference_name='python -c "import aiohttp.web", to its end',
+            bar=3.0,
+            note="as `slot-agent install` starts it",
+        )
+        started = await interleave(_worker_start(folder, program), _process(PASS), effort.starts)
+        yield started.row(
+            "starts",
+            "worker, from its start to its registration",
+            "ms",
+            reference_name="python -c pass, to its end",
+            bar=4.0,
+            note="as `slot-agent install` starts it",
+        )
+        waiting, after_step = zip(*(_weigh_worker(folder, program) for _ in range(3)), strict=True)
+        bare = min(_weigh_bare() for _ in range(3))
+        for figure, weights in (("waiting for work", waiting), ("after a step", after_step)):
+            yield Row(
+                subject="starts",
+                figure=f"worker RSS, {figure}",
+                unit="MiB",
+                value=max(weights) / MIB,
+                reference=bare / MIB,
+                reference_name="python -c pass",
+                ratio=max(weights) / bare,
+                bar=2.0,
             )
-            return _timed_worker(worker, agent, Path(folder) / "slot-agent")
-        finally:
-            agent.kill()
 
 
-def _timed_worker(worker: WorkerProcess, agent: AgentProcess, program: Path) -> tuple[float, float]:
-    worker.work_dir.mkdir()
+def _process(command: tuple[str, ...]) -> Measure:
+    """A process from its start to its end."""
+
+    async def sample() -> Sample:
+        return _run(command)
+
+    return sample
+
+
+def _run(command: tuple[str, ...]) -> Sample:
     began = time.perf_counter()
-    process = subprocess.Popen(
-        [str(program), "work"], env=worker.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return Sample(value=1e3 * (time.perf_counter() - began), cpu=used.ru_utime + used.ru_stime)
+
+
+def _agent_start(folder: Path, program: str) -> Measure:
+    async def sample() -> Sample:
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            agent = AgentProcess(Path(own))
+            with _running([program, "serve"], agent.environ) as (began, process):
+                _until(lambda: _answers(agent.address, agent.port), process)
+                return Sample(value=1e3 * (time.perf_counter() - began), cpu=cpu_seconds(process.pid))
+
+    return sample
+
+
+def _answers(host: str, port: int) -> bool:
+    with socket.socket() as connection:
+        connection.settimeout(TIMEOUT_SECONDS)
+        try:
+            connection.connect((host, port))
+            connection.sendall(request("GET", "/slots"))
+            return connection.recv(65536).startswith(b"HTTP/1.1 200")
+        except OSError:
+            return False
+
+
+def _worker_start(folder: Path, program: str) -> Measure:
+    """Until its registration has come in at a socket: what an agent takes to answer is not the worker's."""
+
+    async def sample() -> Sample:
+        with tempfile.TemporaryDirectory(dir=folder) as own, socket.create_server((own_address(), 0)) as listening:
+            listening.settimeout(TIMEOUT_SECONDS)
+            environ = _worker_environ(Path(own), listening.getsockname())
+            with _running([program, "work"], environ) as (began, process):
+                connection, _ = listening.accept()
+                with connection:
+                    if not connection.recv(65536).startswith(b"POST /work/register"):
+                        raise AssertionError("the first request was not the registration")
+                return Sample(value=1e3 * (time.perf_counter() - began), cpu=cpu_seconds(process.pid))
+
+    return sample
+
+
+def _worker_environ(folder: Path, address: tuple[str, int]) -> dict[str, str]:
+    credential, work = folder / "credential", folder / "work"
+    credential.mkdir()
+    work.mkdir()
+    (credential / "token").write_text("x" * 43)
+    return {
+        "PATH": os.environ["PATH"],
+        "PODSLOTS_URL": f"http://{address[0]}:{address[1]}",
+        "PODSLOTS_SLOT": "0",
+        "PODSLOTS_CREDENTIAL_DIR": str(credential),
+        "PODSLOTS_WORK_DIR": str(work),
+    }
+
+
+def _weigh_worker(folder: Path, program: str) -> tuple[int, int]:
+    """Resident memory of a worker that is registered, and after it ran a command."""
+    with tempfile.TemporaryDirectory(dir=folder) as own, running_agent(Path(own)) as agent:
+        environ = {
+            **_worker_environ(Path(own), (agent.address, agent.port)),
+            "PODSLOTS_CREDENTIAL_DIR": str(agent.credentials_dir / "1"),
+            "PODSLOTS_SLOT": "1",
+        }
+        with _running([program, "work"], environ) as (_, process):
+            wait_for(lambda: (link := agent.state().slots[1].worker) and link.connected, "the worker is connected")
+            waiting = rss_bytes(process.pid)
+            agent.open()
+            agent.acquire("task.1", "plan", _echo())
+            wait_for(lambda: agent.state().ended, "the step has ended")
+            agent.post("/tasks/task.1/ack")
+            return waiting, rss_bytes(process.pid)
+
+
+def _echo() -> Work:
+    return Work(name="default/task", attempt=1, steps=Steps(plan=StepSpec(command=("/bin/echo", "hello"))))
+
+
+def _weigh_bare() -> int:
+    with subprocess.Popen(WAITING, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        return rss_bytes(process.pid)
+
+
+@contextmanager
+def _running(command: list[str], environ: Mapping[str, str]) -> Iterator[tuple[float, subprocess.Popen[bytes]]]:
+    began = time.perf_counter()
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _until(lambda: agent.state().slots[0].worker is not None)
-        return time.perf_counter() - began, _rss_mib(process.pid)
+        yield began, process
     finally:
         process.kill()
         process.wait()
 
 
-def _bare_rss() -> float:
-    process = subprocess.Popen(
-        [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with process:
-        if process.stdout is not None:
-            process.stdout.readline()
-        weight = _rss_mib(process.pid)
-        process.kill()
-    return weight
-
-
-def _rss_mib(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def _until(condition: Callable[[], bool]) -> None:
+def _until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
     """Poll fast: what is measured takes tens of milliseconds."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
+        if process.poll() is not None:
+            raise AssertionError(f"{process.args!r} ended with status {process.returncode}")
         if time.monotonic() > deadline:
-            raise TimeoutError("not ready after 30 s")
-        time.sleep(0.001)
+            raise TimeoutError(f"not within {TIMEOUT_SECONDS} s")
+        time.sleep(0.002)
