@@ -2,6 +2,7 @@
 
 DIR/cluster/         the embedded cluster's own state; its kubeconfig and audit log are in there
 DIR/cluster.log, controller.log   what the two print
+DIR/logs/            containers' logs, if they are to outlive their Pods
 DIR/processes.json   who they are: pid and start time, which together are never used again
 """
 
@@ -91,7 +92,12 @@ class Stack:
         return [process for process in (Running(**record) for record in records) if self._alive(process)]
 
     async def start(
-        self, *, keep_pods: bool = False, http_port: int = 0, stop_grace_seconds: float = STOP_GRACE_SECONDS
+        self,
+        *,
+        keep_pods: bool = False,
+        keep_logs: bool = False,
+        http_port: int = 0,
+        stop_grace_seconds: float = STOP_GRACE_SECONDS,
     ) -> None:
         """Start both; returns when the API server serves and the controller runs. Raises StackError."""
         if found := self.running():
@@ -100,7 +106,11 @@ class Stack:
         ready = self.folder / "ready.json"
         ready.unlink(missing_ok=True)
         try:
-            self._spawn("cluster", self._cluster_command(ready, stop_grace_seconds, keep_pods=keep_pods), {})
+            self._spawn(
+                "cluster",
+                self._cluster_command(ready, stop_grace_seconds, keep_pods=keep_pods, keep_logs=keep_logs),
+                {},
+            )
             await self._until(ready.exists)
             self.ready = json.loads(ready.read_text())
             log = self.folder / "controller.log"
@@ -137,13 +147,16 @@ class Stack:
             return ""
         return "\n".join(lines[-LOG_TAIL_LINES:])
 
-    def _cluster_command(self, ready: Path, stop_grace_seconds: float, *, keep_pods: bool) -> list[str]:
+    def _cluster_command(
+        self, ready: Path, stop_grace_seconds: float, *, keep_pods: bool, keep_logs: bool
+    ) -> list[str]:
         return [
             *(sys.executable, "-m", "controller.local"),
             *("--state-dir", str(self.folder / "cluster"), "--crds", str(crds.folder()), "--ready-file", str(ready)),
             *("--image", f"{AGENT_IMAGE}=slot-agent"),
             *("--stop-grace-seconds", f"{stop_grace_seconds:g}"),
             *(["--keep-pods"] if keep_pods else []),
+            *(["--keep-logs", str(self.folder / "logs")] if keep_logs else []),
         ]
 
     def _controller_environ(self, http_port: int) -> dict[str, str]:

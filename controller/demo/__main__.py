@@ -23,6 +23,7 @@ from rich.console import Console
 from controller.agent_client import http_transport
 from controller.commands.stack import Stack
 from controller.demo import workload
+from controller.demo.checked import checked, has_checker
 from controller.demo.display import Display
 from controller.demo.observe import Observer
 from controller.demo.scenario import Options, Scenario
@@ -91,14 +92,14 @@ async def _run(folder: Path, options: Options, console: Console) -> Verdict:
     stack = Stack(folder, os.environ)
     try:
         display.say("starting an embedded cluster and slot-controller on this machine")
-        await stack.start(stop_grace_seconds=1)
+        await stack.start(stop_grace_seconds=1, keep_logs=has_checker())
         verdict = await _observed(stack, options, display, clock)
     except PodslotsError as error:
         display.say(str(error))
         verdict = Verdict(figures={"seconds": round(clock(), 1)}, problems=(_first_line(error),))
     finally:
         await stack.stop()
-    return verdict
+    return await checked(verdict, folder) if has_checker() else verdict
 
 
 async def _observed(stack: Stack, options: Options, display: Display, clock: Callable[[], float]) -> Verdict:

@@ -64,6 +64,7 @@ def test_the_demo_holds_and_says_so(tmp_path: Path, leaves_nothing: Callable[[],
     assert verdict["tasks"] == {"Succeeded": 15}
     assert (verdict["pods_max"], verdict["pods_end"], verdict["pods_deleted"]) == (5, 0, 5)
     assert verdict["applies_on_plan_pod"] == 3
+    assert (verdict["checker"]["ok"], verdict["checker"]["pods_deleted"]) == (True, 5)
     leaves_nothing()
 
 
