@@ -5,7 +5,8 @@
         program                Python with all modules inside
         lib/                   the C library, its loader, other libraries, and modules that are shared objects
         launcher               for `install`, which puts it beside the copy of the bundle
-        manifest.json          what belongs to the bundle, and its name
+        LICENSES               of everything in it
+    manifest.json          what belongs to the bundle, and its name
 
 The one file is the launcher with all of these behind its end. They are not compressed: images and downloads are, and
 unpacking then is a copy within the kernel.
@@ -20,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from binary import libraries, modules, program
+from binary import libraries, licenses, modules, program
 
 NAME = "slot-agent"
 PAGE_BYTES = 4096
@@ -51,6 +52,8 @@ def build(folder: Path) -> Bundle:
         # The distribution's are stripped already, and threads of the C library can't be debugged once stripped further.
         of_system = path.parent.samefile(system)
         files[f"lib/{name}"] = path if of_system else _stripped(path, folder / "lib" / name)
+    (folder / "LICENSES").write_text(licenses.collect(selected, [loader, *found.values()]))
+    files["LICENSES"] = folder / "LICENSES"
     bundle = _name(files)
     program.compile_launcher(bundle, folder, folder / "launcher")
     files["launcher"] = folder / "launcher"

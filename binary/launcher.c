@@ -149,6 +149,8 @@ static int unpack_all(const char *self, char *home)
 		memcpy(file_name, at, entry.length);
 		at += entry.length;
 		join(path, "%s/%s", home, file_name);
+		if (is_whole(path, &entry))
+			continue;
 		char *slash = strrchr(file_name, '/');
 		if (slash) {
 			char below[PATH_MAX];
@@ -157,8 +159,7 @@ static int unpack_all(const char *self, char *home)
 			if (mkdir(below, 0700) && errno != EEXIST)
 				die("make", below);
 		}
-		if (!is_whole(path, &entry))
-			unpack(file, &entry, path);
+		unpack(file, &entry, path);
 	}
 	close(file);
 	return 1;
@@ -185,8 +186,10 @@ int main(int count, char **arguments)
 	join(home, "%s/%s", folder, BUNDLE);
 	join(program, "%s/%s", home, PROGRAM);
 	if (access(program, F_OK)) {
-		if (!unpack_all(self, home))
+		if (!unpack_all(self, home)) {
+			errno = ENOENT;
 			die("find my files:", program);
+		}
 		join(program, "%s/%s", home, PROGRAM);
 	}
 	join(loader, "%s/%s", home, LOADER);
