@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import uvloop
 from rich.console import Console
 
-from tests.bench import decisions, reads, starts, writes
+from tests.bench import decisions, memory, reads, starts, writes
 from tests.bench.effort import FULL, TINY, Effort
 from tests.bench.machine import Cores, cores, describe, running_on
 from tests.bench.measure import Row
@@ -17,6 +17,7 @@ from tests.bench.table import show
 SUBJECTS: dict[str, Callable[[Effort, Cores], AsyncIterator[Row]]] = {
     "reads": reads.measure,
     "writes": writes.measure,
+    "memory": memory.measure,
     "starts": starts.measure,
     "decisions": decisions.measure,
 }

@@ -49,8 +49,8 @@ async def measure(effort: Effort, cores: Cores) -> AsyncIterator[Row]:
             bar=4.0,
             note="as `slot-agent install` starts it",
         )
-        waiting, after_step = zip(*(_weigh_worker(folder, program) for _ in range(3)), strict=True)
-        bare = min(_weigh_bare() for _ in range(3))
+        waiting, after_step = zip(*(_weigh_worker(folder, program) for _ in range(effort.launches)), strict=True)
+        bare = min(_weigh_bare() for _ in range(effort.launches))
         for figure, weights in (("waiting for work", waiting), ("after a step", after_step)):
             yield Row(
                 subject="starts",
@@ -160,7 +160,9 @@ def _weigh_bare() -> int:
     with subprocess.Popen(WAITING, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()
-        return rss_bytes(process.pid)
+        weight = rss_bytes(process.pid)
+        process.communicate(b"\n")
+    return weight
 
 
 @contextmanager

@@ -1,0 +1,101 @@
+"""`make bench-soak`: an agent that runs tasks for minutes may neither grow nor lose descriptors.
+
+Run as `python -m tests.bench.soak [--tasks 100000] [--seconds 600]`, whichever ends first.
+"""
+
+import argparse
+import asyncio
+import itertools
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from statistics import median
+
+import orjson
+import uvloop
+
+from tests.bench.load import Load
+from tests.bench.machine import Cores, cores, describe, descriptors, rss_bytes, running_on
+from tests.bench.measure import slope
+from tests.bench.servers import agent
+from tests.bench.task_load import SLOTS, Tasks
+
+WARM_UP = 0.1
+"""The share of the run that is left out: the last 1024 acknowledged ids, free lists and arenas fill up first."""
+
+FLAT = 0.02
+"""How much more memory than at its start the end of the run may take."""
+
+KIB = 1024
+
+
+@dataclass(slots=True)
+class Course:
+    """What was seen after each step of so many tasks."""
+
+    step: int
+    tasks: int = 0
+    seconds: float = 0.0
+    rss: list[int] = field(default_factory=list)
+    descriptors: list[int] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, object]:
+        memory, open_files = _after_warm_up(self.rss), _after_warm_up(self.descriptors)
+        tenth = max(1, len(memory) // 10)
+        first, last = median(memory[:tenth]), median(memory[-tenth:])
+        return {
+            "subject": "soak",
+            "tasks": self.tasks,
+            "seconds": round(self.seconds, 1),
+            "rss_first_tenth_kib": first / KIB,
+            "rss_last_tenth_kib": last / KIB,
+            "rss_growth": last / first - 1,
+            "rss_slope_bytes_per_task": slope(memory) / self.step,
+            "rss_highest_kib": max(self.rss) / KIB,
+            "descriptors_first_tenth": median(open_files[:tenth]),
+            "descriptors_last_tenth": median(open_files[-tenth:]),
+            "met": last / first - 1 <= FLAT and median(open_files[-tenth:]) <= median(open_files[:tenth]) + 1,
+        }
+
+
+def _after_warm_up(values: list[int]) -> list[int]:
+    return values[int(len(values) * WARM_UP) :]
+
+
+async def soak(tasks: int, seconds: float, where: Cores) -> Course:
+    """Run tasks; look at the agent after every hundredth of them."""
+    course = Course(step=max(1, tasks // 100))
+    loop = asyncio.get_running_loop()
+    async with agent(where) as (process, served):
+        running = Tasks(process)
+        names = iter(f"task-{number}.1" for number in itertools.count())
+        began = loop.time()
+        while course.tasks < tasks and loop.time() - began < seconds:
+            load = Load()
+            some: Iterator[str] = itertools.islice(names, course.step)
+            await served.client.follow(load, [running.script(load, some) for _ in range(SLOTS)])
+            course.tasks = running.done
+            # Between steps no connection is open, so that every look sees the same.
+            await asyncio.to_thread(process.state)
+            course.rss.append(rss_bytes(served.pid))
+            course.descriptors.append(descriptors(served.pid))
+        course.seconds = loop.time() - began
+    return course
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.soak", description=__doc__)
+    parser.add_argument("--tasks", type=int, default=100_000, help="how many (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=600.0, help="at most so long (default: %(default)s)")
+    parser.add_argument("--check", action="store_true", help="exit with status 1 if the agent grew")
+    arguments = parser.parse_args()
+    where = cores()
+    sys.stderr.write(describe() + "\n")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, running_on(where.client):
+        result = runner.run(soak(arguments.tasks, arguments.seconds, where)).to_json()
+    sys.stdout.write(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode() + "\n")
+    return 1 if arguments.check and not result["met"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

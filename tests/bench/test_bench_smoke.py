@@ -1,0 +1,55 @@
+"""Each subject of `make bench` runs, in sizes that prove nothing else."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.bench.__main__ import SUBJECTS, run
+from tests.bench.effort import TINY
+from tests.bench.machine import cores
+from tests.bench.measure import Compared, Row, Sample, percentile, slope
+from tests.bench.soak import soak
+from tests.bench.table import show
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+async def test_a_subject_yields_figures_that_can_be_judged_and_printed(subject: str) -> None:
+    rows = await run([subject], TINY, Console(quiet=True))
+    assert rows
+    assert all(row.subject == subject and row.value > 0 for row in rows)
+    assert any(row.met is not None for row in rows)
+    assert all(row.ratio is not None for row in rows if row.reference is not None)
+    console = Console(record=True, quiet=True, width=200)
+    show(rows, console)
+
+
+async def test_a_soak_looks_at_the_agent_as_tasks_go_by() -> None:
+    course = await soak(30, 30.0, cores())
+    assert course.tasks == 30
+    assert course.to_json()["rss_highest_kib"]
+
+
+def test_a_ratio_is_the_median_of_the_rounds() -> None:
+    compared = Compared(
+        subject=[Sample(value=1.0), Sample(value=2.0), Sample(value=9.0)],
+        reference=[Sample(value=2.0), Sample(value=2.0), Sample(value=3.0)],
+    )
+    row = compared.row("s", "f", "u", bar=0.9, at_least=True)
+    assert (row.value, row.reference, row.ratio, row.spread, row.met) == (2.0, 2.0, 1.0, (0.5, 3.0), True)
+
+
+def test_a_bar_without_a_reference_is_for_the_value() -> None:
+    assert Row(subject="s", figure="f", unit="ms", value=21.0, bar=20.0).met is False
+    assert Row(subject="s", figure="f", unit="ms", value=21.0).met is None
+
+
+def test_slope_and_percentile() -> None:
+    assert slope([1.0, 3.0, 5.0]) == 2.0
+    assert percentile([3.0, 1.0, 2.0], 50) == 2.0
+
+
+def test_every_module_is_a_subject_or_serves_one() -> None:
+    helpers = {"__main__", "bare", "effort", "load", "machine", "measure", "servers", "soak", "table", "task_load"}
+    names = {path.stem for path in Path(__file__).parent.glob("*.py")}
+    assert names - helpers - {Path(__file__).stem} == set(SUBJECTS)
