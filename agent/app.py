@@ -20,7 +20,7 @@ from agent.desk import Desk
 from agent.disk_thread import DiskThread, do_now, is_in_memory
 from agent.errors import ConfigError
 from agent.eventlog import StreamLog, report_restored
-from agent.http_api import HttpApi, make_request
+from agent.http_api import HttpApi
 from agent.instruments import Instruments
 from agent.journal import FolderDisk, Header, Opened, open_journal
 from agent.output import FolderFiles, Outputs
@@ -116,7 +116,7 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         log=log,
         with_workers=settings.workers,
     )
-    server = web.Server(api.handle, request_factory=make_request, access_log=None)
+    server = web.Server(api.handle, access_log=None)
     runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
@@ -129,7 +129,7 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         phase=opened.state.phase,
         held=[slot.task_id for slot in opened.state.slots if slot.task_id is not None],
     )
-    return _Agent(service, desk, tokens, outputs)
+    return _Agent(service, desk, tokens, outputs, api)
 
 
 def _flush_phase(log: StreamLog, records: list[Record]) -> None:
@@ -141,11 +141,12 @@ def _flush_phase(log: StreamLog, records: list[Record]) -> None:
 class _Agent:
     """What runs."""
 
-    def __init__(self, service: Service, desk: Desk, tokens: TokenFolder, outputs: Outputs) -> None:
+    def __init__(self, service: Service, desk: Desk, tokens: TokenFolder, outputs: Outputs, api: HttpApi) -> None:
         self.service = service
         self.desk = desk
         self.tokens = tokens
         self.outputs = outputs
+        self.api = api
 
 
 def _disk_thread(stack: AsyncExitStack) -> DiskThread:
@@ -197,20 +198,32 @@ async def _run(settings: Settings, agent: _Agent, log: StreamLog) -> None:
         loop.add_signal_handler(signum, stop.set)
     try:
         async with asyncio.TaskGroup() as group:
-            ticking = group.create_task(_tick(agent), name="tick")
+            # Two, because one of them waits for the disk.
+            ticking = [
+                group.create_task(_tick_state(agent), name="tick-state"),
+                group.create_task(_tick_surroundings(agent), name="tick-surroundings"),
+            ]
             await stop.wait()
             await _drain_steps(settings, agent.service, log)
-            ticking.cancel()
+            for task in ticking:
+                task.cancel()
     finally:
         agent.service.stop()
 
 
-async def _tick(agent: _Agent) -> None:
-    """What the clock brings: limits of reservations, silent workers, new tokens."""
+async def _tick_state(agent: _Agent) -> None:
+    """What the clock brings to the state: limits of reservations."""
     held = [*agent.service.state.tasks]
     await agent.outputs.forget_all_but(held)
     while True:
         await agent.service.tick()
+        await asyncio.sleep(TICK_SECONDS)
+
+
+async def _tick_surroundings(agent: _Agent) -> None:
+    """What the clock brings around it: silent workers, new tokens, the date."""
+    while True:
+        agent.api.tick()
         agent.desk.tick()
         await agent.tokens.refresh()
         await asyncio.sleep(TICK_SECONDS)

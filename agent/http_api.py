@@ -12,10 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import orjson
-from aiohttp import StreamReader, hdrs, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
-from aiohttp.web_protocol import RequestHandler
+from aiohttp import hdrs, web
 
 from agent import slots, tasks
 from agent.auth import Identity, Keyring, Kind
@@ -30,6 +27,7 @@ from agent.service import Service
 from agent.state import Event, TaskEntry
 from agent.text_table import render as render_table
 from agent.validation import check_name, check_seconds, check_task_id, check_task_type, check_work
+from agent.whole_response import JSON_HEADERS, Answers
 from agent.wire import (
     AckRequest,
     AcquireRequest,
@@ -53,7 +51,6 @@ MAX_BODY_BYTES = 1 << 20
 MAX_REGISTER_BYTES = 32 << 20
 """A worker lists every task it keeps, each with its work."""
 
-JSON_HEADERS = {hdrs.CONTENT_TYPE: "application/json"}
 TEXT_HEADERS = {hdrs.CONTENT_TYPE: "text/plain; charset=utf-8"}
 
 T = TypeVar("T")
@@ -99,7 +96,9 @@ class HttpApi:
         self._log = log
         self._with_workers = with_workers
         self._instruments = service.instruments
-        self._count_slots = self._instruments.counting(RequestKind.SLOTS)
+        self._requests = self._instruments.requests
+        self._answers = Answers()
+        self.tick()
         self._routes = self._make_routes()
 
     def _make_routes(self) -> dict[str, dict[str, _Route]]:
@@ -138,17 +137,21 @@ class HttpApi:
         routes["/work"] = {hdrs.METH_GET: _Route(kinds.POLL, self._poll, WORKERS)}
         return routes
 
+    def tick(self) -> None:
+        """Called every second: answers have a date."""
+        self._answers.set_date(self._now())
+
     # --- every request ----------------------------------------------------------------------------------------------
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """The one handler of the server."""
         if request.raw_path == "/slots" and request.method == "GET" and hdrs.ACCEPT not in request.headers:
             # What every reader of state asks for, as fast as it can be said.
-            self._count_slots()
-            return web.Response(body=self._service.body, headers=JSON_HEADERS)
+            self._requests[RequestKind.SLOTS] += 1
+            return self._answers.answer(request, self._service.body)
         try:
             route, part = self._route(request)
-            self._instruments.request(route.kind)
+            self._requests[route.kind] += 1
             identity = NOBODY if route.allowed is None else await self._identify(request, route.allowed)
             return await route.handler(request, identity, part)
         except Refusal as refusal:
@@ -164,7 +167,9 @@ class HttpApi:
             return self._refuse(Refusal(ErrorCode.INTERNAL, "see the agent's log"))
 
     def _route(self, request: web.BaseRequest) -> tuple[_Route, str]:
-        path, part = request.path, ""
+        path, part = request.raw_path, ""
+        if "?" in path or "%" in path:
+            path = request.path
         methods = self._routes.get(path)
         if methods is None:
             pieces = path.split("/")
@@ -172,11 +177,11 @@ class HttpApi:
                 part, pieces[2] = pieces[2], "*"
                 methods = self._routes.get("/".join(pieces))
         if methods is None:
-            self._instruments.request(RequestKind.OTHER)
+            self._requests[RequestKind.OTHER] += 1
             raise Refusal(ErrorCode.NOT_FOUND, f"there is no {path[:200]}")
         route = methods.get(request.method)
         if route is None:
-            self._instruments.request(RequestKind.OTHER)
+            self._requests[RequestKind.OTHER] += 1
             raise Refusal(ErrorCode.METHOD_NOT_ALLOWED, f"{path[:200]} takes {', '.join(methods)}")
         return route, part
 
@@ -206,8 +211,6 @@ class HttpApi:
 
     async def _read(self, request: web.BaseRequest, kind: type[T], *, may_be_empty: bool = False) -> T:
         """The body as a `kind`. Raises Refusal, WireError."""
-        if (request.content_length or 0) > _max_body_bytes(request.path):
-            raise _too_large()
         body = await request.read()
         if not body and may_be_empty:
             body = b"{}"
@@ -231,7 +234,7 @@ class HttpApi:
         if request.query_string:
             query = request.query
             if _flag(query.get("watch"), "watch"):
-                self._instruments.request(RequestKind.WATCH)
+                self._requests[RequestKind.WATCH] += 1
                 return await watch(request, self._service, _integer(query.get("revision"), "revision"))
         accept = request.headers.get(hdrs.ACCEPT)
         if accept is not None and "text/plain" in accept and prefers_text(accept):
@@ -253,7 +256,8 @@ class HttpApi:
             check_work(asked.work)
         command = slots.Acquire(task_id=asked.task_id, task_type=asked.task_type, work=asked.work, origin=origin)
         answer = await self._service.execute(lambda state, now: slots.decide(state, command, now))
-        return web.Response(body=b'{"slot":%d,"fence":%d}\n' % (answer.slot, answer.fence), headers=JSON_HEADERS)
+        body = b'{"slot":%d,"fence":%d}\n' % (answer.slot, answer.fence)
+        return self._answers.answer(request, body)
 
     async def _hold(self, call: Event, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
         asked = await self._read(request, HoldRequest)
@@ -270,7 +274,11 @@ class HttpApi:
             origin=Origin.CONTROLLER if identity.kind is Kind.POOL else Origin.LOCAL,
             ttl_seconds=asked.ttl_seconds,
         )
-        return _answer(await self._service.execute(lambda state, now: slots.decide(state, command, now)))
+        answer = await self._service.execute(lambda state, now: slots.decide(state, command, now))
+        if answer.expires_at is not None:
+            return _answer(answer)
+        body = b'{"slot":%d,"fence":%d,"state":"%b"}\n' % (answer.slot, answer.fence, answer.state.encode())
+        return self._answers.answer(request, body)
 
     async def _open(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
         del part
@@ -348,7 +356,7 @@ class HttpApi:
 
     async def _register(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
         del part
-        asked = await self._read(request, RegisterRequest)
+        asked = await self._read(request.clone(client_max_size=MAX_REGISTER_BYTES), RegisterRequest)
         check_name("instance", asked.instance)
         for kept in asked.tasks:
             check_task_id(kept.assignment.task_id)
@@ -378,8 +386,6 @@ class HttpApi:
 
     async def _output(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
         del part
-        if (request.content_length or 0) > MAX_BODY_BYTES:
-            raise _too_large()
         query = request.query
         task_id = query.get("task_id", "")
         check_task_id(task_id)
@@ -416,23 +422,6 @@ class HttpApi:
         from agent.openapi import document  # noqa: PLC0415 - rarely asked for
 
         return web.Response(body=orjson.dumps(document()), headers=JSON_HEADERS)
-
-
-def make_request(
-    message: RawRequestMessage,
-    payload: StreamReader,
-    protocol: RequestHandler,
-    writer: AbstractStreamWriter,
-    task: asyncio.Task[None],
-) -> web.BaseRequest:
-    """A request with the limit of its path; the server's `request_factory`."""
-    loop = asyncio.get_running_loop()
-    limit = _max_body_bytes(message.path)
-    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=limit)
-
-
-def _max_body_bytes(path: str) -> int:
-    return MAX_REGISTER_BYTES if path == "/work/register" else MAX_BODY_BYTES
 
 
 def prefers_text(accept: str) -> bool:

@@ -1,12 +1,11 @@
 """The agent's measurements: what is counted as it happens, and what is read off the state when it is scraped."""
 
-from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 
 from prometheus_client import CollectorRegistry
 
-from agent.state import Event, SlotChanged, State, TaskChanged
+from agent.state import RECORD_TYPES, Event, Record, SlotChanged, State, TaskChanged, TaskEntry
 from agent.wire import ErrorCode, Outcome, Phase, SlotState, Step, StepResult, TaskState
 from metrics.definitions import AgentMetrics
 from metrics.exposition import render
@@ -50,29 +49,25 @@ class Instruments:
             steps=Step,
             calls=RequestKind,
             errors=ErrorCode,
+            record_kinds=RECORD_TYPES,
         )
-        self._count_request = {kind: counter.inc for kind, counter in self._metrics.requests.items()}
-        self._count_transition = {event: counter.inc for event, counter in self._metrics.transitions.items()}
-
-    def request(self, kind: RequestKind) -> None:
-        """A request came in."""
-        self._count_request[kind]()
-
-    def counting(self, kind: RequestKind) -> Callable[[], None]:
-        """What counts requests of one kind."""
-        return self._count_request[kind]
+        self._record_kinds = {kind: name for name, kind in RECORD_TYPES.items()}
+        self.requests = self._metrics.requests
+        """Counts by RequestKind; the server adds to it."""
 
     def refused(self, code: ErrorCode) -> None:
         """A request was refused."""
-        self._metrics.refusals[code].inc()
+        self._metrics.refusals[code] += 1
 
-    def slot_changed(self, change: SlotChanged) -> None:
-        """A slot's transition is in the journal."""
-        self._count_transition[change.event]()
+    def recorded(self, record: Record, before: State) -> None:
+        """A record is in the journal; `before` is the state before it."""
+        self._metrics.journal_records[self._record_kinds[type(record)]] += 1
+        if isinstance(record, SlotChanged):
+            self._metrics.transitions[record.event] += 1
+        elif isinstance(record, TaskChanged):
+            self._task_changed(record.entry, before.tasks.get(record.entry.task_id))
 
-    def task_changed(self, change: TaskChanged, before: State) -> None:
-        """A task's change is in the journal."""
-        known, entry = before.tasks.get(change.entry.task_id), change.entry
+    def _task_changed(self, entry: TaskEntry, known: TaskEntry | None) -> None:
         for step in Step:
             result = entry.result_of(step)
             ended_before = known is not None and _has_ended(known.result_of(step))
@@ -85,10 +80,9 @@ class Instruments:
         """Output of a step came in."""
         self._metrics.output_bytes.inc(size_bytes)
 
-    def committed(self, seconds: float, records: int) -> None:
+    def committed(self, seconds: float) -> None:
         """A commit is on the disk."""
         self._metrics.journal_seconds.observe(seconds)
-        self._metrics.journal_records.inc(records)
 
     def commit_failed(self) -> None:
         """The disk refused a commit."""

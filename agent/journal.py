@@ -132,9 +132,9 @@ class FolderDisk:
 
 
 def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    written = os.write(fd, data)
+    while written < len(data):
+        written += os.write(fd, data[written:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,8 +159,8 @@ class Replay:
 
 def encode_frame(payload: bytes) -> bytes:
     """A payload with its length and checksums."""
-    length = LENGTH.pack(len(payload))
-    return length + LENGTH.pack(zlib.crc32(length)) + LENGTH.pack(zlib.crc32(payload)) + payload
+    length = len(payload)
+    return FRAME.pack(length, zlib.crc32(LENGTH.pack(length)), zlib.crc32(payload)) + payload
 
 
 def encode_records(records: Iterable[Record]) -> bytes:

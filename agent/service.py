@@ -19,7 +19,7 @@ from agent.errors import Refusal
 from agent.eventlog import Log, report
 from agent.instruments import Instruments
 from agent.journal import Journal, encode_records
-from agent.state import Decision, Record, SlotChanged, State, TaskChanged, apply
+from agent.state import Decision, Record, State, apply
 from agent.wire import (
     AgentState,
     ErrorCode,
@@ -157,18 +157,27 @@ class Service:
             pending.befores.append(pending.state)
             pending.state = apply(pending.state, record)
         pending.records.extend(decision.records)
+        if self._immediate:
+            self._commit_now()
+            return decision.answer
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         pending.waiters.append(waiter)
         if self._in_flight is None and not self._flush_is_due:
-            if self._immediate:
-                self._flush()
-            else:
-                # Soon, not now: whatever else has come in by this turn of the loop goes into the same write.
-                self._flush_is_due = True
-                loop.call_soon(self._flush)
+            # Soon, not now: whatever else has come in by this turn of the loop goes into the same write.
+            self._flush_is_due = True
+            loop.call_soon(self._flush)
         await waiter
         return decision.answer
+
+    def _commit_now(self) -> None:
+        """Journal and publish what is pending, where the disk keeps nobody waiting. Raises Refusal `storage`."""
+        batch, self._pending = self._pending, _Batch(self._pending.state)
+        try:
+            self._journal.commit(encode_records(batch.records), self.state)
+        except OSError as error:
+            raise self._drop(batch, error) from error
+        self._publish(batch, 0.0)
 
     async def _settle(self) -> None:
         """Wait until everything decided so far is on the disk."""
@@ -193,40 +202,36 @@ class Service:
         if batch is None:
             return
         if error is not None:
-            self._drop(batch, error)
+            dropped = [*batch.waiters, *self._pending.waiters]
+            refusal = self._drop(batch, error)
+            _release(dropped, refusal)
             return
-        seconds = asyncio.get_running_loop().time() - self._in_flight_since
-        self.instruments.committed(seconds, len(batch.records))
-        self.state = batch.state
-        self._failing = False
-        for record, before in zip(batch.records, batch.befores, strict=True):
-            self._report(record, before)
-        for listener in self._on_publish:
-            listener(self.state, batch.records)
-        self._bump()
+        self._publish(batch, asyncio.get_running_loop().time() - self._in_flight_since)
         _release(batch.waiters, None)
         if self._pending.records:
             self._flush()
-        else:
-            self._pending.state = self.state
 
-    def _drop(self, batch: _Batch, error: OSError) -> None:
+    def _publish(self, batch: _Batch, seconds: float) -> None:
+        """What was stored is what is so."""
+        self.state = batch.state
+        self._failing = False
+        self.instruments.committed(seconds)
+        for record, before in zip(batch.records, batch.befores, strict=True):
+            self.instruments.recorded(record, before)
+            report(self._log, record, before)
+        for listener in self._on_publish:
+            listener(self.state, batch.records)
+        self._bump()
+
+    def _drop(self, batch: _Batch, error: OSError) -> Refusal:
         """Nothing of this batch was stored, and what was decided after it was decided on it."""
         self.instruments.commit_failed()
-        self._log.event("journal write failed", error=str(error), requests=len(batch.waiters))
-        waiters = batch.waiters + self._pending.waiters
+        self._log.event("journal write failed", error=str(error), requests=len(batch.records))
         self._pending = _Batch(self.state)
         self._last_probe = asyncio.get_running_loop().time()
         self._failing = True
         self._bump()
-        _release(waiters, f"the journal can't be written: {error.strerror or error}")
-
-    def _report(self, record: Record, before: State) -> None:
-        if isinstance(record, SlotChanged):
-            self.instruments.slot_changed(record)
-        elif isinstance(record, TaskChanged):
-            self.instruments.task_changed(record, before)
-        report(self._log, record, before)
+        return Refusal(ErrorCode.STORAGE, f"the journal can't be written: {error.strerror or error}")
 
     def on_publish(self, listener: Listener) -> None:
         """Have `listener(state, records)` called for all that is published."""
@@ -403,11 +408,12 @@ class Service:
         )
 
 
-def _release(waiters: list[asyncio.Future[None]], failure: str | None) -> None:
+def _release(waiters: list[asyncio.Future[None]], refusal: Refusal | None) -> None:
     for waiter in waiters:
         if waiter.done():
             continue
-        if failure is None:
+        if refusal is None:
             waiter.set_result(None)
         else:
-            waiter.set_exception(Refusal(ErrorCode.STORAGE, failure))
+            # One exception each: they are raised in different tasks.
+            waiter.set_exception(Refusal(refusal.code, refusal.message))

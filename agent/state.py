@@ -135,7 +135,7 @@ class State:
     def held_by(self, task_id: str) -> SlotEntry | None:
         """The slot that a task holds."""
         for slot in self.slots:
-            if slot.task_id == task_id and slot.state is not SlotState.IDLE:
+            if slot.task_id == task_id:  # an idle slot has none
                 return slot
         return None
 
