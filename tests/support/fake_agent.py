@@ -29,7 +29,7 @@ from agent.wire import (
     encode,
 )
 
-TOKEN = "slot-credential"  # noqa: S105 - a test's
+TOKEN = "slot-credential"
 
 
 class FakeAgent:
