@@ -63,14 +63,14 @@ class Load:
 
     async def _something(self, under_way: list[Object]) -> None:
         chance = self._rng.random()
-        if chance < 0.03:
+        if chance < 0.06:
             await self._resize()
-        elif chance < 0.04:
+        elif chance < 0.07:
             await self._update()
-        elif chance < 0.08 and under_way:
+        elif chance < 0.1 and under_way:
             await self._patch(self._rng.choice(under_way), {"cancel": True})
             self.counts["cancels"] += 1
-        elif chance < 0.1 and under_way:
+        elif chance < 0.12 and under_way:
             name = self._rng.choice(under_way)["metadata"]["name"]
             await self._cluster.api.delete(SLOTTASKS, NAMESPACE, name)
             self.counts["deletes"] += 1
@@ -175,7 +175,7 @@ def phase(task: Object) -> str:
 
 def autoscaling(least: int, most: int) -> Json:
     """Quick to let idle Pods go."""
-    return {"minReplicas": least, "maxReplicas": most, "minIdleSeconds": 1, "scaleUpUtilizationPercent": 90}
+    return {"minReplicas": least, "maxReplicas": most, "minIdleSeconds": 0, "scaleUpUtilizationPercent": 90}
 
 
 def template(version: str) -> Json:
