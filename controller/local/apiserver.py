@@ -32,7 +32,7 @@ from controller.local import access, discovery, requests, streams
 from controller.local.administration import PREFIX as ADMINISTRATION
 from controller.local.administration import Administration
 from controller.local.audit import AuditEntry, AuditSink, FileAudit
-from controller.local.errors import ApiError, Target, no_such_resource
+from controller.local.errors import ApiError, Target, bad_request, no_such_resource
 from controller.local.faults import FaultRule, Faults
 from controller.local.logs import LogSource
 from controller.local.persistence import JournalError, Persistence, SqliteJournal, Volatile
@@ -333,6 +333,8 @@ async def _read_body(request: web.Request) -> bytes:
     except web.HTTPRequestEntityTooLarge as error:
         message = f"Request entity too large: limit is {_MAX_BODY_BYTES}"
         raise ApiError(413, "RequestEntityTooLarge", message, {}) from error
+    except ConnectionError as error:  # nobody reads the answer; the audit log has it
+        raise bad_request("unexpected EOF") from error
 
 
 def _definitions(folder: Path) -> list[Json]:

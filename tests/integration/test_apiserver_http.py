@@ -364,6 +364,26 @@ async def test_a_drop_before_loses_the_request_and_a_drop_after_the_answer() -> 
         assert (await client.send("GET", f"{MAPS}/a")).status == 200
 
 
+async def test_a_client_that_hangs_up_in_its_body_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    audit = tmp_path / "audit"
+    async with running_server(audit_path=audit) as (server, client):
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST {MAPS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 100\r\n\r\n"
+        writer.write(head.encode() + b'{"metadata": {"name": "a"}')
+        await writer.drain()
+        writer.close()
+
+        async def noted() -> bool:
+            return '"code":400' in audit.read_text()
+
+        await until(noted)
+        assert (await client.send("GET", f"{MAPS}/a")).status == 404
+    assert [record for record in caplog.records if record.name == "aiohttp.server"] == []
+
+
 async def test_a_quota_refuses_as_a_cluster_does() -> None:
     async with running_server() as (server, client):
         server.faults.add(FaultRule(verb="create", resource="pods", status=403))
