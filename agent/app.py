@@ -24,8 +24,9 @@ from agent.http_api import HttpApi
 from agent.instruments import Instruments
 from agent.journal import FolderDisk, Header, Opened, open_journal
 from agent.output import FolderFiles, Outputs
-from agent.service import TICK_SECONDS, Facts, Service
+from agent.service import TICK_SECONDS, Service
 from agent.state import PhaseChanged, Record, initial_state
+from agent.view import Facts
 from metrics.exposition import new_registry
 
 BACKLOG = 512

@@ -5,6 +5,7 @@ Who is there is not journaled. A worker that is silent is not gone: its step end
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,6 +41,9 @@ LOOK_SECONDS = 2.0
 REPEAT_SECONDS = 1.0
 """What was handed over already is handed over again after this: the answer may have been lost."""
 
+SUPERSEDED_KEPT = 64
+"""How many earlier instances of a slot are told that they were replaced; the others, that they must register."""
+
 FORGET_REPEATS = 3
 """How many answers say that a directory can go. One that is missed nevertheless goes when the worker registers."""
 
@@ -61,7 +65,7 @@ class _Place:
     """One slot's worker, those before it, and what to tell it."""
 
     session: _Session | None = None
-    superseded: set[str] = field(default_factory=set)
+    superseded: deque[str] = field(default_factory=lambda: deque(maxlen=SUPERSEDED_KEPT))
     forget: dict[str, int] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -84,7 +88,7 @@ class Desk:
             raise Refusal(ErrorCode.SUPERSEDED, f"a newer worker has slot {slot}")
         if session is None or session.instance != request.instance:
             if session is not None:
-                place.superseded.add(session.instance)
+                place.superseded.append(session.instance)
             session = place.session = _Session(request.instance)
             self._wake(place)
         # A copy of a registration that is already done may be older than what was handed over since.

@@ -9,18 +9,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
 
 import orjson
 from aiohttp import hdrs, web
 
 from agent import slots, tasks
 from agent.auth import Identity, Keyring, Kind
-from agent.codec import WireError, decode, encode
+from agent.codec import WireError
 from agent.desk import Desk
 from agent.errors import Refusal
 from agent.eventlog import Log
+from agent.http_messages import dump, prefers_text, read_body, read_flag, read_integer, read_step, respond, too_large
 from agent.http_streams import log_pieces, send_log, task_answer, watch
+from agent.http_work import WorkCalls
 from agent.instruments import RequestKind
 from agent.output import Outputs
 from agent.service import Service
@@ -36,24 +37,14 @@ from agent.wire import (
     DrainRequest,
     Empty,
     ErrorCode,
-    ExitReport,
     HoldRequest,
     Origin,
-    OutputAnswer,
     PhaseAnswer,
-    RegisterRequest,
-    StartedReport,
-    Step,
     Write,
 )
 
-MAX_BODY_BYTES = 1 << 20
-MAX_REGISTER_BYTES = 32 << 20
-"""A worker lists every task it keeps, each with its work."""
-
 TEXT_HEADERS = {hdrs.CONTENT_TYPE: "text/plain; charset=utf-8"}
 
-T = TypeVar("T")
 Handler = Callable[[web.BaseRequest, Identity, str], Awaitable[web.StreamResponse]]
 
 NOBODY = Identity(Kind.LOCAL, -2)
@@ -88,7 +79,6 @@ class HttpApi:
         with_workers: bool,
     ) -> None:
         self._service = service
-        self._desk = desk
         self._outputs = outputs
         self._keyring = keyring
         self._refresh_tokens = refresh_tokens
@@ -99,9 +89,9 @@ class HttpApi:
         self._requests = self._instruments.requests
         self._answers = Answers()
         self.tick()
-        self._routes = self._make_routes()
+        self._routes = self._make_routes(WorkCalls(service, desk))
 
-    def _make_routes(self) -> dict[str, dict[str, _Route]]:
+    def _make_routes(self, work: WorkCalls) -> dict[str, dict[str, _Route]]:
         """By path, `*` for the one part that varies, then by method."""
         kinds = RequestKind
         reads: dict[str, tuple[RequestKind, Handler]] = {
@@ -123,10 +113,10 @@ class HttpApi:
             "/tasks/*/approve": (kinds.APPROVE, POOL_ONLY, self._approve),
             "/tasks/*/cancel": (kinds.CANCEL, POOL_ONLY, self._cancel),
             "/tasks/*/ack": (kinds.ACK, POOL_ONLY, self._ack),
-            "/work/register": (kinds.REGISTER, WORKERS, self._register),
-            "/work/started": (kinds.STARTED, WORKERS, self._started),
-            "/work/output": (kinds.OUTPUT, WORKERS, self._output),
-            "/work/exit": (kinds.EXIT, WORKERS, self._exit),
+            "/work/register": (kinds.REGISTER, WORKERS, work.register),
+            "/work/started": (kinds.STARTED, WORKERS, work.started),
+            "/work/output": (kinds.OUTPUT, WORKERS, work.output),
+            "/work/exit": (kinds.EXIT, WORKERS, work.exit),
             "/close": (kinds.CLOSE, CLOSERS, self._close),
         }
         routes: dict[str, dict[str, _Route]] = {}
@@ -134,7 +124,7 @@ class HttpApi:
             routes.setdefault(path, {})[hdrs.METH_GET] = _Route(kind, handler)
         for path, (kind, allowed, handler) in writes.items():
             routes.setdefault(path, {})[hdrs.METH_POST] = _Route(kind, handler, allowed)
-        routes["/work"] = {hdrs.METH_GET: _Route(kinds.POLL, self._poll, WORKERS)}
+        routes["/work"] = {hdrs.METH_GET: _Route(kinds.POLL, work.poll, WORKERS)}
         return routes
 
     def tick(self) -> None:
@@ -159,7 +149,7 @@ class HttpApi:
         except WireError as error:
             return self._refuse(Refusal(ErrorCode.BAD_REQUEST, str(error)))
         except web.HTTPRequestEntityTooLarge:
-            return self._refuse(_too_large())
+            return self._refuse(too_large())
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as error:  # noqa: BLE001 - one request's mistake is not the others'
@@ -207,18 +197,7 @@ class HttpApi:
             headers[hdrs.RETRY_AFTER] = "1"
         elif refusal.code is ErrorCode.METHOD_NOT_ALLOWED:
             headers[hdrs.ALLOW] = refusal.message.rsplit(" takes ", 1)[-1]
-        return web.Response(status=refusal.status, body=_dump(refusal.body()), headers=headers)
-
-    async def _read(self, request: web.BaseRequest, kind: type[T], *, may_be_empty: bool = False) -> T:
-        """The body as a `kind`. Raises Refusal, WireError."""
-        body = await request.read()
-        if not body and may_be_empty:
-            body = b"{}"
-        try:
-            data = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise Refusal(ErrorCode.BAD_REQUEST, f"body: not JSON: {error}") from error
-        return decode(kind, data, strict=True)
+        return web.Response(status=refusal.status, body=dump(refusal.body()), headers=headers)
 
     def _check(self, identity: Identity, write: Write) -> None:
         """The order of writes is the controller's own affair; a local holder must not disturb it."""
@@ -233,9 +212,9 @@ class HttpApi:
         del identity, part
         if request.query_string:
             query = request.query
-            if _flag(query.get("watch"), "watch"):
+            if read_flag(query.get("watch"), "watch"):
                 self._requests[RequestKind.WATCH] += 1
-                return await watch(request, self._service, _integer(query.get("revision"), "revision"))
+                return await watch(request, self._service, read_integer(query.get("revision"), "revision"))
         accept = request.headers.get(hdrs.ACCEPT)
         if accept is not None and "text/plain" in accept and prefers_text(accept):
             return web.Response(text=render_table(self._service.view, self._now()))
@@ -243,7 +222,7 @@ class HttpApi:
 
     async def _acquire(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
         del part
-        asked = await self._read(request, AcquireRequest)
+        asked = await read_body(request, AcquireRequest)
         self._check(identity, asked)
         check_task_id(asked.task_id)
         check_task_type(asked.task_type)
@@ -260,7 +239,7 @@ class HttpApi:
         return self._answers.answer(request, body)
 
     async def _hold(self, call: Event, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
-        asked = await self._read(request, HoldRequest)
+        asked = await read_body(request, HoldRequest)
         self._check(identity, asked)
         check_task_id(asked.task_id)
         check_seconds("ttl_seconds", asked.ttl_seconds)
@@ -276,13 +255,13 @@ class HttpApi:
         )
         answer = await self._service.execute(lambda state, now: slots.decide(state, command, now))
         if answer.expires_at is not None:
-            return _answer(answer)
+            return respond(answer)
         body = b'{"slot":%d,"fence":%d,"state":"%b"}\n' % (answer.slot, answer.fence, answer.state.encode())
         return self._answers.answer(request, body)
 
     async def _open(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
         del part
-        asked = await self._read(request, DrainRequest)
+        asked = await read_body(request, DrainRequest)
         self._check(identity, asked)
         check_name("drain_id", asked.drain_id)
         command = slots.Open(drain_id=asked.drain_id)
@@ -291,7 +270,7 @@ class HttpApi:
 
     async def _drain(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
         del part
-        asked = await self._read(request, DrainRequest)
+        asked = await read_body(request, DrainRequest)
         self._check(identity, asked)
         check_name("drain_id", asked.drain_id)
         command = slots.Drain(drain_id=asked.drain_id)
@@ -300,7 +279,7 @@ class HttpApi:
 
     def _phase(self) -> web.Response:
         state = self._service.state
-        return _answer(PhaseAnswer(phase=state.phase, drain_id=state.drain_id, revision=self._service.revision))
+        return respond(PhaseAnswer(phase=state.phase, drain_id=state.drain_id, revision=self._service.revision))
 
     # --- tasks ------------------------------------------------------------------------------------------------------
 
@@ -309,7 +288,7 @@ class HttpApi:
         return await self._answer_task(part)
 
     async def _answer_task(self, task_id: str) -> web.Response:
-        return _answer(await task_answer(self._service, self._outputs, self._known_task(task_id)))
+        return respond(await task_answer(self._service, self._outputs, self._known_task(task_id)))
 
     async def _task_log(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
         del identity
@@ -319,14 +298,14 @@ class HttpApi:
             self._service,
             self._outputs,
             part,
-            step=_step(query["step"]) if "step" in query else None,
-            offset=_integer(query.get("offset"), "offset") or 0,
-            following=_flag(query.get("follow"), "follow"),
+            step=read_step(query["step"]) if "step" in query else None,
+            offset=read_integer(query.get("offset"), "offset") or 0,
+            following=read_flag(query.get("follow"), "follow"),
         )
         return await send_log(request, pieces)
 
     async def _approve(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
-        asked = await self._read(request, ApproveRequest)
+        asked = await read_body(request, ApproveRequest)
         self._check(identity, asked)
         check_task_id(part)
         command = tasks.Approve(task_id=part, plan_digest=asked.plan_digest, attempt=asked.attempt)
@@ -334,79 +313,30 @@ class HttpApi:
         return await self._answer_task(part)
 
     async def _cancel(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
-        self._check(identity, await self._read(request, CancelRequest, may_be_empty=True))
+        self._check(identity, await read_body(request, CancelRequest, may_be_empty=True))
         check_task_id(part)
         command = tasks.Cancel(task_id=part)
         await self._service.execute(lambda state, now: tasks.decide(state, command, now))
         return await self._answer_task(part)
 
     async def _ack(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
-        self._check(identity, await self._read(request, AckRequest, may_be_empty=True))
+        self._check(identity, await read_body(request, AckRequest, may_be_empty=True))
         check_task_id(part)
         command = tasks.Ack(task_id=part)
         await self._service.execute(lambda state, now: tasks.decide(state, command, now))
         await self._outputs.forget([part])
-        return _answer(Empty())
+        return respond(Empty())
 
     def _known_task(self, task_id: str) -> TaskEntry:
         check_task_id(task_id)
         return tasks.find_task(self._service.state, task_id)
-
-    # --- workers ----------------------------------------------------------------------------------------------------
-
-    async def _register(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
-        del part
-        asked = await self._read(request.clone(client_max_size=MAX_REGISTER_BYTES), RegisterRequest)
-        check_name("instance", asked.instance)
-        for kept in asked.tasks:
-            check_task_id(kept.assignment.task_id)
-        return _answer(await self._desk.register(identity.slot, asked))
-
-    async def _poll(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
-        del part
-        query = request.query
-        answer = await self._desk.poll(
-            identity.slot,
-            query.get("instance", ""),
-            query.get("task_id"),
-            _step(query["step"]) if "step" in query else None,
-            listening=lambda: request.transport is not None and not self._service.stopping,
-        )
-        return _answer(answer)
-
-    async def _started(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
-        del part
-        await self._desk.started(identity.slot, await self._read(request, StartedReport))
-        return _answer(Empty())
-
-    async def _exit(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
-        del part
-        await self._desk.exited(identity.slot, await self._read(request, ExitReport))
-        return _answer(Empty())
-
-    async def _output(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
-        del part
-        query = request.query
-        task_id = query.get("task_id", "")
-        check_task_id(task_id)
-        data = await request.read()
-        have = await self._desk.output(
-            identity.slot,
-            instance=query.get("instance", ""),
-            task_id=task_id,
-            step=_step(query.get("step", "")),
-            offset=_integer(query.get("offset"), "offset") or 0,
-            data=data,
-        )
-        self._instruments.output(len(data))
-        return _answer(OutputAnswer(offset=have))
 
     # --- the agent itself -------------------------------------------------------------------------------------------
 
     async def _close(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
         del request, identity, part
         self._service.close()
-        return _answer(Empty())
+        return respond(Empty())
 
     async def _metrics(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
         del identity, part
@@ -422,55 +352,3 @@ class HttpApi:
         from agent.openapi import document  # noqa: PLC0415 - rarely asked for
 
         return web.Response(body=orjson.dumps(document()), headers=JSON_HEADERS)
-
-
-def prefers_text(accept: str) -> bool:
-    """Whether an `Accept` header puts text/plain before JSON."""
-    weights: dict[str, tuple[float, int]] = {}
-    for position, entry in enumerate(accept.lower().split(",")):
-        name, *parameters = (piece.strip() for piece in entry.split(";"))
-        weight = 1.0
-        for parameter in parameters:
-            if parameter.startswith("q="):
-                try:
-                    weight = float(parameter[2:])
-                except ValueError:
-                    weight = 0.0
-        weights[name] = (weight, -position)
-    text = weights.get("text/plain", (0.0, 0))
-    return text[0] > 0 and text > weights.get("application/json", (0.0, 0))
-
-
-def _answer(value: Any) -> web.Response:
-    return web.Response(body=_dump(value), headers=JSON_HEADERS)
-
-
-def _dump(value: Any) -> bytes:
-    return orjson.dumps(encode(value), option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _too_large() -> Refusal:
-    return Refusal(ErrorCode.TOO_LARGE, f"a body may have {MAX_BODY_BYTES} bytes")
-
-
-def _flag(text: str | None, name: str) -> bool:
-    if text is None or text in {"false", "0"}:
-        return False
-    if text in {"true", "1", ""}:
-        return True
-    raise Refusal(ErrorCode.BAD_REQUEST, f"{name}: must be true or false")
-
-
-def _integer(text: str | None, name: str) -> int | None:
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):  # noqa: PLR2004 - well inside 64 bits
-        raise Refusal(ErrorCode.BAD_REQUEST, f"{name}: must be a whole number")
-    return int(text)
-
-
-def _step(text: str) -> Step:
-    try:
-        return Step(text)
-    except ValueError:
-        raise Refusal(ErrorCode.BAD_REQUEST, f"step: must be one of {', '.join(Step)}") from None

@@ -20,10 +20,10 @@ from agent.eventlog import Log, report
 from agent.instruments import Instruments
 from agent.journal import Journal, encode_records
 from agent.state import Decision, Record, State, apply
+from agent.view import Facts, make_view
 from agent.wire import (
     AgentState,
     ErrorCode,
-    Slot,
     SlotState,
     Stamp,
     WatchLine,
@@ -49,18 +49,6 @@ class Submit(Protocol):
 
     def __call__(self, work: Callable[[], None], done: Callable[[OSError | None], None], /) -> None:
         """Do `work`, then call `done` with what went wrong."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What does not change while the agent runs."""
-
-    version: str
-    pod: str
-    pod_uid: str
-    pool: str
-    incarnation: str
-    first_revision: int = 0
 
 
 @dataclass(slots=True)
@@ -369,42 +357,11 @@ class Service:
         changed.set()
 
     def _make_view(self) -> AgentState:
-        state, facts = self.state, self.facts
         warnings = self._warnings
         if self._failing:
             warnings = (*warnings, "the journal can't be written; new work is refused")
-        if state.recovering:
-            warnings = (*warnings, "a journal was lost; waiting for the workers to say what they hold")
-        return AgentState(
-            version=facts.version,
-            pod=facts.pod,
-            pod_uid=facts.pod_uid,
-            pool=facts.pool,
-            incarnation=facts.incarnation,
-            phase=state.phase,
-            drain_id=state.drain_id,
-            revision=self.revision,
-            tokens=self._tokens,
-            slots=tuple(
-                Slot(
-                    id=slot.id,
-                    accepts=accepts,
-                    state=slot.state,
-                    fence=slot.fence,
-                    since=slot.since,
-                    task_id=slot.task_id,
-                    task_type=slot.task_type,
-                    step=slot.step,
-                    origin=slot.origin,
-                    expires_at=slot.expires_at,
-                    worker=link,
-                )
-                for slot, accepts, link in zip(state.slots, state.layout, self._links, strict=True)
-            ),
-            ended=state.ended,
-            closing=state.closing,
-            recovering=bool(state.recovering),
-            warnings=warnings,
+        return make_view(
+            self.facts, self.state, revision=self.revision, tokens=self._tokens, links=self._links, warnings=warnings
         )
 
 

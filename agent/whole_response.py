@@ -13,6 +13,9 @@ from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion11
 
+MAX_UNREAD_BYTES = 64 << 10
+"""A reader that is this far behind gets ordinary responses: they wait for it."""
+
 JSON_TYPE = "application/json"
 JSON_HEADERS = {hdrs.CONTENT_TYPE: JSON_TYPE}
 
@@ -57,6 +60,11 @@ class Answers:
 
     def answer(self, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
         """A body for a request."""
-        if request.version != HttpVersion11 or not request.keep_alive:
+        if request.version != HttpVersion11 or not request.keep_alive or _is_behind(request):
             return web.Response(body=body, headers=JSON_HEADERS)
         return WholeResponse(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+
+
+def _is_behind(request: web.BaseRequest) -> bool:
+    transport = request.transport
+    return transport is not None and transport.get_write_buffer_size() > MAX_UNREAD_BYTES

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 from aiohttp import web
+from aiohttp.http import HttpVersion10
 
 from agent.auth import Keyring
 from agent.desk import Desk
@@ -20,8 +21,9 @@ from agent.http_streams import HEARTBEAT_SECONDS
 from agent.instruments import Instruments
 from agent.journal import Header, open_journal, replay
 from agent.output import Outputs
-from agent.service import TICK_SECONDS, Facts, Service
+from agent.service import TICK_SECONDS, Service
 from agent.state import Record, State, initial_state
+from agent.view import Facts
 from agent.wire import Step, WatchType
 from controller.errors import AgentUnreachable
 from metrics.exposition import new_registry
@@ -261,6 +263,7 @@ class FakeRequest:
 
     def __init__(self, method: str, target: str, headers: dict[str, str], body: bytes | None) -> None:
         self.method = method
+        self.version = HttpVersion10  # is answered by ordinary responses
         self.raw_path = target
         self.path, _, self.query_string = target.partition("?")
         self.query = {name: values[0] for name, values in parse_qs(self.query_string).items()}

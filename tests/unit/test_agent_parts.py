@@ -23,7 +23,7 @@ from agent.auth import (
 from agent.config import from_environ, local_url
 from agent.errors import ConfigError
 from agent.eventlog import StreamLog
-from agent.http_api import prefers_text
+from agent.http_messages import prefers_text
 from agent.output import FolderFiles, Outputs, follow
 from agent.text_table import duration, render
 from agent.wire import AgentState, Origin, Phase, Slot, SlotState, Step, WorkerLink

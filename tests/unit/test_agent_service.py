@@ -16,8 +16,9 @@ from agent.eventlog import NoLog
 from agent.instruments import Instruments
 from agent.journal import NAME, Header, open_journal
 from agent.output import Outputs
-from agent.service import PROBE_SECONDS, Facts, Service
+from agent.service import PROBE_SECONDS, Service
 from agent.state import Event, State, initial_state
+from agent.view import Facts
 from agent.wire import (
     AgentState,
     ErrorCode,
