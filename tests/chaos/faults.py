@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 
 from tests.chaos import processes
-from tests.support.cluster import Child, Cluster
+from tests.support.cluster import Child, Cluster, until
 
 Json = dict[str, Any]
 
@@ -44,6 +44,8 @@ class Faults:
             self._pause_controller: 2,
             self._kill_cluster: 1,
             self._pause_cluster: 1,
+            self._freeze_kubelet: 1,
+            self._lose_journal: 1,
             self._bad_answers: 3,
             self._slow_answers: 2,
             self._dropped_requests: 3,
@@ -131,6 +133,37 @@ class Faults:
 
     async def _pause_cluster(self) -> str | None:
         return self._on_child(self._cluster.cluster, _pause_child, self._rng.uniform(0.2, 4.0))
+
+    async def _freeze_kubelet(self) -> str | None:
+        """The node goes silent, and what runs on it runs on."""
+        if "kubelet" in self._busy:
+            return None
+        await self._cluster.kubelet({"frozen": True})
+        self._busy.add("kubelet")
+        seconds = self._rng.uniform(0.5, 6.0)
+
+        async def thaw() -> None:
+            try:
+                await asyncio.sleep(seconds)
+                await until(self._thawed, "the kubelet can be thawed", seconds=60)
+            finally:
+                self._busy.discard("kubelet")
+
+        self._later(thaw())
+        return f"for {seconds:.1f} s"
+
+    async def _thawed(self) -> bool:
+        await self._cluster.kubelet({"frozen": False})
+        return True
+
+    async def _lose_journal(self) -> str | None:
+        """An agent ends, and its journal is gone when it comes back: it has to ask its workers what they hold."""
+        process = self._pick("agent")
+        if process is None or process.state is None or not process.send(signal.SIGSTOP):
+            return None
+        (process.state / "journal").unlink(missing_ok=True)
+        process.send(signal.SIGKILL)
+        return str(process.pid)
 
     def _on_child(
         self, child: Child, act: Callable[[Child, float], Coroutine[None, None, None]], seconds: float

@@ -7,17 +7,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+STATE_DIR = b"PODSLOTS_STATE_DIR="
 PROGRAMS = {b"serve": "agent", b"work": "worker"}
 """What `slot-agent` is told to be."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """One process; with its start time its pid means no other. `program`: agent, worker, or empty for the rest."""
+    """One process; with its start time its pid means no other. `program`: agent, worker, or empty for the rest.
+
+    `state` is an agent's state folder.
+    """
 
     pid: int
     ticks: int
     program: str
+    state: Path | None = None
 
     def send(self, number: signal.Signals) -> bool:
         """Send a signal; False if it is gone."""
@@ -51,4 +56,6 @@ def of_cluster(state: Path) -> Iterator[Process]:
             continue
         ticks = start_ticks(int(folder.name))
         if mark in environ and ticks is not None:
-            yield Process(int(folder.name), ticks, PROGRAMS.get(command[-1], ""))
+            _, _, state = environ.partition(STATE_DIR)
+            path = Path(os.fsdecode(state.partition(b"\0")[0])) if state else None
+            yield Process(int(folder.name), ticks, PROGRAMS.get(command[-1], ""), path)
