@@ -56,6 +56,6 @@ def of_cluster(state: Path) -> Iterator[Process]:
             continue
         ticks = start_ticks(int(folder.name))
         if mark in environ and ticks is not None:
-            _, _, state = environ.partition(STATE_DIR)
-            path = Path(os.fsdecode(state.partition(b"\0")[0])) if state else None
+            _, _, named = environ.partition(STATE_DIR)
+            path = Path(os.fsdecode(named.partition(b"\0")[0])) if named else None
             yield Process(int(folder.name), ticks, PROGRAMS.get(command[-1], ""), path)
