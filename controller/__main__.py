@@ -85,7 +85,7 @@ async def serve(config: Config, environ: Mapping[str, str]) -> int:
             await site.start()
             log.info("serving", extra={"url": site.name, "port": runner.addresses[0][1]})
             return await _until(stop, controller)
-    except PodslotsError as error:
+    except (PodslotsError, OSError) as error:  # OSError: the port is taken
         log.error("slot-controller stopped", extra={"error": str(error)})  # noqa: TRY400 - the user's to mend
         return 1
 
