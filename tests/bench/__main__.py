@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import uvloop
 from rich.console import Console
 
-from tests.bench import decisions, memory, reads, starts, writes
+from tests.bench import decisions, fleet, memory, reads, starts, writes
 from tests.bench.effort import FULL, TINY, Effort
 from tests.bench.machine import Cores, cores, describe, running_on
 from tests.bench.measure import Row
@@ -19,6 +19,7 @@ SUBJECTS: dict[str, Callable[[Effort, Cores], AsyncIterator[Row]]] = {
     "writes": writes.measure,
     "memory": memory.measure,
     "starts": starts.measure,
+    "fleet": fleet.measure,
     "decisions": decisions.measure,
 }
 

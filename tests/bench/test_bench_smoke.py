@@ -50,6 +50,19 @@ def test_slope_and_percentile() -> None:
 
 
 def test_every_module_is_a_subject_or_serves_one() -> None:
-    helpers = {"__main__", "bare", "effort", "load", "machine", "measure", "servers", "soak", "table", "task_load"}
+    helpers = {
+        "__main__",
+        "agents",
+        "bare",
+        "fake_fleet",
+        "effort",
+        "load",
+        "machine",
+        "measure",
+        "servers",
+        "soak",
+        "table",
+        "task_load",
+    }
     names = {path.stem for path in Path(__file__).parent.glob("*.py")}
     assert names - helpers - {Path(__file__).stem} == set(SUBJECTS)
