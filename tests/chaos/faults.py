@@ -45,7 +45,7 @@ class Faults:
             self._kill_cluster: 1,
             self._pause_cluster: 1,
             self._freeze_kubelet: 1,
-            self._lose_journal: 1,
+            self._lose_journal: 2,
             self._bad_answers: 3,
             self._slow_answers: 2,
             self._dropped_requests: 3,
