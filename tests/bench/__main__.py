@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import resource
 import sys
 from collections.abc import AsyncIterator, Callable
 
@@ -23,6 +24,8 @@ SUBJECTS: dict[str, Callable[[Effort, Cores], AsyncIterator[Row]]] = {
     "decisions": decisions.measure,
 }
 
+MAX_MEMORY_BYTES = 4 << 30
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(
@@ -37,6 +40,8 @@ def main() -> int:
         parser.error(f"no such subject: {', '.join(sorted(unknown))}")
     chosen = arguments.subjects or list(SUBJECTS)
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+    # A mistake in here, or in what it starts, ends with a MemoryError and not with the machine's memory.
+    resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         rows = runner.run(run(chosen, TINY if arguments.tiny else FULL, console))
     show(rows, console)
