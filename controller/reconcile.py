@@ -53,6 +53,9 @@ OPERATION_KINDS = ("pool", "status", "create", "pod", "task", "orphan")
 _AGAIN_SECONDS = 0.1
 """How long after an operation's end its pool is looked at, if nothing that it changed has woken it before."""
 
+_STATUS_SECONDS = 0.5
+"""How long after a write of a pool's status the next one comes at the earliest: slots change by the hundred a second."""
+
 _ORPHAN_SECONDS = 2.0
 """How long an orphan on an agent is left alone after it was looked at: it may be an apply that runs on."""
 
@@ -90,6 +93,7 @@ class Reconciler:
         self._observe_seconds = observe_seconds
         self._settings = settings
         self.last_pass: float | None = None
+        self._status_due: dict[Key, float] = {}
 
     async def run(self) -> None:
         """Reconcile for ever."""
@@ -132,6 +136,7 @@ class Reconciler:
         self._end_orphans(key, tasks, pods)
         if pool is None:
             self._figures.pop(key, None)
+            self._status_due.pop(key, None)
             for task in tasks:
                 if task.queued and not task.unwanted:
                     self._judge(key, task, None)
@@ -358,5 +363,10 @@ class Reconciler:
 
     def _report(self, key: Key, pool: Object, status: dict[str, Any]) -> None:
         """Write the pool's status if it says something new."""
-        if differs(pool, status):
-            self._start(key, f"status/{pool['metadata']['uid']}", functools.partial(self._pools.write, pool, status))
+        if not differs(pool, status):
+            return
+        now = asyncio.get_running_loop().time()
+        if (rest := self._status_due.get(key, now) - now) > 0:
+            self._queue.add_after(key, rest)
+        elif self._start(key, f"status/{pool['metadata']['uid']}", functools.partial(self._pools.write, pool, status)):
+            self._status_due[key] = now + _STATUS_SECONDS
