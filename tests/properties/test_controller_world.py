@@ -17,8 +17,8 @@ from tests.support import virtual_time
 from tests.support.sim_person import Person
 from tests.support.sim_world import NS, POOL, Chaos, Faults, World, phase_of
 
-FIRST, COUNT = (int(part) for part in os.environ.get("PODSLOTS_SEEDS", "0:60").split(":"))
-CHUNK = 10
+FIRST, COUNT = (int(part) for part in os.environ.get("PODSLOTS_SEEDS", "0:50").split(":"))
+CHUNK = 5
 LAYOUTS = (DEFAULT_LAYOUT, (("plan", "apply", "plan_and_apply"),), (("plan", "apply", "plan_and_apply"),) * 2)
 
 
@@ -36,7 +36,7 @@ async def live(seed: int) -> World:
             },
             reservation={"ttlSeconds": rng.choice([30, 86400])},
         )
-        person, chaos = Person(world, rng.randint(2, 8), 120.0), Chaos(world)
+        person, chaos = Person(world, rng.randint(2, 12), 120.0), Chaos(world)
         world.spawn(person.bring_tasks())
         world.spawn(person.look_after_them())
         trouble = world.spawn(chaos.run())

@@ -45,6 +45,7 @@ class SimPod:
         """Its processes have ended, for good."""
         self.doomed = False
         self.lost_journals = 0
+        self.workers_hang = False
         self._node = node
         self._pool = pool
         self._worker_tasks: list[asyncio.Task[None] | None] = [None] * len(node.layout)
@@ -131,7 +132,7 @@ class SimPod:
         """A worker's request to the agent beside it."""
         await asyncio.sleep(self._node.rng.uniform(0.0005, 0.004))
         agent = self.agent
-        if agent is None or not agent.alive or self._node.loses_message():
+        if agent is None or not agent.alive or self.workers_hang or self._node.loses_message():
             raise AgentUnreachable("nobody listens")
         answer = await agent.run(ask(agent.desk), timeout_seconds)
         if self._node.loses_message():

@@ -43,7 +43,7 @@ class Person:
             self._world.add_task(
                 f"t{number}",
                 kind,
-                seconds=rng.choice([0.5, 5.0, 30.0, 60.0]),
+                seconds=rng.choice([0.5, 5.0, 30.0, 60.0, 120.0]),
                 outcome=rng.choice([Outcome.SUCCEEDED] * 4 + [Outcome.FAILED]),
                 priority=rng.choice([0, 0, 5]),
                 retry={"planMaxAttempts": rng.choice([1, 2, 3])},

@@ -41,6 +41,24 @@ STEPS: dict[str, Any] = {
 }
 
 
+MISHAPS = (
+    "agent dies",
+    "agent forgets",
+    "worker dies",
+    "workers hang",
+    "disk is full",
+    "leader dies",
+    "leader is paused",
+    "leader is stopped",
+    "watches end",
+    "history is gone",
+    "agent is cut off",
+    "pod dies",
+    "pod is said to have failed",
+    "pod vanishes",
+)
+
+
 @dataclass
 class Faults:
     """How much goes wrong. All zero: nothing does."""
@@ -77,7 +95,8 @@ class Faults:
                 lost=rate(0.1), unanswered=rate(0.15), late=rate(0.1), repeated=rate(0.2), cut=rate(0.02)
             ),
             local_loss=rate(0.1),
-            mishap_seconds=rng.choice([5.0, 15.0, 40.0]),
+            mishap_seconds=rng.choice([3.0, 8.0, 20.0]),
+            mishaps=tuple(rng.sample(MISHAPS, rng.choice([1, 2, 3, len(MISHAPS)]))),
         )
 
 
@@ -503,22 +522,9 @@ class Chaos:
         self._world = world
         self._rng = random.Random(f"{world.seed}/chaos")
         self._mending: set[asyncio.Task[None]] = set()
-        kinds: dict[str, Callable[[], Coroutine[Any, Any, None] | None]] = {
-            "agent dies": self._agent_dies,
-            "agent forgets": self._agent_forgets,
-            "worker dies": self._worker_dies,
-            "disk is full": self._disk_is_full,
-            "leader dies": self._leader_dies,
-            "leader is paused": self._leader_is_paused,
-            "leader is stopped": self._leader_is_stopped,
-            "watches end": self._watches_end,
-            "history is gone": self._history_is_gone,
-            "agent is cut off": self._agent_is_cut_off,
-            "pod dies": self._pod_dies,
-            "pod is said to have failed": self._pod_is_said_to_have_failed,
+        self._kinds: dict[str, Callable[[], Coroutine[Any, Any, None] | None]] = {
+            name: getattr(self, f"_{name.replace(' ', '_')}") for name in world.faults.mishaps or MISHAPS
         }
-        chosen = world.faults.mishaps or tuple(kinds)
-        self._kinds = {name: kinds[name] for name in chosen}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -557,10 +563,13 @@ class Chaos:
         if pod is None:
             return None
         pod.kill_agent(lose_journal=lose_journal)
+        pod.workers_hang = self._rng.random() < 0.5
 
         async def mend() -> None:
             await asyncio.sleep(self._rng.uniform(0.1, 20.0))
             pod.start_agent()
+            await asyncio.sleep(self._rng.uniform(0.1, 20.0))
+            pod.workers_hang = False
 
         return mend()
 
@@ -574,6 +583,19 @@ class Chaos:
         async def mend() -> None:
             await asyncio.sleep(self._rng.uniform(0.1, 20.0))
             pod.start_worker(slot)
+
+        return mend()
+
+    def _workers_hang(self) -> Coroutine[Any, Any, None] | None:
+        """They are not heard for a while; what they run goes on."""
+        pod = self._pod()
+        if pod is None:
+            return None
+        pod.workers_hang = True
+
+        async def mend() -> None:
+            await asyncio.sleep(self._rng.uniform(5.0, 60.0))
+            pod.workers_hang = False
 
         return mend()
 
@@ -647,6 +669,21 @@ class Chaos:
         async def mend() -> None:
             await asyncio.sleep(self._rng.uniform(1.0, 60.0))
             self._world.node.end(pod)
+
+        return mend()
+
+    def _pod_vanishes(self) -> Coroutine[Any, Any, None] | None:
+        """Somebody deletes the object by force; its processes run on for a while."""
+        pod = self._pod()
+        if pod is None or self._rng.random() < 0.5:
+            return None
+        self._world.taken_by_force.add(pod.uid)
+        pod.doomed = True
+        self._world.node.remove(pod)
+
+        async def mend() -> None:
+            await asyncio.sleep(self._rng.uniform(1.0, 60.0))
+            pod.kill()
 
         return mend()
 

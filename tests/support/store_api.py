@@ -43,7 +43,7 @@ class Cluster:
         self.now = now
         self.rng = rng
         self.observers: list[Observer] = []
-        self._changed = asyncio.Event()
+        self._changed: dict[str, asyncio.Event] = {}
         self.epoch = 0
         self.published(self.store.bootstrap(now(), rng))
         for document in definitions(rules=rules):
@@ -55,12 +55,11 @@ class Cluster:
         return found
 
     def published(self, changes: tuple[Change, ...]) -> None:
-        if not changes:
-            return
         for change in changes:
             for observer in self.observers:
                 observer(change)
-        self._wake()
+        for key in {change.record.resource for change in changes}:
+            self._wake(key)
 
     def collect(self) -> None:
         """What the garbage collector and the namespace controller do."""
@@ -70,25 +69,26 @@ class Cluster:
     def drop_watches(self) -> None:
         """End every watch, as a restarted API server does."""
         self.epoch += 1
-        self._wake()
+        for key in list(self._changed):
+            self._wake(key)
 
     def compact(self) -> None:
         """Forget the history: watches from before must list again."""
         self.store.versions.compact()
         self.drop_watches()
 
-    async def changed(self, seconds: float) -> None:
-        """Until anything changes, or the time is over."""
-        changed = self._changed
+    async def changed(self, key: str, seconds: float) -> None:
+        """Until anything of a resource changes, or the time is over."""
+        changed = self._changed.setdefault(key, asyncio.Event())
         try:
             async with asyncio.timeout(seconds):
                 await changed.wait()
         except TimeoutError:
             return
 
-    def _wake(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+    def _wake(self, key: str) -> None:
+        if (changed := self._changed.pop(key, None)) is not None:
+            changed.set()
 
     # --- what others than the controller do ---------------------------------------------------------------------------
 
@@ -166,13 +166,12 @@ class StoreApi:
         position, epoch = int(resource_version), cluster.epoch
         quiet_since = asyncio.get_running_loop().time()
         while cluster.epoch == epoch:
-            current = cluster.store.versions.current
             try:
                 news = collection.changes_after(position)
             except HistoryExpiredError as error:
                 raise Gone(410, "Expired", str(error)) from error
-            position = max(position, current)
             for change in news:
+                position = change.version
                 event = seen(served, change, namespace or "", selector)
                 if event is not None:
                     quiet_since = asyncio.get_running_loop().time()
@@ -181,8 +180,8 @@ class StoreApi:
             waited = asyncio.get_running_loop().time() - quiet_since
             if waited >= IDLE_SECONDS:
                 return  # as a server does after a while, so that its clients spread
-            if cluster.store.versions.current == position:
-                await cluster.changed(IDLE_SECONDS - waited)
+            if not news:
+                await cluster.changed(served.key, IDLE_SECONDS - waited)
 
     async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
         effect = functools.partial(self.cluster.create, resource, namespace or "", body)
