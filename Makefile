@@ -15,7 +15,7 @@ BENCH_ARGS ?=
 BENCH_SOAK_ARGS ?=
 SOAK_ARGS ?=
 
-.PHONY: help venv demo binary test soak lint format bench bench-soak constraints clean
+.PHONY: help venv demo binary roots test soak lint format bench bench-soak constraints clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -38,6 +38,12 @@ demo: $(STAMP) ## About a minute: 15 tasks, a pool from 0 to 5 Pods to 0. DEMO_A
 
 binary: $(STAMP) ## Build dist/slot-agent, one file that runs in any Linux image (needs gcc)
 	@$(BIN)/python -m binary
+
+roots: ## As root, with debootstrap: an old Debian in build/roots, for the tests of the binary
+	@[ -e build/roots/complete ] || { rm -rf build/roots; mkdir -p build/roots; \
+	debootstrap --foreign --variant=minbase bullseye build/roots/bullseye >build/roots/log 2>&1 \
+	&& rm -rf build/roots/bullseye/var/cache/apt/archives build/roots/bullseye/usr/share && touch build/roots/complete \
+	|| { tail build/roots/log >&2; exit 1; }; }
 
 test: $(STAMP) ## All tests (PYTEST_ARGS is passed on)
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)

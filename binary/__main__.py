@@ -11,8 +11,9 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from binary import bundle
+from binary.errors import BuildError
 from binary.modules import ROOT
-from binary.program import SOURCES, BuildError
+from binary.program import SOURCES
 
 PACKAGES = ("agent", "metrics")
 EXIT_FAILED = 1

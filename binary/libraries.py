@@ -7,7 +7,7 @@ import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 
-from binary.program import BuildError
+from binary.errors import BuildError
 
 _LINE = re.compile(r"\s*(?:(?P<name>\S+) => )?(?P<path>/\S+) \(0x[0-9a-f]+\)")
 _MISSING = re.compile(r"\s*(\S+) => not found")

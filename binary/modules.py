@@ -12,6 +12,8 @@ from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any
 
+from binary.errors import BuildError
+
 ROOT = Path(__file__).parent.parent
 
 ENTRIES = ("agent.__main__", "agent.worker.__main__", "agent.app", "agent.commands")
@@ -19,12 +21,15 @@ ENTRIES = ("agent.__main__", "agent.worker.__main__", "agent.app", "agent.comman
 ENCODINGS = ("ascii", "idna", "latin_1", "punycode", "unicode_escape", "utf_8", "utf_8_sig")
 """Found by name when they are needed, so that no import tells of them."""
 
+OPTIONAL = ("_bz2", "_lzma", "bz2", "lzma")
+"""Loaded where they are found, by shutil for archives, and not missed where they aren't."""
+
 EXCLUDED = (
     # Nobody here calls what these are for.
-    "_bz2", "_lzma", "_pydecimal", "aiohttp.pytest_plugin", "aiohttp.test_utils", "aiohttp.worker", "bz2", "doctest",
-    "distutils", "ensurepip", "ftplib", "idlelib", "lib2to3", "lzma", "multiprocessing", "pdb", "pip", "pkg_resources",
-    "pydoc", "pydoc_data", "pytest", "readline", "rlcompleter", "setuptools", "site", "sqlite3", "test", "tkinter",
-    "turtle", "unittest", "venv", "wsgiref", "xml", "xmlrpc",
+    "_pydecimal", "aiohttp.pytest_plugin", "aiohttp.test_utils", "aiohttp.worker", "distutils", "doctest", "ensurepip",
+    "ftplib", "idlelib", "lib2to3", "multiprocessing", "pdb", "pip", "pkg_resources", "pydoc", "pydoc_data", "pytest",
+    "readline", "rlcompleter", "setuptools", "site", "sqlite3", "test", "tkinter", "turtle", "unittest", "venv", "xml",
+    "xmlrpc",
     # Installed beside it, perhaps; the agent must not depend on that.
     "aiodns", "brotli", "brotlicffi", "pydantic", "twisted",
     # What the agent and its workers must not know.
@@ -33,7 +38,7 @@ EXCLUDED = (
 
 _TRACE = """
 import importlib, json, sys
-sys.path.insert(0, {root!r})
+sys.path[:0] = {paths!r}
 for name in {entries!r}:
     importlib.import_module(name)
 print(json.dumps([*sys.modules]))
@@ -57,11 +62,13 @@ def select() -> list[Module]:
     when they run. Both are needed.
     """
     loaded = [name for entry in ENTRIES for name in _loaded(entry)]
-    finder = ModuleFinder([str(ROOT), *_paths()], excludes=list(EXCLUDED))
+    if missed := [name for name in loaded if _is_excluded(name)]:
+        raise BuildError(f"left out of the binary, but loaded when it starts: {', '.join(missed)}")
+    finder = ModuleFinder(_paths(), excludes=[*EXCLUDED, *OPTIONAL])
     for name in (*ENTRIES, *(f"encodings.{encoding}" for encoding in ENCODINGS)):
         finder.import_hook(name)
-    for name in filter(_is_wanted, loaded):
-        with suppress(ImportError):  # a module that another one made, as os.path
+    for name in dict.fromkeys(loaded):
+        with suppress(ImportError):  # built in, or made by another one, as os.path
             finder.import_hook(name)
     rank = {name: place for place, name in reversed([*enumerate(loaded)])}
     modules = [
@@ -77,25 +84,21 @@ def _found(finder: ModuleFinder) -> Iterable[tuple[str, Any]]:
     return finder.modules.items()
 
 
-def _paths() -> Iterable[str]:
-    """Where modules are looked for: nothing that happens to be on this process's path."""
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    paths = [sysconfig.get_path(name) for name in names]
+def _paths() -> list[str]:
+    """Where modules are looked for: our sources and what is installed, whatever this process has on its path."""
+    paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     dynamic = sysconfig.get_config_var("DESTSHARED")
-    return dict.fromkeys([*paths, *([dynamic] if dynamic else [])])
+    return [*dict.fromkeys([str(ROOT), *paths, *([dynamic] if dynamic else [])])]
 
 
-def _is_wanted(name: str) -> bool:
-    return name not in sys.builtin_module_names and not any(
-        name == other or name.startswith((f"{other}.", "_frozen_importlib", "__", "_podslots", "_distutils"))
-        for other in EXCLUDED
-    )
+def _is_excluded(name: str) -> bool:
+    return any(name == other or name.startswith(f"{other}.") for other in EXCLUDED)
 
 
 def _loaded(entry: str) -> list[str]:
     """What is loaded, in this order, once this module is."""
-    code = _TRACE.format(root=str(ROOT), entries=[entry])
-    command = [sys.executable, "-I", "-c", code]
+    code = _TRACE.format(paths=_paths(), entries=[entry])
+    command = [sys.executable, "-I", "-S", "-c", code]
     result = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - our own interpreter
     names: list[str] = json.loads(result.stdout)
     return names

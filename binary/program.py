@@ -9,6 +9,7 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from binary.errors import BuildError
 from binary.modules import Module
 
 SOURCES = Path(__file__).parent
@@ -34,10 +35,6 @@ frozen_code: .incbin "frozen.bin"
 """
 
 _STRICT = ("-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O2")
-
-
-class BuildError(Exception):
-    """The binary can't be built here; the message says what to do."""
 
 
 def compile_program(modules: Sequence[Module], folder: Path, target: Path) -> None:

@@ -84,9 +84,9 @@ def _ready(cluster: LocalCluster) -> dict[str, object]:
 
 
 def _config(options: argparse.Namespace) -> ClusterConfig:
-    path = os.pathsep.join(
-        dict.fromkeys([str(Path(sys.executable).parent), *os.environ.get("PATH", os.defpath).split(os.pathsep)])
-    )
+    given = [str(folder.absolute()) for folder in options.path]
+    host = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    path = os.pathsep.join(dict.fromkeys([*given, str(Path(sys.executable).parent), *host]))
     environment = {}
     for entry in options.env:
         name, given, value = entry.partition("=")
@@ -137,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--backoff-seconds", type=float, default=10.0, help="second restart of a container waits this long")
     add("--backoff-limit-seconds", type=float, default=300.0, help="restarts never wait longer than this")
     add("--env", action="append", default=[], metavar="NAME[=VALUE]", help="a variable all containers get")
+    add("--path", type=Path, action="append", default=[], metavar="DIR", help="where commands are looked for first")
     add("--image", action="append", default=[], metavar="IMAGE=COMMAND", help="command of an image, * matches any")
     return parser
 
