@@ -54,7 +54,7 @@ _AGAIN_SECONDS = 0.1
 """How long after an operation's end its pool is looked at, if nothing that it changed has woken it before."""
 
 _STATUS_SECONDS = 0.5
-"""How long after a write of a pool's status the next one comes at the earliest: slots change by the hundred a second."""
+"""How long after a write of a pool's status the next one comes, at the earliest: slots may change all the time."""
 
 _ORPHAN_SECONDS = 2.0
 """How long an orphan on an agent is left alone after it was looked at: it may be an apply that runs on."""
