@@ -1,0 +1,492 @@
+"""The whole controller against real agents on virtual time, one situation a test: what must come of it, and by when."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from tests.support.sim_node import NODE, SimPod
+from tests.support.sim_world import NS, POOL, Faults, World, phase_of
+
+from agent.wire import Outcome, SlotState
+from controller import names
+from controller.kube.api import LEASES, NODES, PODS, SLOTPOOLS, SLOTTASKS, Resource
+from controller.task import FINAL_PHASES, TaskPhase
+from tests.support import virtual_time
+
+RESYNC_SECONDS = 30.0
+LEADER_SECONDS = 20.0
+"""By then a first leader leads: it made the Lease, and so waits for one duration of it."""
+START_SECONDS = LEADER_SECONDS + 10.0
+"""By then its first Pods serve."""
+
+Story = Callable[[World], Coroutine[Any, Any, None]]
+
+
+def play(story: Story, *, seed: int = 1, pool: dict[str, Any] | None = None, **world: Any) -> None:
+    async def main() -> None:
+        async with World(seed, **world) as made:
+            made.add_pool(**(pool or {}))
+            await story(made)
+            made.check()
+
+    virtual_time.run(main)
+
+
+def all_final(world: World) -> bool:
+    return all(phase_of(task) in FINAL_PHASES for task in world.tasks())
+
+
+def slots_of(world: World) -> Counter[str]:
+    return Counter(slot.state.value for pod in world.node.alive for slot in pod.state().slots)
+
+
+def holder(world: World, name: str) -> SimPod:
+    """The Pod whose agent holds a task."""
+    task = world.task(name)
+    assert task is not None
+    uid = task["metadata"]["uid"]
+    found = [
+        pod for pod in world.node.alive if any((slot.task_id or "").startswith(f"{uid}.") for slot in pod.state().slots)
+    ]
+    assert len(found) == 1, found
+    return found[0]
+
+
+# --- size -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_queued_task_brings_up_a_pool_from_nothing_and_the_pool_goes_again() -> None:
+    """T4, G2: with min 0 and no Pods, no metrics and no history."""
+
+    async def story(world: World) -> None:
+        await asyncio.sleep(LEADER_SECONDS)
+        world.add_task("t", "plan")
+        await world.until(lambda: world.phase("t") is TaskPhase.RUNNING, 10, "running")
+        await world.until(lambda: world.phase("t") is TaskPhase.SUCCEEDED, 15, "done")
+        await world.until(lambda: not world.pods(), 40, "small again")
+
+    play(story)
+
+
+def test_an_api_that_answers_nothing_for_minutes_costs_nothing() -> None:
+    """T4, K1: an error in reading never shrinks, and what runs goes on."""
+
+    async def story(world: World) -> None:
+        world.add_task("long", "plan", seconds=300)
+        world.add_task("short", "plan", seconds=5)
+        await world.until(lambda: world.phase("long") is TaskPhase.RUNNING, 60, "running")
+        pods = {pod["metadata"]["uid"] for pod in world.pods()}
+        world.faults.api_refused = 1.0
+        await asyncio.sleep(200)
+        world.faults.api_refused = 0.0
+        assert {pod["metadata"]["uid"] for pod in world.pods()} == pods
+        await world.until(lambda: all_final(world), 200, "done")
+        assert world.phase("long") is TaskPhase.SUCCEEDED
+
+    play(story, pool={"autoscaling": {"minReplicas": 0, "maxReplicas": 4, "minIdleSeconds": 10}})
+
+
+@pytest.mark.parametrize("late_seconds", [0.0, 5.0])
+def test_as_many_pods_are_made_as_are_needed_however_late_the_watch_is(late_seconds: float) -> None:
+    """A3, T18: creates are remembered until the watch shows them."""
+
+    async def story(world: World) -> None:
+        for replica in world.replicas:
+            assert replica.controller is not None
+            api: Any = replica.controller._api
+            before = api.after
+
+            async def after(verb: str, resource: Resource, name: str, before: Any = before) -> None:
+                if verb == "event" and resource == PODS:
+                    await asyncio.sleep(late_seconds)
+                await before(verb, resource, name)
+
+            api.after = after
+        most = 0
+        for number in range(6):
+            world.add_task(f"t{number}", "apply", seconds=30)
+
+        def done() -> bool:
+            nonlocal most
+            most = max(most, len(world.pods()))
+            return all_final(world)
+
+        await world.until(done, 200, "done")
+        assert most == 6
+
+    play(story, pool={"autoscaling": {"minReplicas": 0, "maxReplicas": 10, "minIdleSeconds": 0}})
+
+
+def test_a_reservation_keeps_its_own_pod_and_no_other() -> None:
+    """T15: the rest of the pool goes down past it, and up beside it."""
+
+    async def story(world: World) -> None:
+        for number in range(3):
+            world.add_task(f"t{number}", "plan_and_apply", seconds=5)
+
+        def waiting() -> int:
+            return sum(phase_of(task) is TaskPhase.AWAITING_APPROVAL for task in world.tasks())
+
+        await world.until(lambda: waiting() == 3, 90, "waiting")
+        world.edit_task("t1", cancel=True)
+        world.edit_task("t2", cancel=True)
+        await world.until(lambda: len(world.pods()) == 1, 120, "down to one Pod")
+        assert holder(world, "t0").name == world.pods()[0]["metadata"]["name"]
+        world.add_task("more", "apply", seconds=5)
+        await world.until(lambda: world.phase("more") is TaskPhase.SUCCEEDED, 60, "done beside it")
+        assert world.phase("t0") is TaskPhase.AWAITING_APPROVAL
+        await asyncio.sleep(120)
+        assert world.phase("t0") is TaskPhase.AWAITING_APPROVAL
+        assert len(world.pods()) == 1
+
+    play(story)
+
+
+def test_a_settled_pool_is_left_alone() -> None:
+    """T21, B1: with a step that runs and a reservation, nothing is written but the Lease, and no agent is asked."""
+
+    async def story(world: World) -> None:
+        world.add_task("long", "plan", seconds=1000)
+        world.add_task("waits", "plan_and_apply", seconds=1)
+        await world.until(lambda: world.phase("waits") is TaskPhase.AWAITING_APPROVAL, 60, "waiting")
+        await asyncio.sleep(60)
+        version = {resource: _version(world, resource) for resource in (PODS, SLOTTASKS, SLOTPOOLS)}
+        counts: Counter[str] = Counter()
+        for replica in world.replicas:
+            assert replica.controller is not None
+            assert replica.network is not None
+            _count(replica.controller, replica.network, counts)
+        await asyncio.sleep(300)
+        assert {resource: _version(world, resource) for resource in version} == version
+        assert counts["requests"] == 0
+        assert counts["passes"] <= 1.2 * 300 / RESYNC_SECONDS
+
+    play(story)
+
+
+def _version(world: World, resource: Resource) -> int:
+    return max(int(obj["metadata"]["resourceVersion"]) for obj in world.cluster.all(resource))
+
+
+def _count(controller: Any, network: Any, counts: Counter[str]) -> None:
+    request, reconcile = network.request, controller.reconciler.reconcile
+
+    async def counted(*args: Any, **kwargs: Any) -> Any:
+        counts["requests"] += 1
+        return await request(*args, **kwargs)
+
+    def passed(key: Any) -> None:
+        counts["passes"] += 1
+        reconcile(key)
+
+    network.request = counted
+    controller.reconciler.reconcile = passed
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_an_approved_apply_runs_whatever_moment_the_leader_dies_at(seed: int) -> None:
+    """T10, T11, T22: within a lease and a resync, once, in the slot of its plan, although all others are taken."""
+
+    async def story(world: World) -> None:
+        rng = random.Random(seed)
+        world.add_task("t", "plan_and_apply", seconds=5)
+        await world.until(lambda: world.phase("t") is TaskPhase.AWAITING_APPROVAL, 60, "waiting")
+        for number in range(2):
+            world.add_task(f"other-{number}", "plan", seconds=400)
+        await asyncio.sleep(5)
+        pod = holder(world, "t")
+        leader = next(replica for replica in world.replicas if replica.leading)
+        world.approve("t")
+        await asyncio.sleep(rng.uniform(0.0, 0.08))
+        await leader.kill()
+        began = world.elapsed
+        await world.until(
+            lambda: world.phase("t") is TaskPhase.SUCCEEDED, world.lease_seconds + RESYNC_SECONDS + 10, "applied"
+        )
+        assert world.elapsed - began < world.lease_seconds + RESYNC_SECONDS + 10
+        task = world.task("t")
+        assert task is not None
+        assert task["status"]["podUID"] == pod.uid
+        assert sum(count for (_, step), count in world.rules.starts.items() if step == "apply") == 1
+
+    play(story, seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_running_tasks_go_on_under_the_next_leader(seed: int) -> None:
+    """T22, T3: none is failed, none is repeated; what ended in between is told."""
+
+    async def story(world: World) -> None:
+        for number in range(4):
+            world.add_task(f"t{number}", "plan", seconds=[1, 10, 40, 100][number])
+        await world.until(lambda: slots_of(world)["running"] >= 3, 60, "running")
+        for replica in [replica for replica in world.replicas if replica.leading]:
+            await replica.kill()
+        await world.until(lambda: all_final(world), 200, "done")
+        assert {phase_of(task) for task in world.tasks()} == {TaskPhase.SUCCEEDED}
+        assert set(world.rules.starts.values()) == {1}
+
+    play(story, seed=seed)
+
+
+@pytest.mark.parametrize("minutes", [1, 20])
+def test_a_partition_of_any_length_heals(minutes: int) -> None:
+    """T25, D1: its Pod stays, its tasks are neither lost nor repeated, and their ends are told afterwards."""
+
+    async def story(world: World) -> None:
+        world.add_task("t", "plan_and_apply", seconds=30)
+        world.add_task("u", "plan", seconds=30)
+        await world.until(lambda: world.phase("t") is TaskPhase.RUNNING, 60, "running")
+        pod = holder(world, "t")
+        for replica in world.replicas:
+            assert replica.network is not None
+            replica.network.cut_off.add(pod.address)
+        await asyncio.sleep(minutes * 60)
+        assert world.phase("t") is TaskPhase.RUNNING
+        assert not pod.over
+        for replica in world.replicas:
+            assert replica.network is not None
+            replica.network.cut_off.clear()
+        await world.until(lambda: world.phase("t") is TaskPhase.AWAITING_APPROVAL, RESYNC_SECONDS, "heard again")
+        assert world.phase("u") is TaskPhase.SUCCEEDED
+        world.approve("t")
+        await world.until(lambda: world.phase("t") is TaskPhase.SUCCEEDED, 60, "applied")
+
+    play(story)
+
+
+def test_a_cancelled_task_ends_where_it_runs_and_frees_its_slot() -> None:
+    """T24: running, waiting for approval, queued, and waiting for a lock."""
+
+    async def story(world: World) -> None:
+        world.add_task("runs", "plan", seconds=500)
+        world.add_task("waits", "plan_and_apply", seconds=1, lockKey="k")
+        await world.until(lambda: world.phase("waits") is TaskPhase.AWAITING_APPROVAL, 60, "waiting")
+        world.add_task("locked", "apply", lockKey="k")
+        await asyncio.sleep(5)
+        assert world.phase("locked") is TaskPhase.QUEUED
+        for name in ("runs", "locked", "waits"):
+            world.edit_task(name, cancel=True)
+        await world.until(lambda: all_final(world), 10, "cancelled")
+        assert {phase_of(task) for task in world.tasks()} == {TaskPhase.CANCELLED}
+        await world.until(lambda: slots_of(world)["idle"] == sum(slots_of(world).values()), 5, "free")
+        await world.until(lambda: not world.pods(), 60, "small again")
+
+    play(story)
+
+
+def test_deleting_a_task_cancels_a_plan_and_waits_for_an_apply() -> None:
+    async def story(world: World) -> None:
+        world.add_task("plan", "plan", seconds=500)
+        world.add_task("apply", "apply", seconds=60)
+        await world.until(lambda: slots_of(world)["running"] == 2, 60, "running")
+        await asyncio.sleep(2)
+        for name in ("plan", "apply"):
+            world.cluster.delete(SLOTTASKS, NS, name)
+        await world.until(lambda: world.task("plan") is None, 10, "gone")
+        await asyncio.sleep(10)
+        assert world.task("apply") is not None
+        assert slots_of(world)["running"] == 1
+        await world.until(lambda: world.task("apply") is None, 60, "gone after its end")
+
+    play(story)
+
+
+def test_tasks_of_one_lock_run_one_at_a_time_and_in_order() -> None:
+    async def story(world: World) -> None:
+        for number in range(4):
+            world.add_task(f"t{number}", "apply", seconds=10, lockKey="vpc")
+            await asyncio.sleep(1.1)
+        most = 0
+
+        def done() -> bool:
+            nonlocal most
+            most = max(most, slots_of(world)["running"])
+            return all_final(world)
+
+        await world.until(done, 200, "done")
+        assert most == 1
+        ends = [(task["status"]["finishTime"], task["metadata"]["name"]) for task in world.tasks()]
+        assert [name for _, name in sorted(ends)] == ["t0", "t1", "t2", "t3"]
+        assert not _locks(world)
+
+    play(story)
+
+
+def _locks(world: World) -> list[str]:
+    return [
+        lease["metadata"]["name"]
+        for lease in world.cluster.all(LEASES)
+        if names.LOCK_LABEL in (lease["metadata"].get("labels") or {})
+    ]
+
+
+def test_an_apply_that_vanished_keeps_its_lock_until_its_death_is_proven() -> None:
+    """R7: the object of its Pod is gone and proves nothing; a person's word frees it."""
+
+    async def story(world: World) -> None:
+        world.add_task("t", "apply", seconds=500, lockKey="vpc")
+        await world.until(lambda: world.phase("t") is TaskPhase.RUNNING, 60, "running")
+        pod = holder(world, "t")
+        world.taken_by_force.add(pod.uid)
+        pod.doomed = True
+        world.node.remove(pod)
+        await world.until(lambda: world.phase("t") is TaskPhase.LOST, RESYNC_SECONDS, "lost")
+        world.add_task("next", "apply", lockKey="vpc")
+        await asyncio.sleep(100)
+        assert world.phase("next") is TaskPhase.QUEUED
+        assert len(_locks(world)) == 1
+        world.cluster.delete(LEASES, NS, _locks(world)[0])
+        await world.until(lambda: world.phase("next") is TaskPhase.SUCCEEDED, 60, "done")
+
+    play(story)
+
+
+def test_a_dead_pod_frees_its_locks_and_its_plans_are_planned_again() -> None:
+    """R7, T27: the kubelet says that every container ended."""
+
+    async def story(world: World) -> None:
+        world.add_task("apply", "apply", seconds=500, lockKey="vpc")
+        world.add_task("plan", "plan", seconds=60)
+        await world.until(lambda: slots_of(world)["running"] == 2, 60, "running")
+        await asyncio.sleep(2)
+        for pod in world.node.alive:
+            world.taken_by_force.add(pod.uid)
+            world.node.end(pod)
+        await world.until(lambda: world.phase("apply") is TaskPhase.LOST, 20, "lost")
+        await world.until(lambda: not _locks(world), 20, "free")
+        await world.until(lambda: world.phase("plan") is TaskPhase.SUCCEEDED, 120, "planned again")
+        task = world.task("plan")
+        assert task is not None
+        assert task["status"]["attempt"] == 2
+
+    play(story)
+
+
+def test_failed_written_over_a_pod_that_runs_changes_nothing() -> None:
+    """T1: it is the garbage collector's word for a vanished Node, and no end of what runs there."""
+
+    async def story(world: World) -> None:
+        world.add_task("t", "plan", seconds=60)
+        await world.until(lambda: world.phase("t") is TaskPhase.RUNNING, 60, "running")
+        pod = holder(world, "t")
+        world.node.write_status(pod, "Failed", "running")
+        await world.until(lambda: world.phase("t") is TaskPhase.SUCCEEDED, 80, "done")
+        assert world.rules.starts == dict.fromkeys(world.rules.starts, 1)
+        assert len(world.rules.starts) == 1
+
+    play(story)
+
+
+# --- leaving ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["annotation", "cordon"])
+def test_a_pod_that_somebody_wants_gone_goes_as_it_falls_idle(how: str) -> None:
+    """R1: what it holds ends first, and nothing new comes."""
+
+    async def story(world: World) -> None:
+        world.add_task("t", "plan", seconds=60)
+        await world.until(lambda: world.phase("t") is TaskPhase.RUNNING, 60, "running")
+        pod = holder(world, "t")
+        if how == "annotation":
+            annotations = {names.DRAIN_REQUESTED: "true"}
+            world.cluster.patch(PODS, NS, pod.name, {"metadata": {"annotations": annotations}})
+        else:
+            world.cluster.patch(NODES, "", NODE, {"spec": {"unschedulable": True}})
+        await asyncio.sleep(5)
+        assert not pod.doomed
+        world.add_task("u", "plan", seconds=5)
+        await world.until(lambda: world.phase("t") is TaskPhase.SUCCEEDED, 80, "done")
+        await world.until(lambda: pod.over, 30, "gone")
+        if how == "annotation":
+            assert world.phase("u") is TaskPhase.SUCCEEDED
+            task = world.task("u")
+            assert task is not None
+            assert task["status"]["podUID"] != pod.uid
+
+    play(story, pool={"autoscaling": {"minReplicas": 1, "maxReplicas": 3, "minIdleSeconds": 0}})
+
+
+def test_a_deleted_pool_drains_and_leaves_nothing() -> None:
+    """T30: what is held ends first; then Pods, Secret and the pool itself are gone."""
+
+    async def story(world: World) -> None:
+        world.add_task("runs", "plan", seconds=40)
+        world.add_task("waits", "plan_and_apply", seconds=1)
+        await world.until(lambda: world.phase("waits") is TaskPhase.AWAITING_APPROVAL, 60, "waiting")
+        world.cluster.delete(SLOTPOOLS, NS, POOL)
+        await asyncio.sleep(60)
+        assert world.phase("runs") is TaskPhase.SUCCEEDED
+        assert world.phase("waits") is TaskPhase.AWAITING_APPROVAL
+        assert len(world.cluster.all(SLOTPOOLS)) == 1
+        world.approve("waits")
+        await world.until(lambda: not world.cluster.all(SLOTPOOLS), 60, "gone")
+        assert world.phase("waits") is TaskPhase.SUCCEEDED
+        assert not world.pods()
+
+    play(story)
+
+
+def test_a_task_without_a_pool_says_so_and_runs_once_there_is_one() -> None:
+    async def story(world: World) -> None:
+        world.cluster.delete(SLOTPOOLS, NS, POOL)
+        await world.until(lambda: not world.cluster.all(SLOTPOOLS), 60, "gone")
+        world.add_task("t", "plan", seconds=1)
+
+        def told() -> str:
+            conditions = ((world.task("t") or {}).get("status") or {}).get("conditions") or []
+            return next((entry["reason"] for entry in conditions if entry["type"] == "Accepted"), "")
+
+        await world.until(lambda: told() == "PoolNotFound", 40, "told")
+        world.add_pool()
+        await world.until(lambda: world.phase("t") is TaskPhase.SUCCEEDED, 60, "done")
+        assert told() == "Accepted"
+
+    play(story)
+
+
+def test_a_failing_task_fails_and_is_not_tried_again() -> None:
+    async def story(world: World) -> None:
+        world.add_task("t", "plan", seconds=1, outcome=Outcome.FAILED)
+        await world.until(lambda: all_final(world), 60, "done")
+        assert world.phase("t") is TaskPhase.FAILED
+        assert list(world.rules.starts.values()) == [1]
+
+    play(story)
+
+
+def test_a_reservation_ends_at_its_limit() -> None:
+    """T9: and not before; the slot is free, and the Pod can go."""
+
+    async def story(world: World) -> None:
+        world.add_task("t", "plan_and_apply", seconds=1)
+        await world.until(lambda: world.phase("t") is TaskPhase.AWAITING_APPROVAL, 60, "waiting")
+        began = world.elapsed
+        await world.until(lambda: world.phase("t") is TaskPhase.EXPIRED, 130, "expired")
+        assert world.elapsed - began >= 118
+        await world.until(lambda: not world.pods(), 60, "small again")
+
+    play(story, pool={"reservation": {"ttlSeconds": 120}})
+
+
+def test_a_world_without_faults_needs_no_second_look() -> None:
+    """T21: every step follows the one before at once, none waits for the resync."""
+
+    async def story(world: World) -> None:
+        await asyncio.sleep(LEADER_SECONDS)
+        world.add_task("warm", "plan", seconds=1)
+        await world.until(lambda: world.phase("warm") is TaskPhase.SUCCEEDED, 20, "warm")
+        began = world.elapsed
+        world.add_task("t", "plan_and_apply", seconds=2, approvalPolicy="Auto")
+        await world.until(lambda: world.phase("t") is TaskPhase.SUCCEEDED, 10, "done")
+        assert world.elapsed - began < 6
+        assert all(state == SlotState.IDLE for state in slots_of(world))
+
+    play(story, resync_seconds=3600.0, faults=Faults(), pool={"autoscaling": {"minReplicas": 1, "maxReplicas": 2}})
