@@ -68,6 +68,10 @@ def _lost_by_deletion(site: Site, tasks: Sequence[TaskObject]) -> str | None:
 
 def at_start(task: TaskObject, attempt: int, step: Step) -> str | None:
     """What is wrong with a command that is about to start."""
+    if task.final and task.phase is not TaskPhase.LOST:
+        return f"the {step} of a task that has ended starts"
+    if attempt != task.attempt:
+        return f"the {step} of attempt {attempt} starts, and attempt {task.attempt} is the present one"
     if (attempt, step) in task.began:
         return f"the {step} of attempt {attempt} starts a second time"
     if step is not Step.APPLY:

@@ -67,6 +67,24 @@ class TaskObject(NamedTuple):
         return self.phase in FINAL
 
 
+def plain(task: TaskObject) -> TaskObject:
+    """A task without what nothing hangs on any more.
+
+    Of a final phase it matters only whether it is Lost: no rule tells the others apart, and no write may follow any of
+    them. Once an apply began, no other may, whatever was approved.
+    """
+    if task.phase is TaskPhase.LOST:  # its processes may go on
+        task = task._replace(approval=None, planned=False, cancel=False, told=False, pod=None if task.gone else task.pod)
+    elif task.gone:
+        return TaskObject(TaskPhase.SUCCEEDED, gone=True)
+    elif task.final:
+        return TaskObject(TaskPhase.SUCCEEDED, task.attempt, task.pod)
+    if any(step is Step.APPLY for _, step in task.began):
+        none: frozenset[int] = frozenset()
+        return task._replace(approval=None, approved=none, seen=none, meant=none)
+    return task
+
+
 FINAL = frozenset({TaskPhase.SUCCEEDED, TaskPhase.FAILED, TaskPhase.CANCELLED, TaskPhase.EXPIRED, TaskPhase.LOST})
 
 

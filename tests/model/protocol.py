@@ -15,7 +15,7 @@ from controller.view import PodState
 from tests.model import invariants
 from tests.model import site as sites
 from tests.model.checker import Move
-from tests.model.objects import FINAL, PodObject, TaskObject, is_idle, next_step, parsed
+from tests.model.objects import FINAL, PodObject, TaskObject, is_idle, next_step, parsed, plain
 from tests.model.operations import (
     FIRST_STEP,
     GUARDED,
@@ -82,13 +82,13 @@ class Numbers(dict[V, int]):
 
 
 class _Change(NamedTuple):
-    """What an operation's step or an event changes, in numbers."""
+    """What an operation's step changes, in numbers; None: nothing. `lock` counts if `news` says that it changed."""
 
     text: str
     op: int | None
-    pod: int
-    site: int
-    task: int
+    pod: int | None
+    site: int | None
+    task: int | None
     lock: int | None
     news: int
     wrong: str | None
@@ -96,6 +96,43 @@ class _Change(NamedTuple):
 
 
 NEW_POD, NEW_TASK, NEW_LOCK, HEARD, RESTARTED, REPLACED = 1, 2, 4, 8, 16, 32
+EVERYTHING = frozenset({"pod", "site", "task", "lock"})
+USES: dict[tuple[str, str], frozenset[str]] = {
+    **dict.fromkeys([("open", "label"), ("drain", "undo"), ("finish", "look")], frozenset({"pod"})),
+    **dict.fromkeys([("drain", at) for at in ("read", "label", "delete")], frozenset({"pod"})),
+    **dict.fromkeys([("delete starting", at) for at in ("read", "delete")], frozenset({"pod"})),
+    **dict.fromkeys([("delete dead", at) for at in ("read", "delete")], frozenset({"pod"})),
+    **dict.fromkeys([("open", "open"), ("drain", "ask"), ("drain", "confirm")], frozenset({"site"})),
+    **dict.fromkeys([("assign", "acquire"), ("approve", "approve"), ("follow", "look again")], frozenset({"site"})),
+    **dict.fromkeys(GUARDED, frozenset({"task"})),
+    ("settle orphan", "judge"): frozenset({"task"}),
+    ("settle orphan", "read"): frozenset({"site"}),
+    **dict.fromkeys([("release lock", at) for at in ("read", "delete")], frozenset({"lock"})),
+    ("assign", "lock"): frozenset({"lock"}),
+}
+"""What a step reads and writes, where that is not everything: what else there is can't matter to it."""
+
+AT_ONCE = {
+    ("drain", "read"),
+    ("delete starting", "read"),
+    ("delete dead", "read"),
+    ("follow", "read"),
+    ("retry", "write"),
+    ("finish", "look"),
+    ("finish", "write"),
+    ("assign", "ask again"),
+    ("approve", "intend"),
+    ("approve", "intend again"),
+    ("release lock", "read"),
+    ("settle orphan", "read"),
+}
+"""First steps that an operation takes in the instant of its start.
+
+They are reads, and writes that name the version which the decision to start rests on. Put off, such a write either
+meets the same version and does the same, or fails and changes nothing; such a read finds what one of an operation that
+is started then would find. So whatever can happen with them put off can happen with the start put off as well.
+"""
+
 _BITS = {"pod": NEW_POD, "task": NEW_TASK, "lock": NEW_LOCK}
 
 
@@ -113,7 +150,8 @@ class Protocol:
         self._steps: dict[tuple[int, int, int, int, int | None, int], list[_Change]] = {}
         self._reactions: dict[tuple[int, int, int | None, int | None], int | None] = {}
         self._wrong: dict[object, str | None] = {}
-        self._names = [dict(enumerate(names)) for names in permutations(range(config.tasks))]
+        self._drains: list[int] = []
+        self._bare: list[int] = []
         self._fresh = self.sites[fresh_site(config.slots)]
         self._dead = self.sites[DEAD]
         self._task_shape: dict[int, tuple[object, ...]] = {}
@@ -218,6 +256,8 @@ class Protocol:
         )
 
     def _sort_pods(self, state: State) -> State:
+        if len(state.pods) == 1:
+            return state
         pairs = list(zip(state.sites, state.pods, strict=True))
         ordered = sorted(pairs)
         if len(set(pairs)) == len(pairs):
@@ -283,8 +323,13 @@ class Protocol:
 
     def _operations_go_on(self, state: State) -> Iterator[Move[State]]:
         for place, number in enumerate(state.ops):
-            op = self.ops.of(number)
             rest = state.ops[:place] + state.ops[place + 1 :]
+            yield from self._operation_goes_on(state, number, rest)
+
+    def _operation_goes_on(self, state: State, number: int, rest: tuple[int, ...]) -> Iterator[Move[State]]:
+        """The next step of an operation; `rest` are the others in flight."""
+        if True:
+            op = self.ops.of(number)
             prefix = f"leader, {_name(op)}: "
             is_write = (op.kind, op.at) not in READS
             for change in self._effects(state, number, op):
@@ -317,13 +362,27 @@ class Protocol:
     def _effects(self, state: State, number: int, op: Op) -> list[_Change]:
         pod = op.pod if op.pod is not None else 0
         task = op.task if op.task is not None else 0
-        free = self._free_drain(state, pod) if op.kind == "drain" else 0
-        key = (number, state.pods[pod], state.sites[pod], state.tasks[task], state.lock, free)
+        place = (op.kind, op.at)
+        uses = EVERYTHING if self.rules.bugs else USES.get(place, EVERYTHING)
+        free = self._free_drain(state, pod) if op.kind == "drain" and (self.rules.bugs or op.at == "read") else 0
+        key = (
+            number,
+            state.pods[pod] if "pod" in uses else -1,
+            state.sites[pod] if "site" in uses else -1,
+            state.tasks[task] if "task" in uses else -1,
+            state.lock if "lock" in uses else None,
+            free,
+        )
         try:
             return self._steps[key]
         except KeyError:
             pass
-        now = Local(self.pods.of(key[1]), self.sites.of(key[2]), self.tasks.of(key[3]), state.lock)
+        now = Local(
+            self.pods.of(key[1]) if key[1] >= 0 else PodObject(),
+            self.sites.of(key[2]) if key[2] >= 0 else DEAD,
+            self.tasks.of(key[3]) if key[3] >= 0 else TaskObject(),
+            key[4],
+        )
         made = []
         for effect in step(op, now, self.rules._replace(free_drain=free)):
             local = effect.local
@@ -332,9 +391,9 @@ class Protocol:
             changed = _Change(
                 effect.text,
                 following,
-                self.pods[local.pod],
-                self.sites[local.site],
-                self.tasks[local.task],
+                self.pods[local.pod] if local.pod != now.pod else None,
+                self.sites[local.site] if local.site != now.site else None,
+                self.tasks[local.task] if local.task != now.task else None,
                 local.lock,
                 news,
                 local.wrong,
@@ -367,17 +426,19 @@ class Protocol:
         cost: int = 0,
     ) -> Move[State]:
         pods, places, objects = state.pods, state.sites, state.tasks
-        if op.pod is not None:
+        lock = change.lock if change.news & NEW_LOCK else state.lock
+        if op.pod is not None and change.pod is not None:
             pods = _put(pods, op.pod, change.pod)
+        if op.pod is not None and change.site is not None:
             places = _put(places, op.pod, change.site)
-        if op.task is not None:
+        if op.task is not None and change.task is not None:
             objects = _put(objects, op.task, change.task)
         if change.news:
             ops = self._react(ops, change.news, op.pod, op.task)
             late = self._react(late, change.news, op.pod, op.task)
         if following is not None:
             ops = tuple(sorted((*ops, following)))
-        reached = State(pods, places, objects, change.lock, state.faults - cost, ops, late)
+        reached = State(pods, places, objects, lock, state.faults - cost, ops, late)
         return Move(text, fair, self._tidy(reached), change.wrong)
 
     def _react(self, numbers: tuple[int, ...], news: int, pod: int | None, task: int | None) -> tuple[int, ...]:
@@ -397,10 +458,21 @@ class Protocol:
         return tuple(sorted(left))
 
     def _tidy(self, state: State) -> State:
-        """Drain ids that nobody else knows are all the same."""
+        """Drain ids that nobody else knows are all the same; what only a further fault could bring up is dropped."""
+        if not state.faults:
+            bare = self._bare
+            places = state.sites
+            for number in places:
+                while number >= len(bare):
+                    bare.append(self.sites[sites.bare(self.sites.of(len(bare)))])
+            state = State(
+                state.pods, tuple([bare[n] for n in places]), state.tasks, state.lock, 0, state.ops, state.late
+            )
+        drains = self._drains
         for pod, number in enumerate(state.sites):
-            drain = self._remember(("drain", number), lambda n=number: self._drain_of(n))
-            if drain > 1 and all(
+            while number >= len(drains):
+                drains.append(self._drain_of(len(drains)))
+            if drains[number] > 0 and all(
                 self.ops.of(n).pod != pod or self.ops.of(n).drain < 1 for n in (*state.ops, *state.late)
             ):
                 renamed = self._remember(("drain 1", number), lambda n=number: self._first_drain(n))
@@ -415,7 +487,7 @@ class Protocol:
         site = self.sites.of(number)
         if site.agent is None:
             return number
-        return self.sites[site._replace(agent=site.agent._replace(drain_id="d1"))]
+        return self.sites[site._replace(agent=site.agent._replace(drain_id="born"))]
 
     def _late_arrive(self, state: State) -> Iterator[Move[State]]:
         for place, number in enumerate(state.late):
@@ -450,7 +522,14 @@ class Protocol:
         keys = {self.ops.of(n).key for n in state.ops}
         needed = self._needed(state)
         for text, fair, op in self._candidates(state, needed=needed):
-            if self.ops.of(op).key not in keys:
+            started = self.ops.of(op)
+            if started.key in keys:
+                continue
+            if (started.kind, started.at) in AT_ONCE:
+                for move in self._operation_goes_on(state, op, state.ops):
+                    if move.state != state:
+                        yield move if fair else move._replace(fair=False)
+            else:
                 yield Move(text, fair, self._tidy(state._replace(ops=tuple(sorted((*state.ops, op))))))
 
     def _candidates(self, state: State, *, needed: bool) -> Iterator[tuple[str, bool, int]]:
@@ -623,6 +702,9 @@ class Protocol:
                 if not news or reached != state._replace(faults=reached.faults):
                     yield Move(f"Pod {pod}: {text}", fair, self._tidy(reached), wrong)
 
+    def _without(self, site: int, task: int) -> int:
+        return self.sites[sites.without(self.sites.of(site), task)]
+
     def _untold(self, number: int, pod: int) -> int:
         task = self.tasks.of(number)
         return self.tasks[task._replace(told=False)] if task.told and task.pod == pod else number
@@ -657,17 +739,16 @@ class Protocol:
                 continue
             obj = objects[number]
             wrong = invariants.at_start(obj, attempt, task.step)
-            after = self.tasks[obj._replace(began=obj.began | {(attempt, task.step)})]
+            after = self.tasks[plain(obj._replace(began=obj.began | {(attempt, task.step)}))]
             text = f"the {task.step} of {task.task_id} starts"
             yield text, True, 0, self.sites[result.site], number, after, 0, wrong
         for slot, place in enumerate(site.kept):
             for kept in place:
                 if kept.outcome is None:
-                    entry = next((task for task in agent.tasks if task.task_id == kept.task_id), None)
-                    cancelled = entry is not None and entry.cancel_requested
-                    outcomes = [Outcome.SUCCEEDED, Outcome.FAILED]
-                    if cancelled:
-                        outcomes.append(Outcome.CANCELLED)
+                    # What an apply ended with, and whether a step failed or was cancelled, makes no difference.
+                    outcomes = [Outcome.FAILED]
+                    if kept.step is Step.PLAN:
+                        outcomes.append(Outcome.SUCCEEDED)
                     for outcome in outcomes:
                         text = f"the {kept.step} of {kept.task_id} ends: {outcome}"
                         result = sites.end(site, slot, outcome)
@@ -770,9 +851,14 @@ class Protocol:
                 continue
             for text, fair, after in self._of_people(number, task, locked=state.lock == number):
                 objects = _put(state.tasks, number, self.tasks[after])
+                places = state.sites
+                if after.gone:
+                    places = tuple(
+                        self._remember(("acked", n, number), lambda n=n: self._without(n, number)) for n in places
+                    )
                 ops = self._react(state.ops, NEW_TASK, None, number)
                 late = self._react(state.late, NEW_TASK, None, number)
-                yield Move(text, fair, self._tidy(state._replace(tasks=objects, ops=ops, late=late)))
+                yield Move(text, fair, self._tidy(state._replace(sites=places, tasks=objects, ops=ops, late=late)))
 
     def _unlocked(self, state: State) -> Iterator[Move[State]]:
         """`podslots unlock`, of a lockKey whose task is gone: see docs/protocol.md."""
@@ -784,7 +870,7 @@ class Protocol:
     def _of_people(self, number: int, task: TaskObject, *, locked: bool) -> Iterator[tuple[str, bool, TaskObject]]:
         if task.final:
             if not locked:
-                ended = TaskObject(phase=task.phase, gone=True, began=task.began, approved=task.approved)
+                ended = plain(task._replace(gone=True))
                 yield f"task {number} is deleted, its time to live over", True, ended
             return
         if not task.cancel:

@@ -34,6 +34,7 @@ from agent.wire import (
     RegisterRequest,
     SlotState,
     StartedReport,
+    StepResult,
     Step,
     Steps,
     StepSpec,
@@ -155,6 +156,7 @@ def tidy(site: Site) -> Site:
     agent = site.agent
     if agent is None:
         return DEAD
+    site = Site(agent := agent._replace(tasks=tuple(map(_plain, agent.tasks))), site.kept)
     used = {task.plan_fence for task in agent.tasks} | {task.apply_fence for task in agent.tasks}
     used |= {kept.fence for slot in site.kept for kept in slot} | {agent.fence}
     rank = {fence: number for number, fence in enumerate(sorted(used - {None}))}  # type: ignore[type-var]
@@ -163,7 +165,6 @@ def tidy(site: Site) -> Site:
             task,
             plan_fence=None if task.plan_fence is None else rank[task.plan_fence],
             apply_fence=None if task.apply_fence is None else rank[task.apply_fence],
-            reason=None,
         )
         for task in agent.tasks
     ]
@@ -184,6 +185,46 @@ def tidy(site: Site) -> Site:
         ),
         tuple(kept[old] for old in order),
     )
+
+
+def _plain(task: TaskEntry) -> TaskEntry:
+    """A task without what nothing hangs on: times, reasons, and of an end all but whether it was lost, and where."""
+    if task.state is not TaskState.ENDED:
+        return replace(task, reason=None, started_by=None, plan=_outcome(task.plan), apply=_outcome(task.apply))
+    lost = task.outcome is Outcome.LOST
+    return TaskEntry(
+        task_id=task.task_id,
+        task_type=task.task_type,
+        name=task.name,
+        attempt=task.attempt,
+        slot=task.slot,
+        state=task.state,
+        step=task.step if lost else Step.PLAN,
+        outcome=Outcome.LOST if lost else Outcome.FAILED,
+    )
+
+
+def _outcome(result: StepResult | None) -> StepResult | None:
+    return None if result is None or result.outcome is None else StepResult(outcome=result.outcome)
+
+
+def bare(site: Site) -> Site:
+    """A site without what only matters if its journal is lost once more: directories of tasks that the agent forgot."""
+    agent = site.agent
+    if agent is None or agent.recovering:
+        return site
+    known = {task.task_id for task in agent.tasks if task.state is not TaskState.ENDED}
+    kept = tuple(tuple(k for k in slot if k.task_id in known or k.outcome is None) for slot in site.kept)
+    return site if kept == site.kept else tidy(Site(agent, kept))
+
+
+def without(site: Site, task: int) -> Site:
+    """A site whose agent does not remember that it acknowledged this task."""
+    agent = site.agent
+    if agent is None:
+        return site
+    acked = tuple(name for name in agent.acked if parse_task_id(name)[0] != task)
+    return site if acked == agent.acked else site._replace(agent=agent._replace(acked=acked))
 
 
 def rename(site: Site, names: dict[int, int]) -> Site:
@@ -323,10 +364,16 @@ def forgotten(site: Site, names: set[str]) -> Site:
 
 
 def forgettable(site: Site) -> set[str]:
-    """Tasks whose directories can go: their results were acknowledged."""
+    """Tasks whose directories can go: their results were acknowledged, so the agent does not know them."""
     if site.agent is None:
         return set()
-    return {kept.task_id for slot in site.kept for kept in slot if kept.task_id in site.agent.acked and kept.outcome}
+    known = {task.task_id for task in site.agent.tasks}
+    return {
+        kept.task_id
+        for number, slot in enumerate(site.kept)
+        for kept in slot
+        if kept.outcome and kept.task_id not in known and number not in site.agent.recovering
+    }
 
 
 def expire(site: Site, slot: int) -> Result:
