@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from controller.errors import AlreadyExists, ApiError, ApiUnavailable
-from controller.kube.api import SLOTPOOLS, SLOTTASKS, Object
+from controller.kube.api import LEASES, SLOTPOOLS, SLOTTASKS, Object
 from tests.support.cluster import FINAL, NAMESPACE, Cluster
 
 Json = dict[str, Any]
@@ -57,9 +57,20 @@ class Load:
                         await self._decide(task, final=not new)
                 if new:
                     await self._something(under_way)
+                else:
+                    await self._unlock({task["metadata"]["uid"] for task in tasks if phase(task) == "Lost"})
         except TROUBLE:
             return False
         return not under_way
+
+    async def _unlock(self, lost: set[str]) -> None:
+        """What `podslots unlock` does. The lock of a lost apply is a person's to free, as long as its Pod is there."""
+        for lease in await self._cluster.list_all(LEASES):
+            if lease["metadata"]["name"].startswith("podslots-lock-") and lease["spec"].get("holderIdentity") in lost:
+                await self._cluster.api.delete(
+                    LEASES, NAMESPACE, lease["metadata"]["name"], uid=lease["metadata"]["uid"]
+                )
+                self.counts["unlocks"] += 1
 
     async def _something(self, under_way: list[Object]) -> None:
         chance = self._rng.random()
