@@ -16,52 +16,66 @@ from tests.bench.load import request
 from tests.bench.machine import Cores, cpu_seconds, rss_bytes, running_on
 from tests.bench.measure import Measure, Row, Sample, interleave
 from tests.support.agent_process import AgentProcess, own_address, running_agent, wait_for
+from tests.support.binary import built, installed
 
 IMPORT_AIOHTTP = (sys.executable, "-c", "import aiohttp.web")
 PASS = (sys.executable, "-c", "pass")
 WAITING = (sys.executable, "-c", "print(flush=True); input()")
 """As `pass`, but there to be weighed."""
-INSTALL = (sys.executable, "-m", "agent", "install")
+INSTALL: tuple[str, ...] = (sys.executable, "-m", "agent", "install")
 TIMEOUT_SECONDS = 30.0
 MIB = 2**20
 
 
 async def measure(effort: Effort, cores: Cores) -> AsyncIterator[Row]:
+    """What `slot-agent install` puts into a worker's container, from the sources and from the binary."""
     with tempfile.TemporaryDirectory(prefix="podslots-bench-") as name, running_on(cores.server):
-        folder = Path(name)
-        subprocess.run([*INSTALL, name], check=True)  # noqa: ASYNC221 - nothing else is to run meanwhile
-        program = str(folder / "slot-agent")
-        started = await interleave(_agent_start(folder, program), _process(IMPORT_AIOHTTP), effort.starts)
-        yield started.row(
-            "starts",
-            "agent, from its start to the first GET /slots",
-            "ms",
-            reference_name='python -c "import aiohttp.web", to its end',
-            bar=3.0,
-            note="as `slot-agent install` starts it",
+        source, binary = Path(name, "source"), Path(name, "binary")
+        subprocess.run([*INSTALL, source], check=True)  # noqa: ASYNC221 - nothing else is to run meanwhile
+        async for row in _figures("", source, effort):
+            yield row
+        yield Row(subject="starts", figure="binary: its size", unit="MiB", value=built().stat().st_size / MIB)
+        installed(binary)
+        async for row in _figures("binary: ", binary, effort):
+            yield row
+
+
+async def _figures(kind: str, folder: Path, effort: Effort) -> AsyncIterator[Row]:
+    """Of FOLDER/slot-agent."""
+    program = str(folder / "slot-agent")
+    started = await interleave(_agent_start(folder, program), _process(IMPORT_AIOHTTP), effort.starts)
+    yield started.row(
+        "starts",
+        f"{kind}agent, from its start to the first GET /slots",
+        "ms",
+        reference_name='python -c "import aiohttp.web", to its end',
+        bar=3.0,
+        note="as `slot-agent install` starts it",
+    )
+    started = await interleave(_worker_start(folder, program), _process(PASS), effort.starts)
+    yield started.row(
+        "starts",
+        f"{kind}worker, from its start to its registration",
+        "ms",
+        reference_name="python -c pass, to its end",
+        bar=4.0,
+        note="as `slot-agent install` starts it",
+    )
+    serving = max(_weigh_agent(folder, program) for _ in range(effort.launches))
+    yield Row(subject="starts", figure=f"{kind}agent RSS, serving", unit="MiB", value=serving / MIB)
+    waiting, after_step = zip(*(_weigh_worker(folder, program) for _ in range(effort.launches)), strict=True)
+    bare = min(_weigh_bare() for _ in range(effort.launches))
+    for figure, weights in (("waiting for work", waiting), ("after a step", after_step)):
+        yield Row(
+            subject="starts",
+            figure=f"{kind}worker RSS, {figure}",
+            unit="MiB",
+            value=max(weights) / MIB,
+            reference=bare / MIB,
+            reference_name="python -c pass",
+            ratio=max(weights) / bare,
+            bar=2.0,
         )
-        started = await interleave(_worker_start(folder, program), _process(PASS), effort.starts)
-        yield started.row(
-            "starts",
-            "worker, from its start to its registration",
-            "ms",
-            reference_name="python -c pass, to its end",
-            bar=4.0,
-            note="as `slot-agent install` starts it",
-        )
-        waiting, after_step = zip(*(_weigh_worker(folder, program) for _ in range(effort.launches)), strict=True)
-        bare = min(_weigh_bare() for _ in range(effort.launches))
-        for figure, weights in (("waiting for work", waiting), ("after a step", after_step)):
-            yield Row(
-                subject="starts",
-                figure=f"worker RSS, {figure}",
-                unit="MiB",
-                value=max(weights) / MIB,
-                reference=bare / MIB,
-                reference_name="python -c pass",
-                ratio=max(weights) / bare,
-                bar=2.0,
-            )
 
 
 def _process(command: tuple[str, ...]) -> Measure:
@@ -118,6 +132,15 @@ def _worker_start(folder: Path, program: str) -> Measure:
                 return Sample(value=1e3 * (time.perf_counter() - began), cpu=cpu_seconds(process.pid))
 
     return sample
+
+
+def _weigh_agent(folder: Path, program: str) -> int:
+    """Resident memory of an agent that has answered once."""
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        agent = AgentProcess(Path(own))
+        with _running([program, "serve"], agent.environ) as (_, process):
+            _until(lambda: _answers(agent.address, agent.port), process)
+            return rss_bytes(process.pid)
 
 
 def _worker_environ(folder: Path, address: tuple[str, int]) -> dict[str, str]:

@@ -126,6 +126,7 @@ def test_any_image_is_a_worker(make: Callable[[Path], Path], library: str, agent
         agent.acquire("t.1", "plan_and_apply", Work(name="team/task", attempt=1, steps=steps))
         until(lambda: agent.state().slots[0].state is SlotState.RESERVED or agent.task("t.1").state is TaskState.ENDED)
         task = agent.task("t.1")
+        assert task.state is TaskState.RESERVED, (task, worker.events)
         agent.post("/tasks/t.1/approve", {"plan_digest": task.plan_digest, "attempt": 1})
         until(lambda: agent.task("t.1").state is TaskState.ENDED)
     finally:

@@ -49,6 +49,7 @@ set -e
 root=$1 user=$2; shift 2
 mount --bind "$root" "$root"
 mount --bind /proc "$root/proc"
+mount --bind /dev "$root/dev"
 while [ "$1" != -- ]; do mount --bind "$1" "$root$2"; shift 2; done; shift
 mount -o remount,ro,bind "$root"
 exec chroot --userspec="$user:$user" "$root" "$@"
@@ -63,7 +64,8 @@ def inside(
     for folder, path in (mounts or {}).items():
         root.joinpath(path.lstrip("/")).mkdir(parents=True, exist_ok=True)
         pairs += [str(folder), path]
-    root.joinpath("proc").mkdir(exist_ok=True)
+    for given in ("proc", "dev"):  # as every container runtime does
+        root.joinpath(given).mkdir(exist_ok=True)
     words = [str(word) for word in command]
     return ["unshare", "--mount", "sh", "-c", _INSIDE, "sh", str(root), str(user), *pairs, "--", *words]
 
