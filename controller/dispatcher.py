@@ -18,7 +18,7 @@ from controller.errors import AgentRefused, NotFound
 from controller.events import EventRecorder
 from controller.kube.api import SLOTTASKS, Api, Object
 from controller.locks import Locks
-from controller.progress import ACCEPTED, APPROVED, ASSIGNED, CANCELLING, Action, cancel_message, may_retry
+from controller.progress import ACCEPTED, APPROVED, ASSIGNED, CANCELLING, Action, cancel_message, keeps_lock, may_retry
 from controller.task import Task, TaskPhase, TaskStatus
 from controller.view import PodView
 
@@ -185,6 +185,10 @@ class Dispatcher:
                 conditions=self._condition(task, APPROVED, True, "Approved", message),
             )
             self._event(task, "Approved", message)
+        else:
+            # As `ask_again`: a write from before that ends the task comes too late once it is approved again.
+            message = f"attempt {task.status.attempt}, {digest}: said again, as of version {task.resource_version}"
+            task = await self._write(task, conditions=self._condition(task, APPROVED, True, "ApprovedAgain", message))
         self._may_write()
         await agent.approve(pod.agent.incarnation, task.task_id, plan_digest=digest, attempt=task.status.attempt)
 
@@ -311,7 +315,9 @@ class Dispatcher:
         await self._patch_finalizers(task, [*task.finalizers, names.TASK_FINALIZER])
 
     async def remove_finalizer(self, task: Task) -> None:
-        """Let a deleted task go."""
+        """Let a deleted task go. Its lock is looked for once more: with the task, nobody would know whose it was."""
+        if task.may_change and not keeps_lock(task):
+            await self._locks.release(task)
         await self._patch_finalizers(task, [entry for entry in task.finalizers if entry != names.TASK_FINALIZER])
 
     async def delete(self, task: Task) -> None:

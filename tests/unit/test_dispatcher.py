@@ -625,6 +625,18 @@ def test_a_slot_that_somebody_took_by_hand_is_left_alone() -> None:
     assert site.agent.held == {"by-hand.1": SlotState.RUNNING}
 
 
+def test_a_task_does_not_go_without_its_lock() -> None:
+    """Even where the cache does not show it: nobody would know any more whose it is. A lost apply's stays."""
+    for phase, freed in ((TaskPhase.SUCCEEDED, True), (TaskPhase.LOST, False)):
+        site = DispatchSite()
+        run(site.replica().locks.take(site.add(kind="apply", lockKey="vpc")))
+        status = {"phase": phase.value, "step": "apply", "attempt": 1}
+        run(site.api.patch(SLOTTASKS, NS, "t", {"status": status}, subresource="status"))
+        run(site.replica().dispatcher.remove_finalizer(site.task()))
+        assert site.task().finalizers == ()
+        assert (site.lock("vpc") is None) is freed
+
+
 # --- the object -------------------------------------------------------------------------------------------------------
 
 
