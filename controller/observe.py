@@ -25,9 +25,7 @@ class Report:
     contacting: bool = False
 
 
-def observe_pod(
-    pod: Object, node: Object | None, report: Report, *, in_flight: Operation | None, opened: datetime | None
-) -> PodView:
+def observe_pod(pod: Object, node: Object | None, report: Report, *, in_flight: Operation | None) -> PodView:
     """One Pod as decisions see it. A state label that is missing or unknown counts as active: the safest reading."""
     metadata, status = pod["metadata"], pod.get("status") or {}
     annotations = metadata.get("annotations") or {}
@@ -45,7 +43,7 @@ def observe_pod(
         connected=report.connected,
         contacting=report.contacting,
         in_flight=in_flight,
-        opened=opened,
+        opened=_time(annotations.get(names.OPENED)),
         drain_requested=names.DRAIN_REQUESTED in annotations,
         node_cordoned=bool(node and (node.get("spec") or {}).get("unschedulable")),
         template_hash=annotations.get(names.TEMPLATE_HASH, ""),
@@ -57,6 +55,14 @@ def _state(labels: dict[str, str]) -> PodState:
         return PodState(labels.get(names.STATE_LABEL, PodState.ACTIVE))
     except ValueError:
         return PodState.ACTIVE
+
+
+def _time(text: str | None) -> datetime | None:
+    """A time that the controller wrote; what anybody else made of it is none."""
+    try:
+        return parse_time(text) if text else None
+    except ValueError:
+        return None
 
 
 def condition_is_true(status: Object, kind: str) -> bool:

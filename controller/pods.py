@@ -8,6 +8,7 @@ replica that deletes and one that opens, the second to write fails, or finds the
 import logging
 import random
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Protocol
 
 from agent import wire
@@ -78,12 +79,14 @@ class Pods:
         self._cache.note(created)
         return created
 
-    async def open(self, pod: PodView, namespace: str, agent: AgentClient) -> None:
+    async def open(
+        self, pod: PodView, namespace: str, agent: AgentClient, *, opened_at: datetime | None = None
+    ) -> None:
         """Let a Pod take work: one that starts, or one whose drain is taken back."""
         state = pod.agent
         if state is None:
             return
-        patched = await self._label(pod, namespace, PodState.ACTIVE, self._new_drain_id())
+        patched = await self._label(pod, namespace, PodState.ACTIVE, self._new_drain_id(), opened_at=opened_at)
         if patched["metadata"].get("deletionTimestamp"):
             return
         if state.phase is wire.Phase.DRAINED and state.drain_id:
@@ -172,7 +175,14 @@ class Pods:
         return live
 
     async def _label(
-        self, pod: PodView, namespace: str, state: PodState, drain_id: str, *, resource_version: str | None = None
+        self,
+        pod: PodView,
+        namespace: str,
+        state: PodState,
+        drain_id: str,
+        *,
+        resource_version: str | None = None,
+        opened_at: datetime | None = None,
     ) -> Object:
         """PATCH the state label and a new drain-id annotation, so that the resourceVersion always moves."""
         metadata: dict[str, Any] = {
@@ -180,6 +190,8 @@ class Pods:
             "labels": {names.STATE_LABEL: state.value},
             "annotations": {names.DRAIN_ID: drain_id},
         }
+        if opened_at is not None:
+            metadata["annotations"][names.OPENED] = wire.format_time(opened_at)
         if resource_version is not None:
             metadata["resourceVersion"] = resource_version
         self._may_write()

@@ -94,6 +94,7 @@ class Reconciler:
         self._settings = settings
         self.last_pass: float | None = None
         self._status_due: dict[Key, float] = {}
+        self._orphans_looked_at: dict[Key, dict[str, float]] = {}
 
     async def run(self) -> None:
         """Reconcile for ever."""
@@ -211,8 +212,7 @@ class Reconciler:
     async def _open(self, key: Key, pod: PodView) -> None:
         agent = self._world.fleet.client(pod.uid)
         if agent is not None:
-            await self._pods.open(pod, key[0], agent)
-            self._world.opened[pod.uid] = self._world.now()
+            await self._pods.open(pod, key[0], agent, opened_at=self._world.now())
             # The stream says it too, a moment later: until then the Pod would be opened again.
             self._world.fleet.note(pod.uid, await agent.state())
 
@@ -316,16 +316,22 @@ class Reconciler:
         """Settle what agents hold for the controller without a task that stands for it."""
         live = {(task.task_id, task.status.pod_uid) for task in tasks if not task.final}
         final = {(task.task_id, task.status.pod_uid) for task in tasks if task.final}
+        now, looked = asyncio.get_running_loop().time(), self._orphans_looked_at.pop(key, {})
         for pod in pods.values():
-            if not pod.connected or pod.agent is None:
+            agent = self._world.fleet.client(pod.uid)
+            if agent is None or not pod.connected or pod.agent is None:
                 continue
             held = [slot.task_id for slot in pod.held if slot.task_id and slot.origin is Origin.CONTROLLER]
             ended = [task_id for task_id in pod.agent.ended if (task_id, pod.uid) not in final]
             for task_id in (*held, *ended):
-                agent = self._world.fleet.client(pod.uid)
-                if agent is not None and (task_id, pod.uid) not in live:
+                if (task_id, pod.uid) in live:
+                    continue
+                name = f"orphan/{pod.uid}/{task_id}"
+                if now >= looked.get(name, now):
                     start = functools.partial(self._dispatcher.settle_orphan, task_id, pod, agent)
-                    self._start(key, f"orphan/{pod.uid}/{task_id}", start, again_seconds=_ORPHAN_SECONDS)
+                    self._start(key, name, start, again_seconds=_ORPHAN_SECONDS)
+                    looked[name] = now + _ORPHAN_SECONDS
+                self._orphans_looked_at.setdefault(key, {})[name] = looked[name]
 
     def _on_task(self, key: Key, task: Task, start: Start, *, dispatched_to: str | None = None) -> None:
         dispatching = self._world.under_way.dispatching

@@ -60,7 +60,6 @@ class World:
         self.fleet = fleet
         self.now = now
         self.under_way = UnderWay()
-        self.opened: dict[str, datetime] = {}
         self._silent_since: dict[str, float] = {}
         self._parsed: dict[str, tuple[str, Task | InvalidObject]] = {}
         self._by_pool: dict[Key, set[str]] = defaultdict(set)
@@ -129,7 +128,6 @@ class World:
             self.node_of(pod),
             self._report(pod),
             in_flight=self.under_way.pods.get(uid, promised),
-            opened=self.opened.get(uid),
         )
 
     def _report(self, pod: Object) -> Report:
@@ -238,7 +236,6 @@ class World:
     def forget_pod(self, uid: str) -> None:
         """The Pod is gone from the API."""
         self.fleet.forget(uid)
-        self.opened.pop(uid, None)
         self._silent_since.pop(uid, None)
 
 

@@ -1,5 +1,6 @@
 """What proves that a Pod's processes are over, and what only looks like it."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -117,7 +118,7 @@ def test_a_pod_that_its_node_refused_can_go_and_proves_nothing() -> None:
     assert ended_unopened({**refused, "status": {"phase": "Pending"}}) is None
     for state in ("active", "draining", ""):
         assert ended_unopened({**refused, **pod(state=state), "status": refused["status"]}) is None
-    view = observe_pod(refused, None, AgentReport(), in_flight=None, opened=None)
+    view = observe_pod(refused, None, AgentReport(), in_flight=None)
     assert view.dead
     assert not view.counts
 
@@ -134,3 +135,12 @@ def test_an_agent_is_followed_until_its_death_is_proven() -> None:
     assert agent_address(pod("Failed"), None) is None
     assert agent_address(pod("Running", worker=RUNNING), node(names.OUT_OF_SERVICE_TAINT)) is None
     assert agent_address({**pod(), "status": {"phase": "Pending"}}, None) is None
+
+
+def test_idle_time_starts_no_earlier_than_the_opening() -> None:
+    """R2, B1: told by the Pod itself, so that the next leader knows it too."""
+    opened = pod("Running", annotations={names.OPENED: "2026-03-01T13:00:00Z"})
+    assert observe_pod(opened, None, AgentReport(), in_flight=None).opened == datetime(2026, 3, 1, 13, tzinfo=UTC)
+    for nonsense in ("", "yesterday", "2026-03-01T13:00:00"):
+        view = observe_pod(pod(annotations={names.OPENED: nonsense}), None, AgentReport(), in_flight=None)
+        assert view.opened is None
