@@ -9,7 +9,17 @@ from collections.abc import AsyncIterator, Callable
 import uvloop
 from rich.console import Console
 
-from tests.bench import decisions, fleet, memory, reads, starts, writes
+from tests.bench import (
+    controller_memory,
+    creates,
+    decisions,
+    dispatch,
+    fleet,
+    memory,
+    reads,
+    starts,
+    writes,
+)
 from tests.bench.effort import FULL, TINY, Effort
 from tests.bench.machine import Cores, cores, describe, running_on
 from tests.bench.measure import Row
@@ -22,6 +32,9 @@ SUBJECTS: dict[str, Callable[[Effort, Cores], AsyncIterator[Row]]] = {
     "starts": starts.measure,
     "fleet": fleet.measure,
     "decisions": decisions.measure,
+    "creates": creates.measure,
+    "dispatch": dispatch.measure,
+    "controller_memory": controller_memory.measure,
 }
 
 MAX_MEMORY_BYTES = 4 << 30

@@ -1,0 +1,23 @@
+"""The embedded API server without a kubelet: `python -m tests.bench.api_server STATE_DIR`. Says where it listens."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import uvloop
+
+from controller import crds
+from tests.support.api_client import make_server
+
+
+async def main(state_dir: Path) -> None:
+    server = make_server(state_dir, crds=crds.folder(), history_limit=65536)
+    await server.start()
+    sys.stdout.write(server.url + "\n")
+    sys.stdout.flush()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+        loop.run(main(Path(sys.argv[1])))
