@@ -67,7 +67,7 @@ class _Place:
     session: _Session | None = None
     superseded: deque[str] = field(default_factory=lambda: deque(maxlen=SUPERSEDED_KEPT))
     forget: dict[str, int] = field(default_factory=dict)
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    wake: asyncio.Event | None = None
 
 
 class Desk:
@@ -119,6 +119,8 @@ class Desk:
         try:
             while True:
                 self._session(slot, instance)
+                if place.wake is None:
+                    place.wake = asyncio.Event()
                 wake = place.wake
                 answer, ready_at = self._answer(slot, place, session, task_id, step)
                 wait_seconds = min(deadline, ready_at) - loop.time()
@@ -232,5 +234,6 @@ class Desk:
                     pass
 
     def _wake(self, place: _Place) -> None:
-        wake, place.wake = place.wake, asyncio.Event()
-        wake.set()
+        if place.wake is not None:
+            place.wake.set()
+            place.wake = None

@@ -104,7 +104,7 @@ class Service:
         self._view: AgentState | None = None
         self._body: bytes | None = None
         self._change_line: bytes | None = None
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Event | None = None
         self._last_probe = 0.0
         self._on_publish: list[Listener] = []
 
@@ -140,14 +140,14 @@ class Service:
         if not decision.records:
             await self._settle()
             return decision.answer
+        if self._immediate:
+            self._commit_now(decision.records)
+            return decision.answer
         pending = self._pending
         for record in decision.records:
             pending.befores.append(pending.state)
             pending.state = apply(pending.state, record)
         pending.records.extend(decision.records)
-        if self._immediate:
-            self._commit_now()
-            return decision.answer
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         pending.waiters.append(waiter)
@@ -158,14 +158,19 @@ class Service:
         await waiter
         return decision.answer
 
-    def _commit_now(self) -> None:
-        """Journal and publish what is pending, where the disk keeps nobody waiting. Raises Refusal `storage`."""
-        batch, self._pending = self._pending, _Batch(self._pending.state)
+    def _commit_now(self, records: tuple[Record, ...]) -> None:
+        """Journal and publish, where the disk keeps nobody waiting. Raises Refusal `storage`."""
+        state = self.state
+        befores: list[State] = []
+        for record in records:
+            befores.append(state)
+            state = apply(state, record)
         try:
-            self._journal.commit(encode_records(batch.records), self.state)
+            self._journal.commit(encode_records(records), self.state)
         except OSError as error:
-            raise self._drop(batch, error) from error
-        self._publish(batch, 0.0)
+            raise self._drop(len(records), error) from error
+        self._pending.state = state
+        self._publish(state, list(records), befores, 0.0)
 
     async def _settle(self) -> None:
         """Wait until everything decided so far is on the disk."""
@@ -191,30 +196,31 @@ class Service:
             return
         if error is not None:
             dropped = [*batch.waiters, *self._pending.waiters]
-            refusal = self._drop(batch, error)
+            refusal = self._drop(len(batch.records), error)
             _release(dropped, refusal)
             return
-        self._publish(batch, asyncio.get_running_loop().time() - self._in_flight_since)
+        seconds = asyncio.get_running_loop().time() - self._in_flight_since
+        self._publish(batch.state, batch.records, batch.befores, seconds)
         _release(batch.waiters, None)
         if self._pending.records:
             self._flush()
 
-    def _publish(self, batch: _Batch, seconds: float) -> None:
-        """What was stored is what is so."""
-        self.state = batch.state
+    def _publish(self, state: State, records: list[Record], befores: list[State], seconds: float) -> None:
+        """What was stored is what is so. `befores` are the states before each record."""
+        self.state = state
         self._failing = False
         self.instruments.committed(seconds)
-        for record, before in zip(batch.records, batch.befores, strict=True):
+        for record, before in zip(records, befores, strict=True):
             self.instruments.recorded(record, before)
             report(self._log, record, before)
         for listener in self._on_publish:
-            listener(self.state, batch.records)
+            listener(state, records)
         self._bump()
 
-    def _drop(self, batch: _Batch, error: OSError) -> Refusal:
+    def _drop(self, records: int, error: OSError) -> Refusal:
         """Nothing of this batch was stored, and what was decided after it was decided on it."""
         self.instruments.commit_failed()
-        self._log.event("journal write failed", error=str(error), requests=len(batch.records))
+        self._log.event("journal write failed", error=str(error), records=records)
         self._pending = _Batch(self.state)
         self._last_probe = asyncio.get_running_loop().time()
         self._failing = True
@@ -325,6 +331,8 @@ class Service:
     async def changed_since(self, revision: int, timeout_seconds: float) -> bool:
         """Wait until the revision is another one; False after the timeout."""
         if self.revision == revision:
+            if self._changed is None:
+                self._changed = asyncio.Event()
             changed = self._changed
             try:
                 async with asyncio.timeout(timeout_seconds):
@@ -353,8 +361,9 @@ class Service:
     def _bump(self) -> None:
         self.revision += 1
         self._view = self._body = self._change_line = None
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     def _make_view(self) -> AgentState:
         warnings = self._warnings
