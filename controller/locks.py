@@ -56,6 +56,11 @@ class Locks:
         lease = self.cache.get(namespace, names.lock_lease(key))
         return lease["spec"].get("holderIdentity") if lease is not None else None
 
+    def holder_name(self, namespace: str, key: str) -> str | None:
+        """Name of the task that has a lockKey, as last seen; None if it is free."""
+        lease = self.cache.get(namespace, names.lock_lease(key))
+        return None if lease is None else str((lease["metadata"].get("annotations") or {}).get(names.LOCK_TASK))
+
     async def take(self, task: Task) -> bool:
         """Take the task's lockKey; True if it has none, needs none, or holds it."""
         key = task.spec.lock_key

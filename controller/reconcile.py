@@ -250,8 +250,8 @@ class Reconciler:
             )
         for task in view.tasks:
             if task.queued and not task.unwanted and not is_refused(task):
-                blocked = task.uid in view.blocked
-                why = queued_reason(task, blocked=blocked, decision=decision.reason, now=view.now)
+                before = self._world.lock_holder(task) if task.uid in view.blocked else None
+                why = queued_reason(task, blocked_by=before, decision=decision.reason, now=view.now)
                 if why is not None:  # a task that is being assigned is left alone: one operation a task
                     self._on_task(key, task, functools.partial(self._dispatcher.say_waiting, task, why))
 

@@ -19,7 +19,7 @@ from controller.observe import Report, agent_address, observe_pod
 from controller.pool import PoolSpec
 from controller.progress import Whereabouts, is_refused
 from controller.removal import idle_since
-from controller.task import Task
+from controller.task import Task, TaskPhase
 from controller.view import Operation, PodView, PoolView
 
 Key = tuple[str, str]
@@ -224,6 +224,17 @@ class World:
         """Whether the task holds its lockKey, as last seen."""
         key = task.spec.lock_key
         return bool(key) and self.locks.holder(task.namespace, key or "") == task.uid
+
+    def lock_holder(self, task: Task) -> str:
+        """Who has the lockKey that `task` waits for, in words. Only a person may let go of a lost apply's."""
+        name = self.locks.holder_name(task.namespace, task.spec.lock_key or "")
+        if name is None:
+            return "whose turn is another's"
+        held = self.tasks.get(task.namespace, name)
+        holder = self._task(held) if held is not None else None
+        if holder is None or (isinstance(holder, Task) and holder.status.phase is TaskPhase.LOST):
+            return f"held for {name}, whose end is not known: podslots unlock {task.spec.lock_key}"
+        return f"held by {name}"
 
     def follow_agent(self, pod: Object) -> None:
         """Have a Pod's agent watched as long as it may answer."""
