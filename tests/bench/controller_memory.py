@@ -22,6 +22,9 @@ BAR_MIB = 256.0
 MIB = 2**20
 CONCURRENT = 16
 CONNECTED = re.compile(r"^podslots_pool_agents_connected\{.*\} ([0-9.e+]+)$", re.MULTILINE)
+LEASE_SECONDS = 15
+"""As by default: the embedded API server takes seconds for lists of so many Pods."""
+
 SETTLE_SECONDS = 3.0
 """One round of heartbeats: every stream has been used again."""
 
@@ -33,7 +36,7 @@ async def measure(effort: Effort, cores: Cores) -> AsyncIterator[Row]:
         async def prepare(api: Api) -> None:
             await begin(process, await _create_pods(api, addresses))
 
-        async with control_plane(cores, prepare) as plane:
+        async with control_plane(cores, prepare, lease_seconds=LEASE_SECONDS) as plane:
             await prepared_pool(plane, number)
             async with aiohttp.ClientSession() as session:
 

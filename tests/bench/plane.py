@@ -26,8 +26,8 @@ SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
 POOLS = f"/apis/podslots.dev/v1alpha1/namespaces/{NAMESPACE}/slotpools"
 TASKS = f"/apis/podslots.dev/v1alpha1/namespaces/{NAMESPACE}/slottasks"
 MERGE = "application/merge-patch+json"
-WAIT_SECONDS = 60.0
-POLL_SECONDS = 0.02
+WAIT_SECONDS = 120.0
+POLL_SECONDS = 0.05
 
 Json = dict[str, Any]
 Process = asyncio.subprocess.Process
@@ -113,8 +113,13 @@ async def api_server(cores: Cores) -> AsyncIterator[tuple[Api, Process, Path]]:
 
 
 @asynccontextmanager
-async def control_plane(cores: Cores, prepare: Callable[[Api], Any] | None = None) -> AsyncIterator[Plane]:
-    """API server and controller. `prepare(api)` is awaited before the controller starts."""
+async def control_plane(
+    cores: Cores, prepare: Callable[[Api], Any] | None = None, *, lease_seconds: int = 4
+) -> AsyncIterator[Plane]:
+    """API server and controller. `prepare(api)` is awaited before the controller starts.
+
+    The lease is shorter than by default: a first leader waits for as long as a former one might still act.
+    """
     async with api_server(cores) as (api, server, folder):
         if prepare is not None:
             await prepare(api)
@@ -124,7 +129,7 @@ async def control_plane(cores: Cores, prepare: Callable[[Api], Any] | None = Non
             "PODSLOTS_TOKEN": TOKEN,
             "PODSLOTS_NAMESPACE": NAMESPACE,
             "PODSLOTS_WATCH_NAMESPACE": NAMESPACE,
-            "PODSLOTS_LEASE_SECONDS": "4",  # a first leader waits for as long as a former one might still act
+            "PODSLOTS_LEASE_SECONDS": str(lease_seconds),
             "PODSLOTS_HTTP_HOST": "127.0.0.1",
             "PODSLOTS_HTTP_PORT": str(port),
         }
