@@ -125,6 +125,11 @@ def _of(task: Json, changes: Json) -> Json:
 
 async def _clean_up(api: Api, agent: AgentProcess, path: str, task_id: str) -> None:
     await until(lambda: task_id in agent.state().ended, "the worker has run the task")
-    agent.post(f"/tasks/{task_id}/ack")
+    headers = {"Authorization": f"Bearer {POOL_TOKEN}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(f"{agent.url}/tasks/{task_id}/ack") as ack,
+    ):
+        ack.raise_for_status()
     await api.patch(path, {"metadata": {"finalizers": []}})
     await api.send("DELETE", path)

@@ -171,7 +171,6 @@ def _weigh_worker(folder: Path, program: str) -> tuple[int, int]:
             agent.open()
             agent.acquire("task.1", "plan", _echo())
             wait_for(lambda: agent.state().ended, "the step has ended")
-            agent.post("/tasks/task.1/ack")
             return waiting, rss_bytes(process.pid)
 
 
