@@ -42,6 +42,7 @@ def recover(state: State, slot_id: int, request: RegisterRequest, now: datetime,
     and its silence about a task proves nothing.
     """
     kept = {task.assignment.task_id: task for task in request.tasks}
+    newest = max((task.assignment.fence for task in request.tasks), default=0)
     records: list[Record] = []
     forget: list[str] = []
     for task_id, task in kept.items():
@@ -49,7 +50,7 @@ def recover(state: State, slot_id: int, request: RegisterRequest, now: datetime,
             if not _must_adopt(state, task):
                 forget.append(task_id)
                 continue
-            changes = _adopt(state, slot_id, task, now)
+            changes = _adopt(state, slot_id, task, now, is_newest=task.assignment.fence == newest)
         else:
             changes = _take_exit(state, slot_id, task, now)
         state = _apply_all(state, changes)
@@ -100,8 +101,12 @@ def _lose(state: State, slot_id: int, instance: str, kept: dict[str, KeptTask], 
     return ()
 
 
-def _adopt(state: State, slot_id: int, kept: KeptTask, now: datetime) -> tuple[Record, ...]:
-    """The records that make a forgotten task known again, as far as its worker got."""
+def _adopt(state: State, slot_id: int, kept: KeptTask, now: datetime, *, is_newest: bool) -> tuple[Record, ...]:
+    """The records that make a forgotten task known again, as far as its worker got.
+
+    Only the newest task of a slot can still hold it: the slot was given to it because the others were over. A plan of
+    one of those looks as if it waited for its approval all the same; how its reservation ended is lost.
+    """
     assignment, report = kept.assignment, kept.exit
     state = replace(state, fence=max(state.fence, assignment.fence))
     is_plan = assignment.step is Step.PLAN
@@ -122,6 +127,9 @@ def _adopt(state: State, slot_id: int, kept: KeptTask, now: datetime) -> tuple[R
         if not _awaits_approval(kept, report):
             ended = replace(task, state=TaskState.ENDED, outcome=report.outcome, reason=report.reason)
             return (TaskChanged(entry=ended),)
+        if not is_newest:
+            reason = "its reservation was over; how it ended was lost with the journal"
+            return (TaskChanged(entry=replace(task, state=TaskState.ENDED, outcome=Outcome.LOST, reason=reason)),)
         task = replace(task, state=TaskState.RESERVED, plan_digest=report.plan_digest)
     slot = state.slots[slot_id]
     if slot.state is not SlotState.IDLE:
