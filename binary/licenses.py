@@ -40,19 +40,13 @@ def _of_distributions(modules: Iterable[Module]) -> Iterator[tuple[str, str]]:
 
 def _of_system(libraries: Iterable[Path]) -> Iterator[tuple[str, str]]:
     """Those of the distribution's packages, where there is dpkg to tell which."""
-    for package in sorted({owner for path in libraries if (owner := _package(path))}):
+    # A package's list may still name a library by the folder from before /lib became a link to /usr/lib.
+    names = [name for path in libraries for name in (str(path), str(path).removeprefix("/usr"))]
+    try:
+        result = subprocess.run(["dpkg", "-S", *names], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    except FileNotFoundError:
+        return
+    for package in sorted({line.partition(":")[0] for line in result.stdout.splitlines()}):
         file = Path("/usr/share/doc", package, "copyright")
         if file.exists():
             yield package, file.read_text(errors="replace")
-
-
-def _package(path: Path) -> str | None:
-    # The package's list may still name a library by the folder from before /lib became a link to /usr/lib.
-    for name in (str(path), str(path).removeprefix("/usr")):
-        try:
-            result = subprocess.run(["dpkg", "-S", name], capture_output=True, text=True, check=False)  # noqa: S603, S607
-        except FileNotFoundError:
-            return None
-        if result.returncode == 0:
-            return result.stdout.partition(":")[0]
-    return None

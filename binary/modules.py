@@ -61,13 +61,13 @@ def select() -> list[Module]:
     What the source says is followed without running it, into every function; what compiled modules import shows only
     when they run. Both are needed.
     """
-    loaded = [name for entry in ENTRIES for name in _loaded(entry)]
+    loaded = _loaded()
     if missed := [name for name in loaded if _is_excluded(name)]:
         raise BuildError(f"left out of the binary, but loaded when it starts: {', '.join(missed)}")
     finder = ModuleFinder(_paths(), excludes=[*EXCLUDED, *OPTIONAL])
     for name in (*ENTRIES, *(f"encodings.{encoding}" for encoding in ENCODINGS)):
         finder.import_hook(name)
-    for name in dict.fromkeys(loaded):
+    for name in loaded:
         with suppress(ImportError):  # built in, or made by another one, as os.path
             finder.import_hook(name)
     rank = {name: place for place, name in reversed([*enumerate(loaded)])}
@@ -95,9 +95,9 @@ def _is_excluded(name: str) -> bool:
     return any(name == other or name.startswith(f"{other}.") for other in EXCLUDED)
 
 
-def _loaded(entry: str) -> list[str]:
-    """What is loaded, in this order, once this module is."""
-    code = _TRACE.format(paths=_paths(), entries=[entry])
+def _loaded() -> list[str]:
+    """What is loaded, in this order, once the entries are."""
+    code = _TRACE.format(paths=_paths(), entries=ENTRIES)
     command = [sys.executable, "-I", "-S", "-c", code]
     result = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - our own interpreter
     names: list[str] = json.loads(result.stdout)

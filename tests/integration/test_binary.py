@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import stat
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -52,12 +53,30 @@ def test_the_agent_and_its_libraries_are_in_it_the_controller_and_kubernetes_are
     assert not re.search(rb"\0(controller|tests|binary)\.[a-z_.]+\0", content)
 
 
-def test_it_tells_nothing_of_where_it_was_built_and_the_same_sources_give_the_same_file(
-    binary: Path, tmp_path: Path
-) -> None:
-    assert str(ROOT).encode() not in binary.read_bytes()
-    again = build(tmp_path / "slot-agent")
-    assert again.read_bytes() == binary.read_bytes()
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources in another place, with the binary built there."""
+    folder = _copy(ROOT, tmp_path_factory.mktemp("elsewhere"))
+    build(folder / "dist" / "slot-agent", sources=folder)
+    return folder
+
+
+def _copy(sources: Path, folder: Path) -> Path:
+    for part in ("agent", "binary", "metrics"):
+        shutil.copytree(sources / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(sources / "LICENSE", folder)
+    return folder
+
+
+def test_it_tells_nothing_of_where_it_was_built(elsewhere: Path) -> None:
+    content = (elsewhere / "dist" / "slot-agent").read_bytes()
+    assert str(elsewhere).encode() not in content
+    assert str(ROOT).encode() not in content
+
+
+def test_the_same_sources_give_the_same_file(elsewhere: Path, tmp_path: Path) -> None:
+    again = build(tmp_path / "dist" / "slot-agent", sources=_copy(elsewhere, tmp_path))
+    assert again.read_bytes() == (elsewhere / "dist" / "slot-agent").read_bytes()
 
 
 # --- unpacking ------------------------------------------------------------------------------------------------------

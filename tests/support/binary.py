@@ -31,10 +31,10 @@ def built() -> Path:
         return build(BINARY)
 
 
-def build(target: Path) -> Path:
+def build(target: Path, sources: Path = ROOT) -> Path:
     """What `make binary` does, with another place for the result."""
     command = [sys.executable, "-m", "binary", "--output", str(target)]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=sources, check=True, stdout=subprocess.DEVNULL)
     return target
 
 
