@@ -24,14 +24,36 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._virtual_now = 1000.0
+        self._tasks_made = 0
         super().__init__(_Selector(self))
+        self.set_task_factory(_numbered)
 
     def time(self) -> float:
         return self._virtual_now
 
+    def next_task_number(self) -> int:
+        """Of the tasks made in this loop."""
+        self._tasks_made += 1
+        return self._tasks_made
+
     def skip(self, seconds: float) -> None:
         """Move the clock."""
         self._virtual_now += max(seconds, LEAST_SECONDS)
+
+
+class NumberedTask(asyncio.Task[Any]):
+    """A task whose hash is its number and not its address: sets of tasks come in the same order in each run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._number: int = kwargs["loop"].next_task_number()
+        super().__init__(*args, **kwargs)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+def _numbered(loop: asyncio.AbstractEventLoop, coroutine: Any, **kwargs: Any) -> asyncio.Task[Any]:
+    return NumberedTask(coroutine, loop=loop, **kwargs)
 
 
 class _Selector(selectors.DefaultSelector):

@@ -5,7 +5,7 @@ What is simulated is the process (it can be killed at any instant, with its jour
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from aiohttp.http import HttpVersion10
 
 from agent.auth import Keyring
 from agent.desk import Desk
+from agent.http_access import Access
 from agent.http_api import HttpApi
 from agent.http_streams import HEARTBEAT_SECONDS
 from agent.instruments import Instruments
@@ -30,15 +31,20 @@ from metrics.exposition import new_registry
 
 T = TypeVar("T")
 Layout = tuple[tuple[str, ...], ...]
-Published = Callable[[State, list[Record]], None]
+Published = Callable[[State, Sequence[Record]], None]
+Answered = Callable[["SimAgent", str, bytes | None, int], None]
+"""Agent, target, body and status of a write."""
 
 
 class MemoryDisk:
-    """`agent.journal.Disk`. `full`: every write fails."""
+    """`agent.journal.Disk`. `full`: writes fail halfway. `unsynced`: bytes are written, syncing fails."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.full = False
+        self.unsynced = False
+        self.trouble = False
+        """Whether a write ever failed."""
 
     def read(self, name: str) -> bytes | None:
         return self.files.get(name)
@@ -48,11 +54,14 @@ class MemoryDisk:
         self.files[name] = data
 
     def append(self, name: str, data: bytes) -> None:
+        if self.full or self.unsynced:
+            self.files[name] += data if self.unsynced else data[: len(data) // 2]
         self._check()
         self.files[name] += data
 
     def truncate(self, name: str, size_bytes: int) -> None:
-        self._check()
+        if self.unsynced:
+            self._check()
         self.files[name] = self.files[name][:size_bytes]
 
     def rename(self, old: str, new: str) -> None:
@@ -63,8 +72,11 @@ class MemoryDisk:
         return name in self.files
 
     def _check(self) -> None:
+        self.trouble = self.trouble or self.full or self.unsynced
         if self.full:
             raise OSError(28, "No space left on device")
+        if self.unsynced:
+            raise OSError(5, "Input/output error")
 
 
 class MemoryFiles:
@@ -128,9 +140,13 @@ class SimAgent:
         now: Callable[[], datetime],
         rng: random.Random,
         published: Published | None = None,
+        answered: Answered | None = None,
     ) -> None:
         self.home = home
         self.alive = True
+        self.promised: list[str] = []
+        """Tasks that it said it had taken."""
+        self._answered = answered
         self._rng = rng
         self._tokens = tokens
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -171,8 +187,7 @@ class SimAgent:
             service=self.service,
             desk=self.desk,
             outputs=self.desk_outputs,
-            keyring=self._keyring,
-            refresh_tokens=self._refresh_tokens,
+            access=Access(self._keyring, self._refresh_tokens),
             now=now,
             log=NoLog(),
             with_workers=True,
@@ -199,6 +214,11 @@ class SimAgent:
         if not task.done() or task.cancelled():
             raise AgentUnreachable("no answer")
         return task.result()
+
+    @property
+    def disk_trouble(self) -> bool:
+        """Whether a write to its disk ever failed."""
+        return self.home.disk.trouble
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -241,6 +261,8 @@ class SimAgent:
         """A request that has arrived."""
         response = await self._api.handle(FakeRequest(method, target, headers, body))  # type: ignore[arg-type]
         assert isinstance(response, web.Response)
+        if method == "POST" and self._answered is not None and self.alive:
+            self._answered(self, target, body, response.status)
         content = response.body
         assert content is None or isinstance(content, bytes)
         return response.status, content or b""

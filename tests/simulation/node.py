@@ -3,7 +3,8 @@
 import asyncio
 import base64
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from agent.desk import Desk
@@ -17,14 +18,14 @@ from controller.local.deletion import DeleteOptions
 from controller.local.errors import ApiError as Refusal
 from controller.local.versions import Change, ChangeType
 from controller.secrets import tokens_of
-from tests.support.sim_agent import AgentHome, SimAgent
-from tests.support.sim_worker import Commands, Kept, SimWorker
+from tests.simulation.agent import AgentHome, Answered, SimAgent
+from tests.simulation.worker import Commands, Kept, SimWorker
 from tests.support.store_api import Cluster
 
 T = TypeVar("T")
 NODE = "node-1"
 Layout = tuple[tuple[str, ...], ...]
-Published = Callable[["SimPod", State, list[Record]], None]
+Published = Callable[["SimPod", State, Sequence[Record]], None]
 
 
 class SimPod:
@@ -46,6 +47,10 @@ class SimPod:
         self.doomed = False
         self.lost_journals = 0
         self.workers_hang = False
+        self.clock_off_seconds = 0.0
+        self.said: tuple[str, str] | None = None
+        """Phase, and state of the containers, as the kubelet last wrote them."""
+        self.made_at = asyncio.get_running_loop().time() - node.began
         self._node = node
         self._pool = pool
         self._worker_tasks: list[asyncio.Task[None] | None] = [None] * len(node.layout)
@@ -75,6 +80,10 @@ class SimPod:
             return "a step runs"
         return None
 
+    def now(self) -> datetime:
+        """Its machine's wall clock."""
+        return self._node.cluster.now() + timedelta(seconds=self.clock_off_seconds)
+
     # --- its processes ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -90,16 +99,18 @@ class SimPod:
         self.agent = SimAgent(
             self.home,
             tokens=self.tokens,
-            now=node.cluster.now,
+            now=self.now,
             rng=node.rng,
             published=lambda state, records: node.published(self, state, records),
+            answered=node.answered,
         )
         if self.doomed:
             self.agent.service.close()
 
     def kill_agent(self, *, lose_journal: bool = False) -> None:
-        if self.agent is not None:
+        if self.agent is not None and self.agent.alive:
             self.agent.kill()
+            self._node.died(self, self.agent)
         if lose_journal:
             self.lost_journals += 1
             self.home.disk.files.clear()
@@ -108,9 +119,7 @@ class SimPod:
         task = self._worker_tasks[slot]
         if self.over or (task is not None and not task.done()):
             return
-        worker = SimWorker(
-            slot, self.disks[slot], self, self._node.commands, now=self._node.cluster.now, rng=self._node.rng
-        )
+        worker = SimWorker(slot, self.disks[slot], self, self._node.commands, now=self.now, rng=self._node.rng)
         worker.stopping = self.doomed
         self.workers[slot] = worker
         self._worker_tasks[slot] = self._node.spawn(worker.run())
@@ -158,6 +167,8 @@ class SimNode:
         rng: random.Random,
         *,
         published: Published,
+        answered: Answered,
+        died: Callable[[SimPod, SimAgent], None],
         deleting: Callable[[SimPod], None],
         local_loss: Callable[[], float],
     ) -> None:
@@ -166,6 +177,9 @@ class SimNode:
         self.layout = layout
         self.rng = rng
         self.published = published
+        self.answered = answered
+        self.died = died
+        self.began = asyncio.get_running_loop().time()
         self.pods: dict[str, SimPod] = {}
         """By UID."""
         self.by_address: dict[str, SimPod] = {}
@@ -206,14 +220,21 @@ class SimNode:
         metadata = change.record.body["metadata"]
         pod = self.pods.get(metadata["uid"])
         if pod is None and change.type is not ChangeType.DELETED:
-            self._addresses += 1
-            address = f"10.0.{self._addresses // 250}.{self._addresses % 250 + 1}"
+            address = self._address()
             pod = SimPod(self, metadata, address)
             self.pods[pod.uid] = pod
             self.by_address[address] = pod
             self.spawn(self._bring_up(pod))
         elif pod is not None and (change.type is ChangeType.DELETED or "deletionTimestamp" in metadata):
             self._doom(pod)
+
+    def _address(self) -> str:
+        """A new address, or one whose last Pod is gone."""
+        free = [address for address, pod in self.by_address.items() if pod.over]
+        if free and self.rng.random() < 0.5:
+            return self.rng.choice(free)
+        self._addresses += 1
+        return f"10.0.{self._addresses // 250}.{self._addresses % 250 + 1}"
 
     def _doom(self, pod: SimPod) -> None:
         if not pod.doomed:
@@ -262,12 +283,13 @@ class SimNode:
         except Refusal:
             return
 
-    def write_status(self, pod: SimPod, phase: str, state: str) -> None:
+    def write_status(self, pod: SimPod, phase: str, state: str, note: str = "") -> None:
         """What the kubelet knows; `state` is that of every container."""
         found = self.cluster.find(PODS, pod.namespace, pod.name)
         if found is None or found["metadata"]["uid"] != pod.uid:
             return
         running = state == "running"
+        pod.said = (phase, state)
 
         def statuses(containers: list[Object]) -> list[Object]:
             return [
@@ -287,7 +309,7 @@ class SimNode:
             "phase": phase,
             "podIP": pod.address,
             "podIPs": [{"ip": pod.address}],
-            "conditions": [{"type": "Ready", "status": str(running)}],
+            "conditions": [{"type": "Ready", "status": str(running), "message": note}],
             "containerStatuses": statuses(found["spec"]["containers"]),
             "initContainerStatuses": statuses(found["spec"].get("initContainers") or []),
         }

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.errors import AgentUnreachable
-from tests.support.sim_agent import SimAgent
-from tests.support.sim_node import SimNode, SimPod
+from tests.simulation.agent import SimAgent
+from tests.simulation.node import SimNode, SimPod
 
 
 @dataclass
@@ -25,6 +25,11 @@ class NetworkFaults:
     """It arrives a second time, later."""
     cut: float = 0.0
     """For one line of a stream: the connection breaks."""
+    latency: float = 1.0
+    """How many times longer than usual (0.5 to 10 ms each way) a message takes."""
+
+
+_OK = 200
 
 
 class SimNetwork:
@@ -34,8 +39,11 @@ class SimNetwork:
         self,
         node: SimNode,
         rng: random.Random,
+        *,
         faults: NetworkFaults,
         pause: Callable[[], Coroutine[Any, Any, None]],
+        note: Callable[[str], None],
+        spring: Callable[[str, str], None],
     ) -> None:
         self.node = node
         self.cut_off: set[str] = set()
@@ -44,14 +52,22 @@ class SimNetwork:
         self._rng = rng
         self._faults = faults
         self._pause = pause
+        self._note = note
+        self._spring = spring
+        self.taken: list[tuple[str, str, dict[str, str], bytes]] = []
+        """Acquires that were answered: address, target, headers, body."""
 
     async def request(
         self, method: str, url: str, *, headers: dict[str, str], body: bytes | None, timeout_seconds: float
     ) -> tuple[int, bytes]:
         address, target = _split(url)
         faults, rng = self._faults, self._rng
+        if method == "POST":
+            self._note(f"→ {address} {target}")
         await self._pause()
-        await asyncio.sleep(rng.uniform(0.0005, 0.01))
+        await asyncio.sleep(rng.uniform(0.0005, 0.01) * self._faults.latency)
+        self._spring(method, target)
+        await self._pause()
         pod = self._reach(address)
 
         def arrive(agent: SimAgent) -> Coroutine[Any, Any, tuple[int, bytes]]:
@@ -70,9 +86,11 @@ class SimNetwork:
         if agent is None or not agent.alive:
             raise AgentUnreachable("connection refused")
         answer = await agent.run(arrive(agent), timeout_seconds)
+        if target == "/slots/acquire" and body is not None and answer[0] == _OK:
+            self.taken.append((address, target, headers, body))
         if rng.random() < faults.unanswered:
             raise AgentUnreachable("connection reset")
-        await asyncio.sleep(rng.uniform(0.0005, 0.01))
+        await asyncio.sleep(rng.uniform(0.0005, 0.01) * self._faults.latency)
         await self._pause()
         return answer
 
@@ -89,13 +107,13 @@ class SimNetwork:
         del headers
         address, _ = _split(url)
         await self._pause()
-        await asyncio.sleep(self._rng.uniform(0.0005, 0.01))
+        await asyncio.sleep(self._rng.uniform(0.0005, 0.01) * self._faults.latency)
         pod = self._reach(address)
         agent = pod.agent
         if agent is None or not agent.alive:
             raise AgentUnreachable("connection refused")
         async for line in agent.watch():
-            await asyncio.sleep(self._rng.uniform(0.0005, 0.01))
+            await asyncio.sleep(self._rng.uniform(0.0005, 0.01) * self._faults.latency)
             await self._pause()
             if not agent.alive or self._rng.random() < self._faults.cut:
                 raise AgentUnreachable("connection reset")

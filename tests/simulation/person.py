@@ -9,7 +9,8 @@ from controller import names
 from controller.kube.api import LEASES, SLOTTASKS
 from controller.local.errors import ApiError as Refusal
 from controller.task import TaskPhase
-from tests.support.sim_world import NS, World, phase_of
+from tests.simulation.replica import NS
+from tests.simulation.world import World, phase_of
 
 LOOK_SECONDS = 2.0
 UNLOCK_AFTER_SECONDS = 60.0
@@ -64,14 +65,25 @@ class Person:
         if phase is TaskPhase.AWAITING_APPROVAL and rng.random() < 0.3:
             if name not in self._tried_wrong and rng.random() < 0.3:
                 self._tried_wrong.add(name)
-                other = {"attempt": task["status"]["attempt"], "planDigest": "sha256:" + "0" * 64, "by": "bert"}
-                self._world.edit_task(name, approval=other)
+                self._world.edit_task(name, approval=self._wrong(task["status"]))
             else:
                 self._world.approve(name)
         elif rng.random() < 0.004:
             self._world.edit_task(name, cancel=True)
         elif rng.random() < 0.002:
             self._world.cluster.delete(SLOTTASKS, NS, name)
+
+    def _wrong(self, status: dict[str, Any]) -> dict[str, Any]:
+        """An approval of something else: another plan, or another attempt."""
+        attempt, digest = status["attempt"], status["planDigest"]
+        if self._rng.random() < 0.5:
+            return {"attempt": attempt, "planDigest": "sha256:" + "0" * 64, "by": "bert"}
+        return {"attempt": attempt + 1, "planDigest": digest, "by": "bert"}
+
+    def _runs(self, uid: str) -> bool:
+        """Whether a step of the task runs anywhere."""
+        running = [worker.running for pod in self._world.node.alive for worker in pod.workers if worker is not None]
+        return any(assignment is not None and assignment.task_id.startswith(uid) for assignment in running)
 
     def _unlock(self) -> None:
         """`podslots unlock`: somebody looked whether that apply still runs."""
@@ -84,7 +96,7 @@ class Person:
                 self._locked_since.pop(metadata["uid"], None)
                 continue
             since = self._locked_since.setdefault(metadata["uid"], self._world.elapsed)
-            if self._world.elapsed - since > UNLOCK_AFTER_SECONDS:
+            if self._world.elapsed - since > UNLOCK_AFTER_SECONDS and not self._runs(lease["spec"]["holderIdentity"]):
                 try:
                     self._world.cluster.delete(LEASES, NS, metadata["name"])
                 except Refusal:

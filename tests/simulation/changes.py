@@ -1,0 +1,85 @@
+"""What people do to pools, Pods and nodes while everything else goes on."""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from controller import names
+from controller.kube.api import NODES, PODS, SLOTPOOLS
+from controller.local.errors import ApiError as Refusal
+from tests.simulation.node import NODE
+from tests.simulation.replica import NS
+from tests.simulation.world import POOL, World
+
+
+class Operator:
+    """Changes something every now and then, and in the end puts it back."""
+
+    def __init__(self, world: World, mean_seconds: float) -> None:
+        self._world = world
+        self._mean_seconds = mean_seconds
+        self._rng = random.Random(f"{world.seed}/operator")
+        self._pool = world.cluster.all(SLOTPOOLS)[0]["spec"]
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        does: list[Callable[[], None]] = [self._scale, self._scale, self._edit_template, self._ask_for_drain]
+        does += [self._cordon, self._pause, self._forget, self._edit_label]
+        while True:
+            await asyncio.sleep(self._rng.expovariate(1 / self._mean_seconds))
+            what = self._rng.choice(does)
+            self._world.rules.note(f"--- somebody does: {what.__name__.strip('_')}")
+            try:
+                what()
+            except Refusal as refusal:
+                self._world.rules.note(f"refused: {refusal.message}")
+
+    def put_back(self) -> None:
+        """Leave the pool and the node as they were, but for the template."""
+        cluster = self._world.cluster
+        cluster.patch(NODES, "", NODE, {"spec": {"unschedulable": None}})
+        if cluster.find(SLOTPOOLS, NS, POOL) is not None:
+            scaler = {"paused": None, **self._pool["autoscaling"]}
+            cluster.patch(SLOTPOOLS, NS, POOL, {"spec": {"autoscaling": scaler}})
+
+    def _scale(self) -> None:
+        least = self._rng.randint(0, 2)
+        size = {"minReplicas": least, "maxReplicas": max(1, least + self._rng.randint(0, 2))}
+        self._world.cluster.patch(SLOTPOOLS, NS, POOL, {"spec": {"autoscaling": size}})
+
+    def _pause(self) -> None:
+        spec = {"replicas": self._rng.randint(0, 2), "autoscaling": {"paused": self._rng.choice([True, None])}}
+        self._world.cluster.patch(SLOTPOOLS, NS, POOL, {"spec": spec})
+
+    def _edit_template(self) -> None:
+        worker = {"name": "worker", "image": f"terraform:{self._rng.randint(2, 9)}"}
+        spec = {"template": {"spec": {"containers": [worker]}}}
+        self._world.cluster.patch(SLOTPOOLS, NS, POOL, {"spec": spec})
+
+    def _annotate(self, name: str, value: str) -> None:
+        self._world.cluster.patch(PODS, NS, name, {"metadata": {"annotations": {names.DRAIN_REQUESTED: value}}})
+
+    def _ask_for_drain(self) -> None:
+        pods = self._world.pods()
+        if pods:
+            self._annotate(self._rng.choice(pods)["metadata"]["name"], "please")
+
+    def _cordon(self) -> None:
+        self._world.cluster.patch(NODES, "", NODE, {"spec": {"unschedulable": self._rng.choice([True, None])}})
+
+    def _forget(self) -> None:
+        """`podslots forget`, of a Pod that somebody knows to be over."""
+        for pod in self._world.node.pods.values():
+            found = self._world.cluster.find(PODS, pod.namespace, pod.name)
+            if pod.over and found is not None and found["metadata"]["uid"] == pod.uid:
+                annotations = {names.FORGET: pod.uid}
+                self._world.cluster.patch(PODS, NS, pod.name, {"metadata": {"annotations": annotations}})
+                return
+
+    def _edit_label(self) -> None:
+        """By somebody who may: a Pod that drains is said to be active. The other way round is breaking the glass."""
+        for pod in self._world.pods():
+            if pod["metadata"]["labels"].get(names.STATE_LABEL) == "draining":
+                labels = {names.STATE_LABEL: self._rng.choice(["active", "what?"])}
+                self._world.cluster.patch(PODS, NS, pod["metadata"]["name"], {"metadata": {"labels": labels}})
+                return

@@ -1,0 +1,292 @@
+"""Mishaps: crashes, pauses, partitions, full disks, clocks that jump; and their mending."""
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from controller.errors import AgentUnreachable
+from tests.simulation.faults import MISHAPS
+from tests.simulation.node import SimPod
+from tests.simulation.replica import Replica
+from tests.simulation.world import World
+
+WRITES_TO_TRAP = (
+    ("patch", "pods"),
+    ("delete", "pods"),
+    ("patch", "slottasks"),
+    ("create", "pods"),
+    ("create", "leases"),
+    ("POST", "/drain"),
+    ("POST", "/open"),
+    ("POST", "/slots/acquire"),
+    ("POST", "approve"),
+    ("POST", "ack"),
+)
+"""Where a process is stopped on purpose: between two writes is where order matters."""
+
+
+class Chaos:
+    """Mishaps, one after the other, until `stop`; then everything that was broken is mended."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._rng = random.Random(f"{world.seed}/chaos")
+        self._mending: set[asyncio.Task[None]] = set()
+        self._kinds: dict[str, Callable[[], Coroutine[Any, Any, None] | None]] = {
+            name: getattr(self, f"_{name.replace(' ', '_')}") for name in world.faults.mishaps or MISHAPS
+        }
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        mean = self._world.faults.mishap_seconds
+        while mean:
+            await asyncio.sleep(self._rng.expovariate(1 / mean))
+            name = self._rng.choice(list(self._kinds))
+            self._world.rules.note(f"--- {name}")
+            mending = self._kinds[name]()
+            if mending is not None:
+                task = asyncio.get_running_loop().create_task(mending)
+                self._mending.add(task)
+                task.add_done_callback(self._mending.discard)
+
+    async def mend(self) -> None:
+        """Wait until everything that was broken is mended."""
+        while self._mending:
+            await asyncio.wait(self._mending)
+
+    def _pod(self) -> SimPod | None:
+        pods = [pod for pod in self._world.node.alive if not pod.doomed]
+        return self._rng.choice(pods) if pods else None
+
+    def _leader(self) -> Replica:
+        leading = [replica for replica in self._world.replicas if replica.leading]
+        return self._rng.choice(leading or self._world.replicas)
+
+    def _agent_dies(self) -> Coroutine[Any, Any, None] | None:
+        return self._restart_agent(lose_journal=False)
+
+    def _agent_forgets(self) -> Coroutine[Any, Any, None] | None:
+        return self._restart_agent(lose_journal=True)
+
+    def _restart_agent(self, *, lose_journal: bool) -> Coroutine[Any, Any, None] | None:
+        pod = self._pod()
+        if pod is None:
+            return None
+        pod.kill_agent(lose_journal=lose_journal)
+        pod.workers_hang = self._rng.random() < 0.5
+
+        async def mend() -> None:
+            await asyncio.sleep(self._rng.uniform(0.1, 20.0))
+            pod.start_agent()
+            await asyncio.sleep(self._rng.uniform(0.1, 20.0))
+            pod.workers_hang = False
+
+        return mend()
+
+    def _worker_dies(self) -> Coroutine[Any, Any, None] | None:
+        pod = self._pod()
+        if pod is None:
+            return None
+        slot = self._rng.randrange(len(pod.workers))
+        pod.kill_worker(slot)
+
+        async def mend() -> None:
+            await asyncio.sleep(self._rng.uniform(0.1, 20.0))
+            pod.start_worker(slot)
+
+        return mend()
+
+    def _workers_hang(self) -> Coroutine[Any, Any, None] | None:
+        """They are not heard for a while; what they run goes on."""
+        pod = self._pod()
+        if pod is None:
+            return None
+        pod.workers_hang = True
+
+        async def mend() -> None:
+            await asyncio.sleep(self._rng.uniform(5.0, 60.0))
+            pod.workers_hang = False
+
+        return mend()
+
+    def _disk_is_full(self) -> Coroutine[Any, Any, None] | None:
+        pod = self._pod()
+        if pod is None:
+            return None
+        pod.home.disk.full = True
+
+        async def mend() -> None:
+            await asyncio.sleep(self._rng.uniform(0.1, 30.0))
+            pod.home.disk.full = False
+
+        return mend()
+
+    def _disk_fails_to_sync(self) -> Coroutine[Any, Any, None] | None:
+        """What is written may be there or not, and every sync says that it failed."""
+        pod = self._pod()
+        if pod is None:
+            return None
+        pod.home.disk.unsynced = True
+
+        async def mend() -> None:
+            await asyncio.sleep(self._rng.uniform(0.1, 20.0))
+            pod.home.disk.unsynced = False
+
+        return mend()
+
+    def _leader_is_paused_at_a_write(self) -> None:
+        verb, what = self._rng.choice(WRITES_TO_TRAP)
+        self._leader().trap = (verb, what, self._rng.choice([5.0, 14.0, 20.0, 40.0]))
+
+    def _leader_dies_at_a_write(self) -> Coroutine[Any, Any, None]:
+        replica = self._leader()
+        verb, what = self._rng.choice(WRITES_TO_TRAP)
+        replica.trap = (verb, what, 0.0)
+
+        async def mend() -> None:
+            await asyncio.sleep(self._rng.uniform(5.0, 40.0))
+            await replica.kill()
+            replica.start()
+
+        return mend()
+
+    def _leader_has_no_API(self) -> Coroutine[Any, Any, None]:  # noqa: N802 - named after its mishap
+        replica = self._leader()
+        replica.has_api = False
+
+        async def mend() -> None:
+            await asyncio.sleep(self._rng.uniform(1.0, 60.0))
+            replica.has_api = True
+
+        return mend()
+
+    def _a_clock_jumps(self) -> Coroutine[Any, Any, None] | None:
+        """Forward or back; in the end somebody sets it right."""
+        pod, most = self._pod(), self._world.faults.skew_seconds or 30.0
+        whose: Replica | SimPod = pod if pod is not None and self._rng.random() < 0.5 else self._leader()
+        whose.clock_off_seconds = self._rng.uniform(-most, most)
+
+        async def mend() -> None:
+            await asyncio.sleep(self._rng.uniform(10.0, 100.0))
+            whose.clock_off_seconds = 0.0
+
+        return mend()
+
+    def _an_old_message_comes_again(self) -> Coroutine[Any, Any, None] | None:
+        """Somebody repeats by hand, without a stamp, an acquire that ended and was acknowledged."""
+        networks = [replica.network for replica in self._world.replicas if replica.network is not None]
+        taken = [message for network in networks for message in network.taken]
+        over = [message for message in taken if self._is_over(message[0], json.loads(message[3]))]
+        if not over:
+            return None
+        address, target, headers, body = self._rng.choice(over)
+        sent = {name: value for name, value in json.loads(body).items() if name not in {"stamp", "incarnation"}}
+        agent = self._world.node.by_address[address].agent
+        if agent is None:
+            return None
+
+        async def repeat() -> None:
+            try:
+                await agent.run(agent.request("POST", target, headers, json.dumps(sent).encode()), 10.0)
+            except AgentUnreachable:
+                return
+
+        return repeat()
+
+    def _is_over(self, address: str, sent: dict[str, Any]) -> bool:
+        pod = self._world.node.by_address.get(address)
+        if pod is None or pod.over or pod.uid != sent["pod_uid"] or pod.lost_journals:
+            return False
+        return self._world.rules.was_acked(pod.uid, sent["task_id"])
+
+    def _leader_dies(self) -> Coroutine[Any, Any, None]:
+        replica = self._leader()
+
+        async def mend() -> None:
+            await replica.kill()
+            await asyncio.sleep(self._rng.uniform(0.1, 30.0))
+            await replica.stop()
+            replica.start()
+
+        return mend()
+
+    def _leader_is_stopped(self) -> Coroutine[Any, Any, None]:
+        replica = self._leader()
+
+        async def mend() -> None:
+            await replica.stop()
+            await asyncio.sleep(self._rng.uniform(0.1, 5.0))
+            await replica.stop()
+            replica.start()
+
+        return mend()
+
+    def _leader_is_paused(self) -> None:
+        self._leader().pause(self._rng.uniform(1.0, 40.0))
+
+    def _watches_end(self) -> None:
+        self._world.cluster.drop_watches()
+
+    def _history_is_gone(self) -> None:
+        self._world.cluster.compact()
+
+    def _agent_is_cut_off(self) -> Coroutine[Any, Any, None] | None:
+        pod = self._pod()
+        networks = [replica.network for replica in self._world.replicas if replica.network is not None]
+        cut = networks if self._rng.random() < 0.5 else networks[:1]
+        if pod is None:
+            return None
+        for network in cut:
+            network.cut_off.add(pod.address)
+
+        async def mend() -> None:
+            await asyncio.sleep(self._rng.uniform(1.0, 120.0))
+            for network in cut:
+                network.cut_off.discard(pod.address)
+
+        return mend()
+
+    def _pod_dies(self) -> Coroutine[Any, Any, None] | None:
+        """A node that loses its power, and is back a while later to say so."""
+        pod = self._pod()
+        if pod is None:
+            return None
+        self._world.taken_by_force.add(pod.uid)
+        pod.kill()
+
+        async def mend() -> None:
+            await asyncio.sleep(self._rng.uniform(1.0, 60.0))
+            self._world.node.end(pod)
+
+        return mend()
+
+    def _pod_vanishes(self) -> Coroutine[Any, Any, None] | None:
+        """Somebody deletes the object by force; its processes run on for a while."""
+        pod = self._pod()
+        if pod is None or self._rng.random() < 0.5:
+            return None
+        self._world.taken_by_force.add(pod.uid)
+        pod.doomed = True
+        self._world.node.remove(pod)
+
+        async def mend() -> None:
+            await asyncio.sleep(self._rng.uniform(1.0, 60.0))
+            pod.kill()
+
+        return mend()
+
+    def _pod_is_said_to_have_failed(self) -> Coroutine[Any, Any, None] | None:
+        """The garbage collector writes Failed over containers that still run; the kubelet says otherwise later."""
+        pod = self._pod()
+        if pod is None:
+            return None
+        self._world.node.write_status(pod, "Failed", "running")
+
+        async def mend() -> None:
+            await asyncio.sleep(self._rng.uniform(1.0, 60.0))
+            if not pod.over:
+                self._world.node.write_status(pod, "Running", "running")
+
+        return mend()

@@ -1,0 +1,86 @@
+"""How much goes wrong."""
+
+import random
+from dataclasses import dataclass, field
+
+from tests.simulation.network import NetworkFaults
+
+MISHAPS = (
+    "agent dies",
+    "agent forgets",
+    "worker dies",
+    "workers hang",
+    "disk is full",
+    "disk fails to sync",
+    "leader dies",
+    "leader dies at a write",
+    "leader is paused",
+    "leader is paused at a write",
+    "leader is stopped",
+    "leader has no API",
+    "watches end",
+    "history is gone",
+    "agent is cut off",
+    "a clock jumps",
+    "an old message comes again",
+    "pod dies",
+    "pod is said to have failed",
+    "pod vanishes",
+)
+
+
+@dataclass
+class Faults:
+    """How much goes wrong. All zero: nothing does."""
+
+    api_refused: float = 0.0
+    """How likely a call to the API is not carried out."""
+    api_unanswered: float = 0.0
+    """How likely one is carried out, and its answer lost."""
+    network: NetworkFaults = field(default_factory=NetworkFaults)
+    local_loss: float = 0.0
+    """How likely a message between a worker and its agent is lost."""
+    mishap_seconds: float = 0.0
+    """How long it is, on average, between two mishaps: crashes, pauses, partitions, dropped watches. 0: none."""
+    mishaps: tuple[str, ...] = ()
+    """The kinds that may happen (see `Chaos`); empty: all."""
+    latency: float = 1.0
+    """How many times longer than usual (0.5 to 10 ms each way) messages to the API take."""
+    skew_seconds: float = 0.0
+    """How far a clock may be off."""
+    kubelet_seconds: float = 0.0
+    """How long it is, on average, between two writes of a Pod's status that say nothing new. 0: none."""
+
+    def end(self) -> None:
+        """Nothing goes wrong any more."""
+        self.api_refused = self.api_unanswered = self.local_loss = self.mishap_seconds = 0.0
+        self.latency, self.skew_seconds, self.kubelet_seconds = 1.0, 0.0, 0.0
+        for name in vars(self.network):
+            setattr(self.network, name, 0.0)
+        self.network.latency = 1.0
+
+    @staticmethod
+    def plenty(rng: random.Random) -> "Faults":
+        """Some of everything, in a mix of its own for each seed."""
+
+        def rate(most: float) -> float:
+            return rng.choice([0.0, rng.uniform(0.0, most)])
+
+        return Faults(
+            api_refused=rate(0.1),
+            api_unanswered=rate(0.1),
+            network=NetworkFaults(
+                lost=rate(0.1),
+                unanswered=rate(0.15),
+                late=rate(0.1),
+                repeated=rate(0.2),
+                cut=rate(0.02),
+                latency=rng.choice([1.0, 1.0, 10.0, 100.0]),
+            ),
+            local_loss=rate(0.1),
+            mishap_seconds=rng.choice([3.0, 8.0, 20.0]),
+            mishaps=tuple(rng.sample(MISHAPS, rng.choice([2, 3, 5, len(MISHAPS)]))),
+            latency=rng.choice([1.0, 1.0, 10.0, 100.0]),
+            skew_seconds=rng.choice([0.0, 5.0, 120.0]),
+            kubelet_seconds=rng.choice([0.0, 1.0, 5.0]),
+        )

@@ -1,0 +1,175 @@
+"""One controller process, and the next one in its place when it is killed."""
+
+import asyncio
+import contextvars
+import random
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from controller.app import Controller
+from controller.config import Config
+from controller.errors import ApiUnavailable
+from controller.kube.api import LEASES, PODS, Resource
+from metrics.exposition import new_registry
+from tests.simulation.network import SimNetwork
+from tests.support.store_api import StoreApi
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+NS = "default"
+WRITES = frozenset({"create", "patch", "delete"})
+clock_of_process: contextvars.ContextVar["Replica"] = contextvars.ContextVar("clock_of_process")
+"""Whose code runs."""
+
+
+class Replica:
+    """A process. All of its tasks run in a context that says whose they are."""
+
+    def __init__(self, world: "World", name: str) -> None:
+        self.name = name
+        self.controller: Controller | None = None
+        self.starts = 0
+        self.clock_off_seconds = 0.0
+        self.has_api = True
+        self.network: SimNetwork | None = None
+        self.trap: tuple[str, str, float] | None = None
+        """`(verb, what, seconds)`: what the process is paused at next, for how long; 0: dies there."""
+        self.paused_at = float("-inf")
+        self._world = world
+        self._task: asyncio.Task[None] | None = None
+        self._killing: asyncio.Task[None] | None = None
+        self._context = contextvars.copy_context()
+        self._paused_until = 0.0
+        self._dead = True
+
+    def start(self) -> None:
+        world = self._world
+        self.starts += 1
+        self._dead = False
+        self._paused_until = 0.0
+        self.trap = None
+        rng = random.Random(f"{world.seed}/{self.name}/{self.starts}")
+        world.rules.note(f"{self.name} starts")
+        api = StoreApi(world.cluster)
+        api.before, api.after = self._before_call, self._after_call
+        self.network = SimNetwork(
+            world.node,
+            rng,
+            faults=world.faults.network,
+            pause=self.wait_out_pause,
+            note=lambda text: world.rules.note(f"{self.name} {text}"),
+            spring=self._spring,
+        )
+        self.controller = Controller(
+            Config(
+                agent_image="agent:1",
+                identity=self.name,
+                namespace=NS,
+                lease_seconds=world.lease_seconds,
+                resync_seconds=world.resync_seconds,
+            ),
+            api,
+            self.network,
+            now=self.now,
+            rng=rng,
+            random_bytes=rng.randbytes,
+            registry=new_registry(),
+        )
+        self._context = contextvars.copy_context()
+        self._context.run(clock_of_process.set, self)
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self.controller.run(), name=f"controller {self.name}", context=self._context)
+
+    def now(self) -> datetime:
+        """This process' wall clock."""
+        return self._world.now() + timedelta(seconds=self.clock_off_seconds)
+
+    @property
+    def leading(self) -> bool:
+        if self.controller is None or self._dead:
+            return False
+        return self._context.copy().run(self.controller.election.may_act)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended it by itself: nothing ever should."""
+        return failure_of(self._task)
+
+    async def kill(self) -> None:
+        """SIGKILL: nothing it would still send gets out."""
+        self._dead = True
+        if self.network is not None:
+            self.network.dead = True
+        await self.stop()
+
+    async def stop(self) -> None:
+        """SIGTERM, unless it was killed before."""
+        self._paused_until = 0.0
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def pause(self, seconds: float) -> None:
+        """SIGSTOP: what it was about to send is sent when it goes on."""
+        self.paused_at = asyncio.get_running_loop().time()
+        self._paused_until = self.paused_at + seconds
+
+    @property
+    def was_paused(self) -> bool:
+        """Whether what it does now may have been decided long ago."""
+        return asyncio.get_running_loop().time() - max(self.paused_at, self._paused_until) < 20.0
+
+    async def wait_out_pause(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (left := self._paused_until - loop.time()) > 0:  # noqa: ASYNC110 - a pause can be prolonged
+            await asyncio.sleep(left)
+
+    async def _before_call(self, verb: str, resource: Resource, name: str) -> None:
+        world = self._world
+        if verb in WRITES:
+            world.rules.note(f"{self.name} → API: {verb} {resource.plural} {name}")
+        await self.wait_out_pause()
+        await asyncio.sleep(world.rng.uniform(0.0005, 0.01) * world.faults.latency)
+        self._spring(verb, resource.plural)
+        await self.wait_out_pause()
+        if self._dead:
+            raise ApiUnavailable("dead")
+        if not self.has_api:
+            await asyncio.sleep(world.rng.uniform(0.1, 4.0))
+            raise ApiUnavailable("cut off")
+        if verb != "event" and world.rng.random() < world.faults.api_refused:
+            raise ApiUnavailable(f"{verb} {resource.plural}: no answer")
+        if verb in WRITES and resource is not LEASES:
+            world.rules.controller_writes(self, verb, creates_pod=verb == "create" and resource is PODS)
+
+    def _spring(self, verb: str, what: str) -> None:
+        """Fall into the trap, if this is where it is: `what` is a plural, or how a path ends."""
+        if self.trap is None or self.trap[0] != verb or not what.endswith(self.trap[1]):
+            return
+        seconds = self.trap[2]
+        self.trap = None
+        self._world.rules.note(f"{self.name} is caught at {verb} {what}, for {seconds} s")
+        if seconds:
+            self.pause(seconds)
+            return
+        self._dead = True
+        if self.network is not None:
+            self.network.dead = True
+
+    async def _after_call(self, verb: str, resource: Resource, name: str) -> None:
+        del name
+        world = self._world
+        await asyncio.sleep(world.rng.uniform(0.0005, 0.01) * world.faults.latency)
+        await self.wait_out_pause()
+        if self._dead:
+            raise ApiUnavailable("dead")
+        if verb == "event" and not self.has_api:
+            raise ApiUnavailable("cut off")
+        if verb != "event" and world.rng.random() < world.faults.api_unanswered:
+            raise ApiUnavailable(f"{verb} {resource.plural}: no answer")
+
+
+def failure_of(task: asyncio.Task[None] | None) -> BaseException | None:
+    return task.exception() if task is not None and task.done() and not task.cancelled() else None

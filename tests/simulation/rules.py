@@ -1,0 +1,326 @@
+"""What may never happen, watched as it happens: at every change of the API, of an agent, and at every message."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import JournalDamagedError
+from agent.state import Event, PhaseChanged, Record, SlotChanged, State, TaskAcked
+from agent.wire import Assignment, Origin, Phase, SlotState, Step, TaskState
+from controller import names
+from controller.kube.api import PODS, SLOTPOOLS, Object
+from controller.local.versions import Change, ChangeType
+from controller.task import FINAL_PHASES
+from tests.simulation.trace import Trace
+
+if TYPE_CHECKING:
+    from tests.simulation.agent import SimAgent
+    from tests.simulation.node import SimPod
+    from tests.simulation.replica import Replica
+    from tests.simulation.world import World
+
+RESERVATION_ENDS = {Event.APPROVE, Event.CANCEL, Event.EXPIRE, Event.LOSE}
+FINAL = {phase.value for phase in FINAL_PHASES}
+MOST_OPERATIONS = 200
+"""More than this in flight at once, with a dozen tasks and four Pods, is a queue without a bound."""
+
+
+class Rules:
+    """`broken` says what happened that may not."""
+
+    def __init__(self, world: "World", trace: Trace) -> None:
+        self.broken: list[str] = []
+        self.trace = trace
+        self.starts: dict[tuple[str, Step], int] = {}
+        """How often each task's step was started, by (task id, step)."""
+        self._world = world
+        self._phases: dict[str, str] = {}
+        self._specs: dict[str, Object] = {}
+        self._approvals: set[tuple[str, int, str]] = set()
+        self._intents: set[tuple[str, str]] = set()
+        """(task id, Pod UID) of every assignment that was ever written."""
+        self._stamps: dict[str, tuple[int, int]] = {}
+        """The highest that each incarnation of an agent accepted."""
+        self._drain_ids: dict[str, str | None] = {}
+        """What a Pod's annotation said when its agent last was opened or drained."""
+        self._acked: dict[str, set[str]] = {}
+        self._most: list[tuple[float, int]] = []
+        self.reserved: dict[str, set[int]] = {}
+        self.minds_locks = True
+
+    @property
+    def history(self) -> list[str]:
+        """The last events."""
+        return list(self.trace.events)
+
+    def note(self, text: str) -> None:
+        self.trace.note(self._world.elapsed, text)
+
+    def breach(self, text: str) -> None:
+        self.note(f"BROKEN: {text}")
+        self.broken.append(f"{self._world.elapsed:.3f} s: {text}")
+
+    # --- the API --------------------------------------------------------------------------------------------------
+
+    def object_changed(self, change: Change) -> None:
+        body, metadata = change.record.body, change.record.body["metadata"]
+        kind, version = change.record.resource, metadata.get("resourceVersion", "")
+        if kind == "slottasks.podslots.dev":
+            self._task_changed(change.type, body)
+        elif kind == "pods":
+            state = (metadata.get("labels") or {}).get(names.STATE_LABEL)
+            phase = (body.get("status") or {}).get("phase")
+            going = " deleting" if "deletionTimestamp" in metadata else ""
+            self.note(f"pod {metadata['name']} v{version} {change.type} {state} {phase}{going}")
+        elif kind == "leases.coordination.k8s.io":
+            self.note(f"lease {metadata['name']} v{version} {change.type} {body['spec'].get('holderIdentity')}")
+        elif kind == "slotpools.podslots.dev":
+            status = body.get("status") or {}
+            self.note(f"pool v{version} {change.type} {status.get('replicas')} → {status.get('desiredReplicas')} Pods")
+            scaler = body["spec"].get("autoscaling") or {}
+            self._most.append((self._world.elapsed, scaler.get("maxReplicas", 0)))
+            self._check_size(status, scaler)
+
+    def _check_size(self, status: Object, scaler: Object) -> None:
+        """Of what was decided for this generation."""
+        desired = status.get("desiredReplicas")
+        most = max((size for at, size in self._most if at > self._world.elapsed - 120), default=0)
+        if desired is not None and desired > max(most, scaler.get("maxReplicas", 0)):
+            self.breach(f"{desired} Pods are wanted, and {most} is the most")
+
+    def _task_changed(self, kind: ChangeType, body: Object) -> None:
+        metadata, status = body["metadata"], body.get("status") or {}
+        uid, phase = metadata["uid"], status.get("phase", "Queued")
+        before = self._phases.get(uid)
+        if before in FINAL and phase != before:
+            self.breach(f"task {metadata['name']} went from {before} to {phase}")
+        if kind is ChangeType.DELETED and phase not in FINAL and phase != "Queued":
+            self.breach(f"task {metadata['name']} is gone while it is {phase}")
+        self._phases[uid] = phase
+        self._specs[uid] = body["spec"]
+        approval = (body.get("spec") or {}).get("approval")
+        if approval:
+            self._approvals.add((uid, approval["attempt"], approval["planDigest"]))
+        if status.get("podUID"):
+            self._intents.add((f"{uid}{names.TASK_ID_SEPARATOR}{status.get('attempt')}", status["podUID"]))
+        self.note(
+            f"task {metadata['name']} v{metadata.get('resourceVersion', '')} {kind} {phase} {status.get('step')}"
+            f" attempt {status.get('attempt')} on {status.get('pod')} {status.get('reason', '')}"
+        )
+
+    def controller_writes(self, replica: "Replica", verb: str, *, creates_pod: bool) -> None:
+        """A write of a controller is about to take effect."""
+        world = self._world
+        leading = [other.name for other in world.replicas if other.leading]
+        if len(leading) > 1:
+            self.breach(f"{leading} lead at once")
+        if replica.controller is not None and len(replica.controller.operations) > MOST_OPERATIONS:
+            self.breach(f"{len(replica.controller.operations)} operations are in flight in {replica.name}")
+        if creates_pod and verb == "create" and not replica.was_paused:
+            self._check_room()
+
+    def _check_room(self) -> None:
+        """Nobody makes a Pod more than the pool may have, beside those that everybody knows of by now."""
+        world = self._world
+        most = max((size for at, size in self._most if at > world.elapsed - 120), default=0)
+        known = [
+            pod
+            for pod in world.cluster.all(PODS)
+            if "deletionTimestamp" not in pod["metadata"]
+            and pod["metadata"]["uid"] in world.node.pods
+            and world.node.pods[pod["metadata"]["uid"]].made_at < world.elapsed - 20
+            and (pod.get("status") or {}).get("phase") in {"Pending", "Running"}
+        ]
+        if world.cluster.all(SLOTPOOLS) and len(known) >= most:
+            self.breach(f"a Pod more is made although there are {len(known)} and {most} is the most")
+
+    def pod_deleted(self, pod: "SimPod") -> None:
+        """Somebody asked for its deletion just now."""
+        why = pod.busy()
+        if why is not None and pod.uid not in self._world.taken_by_force:
+            self.breach(f"Pod {pod.name} was deleted although {why}")
+
+    # --- agents ---------------------------------------------------------------------------------------------------
+
+    def agent_published(self, pod: "SimPod", state: State, records: Sequence[Record]) -> None:
+        forgetful = self._world.excused(pod)
+        for record in records:
+            match record:
+                case SlotChanged(entry=entry, event=event):
+                    self.note(f"agent {pod.name} slot {entry.id} {event} {entry.task_id}")
+                    self._check_event(pod, record)
+                case PhaseChanged(phase=phase, drain_id=drain_id):
+                    self.note(f"agent {pod.name} {phase} {drain_id or record.opened_id}")
+                    self._check_phase(pod, record, state)
+                case TaskAcked(task_id=task_id):
+                    self.note(f"agent {pod.name} acked {task_id}")
+                    self._acked.setdefault(pod.uid, set()).add(task_id)
+                    self._check_ack(pod, task_id)
+                case _:
+                    self.note(f"agent {pod.name} {type(record).__name__}")
+        busy = [slot.task_id for slot in state.slots if slot.state is not SlotState.IDLE]
+        forced = pod.uid in self._world.taken_by_force
+        if pod.doomed and not forced and not forgetful and (busy or state.phase is Phase.OPEN):
+            self.breach(f"Pod {pod.name} took {busy} or was opened after it was deleted")
+        if state.phase is Phase.DRAINED and (busy or state.ended) and not forgetful:
+            self.breach(f"the agent of {pod.name} is drained, and has {busy} and the results of {list(state.ended)}")
+        self._check_consistent(pod, state)
+        self._check_places()
+
+    def _check_consistent(self, pod: "SimPod", state: State) -> None:
+        """A task that has not ended holds its slot, in the state that goes with its own."""
+        for task in state.tasks.values():
+            slot = state.slots[task.slot]
+            reserved = task.state is TaskState.RESERVED
+            if task.state is TaskState.ENDED:
+                if slot.task_id == task.task_id:
+                    self.breach(f"task {task.task_id} ended and holds slot {task.slot} of {pod.name}")
+            elif slot.task_id != task.task_id or reserved != (slot.state is SlotState.RESERVED):
+                self.breach(f"task {task.task_id} is {task.state}, and its slot on {pod.name} is {slot.state}")
+
+    def _check_event(self, pod: "SimPod", record: SlotChanged) -> None:
+        """A reservation ends by approval, cancel, its limit, or proof that it is gone; a running step, by itself."""
+        entry = record.entry
+        held = self.reserved.setdefault(pod.uid, set())
+        if record.event is Event.ACQUIRE and entry.origin is Origin.CONTROLLER:
+            if (entry.task_id, pod.uid) not in self._intents:
+                self.breach(f"{pod.name} was given {entry.task_id} before anybody had written that")
+            if entry.task_id in self._acked.get(pod.uid, set()) and not self._world.excused(pod):
+                self.breach(f"{pod.name} took {entry.task_id} again, which had ended there and was acknowledged")
+        if entry.state is SlotState.RESERVED:
+            held.add(entry.id)
+        elif entry.id in held:
+            held.discard(entry.id)
+            if record.event not in RESERVATION_ENDS:
+                self.breach(f"a reservation on Pod {pod.name} ended by {record.event}")
+        worker = pod.workers[entry.id]
+        if entry.state is SlotState.IDLE and worker is not None and worker.running is not None:
+            self.breach(f"slot {entry.id} of {pod.name} fell idle by {record.event} while its step runs")
+
+    def _check_phase(self, pod: "SimPod", record: PhaseChanged, state: State) -> None:
+        """Who opens an agent has moved its Pod's version before, by an annotation that was never there."""
+        found = self._world.cluster.find(PODS, pod.namespace, pod.name)
+        said = (found["metadata"].get("annotations") or {}).get(names.DRAIN_ID) if found else None
+        before = self._drain_ids.get(pod.uid)
+        if record.phase is Phase.OPEN and said == before and pod.uid not in self._world.taken_by_force:
+            self.breach(f"the agent of {pod.name} was opened, and its Pod still says drain {said}")
+        if record.phase is Phase.DRAINED and state.recovering:
+            self.breach(f"the agent of {pod.name} granted a drain before its workers said what they hold")
+        self._drain_ids[pod.uid] = said
+
+    def _check_ack(self, pod: "SimPod", task_id: str) -> None:
+        """A result is forgotten only once it stands in the task's status."""
+        uid, _, attempt = task_id.partition(names.TASK_ID_SEPARATOR)
+        task = self._world.task_by_uid(uid)
+        status: Object = (task or {}).get("status") or {}
+        here = status.get("podUID") == pod.uid and str(status.get("attempt")) == attempt
+        if task is not None and here and status.get("phase") not in FINAL:
+            self.breach(f"the result of {task_id} was forgotten while its status says {status.get('phase')}")
+
+    def agent_answered(self, agent: "SimAgent", target: str, body: bytes | None, status: int) -> None:
+        """An agent answered a write that arrived over the network."""
+        sent: dict[str, Any] = json.loads(body) if body else {}
+        stamp = sent.get("stamp")
+        self.note(f"agent {agent.home.pod} ← {target} {_brief(sent)}: {status}")
+        if status != 200 or stamp is None:
+            return
+        incarnation = agent.service.facts.incarnation
+        pair = (stamp["term"], stamp["counter"])
+        if pair <= self._stamps.get(incarnation, (-1, -1)):
+            self.breach(f"{agent.home.pod} did {target} with stamp {pair} after {self._stamps[incarnation]}")
+        self._stamps[incarnation] = max(pair, self._stamps.get(incarnation, (-1, -1)))
+        if sent.get("pod_uid") != agent.home.uid:
+            self.breach(f"{agent.home.pod} did {target}, which was meant for another Pod")
+        if sent.get("incarnation") != incarnation:
+            self.breach(f"{agent.home.pod} did {target}, which was meant for an earlier start of its agent")
+        if target == "/slots/acquire":
+            agent.promised.append(sent["task_id"])
+
+    def agent_died(self, pod: "SimPod", agent: "SimAgent") -> None:
+        """What was published or answered is on the disk, whatever the instant."""
+        try:
+            kept = pod.home.journaled()
+        except JournalDamagedError as damage:
+            self.breach(f"the journal of {pod.name} was left damaged: {damage}")
+            return
+        said = agent.service.state
+        if kept.fence < said.fence:
+            self.breach(
+                f"the agent of {pod.name} had given out fence {said.fence}, and its journal ends at {kept.fence}"
+            )
+        for slot in said.slots:
+            after = kept.slots[slot.id]
+            if after.fence == slot.fence and (after.state, after.task_id) != (slot.state, slot.task_id):
+                self.breach(f"slot {slot.id} of {pod.name} was {slot.state}, and its journal says {after.state}")
+        if kept.fence == said.fence and len(kept.acked) == len(said.acked) and kept.phase != said.phase:
+            pending = agent.service._pending.records or agent.service._in_flight
+            if not pending and not agent.disk_trouble:
+                self.breach(f"the agent of {pod.name} was {said.phase}, and its journal says {kept.phase}")
+        known = {slot.task_id for slot in kept.slots} | set(kept.tasks) | set(kept.acked)
+        for task_id in agent.promised:
+            if task_id not in known:
+                self.breach(f"{pod.name} had taken {task_id}, and its journal does not know it")
+
+    def was_acked(self, pod_uid: str, task_id: str) -> bool:
+        """Whether a task ended on a Pod, and its result was acknowledged there."""
+        return task_id in self._acked.get(pod_uid, set())
+
+    def _check_places(self) -> None:
+        """A task is in at most one slot of all Pods whose processes run."""
+        places: dict[str, list[str]] = {}
+        for pod in self._world.node.alive:
+            if pod.agent is None or not pod.agent.alive:
+                continue
+            for slot in pod.agent.service.state.slots:
+                if slot.task_id is not None:
+                    uid = slot.task_id.partition(names.TASK_ID_SEPARATOR)[0]
+                    places.setdefault(uid, []).append(f"{pod.name}/{slot.id}")
+        for uid, found in places.items():
+            if len(found) > 1:
+                self.breach(f"task {uid} is in slots {found}")
+
+    # --- steps ----------------------------------------------------------------------------------------------------
+
+    def step_begins(self, assignment: Assignment) -> None:
+        uid = assignment.task_id.partition(names.TASK_ID_SEPARATOR)[0]
+        key = assignment.task_id, assignment.step
+        self.note(f"step {assignment.step} of {assignment.work.name} begins ({assignment.task_id})")
+        self.starts[key] = self.starts.get(key, 0) + 1
+        if self.starts[key] > 1:
+            self.breach(f"step {assignment.step} of {assignment.task_id} was started {self.starts[key]} times")
+        self._check_lock(uid)
+        if assignment.step is not Step.APPLY:
+            return
+        applies = [
+            count for (task_id, step), count in self.starts.items() if step is Step.APPLY and task_id.startswith(uid)
+        ]
+        if sum(applies) > 1:
+            self.breach(f"the apply of {uid} was started again")
+        if assignment.work.steps.plan is None:
+            return
+        digest = assignment.plan_digest or ""
+        automatic = self._specs.get(uid, {}).get("approvalPolicy") == "Auto"
+        if not automatic and (uid, assignment.work.attempt, digest) not in self._approvals:
+            self.breach(f"an apply of {uid} began without an approval of {digest}")
+
+    def _check_lock(self, uid: str) -> None:
+        """Of one lockKey, one task that may change things runs at a time."""
+        key = self._lock_of(uid) if self.minds_locks else None
+        for pod in self._world.node.alive:
+            for worker in pod.workers:
+                other = (
+                    worker.running.task_id.partition(names.TASK_ID_SEPARATOR)[0] if worker and worker.running else uid
+                )
+                if key is not None and other != uid and self._lock_of(other) == key:
+                    self.breach(f"tasks {uid} and {other} run at once, and both have lockKey {key}")
+
+    def _lock_of(self, uid: str) -> str | None:
+        spec = self._specs.get(uid, {})
+        key: str | None = spec.get("lockKey")
+        return key if "apply" in (spec.get("steps") or {}) else None
+
+
+def _brief(sent: dict[str, Any]) -> str:
+    stamp = sent.get("stamp") or {}
+    said = {name: sent[name] for name in ("task_id", "drain_id", "plan_digest", "attempt") if name in sent}
+    return f"stamp {stamp.get('term')}.{stamp.get('counter')} {said}"

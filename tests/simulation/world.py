@@ -1,0 +1,268 @@
+"""A whole system in one process on virtual time: controllers, API, agents, workers, people, and what goes wrong.
+
+Everything that is ours is the real thing: `controller.app.Controller`, the agents' service, journal and routes, the
+embedded cluster's store with the CRDs that are shipped. Simulated are processes, the network, the node, people, and
+the commands of steps. `Rules` watches every change of the API and of the agents, and notes what may never be.
+
+One seed is one history: all randomness comes from it.
+"""
+
+import asyncio
+import itertools
+import random
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from agent.wire import Assignment, Outcome, Step
+from controller import names
+from controller.app import Controller
+from controller.kube.api import LEASES, PODS, SLOTPOOLS, SLOTTASKS, Object
+from controller.local.errors import ApiError as Refusal
+from controller.pool import DEFAULT_LAYOUT
+from controller.task import TaskPhase
+from tests.simulation.faults import Faults
+from tests.simulation.node import SimNode, SimPod
+from tests.simulation.replica import NS, Replica, failure_of
+from tests.simulation.rules import Rules
+from tests.simulation.trace import Trace
+from tests.support.store_api import Cluster
+
+POOL = "pool"
+EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
+STEPS: dict[str, Any] = {
+    "plan": {"plan": {"command": ["plan"]}},
+    "apply": {"apply": {"command": ["apply"]}},
+    "plan_and_apply": {"plan": {"command": ["plan"]}, "apply": {"command": ["apply"]}},
+}
+
+
+class World:
+    """All of it. Make one inside a virtual-time loop, and leave it as a context manager."""
+
+    def __init__(
+        self,
+        seed: int | str,
+        *,
+        faults: Faults | None = None,
+        replicas: int = 2,
+        layout: tuple[tuple[str, ...], ...] = DEFAULT_LAYOUT,
+        lease_seconds: float = 15.0,
+        resync_seconds: float = 30.0,
+        trace: Trace | None = None,
+    ) -> None:
+        self.seed = seed
+        self.rng = random.Random(f"{seed}/world")
+        self.faults = faults or Faults()
+        self.layout = layout
+        self.lease_seconds = lease_seconds
+        self.resync_seconds = resync_seconds
+        self.taken_by_force: set[str] = set()
+        """UIDs of Pods that something other than the controller ended."""
+        self._loop = asyncio.get_running_loop()
+        self._start = self._loop.time()
+        self._durations: dict[tuple[str, Step], tuple[float, Outcome]] = {}
+        self.cluster = Cluster(self.now, self.rng, rules=False)
+        self.rules = Rules(self, trace or Trace())
+        self.cluster.observers.append(self.rules.object_changed)
+        self.node = SimNode(
+            self.cluster,
+            self,
+            layout,
+            self.rng,
+            published=self.rules.agent_published,
+            answered=self.rules.agent_answered,
+            died=self.rules.agent_died,
+            deleting=self.rules.pod_deleted,
+            local_loss=lambda: self.faults.local_loss,
+        )
+        self.replicas = [Replica(self, f"replica-{number}") for number in range(replicas)]
+        self._background: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        for replica in self.replicas:
+            replica.start()
+        self.spawn(self._collect_garbage())
+        self.spawn(self._kubelet())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        for replica in self.replicas:
+            await replica.kill()
+        await self.node.stop()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something until it ends, or the world does. What it raises is a problem."""
+        task = self._loop.create_task(coroutine)
+        self._background.append(task)
+        return task
+
+    @property
+    def elapsed(self) -> float:
+        return self._loop.time() - self._start
+
+    def now(self) -> datetime:
+        return EPOCH + timedelta(seconds=self.elapsed)
+
+    async def _collect_garbage(self) -> None:
+        while True:
+            await asyncio.sleep(5.0)
+            self.cluster.collect()
+
+    async def _kubelet(self) -> None:
+        """Writes the status of Pods again and again, which moves their versions."""
+        for number in itertools.count():
+            await asyncio.sleep(self.rng.expovariate(1 / (self.faults.kubelet_seconds or 10.0)))
+            pods = [pod for pod in self.node.alive if pod.said == ("Running", "running")]
+            if self.faults.kubelet_seconds and pods:
+                self.node.write_status(self.rng.choice(pods), "Running", "running", f"probe {number}")
+
+    def set_clocks(self) -> None:
+        """Every clock is right again."""
+        for replica in self.replicas:
+            replica.clock_off_seconds = 0.0
+            replica.trap = None
+        for pod in self.node.pods.values():
+            pod.clock_off_seconds = 0.0
+
+    # --- objects ------------------------------------------------------------------------------------------------------
+
+    def add_pool(self, **spec: Any) -> None:
+        autoscaling = {"minReplicas": 0, "maxReplicas": 4, "minIdleSeconds": 20}
+        self.cluster.create(
+            SLOTPOOLS,
+            NS,
+            {
+                "metadata": {"name": POOL},
+                "spec": {
+                    "autoscaling": autoscaling,
+                    "slots": [{"accepts": list(accepts)} for accepts in self.layout],
+                    "template": {"spec": {"containers": [{"name": "worker", "image": "terraform:1"}]}},
+                    **spec,
+                },
+            },
+        )
+
+    def add_task(
+        self,
+        name: str,
+        kind: str = "plan_and_apply",
+        *,
+        seconds: float = 10.0,
+        outcome: Outcome = Outcome.SUCCEEDED,
+        **spec: Any,
+    ) -> None:
+        """A SlotTask whose steps take so long, and end so."""
+        made = self.cluster.create(
+            SLOTTASKS,
+            NS,
+            {"metadata": {"name": name}, "spec": {"pool": POOL, "type": kind, "steps": STEPS[kind], **spec}},
+        )
+        for step in Step:
+            self._durations[made["metadata"]["uid"], step] = seconds, outcome
+
+    def task(self, name: str) -> Object | None:
+        return self.cluster.find(SLOTTASKS, NS, name)
+
+    def tasks(self) -> list[Object]:
+        return self.cluster.all(SLOTTASKS)
+
+    def task_by_uid(self, uid: str) -> Object | None:
+        record = self.cluster.store.versions.by_uid(uid)
+        return None if record is None else record.body
+
+    def phase(self, name: str) -> TaskPhase:
+        task = self.task(name)
+        assert task is not None, name
+        return phase_of(task)
+
+    def edit_task(self, name: str, **spec: Any) -> None:
+        """A person's edit; nothing if the task is gone."""
+        try:
+            self.cluster.patch(SLOTTASKS, NS, name, {"spec": spec})
+        except Refusal as refusal:
+            if refusal.reason != "NotFound":
+                raise
+
+    def approve(self, name: str) -> None:
+        """A person approves what waits now."""
+        status = (self.task(name) or {}).get("status") or {}
+        if status.get("planDigest"):
+            approval = {"attempt": status["attempt"], "planDigest": status["planDigest"], "by": "anna"}
+            self.edit_task(name, approval=approval)
+
+    def pods(self) -> list[Object]:
+        return self.cluster.all(PODS)
+
+    @property
+    def leader(self) -> Controller | None:
+        return next((replica.controller for replica in self.replicas if replica.leading), None)
+
+    # --- commands of steps --------------------------------------------------------------------------------------------
+
+    def begins(self, assignment: Assignment) -> None:
+        self.rules.step_begins(assignment)
+
+    def seconds(self, assignment: Assignment) -> float:
+        return self._step(assignment)[0]
+
+    def outcome(self, assignment: Assignment) -> Outcome:
+        return self._step(assignment)[1]
+
+    def _step(self, assignment: Assignment) -> tuple[float, Outcome]:
+        uid = assignment.task_id.partition(names.TASK_ID_SEPARATOR)[0]
+        return self._durations.get((uid, assignment.step), (5.0, Outcome.SUCCEEDED))
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def excused(self, pod: SimPod) -> bool:
+        """Whether a Pod's agent lost its memory, so that it can't keep what it granted."""
+        return pod.uid in self.forgetful
+
+    @property
+    def forgetful(self) -> set[str]:
+        return {pod.uid for pod in self.node.pods.values() if pod.lost_journals}
+
+    def check(self) -> None:
+        """Raise what was broken so far."""
+        failures = [replica.failure for replica in self.replicas if replica.failure is not None]
+        failures += [error for task in self._background if (error := failure_of(task)) is not None]
+        problems = [*self.rules.broken, *(f"something ended: {failure!r}" for failure in failures)]
+        if problems:
+            raise AssertionError("\n".join([f"seed {self.seed}:", *problems, *self.rules.history]))
+
+    async def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+        """Let time pass until the condition holds."""
+        deadline = self._loop.time() + seconds
+        while not condition():
+            self.check()
+            if self._loop.time() >= deadline:
+                tail = "\n".join(self.rules.history)
+                raise AssertionError(f"seed {self.seed}: not {what} after {seconds} s\n{self.describe()}\n{tail}")
+            await asyncio.sleep(0.5)
+        self.check()
+
+    def describe(self) -> str:
+        """What there is, for people."""
+        lines = [f"leading: {[replica.name for replica in self.replicas if replica.leading]}"]
+        lines += [
+            f"task {task['metadata']['name']}: {task['spec'].get('lockKey')} {task.get('status')}"
+            for task in self.tasks()
+        ]
+        for pod in self.pods():
+            sim = self.node.pods[pod["metadata"]["uid"]]
+            slots = [(slot.state.value, slot.task_id) for slot in sim.state().slots] if sim.started else []
+            lines.append(
+                f"pod {sim.name}: {pod['metadata']['labels'].get(names.STATE_LABEL)} {pod['status'].get('phase')}"
+                f" over={sim.over} doomed={sim.doomed} {sim.state().phase if sim.started else ''} {slots}"
+            )
+        lines += [f"lease {lease['metadata']['name']}: {lease['spec']}" for lease in self.cluster.all(LEASES)]
+        lines += [f"pool: {pool.get('status')}" for pool in self.cluster.all(SLOTPOOLS)]
+        return "\n".join(lines)
+
+
+def phase_of(task: Object) -> TaskPhase:
+    return TaskPhase((task.get("status") or {}).get("phase", TaskPhase.QUEUED))
