@@ -13,12 +13,17 @@ from agent.wire import ErrorCode, Step
 MAX_BODY_BYTES = 1 << 20
 """Also what aiohttp reads of a body unless it is told otherwise."""
 
+SMALL_BODY_BYTES = 64 << 10
+"""A body up to this size is there as soon as its head is, as a rule: then there is nothing to wait for."""
+
 T = TypeVar("T")
 
 
 async def read_body(request: web.BaseRequest, kind: type[T], *, may_be_empty: bool = False) -> T:
     """The body as a `kind`. Raises Refusal, WireError."""
-    body = await request.read()
+    content = request.content
+    there = content.is_eof() and content.total_bytes <= SMALL_BODY_BYTES
+    body = content.read_nowait() if there else await request.read()
     if not body and may_be_empty:
         body = b"{}"
     try:

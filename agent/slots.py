@@ -215,7 +215,8 @@ def _hold(state: State, command: Hold, now: datetime) -> Decision:
         raise Refusal(ErrorCode.NOT_FOUND, f"there is no slot {command.slot}")
     slot = state.slots[command.slot]
     # Checked first: after a release the slot holds nothing any more, and its repetition is still answered.
-    if slot.before == Call(call=command.call, task_id=command.task_id, fence=command.fence):
+    call = Call(call=command.call, task_id=command.task_id, fence=command.fence)
+    if slot.before == call:
         return Decision(answer=_hold_answer(slot))
     if slot.managed:
         raise Refusal(ErrorCode.MANAGED, f"slot {slot.id} runs work; use the task's approve and cancel")
@@ -223,7 +224,6 @@ def _hold(state: State, command: Hold, now: datetime) -> Decision:
         raise Refusal(ErrorCode.FENCED, f"slot {slot.id} is not held by {command.task_id} with fence {command.fence}")
     if slot.origin is not command.origin:
         raise Refusal(ErrorCode.FORBIDDEN, f"slot {slot.id} is held by origin {slot.origin}")
-    call = Call(call=command.call, task_id=command.task_id, fence=command.fence)
     changes: dict[str, Any] = {}
     if command.call is Event.RESERVE:
         changes["expires_at"] = now + timedelta(seconds=command.ttl_seconds or DEFAULT_TTL_SECONDS)
