@@ -20,7 +20,9 @@ from agent.desk import Desk
 from agent.disk_thread import DiskThread, do_now, is_in_memory
 from agent.errors import ConfigError
 from agent.eventlog import StreamLog, report_restored
+from agent.http_access import Access
 from agent.http_api import HttpApi
+from agent.http_server import Server
 from agent.instruments import Instruments
 from agent.journal import FolderDisk, Header, Opened, open_journal
 from agent.output import FolderFiles, Outputs
@@ -59,6 +61,10 @@ async def serve(settings: Settings) -> int:
     """Serve until told to stop; then refuse new work, let steps run as long as the Pod may, and end."""
     later = asyncio.get_running_loop().call_later
     log = StreamLog(sys.stderr.fileno(), utc_now, {"pod": settings.pod, "pool": settings.pool}, later)
+    # Not the exception's text: it may quote what a client sent.
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: log.event("unhandled", what=context["message"], error=repr(type(context.get("exception"))))
+    )
     try:
         async with AsyncExitStack() as stack:
             agent = await _start(settings, log, stack)
@@ -111,13 +117,12 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         service=service,
         desk=desk,
         outputs=outputs,
-        keyring=keyring,
-        refresh_tokens=tokens.refresh,
+        access=Access(keyring, tokens.refresh, lock_reads=settings.lock_reads),
         now=utc_now,
         log=log,
         with_workers=settings.workers,
     )
-    server = web.Server(api.handle, access_log=None)
+    server = Server(api.handle, log)
     runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

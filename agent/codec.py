@@ -16,6 +16,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Decoder = Callable[[Any, str, bool], Any]
 
+MAX_INTEGER = 2**63 - 1
+"""What journals and clients can hold."""
+MAX_EXACT_FLOAT = 2.0**53
+"""Past it a float names no single integer."""
+
 
 class WireError(ValueError):
     """A value that does not fit its annotation. `path` names the field, as in `work.steps.plan.command`."""
@@ -95,6 +100,9 @@ def _optional_decoder(inner: Decoder) -> Decoder:
 
 
 def _scalar_decoder(kind: type) -> Decoder:
+    if kind is int:
+        return _decode_integer
+
     def scalar(data: Any, path: str, strict: bool) -> Any:
         del strict
         if kind is float and type(data) is int:
@@ -104,6 +112,18 @@ def _scalar_decoder(kind: type) -> Decoder:
         return data
 
     return scalar
+
+
+def _decode_integer(data: Any, path: str, strict: bool) -> int:
+    """An integer of 64 bits. JSON knows no integers: 1.0 is the number 1, and some programs write it so."""
+    del strict
+    if type(data) is float and data.is_integer() and abs(data) <= MAX_EXACT_FLOAT:
+        return int(data)
+    if type(data) is not int:
+        raise WireError(path, f"must be an integer, not {_describe(data)}")
+    if not -MAX_INTEGER <= data <= MAX_INTEGER:
+        raise WireError(path, f"must be from -{MAX_INTEGER} to {MAX_INTEGER}")
+    return data
 
 
 _NAMES = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
@@ -189,4 +209,4 @@ def _plain_type(kind: Any) -> Any:
     """The one type whose values are taken as they are; None if each value has to be looked at."""
     if typing.get_origin(kind) is types.UnionType:
         kind = next(inner for inner in typing.get_args(kind) if inner is not types.NoneType)
-    return kind if kind in _NAMES else None
+    return kind if kind in _NAMES and kind is not int else None

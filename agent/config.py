@@ -39,6 +39,7 @@ class Settings:
     tokens_dir: Path
     credentials_dir: Path
     workers: bool
+    lock_reads: bool
 
     @property
     def stop_seconds(self) -> int:
@@ -74,6 +75,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         tokens_dir=reader.folder("PODSLOTS_TOKENS_DIR"),
         credentials_dir=reader.folder("PODSLOTS_CREDENTIALS_DIR"),
         workers=reader.flag("PODSLOTS_WORKERS", default=True),
+        lock_reads=reader.flag("PODSLOTS_LOCK_READS", default=False),
     )
     if reader.problems:
         raise ConfigError(reader.problems)

@@ -5,20 +5,22 @@ are in every controller's loop.
 """
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from pathlib import PurePath
 
-import orjson
 from aiohttp import hdrs, web
 
 from agent import slots, tasks
-from agent.auth import Identity, Keyring, Kind
+from agent.auth import Identity, Kind
 from agent.codec import WireError
 from agent.desk import Desk
 from agent.errors import Refusal
 from agent.eventlog import Log
+from agent.http_access import CLOSERS, HOLDERS, POOL_ONLY, READERS, WORKERS, Access
 from agent.http_messages import dump, prefers_text, read_body, read_flag, read_integer, read_step, respond, too_large
 from agent.http_streams import log_pieces, send_log, task_answer, watch
 from agent.http_work import WorkCalls
@@ -47,24 +49,16 @@ TEXT_HEADERS = {hdrs.CONTENT_TYPE: "text/plain; charset=utf-8"}
 
 Handler = Callable[[web.BaseRequest, Identity, str], Awaitable[web.StreamResponse]]
 
-NOBODY = Identity(Kind.LOCAL, -2)
-"""The caller of a read, which needs no credential."""
-
-POOL_ONLY = frozenset({Kind.POOL})
-HOLDERS = frozenset({Kind.POOL, Kind.LOCAL})
-WORKERS = frozenset({Kind.SLOT})
-CLOSERS = frozenset({Kind.CLOSE})
-
 
 @dataclass(frozen=True, slots=True)
 class _Route:
     kind: RequestKind
     handler: Handler
-    allowed: frozenset[Kind] | None = None
+    allowed: frozenset[Kind] | None
 
 
 class HttpApi:
-    """Answers every request. `refresh_tokens` re-reads the mounted tokens, if that was not done just now."""
+    """Answers every request."""
 
     def __init__(
         self,
@@ -72,16 +66,14 @@ class HttpApi:
         service: Service,
         desk: Desk,
         outputs: Outputs,
-        keyring: Keyring,
-        refresh_tokens: Callable[[], Awaitable[None]],
+        access: Access,
         now: Callable[[], datetime],
         log: Log,
         with_workers: bool,
     ) -> None:
         self._service = service
         self._outputs = outputs
-        self._keyring = keyring
-        self._refresh_tokens = refresh_tokens
+        self._access = access
         self._now = now
         self._log = log
         self._with_workers = with_workers
@@ -94,16 +86,17 @@ class HttpApi:
     def _make_routes(self, work: WorkCalls) -> dict[str, dict[str, _Route]]:
         """By path, `*` for the one part that varies, then by method."""
         kinds = RequestKind
-        reads: dict[str, tuple[RequestKind, Handler]] = {
-            "/slots": (kinds.SLOTS, self._slots),
-            "/tasks/*": (kinds.TASK, self._task),
-            "/tasks/*/log": (kinds.LOG, self._task_log),
-            "/metrics": (kinds.METRICS, self._metrics),
-            "/healthz": (kinds.HEALTH, self._health),
-            "/readyz": (kinds.HEALTH, self._health),
-            "/openapi.json": (kinds.OTHER, self._openapi),
+        reads: dict[str, tuple[RequestKind, frozenset[Kind] | None, Handler]] = {
+            "/slots": (kinds.SLOTS, READERS, self._slots),
+            "/tasks/*": (kinds.TASK, READERS, self._task),
+            "/tasks/*/log": (kinds.LOG, READERS, self._task_log),
+            "/metrics": (kinds.METRICS, READERS, self._metrics),
+            "/healthz": (kinds.HEALTH, None, self._health),
+            "/readyz": (kinds.HEALTH, None, self._health),
+            "/openapi.json": (kinds.OTHER, READERS, self._openapi),
+            "/work": (kinds.POLL, WORKERS, work.poll),
         }
-        writes: dict[str, tuple[RequestKind, frozenset[Kind], Handler]] = {
+        writes: dict[str, tuple[RequestKind, frozenset[Kind] | None, Handler]] = {
             "/slots/acquire": (kinds.ACQUIRE, HOLDERS, self._acquire),
             "/slots/*/reserve": (kinds.HOLD, HOLDERS, partial(self._hold, Event.RESERVE)),
             "/slots/*/resume": (kinds.HOLD, HOLDERS, partial(self._hold, Event.RESUME)),
@@ -120,11 +113,9 @@ class HttpApi:
             "/close": (kinds.CLOSE, CLOSERS, self._close),
         }
         routes: dict[str, dict[str, _Route]] = {}
-        for path, (kind, handler) in reads.items():
-            routes.setdefault(path, {})[hdrs.METH_GET] = _Route(kind, handler)
-        for path, (kind, allowed, handler) in writes.items():
-            routes.setdefault(path, {})[hdrs.METH_POST] = _Route(kind, handler, allowed)
-        routes["/work"] = {hdrs.METH_GET: _Route(kinds.POLL, work.poll, WORKERS)}
+        for method, calls in ((hdrs.METH_GET, reads), (hdrs.METH_POST, writes)):
+            for path, (kind, allowed, handler) in calls.items():
+                routes.setdefault(path, {})[method] = _Route(kind, handler, allowed)
         return routes
 
     def tick(self) -> None:
@@ -135,14 +126,15 @@ class HttpApi:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """The one handler of the server."""
-        if request.raw_path == "/slots" and request.method == "GET" and hdrs.ACCEPT not in request.headers:
+        plainly = request.raw_path == "/slots" and request.method == "GET" and hdrs.ACCEPT not in request.headers
+        if plainly and self._access.reads_are_open:
             # What every reader of state asks for, as fast as it can be said.
             self._requests[RequestKind.SLOTS] += 1
             return self._answers.answer(request, self._service.body)
         try:
             route, part = self._route(request)
             self._requests[route.kind] += 1
-            identity = NOBODY if route.allowed is None else await self._identify(request, route.allowed)
+            identity = await self._access.admit(request, route.allowed)
             return await route.handler(request, identity, part)
         except Refusal as refusal:
             return self._refuse(refusal)
@@ -153,7 +145,8 @@ class HttpApi:
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as error:  # noqa: BLE001 - one request's mistake is not the others'
-            self._log.event("request failed", path=request.path, error=f"{type(error).__name__}: {error}")
+            # Not the error's text, which may quote the request.
+            self._log.event("request failed", error=type(error).__name__, at=_place_of(error))
             return self._refuse(Refusal(ErrorCode.INTERNAL, "see the agent's log"))
 
     def _route(self, request: web.BaseRequest) -> tuple[_Route, str]:
@@ -174,19 +167,6 @@ class HttpApi:
             self._requests[RequestKind.OTHER] += 1
             raise Refusal(ErrorCode.METHOD_NOT_ALLOWED, f"{path[:200]} takes {', '.join(methods)}")
         return route, part
-
-    async def _identify(self, request: web.BaseRequest, allowed: frozenset[Kind]) -> Identity:
-        shown = request.headers.get(hdrs.AUTHORIZATION)
-        identity = self._keyring.identify(shown)
-        if identity is None and shown is not None:
-            # A token that is newer than what was read last.
-            await self._refresh_tokens()
-            identity = self._keyring.identify(shown)
-        if identity is None:
-            raise Refusal(ErrorCode.UNAUTHORIZED, "needs Authorization: Bearer and a token that is valid here")
-        if identity.kind not in allowed:
-            raise Refusal(ErrorCode.FORBIDDEN, f"a {identity.kind} credential is not good for this call")
-        return identity
 
     def _refuse(self, refusal: Refusal) -> web.Response:
         self._instruments.refused(refusal.code)
@@ -212,9 +192,10 @@ class HttpApi:
         del identity, part
         if request.query_string:
             query = request.query
+            revision = read_integer(query.get("revision"), "revision")
             if read_flag(query.get("watch"), "watch"):
                 self._requests[RequestKind.WATCH] += 1
-                return await watch(request, self._service, read_integer(query.get("revision"), "revision"))
+                return await watch(request, self._service, revision)
         accept = request.headers.get(hdrs.ACCEPT)
         if accept is not None and "text/plain" in accept and prefers_text(accept):
             return web.Response(text=render_table(self._service.view, self._now()))
@@ -351,4 +332,10 @@ class HttpApi:
         del request, identity, part
         from agent.openapi import document  # noqa: PLC0415 - rarely asked for
 
-        return web.Response(body=orjson.dumps(document()), headers=JSON_HEADERS)
+        return web.Response(body=dump(document()), headers=JSON_HEADERS)
+
+
+def _place_of(error: Exception) -> list[str]:
+    """Where in the code something went wrong."""
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    return [f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in frames]

@@ -6,7 +6,7 @@ from agent.auth import Identity
 from agent.desk import Desk
 from agent.http_messages import read_body, read_integer, read_step, respond
 from agent.service import Service
-from agent.validation import check_name, check_task_id
+from agent.validation import check_fence, check_name, check_task_id
 from agent.wire import Empty, ExitReport, OutputAnswer, RegisterRequest, StartedReport
 
 MAX_REGISTER_BYTES = 32 << 20
@@ -27,6 +27,7 @@ class WorkCalls:
         check_name("instance", asked.instance)
         for kept in asked.tasks:
             check_task_id(kept.assignment.task_id)
+            check_fence(kept.assignment.fence)
         return respond(await self._desk.register(identity.slot, asked))
 
     async def poll(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:

@@ -1,13 +1,18 @@
-"""The API as an OpenAPI document, made from the wire types, so that it can't say anything else."""
+"""The API as an OpenAPI 3.1 document: the calls from the table below, the bodies from the wire types.
 
-import dataclasses
-import types
-import typing
-from datetime import datetime
-from enum import StrEnum
+What a request may say is closed, as the agent checks it: an unknown field is a typing mistake. What an answer says is
+open: a later agent may say more (docs/compatibility.md). Types that go both ways therefore stand there twice, the
+second time as `NAME.answer`.
+"""
+
+from dataclasses import dataclass
 from typing import Any
 
 from agent import __version__
+from agent.auth import Kind
+from agent.config import MAX_SLOTS
+from agent.errors import STATUS
+from agent.schemas import TASK_ID, Json, Schemas
 from agent.wire import (
     AckRequest,
     AcquireAnswer,
@@ -18,6 +23,7 @@ from agent.wire import (
     DrainRequest,
     Empty,
     ErrorBody,
+    ErrorCode,
     ExitReport,
     HoldAnswer,
     HoldRequest,
@@ -25,152 +31,284 @@ from agent.wire import (
     PhaseAnswer,
     RegisterRequest,
     StartedReport,
+    Step,
     Task,
     WatchLine,
     WorkAnswer,
 )
 
-SCALARS: dict[Any, dict[str, Any]] = {
-    str: {"type": "string"},
-    int: {"type": "integer"},
-    float: {"type": "number"},
-    bool: {"type": "boolean"},
-    datetime: {"type": "string", "format": "date-time"},
+JSON = "application/json"
+TEXT = "text/plain"
+LINES = "application/x-ndjson"
+BYTES = "application/octet-stream"
+OPENMETRICS = "application/openmetrics-text"
+
+SECURITY_SCHEMES: dict[Kind, str] = {
+    Kind.POOL: "The pool's tokens: everything but /work and /close",
+    Kind.LOCAL: "The workload's own credential: acquires slots and gives them back",
+    Kind.SLOT: "A worker's credential: /work and below, for its slot",
+    Kind.CLOSE: "For `slot-agent close` in the agent's own container",
 }
 
-HOLD_CALLS = ("reserve", "resume", "release")
+READERS = (Kind.POOL, Kind.LOCAL, Kind.CLOSE)
+HOLDERS = (Kind.POOL, Kind.LOCAL)
 
-READS: dict[str, tuple[str, type[Any]]] = {
-    "/slots": ("The agent and its slots; with watch=true a line for each change", AgentState),
-    "/tasks/{id}": ("A task with work", Task),
-    "/work": ("A worker's long poll", WorkAnswer),
-}
+E = ErrorCode
+ADDRESSED = (E.WRONG_POD, E.RESTARTED, E.STALE)
+"""What a write is refused with that was meant for another Pod, another start of the agent, or comes too late."""
+TASKS = (E.BAD_REQUEST, E.NOT_FOUND, E.NOT_READY)
+WORKERS = (E.UNREGISTERED, E.SUPERSEDED)
 
-WRITES: dict[str, tuple[str, type[Any] | None, type[Any]]] = {
-    "/slots/acquire": ("Give a task a slot", AcquireRequest, AcquireAnswer),
-    **{f"/slots/{{id}}/{call}": (f"A holder's {call}", HoldRequest, HoldAnswer) for call in HOLD_CALLS},
-    "/open": ("Take back a drain", DrainRequest, PhaseAnswer),
-    "/drain": ("Take no new work, if nothing is held", DrainRequest, PhaseAnswer),
-    "/tasks/{id}/approve": ("Let the apply run", ApproveRequest, Task),
-    "/tasks/{id}/cancel": ("End the task", CancelRequest, Task),
-    "/tasks/{id}/ack": ("The result is stored elsewhere", AckRequest, Empty),
-    "/work/register": ("A worker takes over its slot", RegisterRequest, WorkAnswer),
-    "/work/started": ("A step's command is about to run", StartedReport, Empty),
-    "/work/output": ("Output of a step", None, OutputAnswer),
-    "/work/exit": ("A step ended", ExitReport, Empty),
-    "/close": ("The Pod is being stopped", None, Empty),
-}
-
-QUERIES: dict[str, tuple[str, ...]] = {
-    "/slots": ("watch", "revision"),
-    "/tasks/{id}/log": ("step", "follow", "offset"),
-    "/work": ("instance", "task_id", "step"),
-    "/work/output": ("instance", "task_id", "step", "offset"),
-}
-
-PLAIN = {
-    "/tasks/{id}/log": "A task's output",
-    "/metrics": "Prometheus metrics",
-    "/healthz": "The process is alive",
-    "/readyz": "It serves",
+HEADERS: dict[int, tuple[str, str]] = {
+    401: ("WWW-Authenticate", "The scheme to use: Bearer"),
+    503: ("Retry-After", "Seconds, where trying again may help"),
 }
 
 
-def document() -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call. `codes` are its own refusals, besides those that its credentials and its body bring along."""
+
+    summary: str
+    answers: dict[str, Any]
+    """By content type: a wire type, or str for text and bytes."""
+    allowed: tuple[Kind, ...] | None = None
+    """Which credentials are good for it; None: a read, which needs one only where reads are locked."""
+    open: bool = False
+    """Whether it never needs a credential."""
+    request: type[Any] | str | None = None
+    """A wire type, or a content type."""
+    may_be_empty: bool = False
+    query: tuple[str, ...] = ()
+    codes: tuple[ErrorCode, ...] = ()
+
+
+def _hold(call: str) -> Call:
+    return Call(
+        summary=f"A holder's {call}",
+        answers={JSON: HoldAnswer},
+        allowed=HOLDERS,
+        request=HoldRequest,
+        codes=(*ADDRESSED, E.NOT_FOUND, E.MANAGED, E.FENCED, E.ILLEGAL, E.STORAGE),
+    )
+
+
+CALLS: dict[tuple[str, str], Call] = {
+    ("get", "/slots"): Call(
+        summary="The agent and its slots; with watch=true a line for each change",
+        answers={JSON: AgentState, LINES: WatchLine, TEXT: str},
+        query=("watch", "revision"),
+        codes=(E.BAD_REQUEST,),
+    ),
+    ("get", "/tasks/{id}"): Call(summary="A task with work", answers={JSON: Task}, codes=TASKS),
+    ("get", "/tasks/{id}/log"): Call(
+        summary="A task's output", answers={TEXT: str}, query=("step", "follow", "offset"), codes=TASKS
+    ),
+    ("get", "/metrics"): Call(summary="Prometheus metrics", answers={TEXT: str, OPENMETRICS: str}),
+    ("get", "/healthz"): Call(summary="The process is alive", answers={TEXT: str}, open=True),
+    ("get", "/readyz"): Call(summary="It serves", answers={TEXT: str}, open=True),
+    ("get", "/openapi.json"): Call(summary="This document", answers={JSON: dict}),
+    ("post", "/slots/acquire"): Call(
+        summary="Give a task a slot",
+        answers={JSON: AcquireAnswer},
+        allowed=HOLDERS,
+        request=AcquireRequest,
+        codes=(
+            *ADDRESSED,
+            *(E.NO_FREE_SLOT, E.DRAINED, E.CLOSING, E.ILLEGAL, E.UNKNOWN_TASK_TYPE, E.INVALID),
+            *(E.NOT_READY, E.STORAGE),
+        ),
+    ),
+    **{("post", f"/slots/{{id}}/{call}"): _hold(call) for call in ("reserve", "resume", "release")},
+    ("post", "/open"): Call(
+        summary="Take back a drain",
+        answers={JSON: PhaseAnswer},
+        allowed=(Kind.POOL,),
+        request=DrainRequest,
+        codes=(*ADDRESSED, E.DRAIN_MISMATCH, E.STORAGE),
+    ),
+    ("post", "/drain"): Call(
+        summary="Take no new work, if nothing is held",
+        answers={JSON: PhaseAnswer},
+        allowed=(Kind.POOL,),
+        request=DrainRequest,
+        codes=(*ADDRESSED, E.BUSY, E.STORAGE),
+    ),
+    ("post", "/tasks/{id}/approve"): Call(
+        summary="Let the apply run",
+        answers={JSON: Task},
+        allowed=(Kind.POOL,),
+        request=ApproveRequest,
+        codes=(*ADDRESSED, *TASKS, E.DIGEST_MISMATCH, E.ILLEGAL, E.STORAGE),
+    ),
+    ("post", "/tasks/{id}/cancel"): Call(
+        summary="End the task",
+        answers={JSON: Task},
+        allowed=(Kind.POOL,),
+        request=CancelRequest,
+        may_be_empty=True,
+        codes=(*ADDRESSED, *TASKS, E.ILLEGAL, E.STORAGE),
+    ),
+    ("post", "/tasks/{id}/ack"): Call(
+        summary="The result is stored elsewhere",
+        answers={JSON: Empty},
+        allowed=(Kind.POOL,),
+        request=AckRequest,
+        may_be_empty=True,
+        codes=(*ADDRESSED, E.BAD_REQUEST, E.ILLEGAL, E.STORAGE),
+    ),
+    ("get", "/work"): Call(
+        summary="A worker's long poll",
+        answers={JSON: WorkAnswer},
+        allowed=(Kind.SLOT,),
+        query=("instance", "task_id", "step"),
+        codes=(E.BAD_REQUEST, *WORKERS),
+    ),
+    ("post", "/work/register"): Call(
+        summary="A worker takes over its slot",
+        answers={JSON: WorkAnswer},
+        allowed=(Kind.SLOT,),
+        request=RegisterRequest,
+        codes=(E.SUPERSEDED, E.STORAGE),
+    ),
+    ("post", "/work/started"): Call(
+        summary="A step's command is about to run",
+        answers={JSON: Empty},
+        allowed=(Kind.SLOT,),
+        request=StartedReport,
+        codes=(*WORKERS, E.NOT_FOUND, E.FENCED, E.STORAGE),
+    ),
+    ("post", "/work/output"): Call(
+        summary="Output of a step",
+        answers={JSON: OutputAnswer},
+        allowed=(Kind.SLOT,),
+        request=BYTES,
+        query=("instance", "task_id", "step", "offset"),
+        codes=(*WORKERS, E.NOT_FOUND),
+    ),
+    ("post", "/work/exit"): Call(
+        summary="A step ended",
+        answers={JSON: Empty},
+        allowed=(Kind.SLOT,),
+        request=ExitReport,
+        codes=(*WORKERS, E.NOT_FOUND, E.FENCED, E.ILLEGAL, E.INVALID, E.STORAGE),
+    ),
+    ("post", "/close"): Call(
+        summary="The Pod is being stopped", answers={JSON: Empty}, allowed=(Kind.CLOSE,), may_be_empty=True
+    ),
+}
+
+_WHOLE = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}
+_STEP = {"type": "string", "enum": list(Step)}
+
+SLOT: Json = {"type": "integer", "minimum": 0, "maximum": MAX_SLOTS - 1}
+PARAMETERS: dict[str, Json] = {
+    "id": {"type": "string", **TASK_ID},
+    "watch": {"type": "boolean"},
+    "follow": {"type": "boolean"},
+    "revision": _WHOLE,
+    "offset": _WHOLE,
+    "step": _STEP,
+    "instance": {"type": "string"},
+    "task_id": {"type": "string"},
+}
+REQUIRED_QUERY = {("/work/output", "task_id"), ("/work/output", "step")}
+
+
+def document() -> Json:
     """The whole document."""
-    schemas: dict[str, Any] = {}
-    paths: dict[str, Any] = {}
-    for path, (summary, answer) in READS.items():
-        content = _json(answer, schemas)
-        if path == "/slots":
-            content["application/x-ndjson"] = {"schema": _reference(WatchLine, schemas)}
-        operation = _operation(path, summary, content, schemas)
-        paths.setdefault(path, {})["get"] = operation
-        if path == "/work":
-            operation["security"] = [{"token": []}]
-    for path, (summary, request, answer) in WRITES.items():
-        operation = _operation(path, summary, _json(answer, schemas), schemas)
-        operation["security"] = [{"token": []}]
-        if request is not None:
-            operation["requestBody"] = {"required": True, "content": _json(request, schemas)}
-        elif path == "/work/output":
-            binary = {"schema": {"type": "string", "format": "binary"}}
-            operation["requestBody"] = {"required": True, "content": {"application/octet-stream": binary}}
-        paths.setdefault(path, {})["post"] = operation
-    for path, summary in PLAIN.items():
-        content = {"text/plain": {"schema": {"type": "string"}}}
-        paths.setdefault(path, {})["get"] = _operation(path, summary, content, schemas)
+    schemas = Schemas()
+    paths: dict[str, Json] = {}
+    for (method, path), call in CALLS.items():
+        paths.setdefault(path, {})[method] = _operation(path, call, schemas)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "podslots agent", "version": __version__},
+        "info": {
+            "title": "podslots agent",
+            "version": __version__,
+            "description": "Any path or method that is not listed answers 404 `not_found` or 405 `method_not_allowed`.",
+        },
         "paths": paths,
         "components": {
-            "schemas": schemas,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": schemas.components,
+            "securitySchemes": {
+                kind.value: {"type": "http", "scheme": "bearer", "description": text}
+                for kind, text in SECURITY_SCHEMES.items()
+            },
         },
     }
 
 
-def _operation(path: str, summary: str, content: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    parameters = [
-        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}} for name in QUERIES.get(path, ())
-    ]
-    if "{id}" in path:
-        parameters.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})
-    return {
-        "summary": summary,
-        "parameters": parameters,
-        "responses": {
-            "200": {"description": "Done", "content": content},
-            "default": {"description": "Refused", "content": _json(ErrorBody, schemas)},
-        },
+def codes_of(call: Call) -> tuple[ErrorCode, ...]:
+    """Every error that a call may be answered with."""
+    codes = {*call.codes, E.INTERNAL}
+    if not call.open:
+        codes |= {E.UNAUTHORIZED, E.FORBIDDEN}
+    if call.request is not None:
+        codes |= {E.BAD_REQUEST, E.TOO_LARGE}
+    return tuple(code for code in ErrorCode if code in codes)
+
+
+def _operation(path: str, call: Call, schemas: Schemas) -> Json:
+    operation: Json = {
+        "summary": call.summary,
+        "parameters": [*_path_parameters(path), *(_query_parameter(path, name) for name in call.query)],
+        "responses": {"200": _answers(call, schemas), **_refusals(call, schemas)},
     }
+    if call.allowed is not None:
+        operation["security"] = [{kind.value: []} for kind in call.allowed]
+    elif not call.open:
+        # Open, unless the agent is told to lock its reads.
+        operation["security"] = [{}, *({kind.value: []} for kind in READERS)]
+    if isinstance(call.request, str):
+        operation["requestBody"] = {"required": False, "content": {call.request: {}}}
+    elif call.request is not None:
+        schema = schemas.request(call.request)
+        operation["requestBody"] = {"required": not call.may_be_empty, "content": {JSON: {"schema": schema}}}
+    return operation
 
 
-def _json(kind: type[Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    return {"application/json": {"schema": _reference(kind, schemas)}}
+def _path_parameters(path: str) -> list[Json]:
+    if "{id}" not in path:
+        return []
+    schema = SLOT if path.startswith("/slots/") else PARAMETERS["id"]
+    return [{"name": "id", "in": "path", "required": True, "schema": schema}]
 
 
-def _reference(kind: type[Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    name = kind.__name__
-    if name not in schemas:
-        schemas[name] = {}
-        schemas[name] = _object_schema(kind, schemas)
-    return {"$ref": f"#/components/schemas/{name}"}
+def _query_parameter(path: str, name: str) -> Json:
+    required = (path, name) in REQUIRED_QUERY
+    # A poll only compares the task's id.
+    schema = PARAMETERS["id"] if name == "task_id" and required else PARAMETERS[name]
+    return {"name": name, "in": "query", "required": required, "schema": schema}
 
 
-def _object_schema(kind: type[Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    hints = typing.get_type_hints(kind)
-    fields = dataclasses.fields(kind)
-    required = [
-        field.name
-        for field in fields
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    ]
-    schema: dict[str, Any] = {
-        "type": "object",
-        "properties": {field.name: _schema(hints[field.name], schemas) for field in fields},
+def _answers(call: Call, schemas: Schemas) -> Json:
+    content = {}
+    for content_type, kind in call.answers.items():
+        if kind is str:
+            schema: Json = {"type": "string"}
+        elif kind is dict:
+            schema = {"type": "object"}
+        else:
+            schema = schemas.answer(kind)
+        content[content_type] = {"schema": schema}
+    return {"description": "Done", "content": content}
+
+
+def _refusals(call: Call, schemas: Schemas) -> dict[str, Json]:
+    by_status: dict[int, list[ErrorCode]] = {}
+    for code in codes_of(call):
+        by_status.setdefault(STATUS[code], []).append(code)
+    return {str(status): _refusal(status, codes, schemas) for status, codes in sorted(by_status.items())}
+
+
+def _refusal(status: int, codes: list[ErrorCode], schemas: Schemas) -> Json:
+    named: Json = {"properties": {"error": {"enum": [code.value for code in codes]}}}
+    refusal: Json = {
+        "description": ", ".join(codes),
+        "content": {JSON: {"schema": {"allOf": [schemas.answer(ErrorBody), named]}}},
     }
-    if kind.__doc__:
-        schema["description"] = " ".join(kind.__doc__.split())
-    if required:
-        schema["required"] = required
-    return schema
-
-
-def _schema(kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        inner = next(argument for argument in arguments if argument is not types.NoneType)
-        return {"anyOf": [_schema(inner, schemas), {"type": "null"}]}
-    if origin is tuple:
-        return {"type": "array", "items": _schema(arguments[0], schemas)}
-    if origin is dict:
-        return {"type": "object", "additionalProperties": _schema(arguments[1], schemas)}
-    if dataclasses.is_dataclass(kind):
-        return _reference(typing.cast("type[Any]", kind), schemas)
-    if kind in SCALARS:
-        return dict(SCALARS[kind])
-    if issubclass(kind, StrEnum):
-        return {"type": "string", "enum": list(kind)}
-    raise TypeError(f"no schema for {kind!r}")
+    if status in HEADERS:
+        name, text = HEADERS[status]
+        refusal["headers"] = {name: {"description": text, "schema": {"type": "string"}}}
+    return refusal

@@ -7,10 +7,15 @@ from agent.errors import Refusal
 from agent.wire import TASK_ID_PATTERN, EnvVar, ErrorCode, StepSpec, Work
 
 MAX_NAME_LENGTH = 512
+NAME_PATTERN = "^[ -~]+$"
+"""Printable ASCII: names stand in logs, and a pattern can say it."""
+MAX_FENCE = 2**53
+"""No agent gets there by itself; a worker that says so would use the numbers up."""
 MAX_SECONDS = 10 * 366 * 86400
 """Ten years: past it a time limit is a mistake, and dates overflow."""
 
 _TASK_ID = re.compile(TASK_ID_PATTERN)
+_PRINTABLE = re.compile(NAME_PATTERN)
 
 
 def check_task_id(task_id: str) -> None:
@@ -27,8 +32,14 @@ def check_task_type(task_type: str) -> None:
 
 def check_name(field: str, name: str) -> None:
     """A drain id, an instance: any short printable text. Raises Refusal bad_request."""
-    if not 1 <= len(name) <= MAX_NAME_LENGTH or not name.isprintable():
-        raise Refusal(ErrorCode.BAD_REQUEST, f"{field}: must be 1 to {MAX_NAME_LENGTH} printable characters")
+    if not 1 <= len(name) <= MAX_NAME_LENGTH or not _PRINTABLE.fullmatch(name):
+        raise Refusal(ErrorCode.BAD_REQUEST, f"{field}: must be 1 to {MAX_NAME_LENGTH} printable ASCII characters")
+
+
+def check_fence(fence: int) -> None:
+    """The fence of a task that a worker kept. Raises Refusal bad_request."""
+    if not 0 <= fence <= MAX_FENCE:
+        raise Refusal(ErrorCode.BAD_REQUEST, f"fence: must be from 0 to {MAX_FENCE}")
 
 
 def check_seconds(field: str, seconds: int | None) -> None:

@@ -18,10 +18,11 @@ from typing import Any
 import orjson
 
 from agent.wire import AgentState, Task, decode, encode
+from tests.support.documented import check_answer
 
 ROOT = Path(__file__).parents[2]
 LAYOUT: tuple[tuple[str, ...], ...] = (("plan", "apply", "plan_and_apply"), ("plan",), ("plan",))
-POOL_TOKEN = "pool-token-of-the-tests"  # noqa: S105 - a token of nothing
+POOL_TOKEN = "pool-token-of-the-tests"
 
 _numbers = itertools.count(1)
 
@@ -50,7 +51,7 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 15.0) -> 
     return result
 
 
-class Refused(Exception):  # noqa: N818 - an answer
+class Refused(Exception):
     """The agent answered with an error."""
 
     def __init__(self, status: int, body: dict[str, Any]) -> None:
@@ -189,7 +190,9 @@ class AgentProcess:
                 sent["Authorization"] = f"Bearer {token}"
             connection.request(method, path, body=data, headers=sent)
             response = connection.getresponse()
-            return response.status, response.read()
+            answer = response.read()
+            check_answer(method, path, response.status, dict(response.getheaders()), answer)
+            return response.status, answer
         finally:
             connection.close()
 

@@ -1,0 +1,81 @@
+"""Who may make which call, by the credential shown and, where the agent has a CA for clients, by certificate.
+
+| call | needs |
+| --- | --- |
+| /healthz, /readyz | nothing: kubelets show nothing |
+| reads | nothing; with locked reads the pool's token, or a credential of the Pod's other than a worker's |
+| writes | a credential that is good for them |
+
+With client certificates, what comes from outside the Pod needs one besides: the pool's token is not good without, and
+neither is a read that shows nothing. The Pod's own credentials are: who has them is in the Pod.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import hdrs, web
+
+from agent.auth import Identity, Keyring, Kind
+from agent.errors import Refusal
+from agent.wire import ErrorCode
+
+NOBODY = Identity(Kind.LOCAL, -2)
+"""The caller of what needs no credential."""
+
+READERS = frozenset({Kind.POOL, Kind.LOCAL, Kind.CLOSE})
+POOL_ONLY = frozenset({Kind.POOL})
+HOLDERS = frozenset({Kind.POOL, Kind.LOCAL})
+WORKERS = frozenset({Kind.SLOT})
+CLOSERS = frozenset({Kind.CLOSE})
+
+
+class Access:
+    """Lets callers in. `refresh_tokens` re-reads the mounted tokens, if that was not done just now."""
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        refresh_tokens: Callable[[], Awaitable[None]],
+        *,
+        lock_reads: bool = False,
+        asks_certificates: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._keyring = keyring
+        self._refresh_tokens = refresh_tokens
+        self._lock_reads = lock_reads
+        self._asks_certificates = asks_certificates
+
+    @property
+    def reads_are_open(self) -> bool:
+        """Whether anybody may read."""
+        return not self._lock_reads and not self._asks_certificates()
+
+    async def admit(self, request: web.BaseRequest, allowed: frozenset[Kind] | None) -> Identity:
+        """The caller of a request; `allowed` is None where nobody is asked. Raises Refusal."""
+        if allowed is None or (allowed is READERS and self.reads_are_open):
+            return NOBODY
+        certified = not self._asks_certificates() or _has_certificate(request)
+        shown = request.headers.get(hdrs.AUTHORIZATION)
+        if allowed is READERS and not self._lock_reads and certified:
+            return NOBODY
+        identity = await self._identify(shown)
+        if identity is None:
+            raise Refusal(ErrorCode.UNAUTHORIZED, "needs Authorization: Bearer and a token that is valid here")
+        if identity.kind not in allowed:
+            raise Refusal(ErrorCode.FORBIDDEN, f"a {identity.kind} credential is not good for this call")
+        if identity.kind is Kind.POOL and not certified:
+            raise Refusal(ErrorCode.FORBIDDEN, "a pool credential is not good without a client certificate")
+        return identity
+
+    async def _identify(self, shown: str | None) -> Identity | None:
+        identity = self._keyring.identify(shown)
+        if identity is None and shown is not None:
+            # Perhaps a token that is newer than what was read last.
+            await self._refresh_tokens()
+            identity = self._keyring.identify(shown)
+        return identity
+
+
+def _has_certificate(request: web.BaseRequest) -> bool:
+    """Whether the connection's other end showed a certificate; one that did not check ended the handshake."""
+    transport = request.transport
+    return transport is not None and bool(transport.get_extra_info("peercert"))
