@@ -48,8 +48,10 @@ roots: ## As root, with debootstrap: an old Debian in build/roots, for the tests
 test: $(STAMP) ## All tests (PYTEST_ARGS is passed on)
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
-soak: $(STAMP) ## Faults at random for five minutes, then the logs are judged. SOAK_ARGS="--seconds 60 --seed 7"
+soak: $(STAMP) ## Faults for five minutes, then judgement; 10^6 simulated steps; the planted bugs. SOAK_ARGS="--seconds 60 --seed 7"
 	@$(BIN)/python -m tests.chaos $(SOAK_ARGS)
+	@$(BIN)/python -m tests.simulation --steps 1000000
+	@$(BIN)/python -m tests.simulation --planted --seeds 0:200
 
 lint: $(STAMP) ## ruff, mypy --strict, the layers between packages, and the Dockerfiles
 	@$(BIN)/ruff check --quiet .

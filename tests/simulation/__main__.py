@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from tests.simulation.planted import BUGS
-from tests.simulation.runner import Result, Tally, run_seed, run_seeds, with_fixed_hashes
+from tests.simulation.runner import Result, Tally, find_bugs, run_seed, run_seeds, with_fixed_hashes
 
 SAY_SECONDS = 10.0
 
@@ -67,16 +67,10 @@ def _planted(bugs: Sequence[str], first: int, count: int, jobs: int) -> int:
     """A table, as it stands in docs/reliability.md."""
     _say("| planted bug | seeds until found | first seen as |", "| --- | --- | --- |")
     missed = 0
-    for bug in bugs:
-        tried, found = 0, ""
-        for result in run_seeds(range(first, first + count), jobs=jobs, bug=bug):
-            tried += 1
-            if result.problem is not None:
-                lines = [line for line in result.problem.splitlines() if not line.startswith("seed ")]
-                found = (lines or [result.problem])[0].partition(": ")[2] or result.problem.splitlines()[0]
-                break
-        missed += not found
-        _say(f"| {bug} | {tried if found else f'not in {tried}'} | {found[:110]} |")
+    for found in find_bugs(bugs, range(first, first + count), jobs=jobs):
+        missed += not found.what
+        seeds = str(found.seeds) if found.what else f"not in {found.seeds}"
+        _say(f"| {found.bug} | {seeds} | {found.what[:110]} |")
     _say(f"{len(bugs) - missed} of {len(bugs)} found")
     return 1 if missed else 0
 

@@ -280,6 +280,20 @@ class SimAgent:
             yield service.watch_line(WatchType.CHANGE if changed else WatchType.HEARTBEAT)
 
 
+class FakeContent:
+    """A body that has arrived."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.total_bytes = len(body)
+
+    def is_eof(self) -> bool:
+        return True
+
+    def read_nowait(self) -> bytes:
+        return self._body
+
+
 class FakeRequest:
     """As much of `aiohttp.web.BaseRequest` as the agent's routes look at."""
 
@@ -293,6 +307,7 @@ class FakeRequest:
         self.content_length = len(body) if body is not None else None
         self.transport = object()
         self._body = body or b""
+        self.content = FakeContent(self._body)
 
     async def read(self) -> bytes:
         return self._body

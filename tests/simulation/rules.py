@@ -128,6 +128,7 @@ class Rules:
             for pod in world.cluster.all(PODS)
             if "deletionTimestamp" not in pod["metadata"]
             and pod["metadata"]["uid"] in world.node.pods
+            and not world.node.pods[pod["metadata"]["uid"]].over
             and world.node.pods[pod["metadata"]["uid"]].made_at < world.elapsed - 20
             and (pod.get("status") or {}).get("phase") in {"Pending", "Running"}
         ]
@@ -222,6 +223,8 @@ class Rules:
         sent: dict[str, Any] = json.loads(body) if body else {}
         stamp = sent.get("stamp")
         self.note(f"agent {agent.home.pod} ← {target} {_brief(sent)}: {status}")
+        if status == 500:
+            self.breach(f"the agent of {agent.home.pod} failed at {target}")
         if status != 200 or stamp is None:
             return
         incarnation = agent.service.facts.incarnation

@@ -7,8 +7,8 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 
 from tests.simulation import planted
@@ -66,6 +66,35 @@ def run_seeds(seeds: Iterable[int], *, jobs: int = 1, bug: str | None = None) ->
             yield from (future.result() for future in done)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Found:
+    """How a planted bug was found: after how many seeds, and as what. `what` is empty if it was not."""
+
+    bug: str
+    seeds: int
+    what: str
+
+
+def find_bug(bug: str, seeds: Sequence[int]) -> Found:
+    """Live through seeds until something is broken that is not without the bug: else it is not what was found."""
+    for number, seed in enumerate(seeds, 1):
+        problem = run_seed(seed, bug=bug).problem
+        if problem is not None and run_seed(seed).problem is None:
+            lines = [line for line in problem.splitlines() if not line.startswith(f"seed {seed}:")]
+            first = (lines or problem.splitlines())[0]
+            said = first.partition(" s: ")[2] if lines else first.partition(": ")[2]
+            return Found(bug, number, said or first)
+    return Found(bug, len(seeds), "")
+
+
+def find_bugs(bugs: Iterable[str], seeds: Sequence[int], *, jobs: int) -> Iterator[Found]:
+    """A process for each bug, in turn."""
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
+        running = [pool.submit(find_bug, bug, seeds) for bug in bugs]
+        for future in as_completed(running):
+            yield future.result()
 
 
 def with_fixed_hashes() -> None:
