@@ -9,10 +9,11 @@ that a run in which faults stop, and in which no step that stays possible is put
 every cycle of fault-free steps has a way out, and no state is stuck.
 """
 
+import sys
 import time
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 S = TypeVar("S")
@@ -71,16 +72,16 @@ class Findings:
     transitions: int = 0
     depth: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     complete: bool = True
     good: int = 0
     counter_example: CounterExample | None = None
-    actions: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         extent = "all" if self.complete else "the first"
         return (
             f"{extent} {self.states:,} states, {self.transitions:,} transitions, "
-            f"{self.depth} steps deep, {self.seconds:.1f} s"
+            f"{self.depth} steps deep, {self.seconds:.1f} s ({self.cpu_seconds:.1f} s of CPU)"
         )
 
 
@@ -88,69 +89,86 @@ def check(
     system: System[S], *, max_states: int | None = None, max_seconds: float | None = None, liveness: bool = True
 ) -> Findings:
     """Explore until something is wrong, everything was seen, or a limit is reached."""
-    began = time.perf_counter()
-    found = Findings()
-    first = system.canonical(system.initial())
-    number: dict[S, int] = {first: 0}
-    order: list[S] = [first]
-    parents = array("I", [0])
-    sources, targets = array("I"), array("I")
-    good = bytearray([system.good(first)])
-    here, level_end = 0, 1
-    successors, canonical, is_wrong, is_good = system.successors, system.canonical, system.wrong, system.good
-    while here < len(order):
-        if here == level_end:
-            found.depth += 1
-            level_end = len(order)
-            if max_seconds is not None and time.perf_counter() - began > max_seconds:
+    return _Exploration(system, liveness=liveness).run(max_states or sys.maxsize, max_seconds or float("inf"))
+
+
+class _Exploration(Generic[S]):
+    """States by their number, in the order in which they were found; the first step to each, and the fair steps."""
+
+    def __init__(self, system: System[S], *, liveness: bool) -> None:
+        self._system = system
+        self._liveness = liveness
+        first = system.canonical(system.initial())
+        self._number: dict[S, int] = {first: 0}
+        self._order: list[S] = [first]
+        self._parents = array("I", [0])
+        self._good = bytearray([system.good(first)])
+        self._sources, self._targets = array("I"), array("I")
+
+    def run(self, max_states: int, max_seconds: float) -> Findings:
+        began, cpu = time.perf_counter(), time.process_time()
+        found = Findings()
+        here, level_end, order = 0, 1, self._order
+        while here < len(order) and found.counter_example is None:
+            if here == level_end:
+                found.depth += 1
+                level_end = len(order)
+            found.counter_example = self._step_from(here, found)
+            here += 1
+            if len(order) >= max_states or time.perf_counter() - began > max_seconds:
                 found.complete = False
                 break
-        state = order[here]
-        for text, fair, reached, wrong in successors(state):
+        found.states, found.good = len(order), sum(self._good)
+        if found.counter_example is None and found.complete and self._liveness:
+            found.counter_example = self._stuck()
+        found.seconds, found.cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
+        return found
+
+    def _step_from(self, here: int, found: Findings) -> CounterExample | None:
+        system, number, order = self._system, self._number, self._order
+        for _, fair, state, wrong in system.successors(order[here]):
             found.transitions += 1
-            reached = canonical(reached)
+            reached = system.canonical(state)
             known = number.get(reached)
+            breaks = wrong
             if known is None:
-                known = len(order)
-                number[reached] = known
+                known = number[reached] = len(order)
                 order.append(reached)
-                parents.append(here)
-                good.append(is_good(reached))
-                wrong = wrong or is_wrong(reached)
-            if wrong is not None:
-                path = _path(order, parents, here)
-                found.counter_example = CounterExample(wrong, (*replay(system, path), text))
-                break
-            if fair and liveness:
-                sources.append(here)
-                targets.append(known)
-        here += 1
-        if found.counter_example is not None:
-            break
-        if max_states is not None and len(order) >= max_states:
-            found.complete = False
-            break
-    found.states = len(order)
-    found.good = sum(good)
-    if found.counter_example is None and found.complete and liveness:
-        stuck = _cannot_reach(good, sources, targets)
-        if stuck is not None:
-            trace = replay(system, _path(order, parents, stuck))
-            what = "no way leads from here to an end of all work without a fault"
-            found.counter_example = CounterExample(what, tuple(trace))
-    found.seconds = time.perf_counter() - began
-    return found
+                self._parents.append(here)
+                self._good.append(system.good(reached))
+                breaks = wrong or system.wrong(reached)
+            if breaks is not None:
+                return self._explain(here)
+            if fair and self._liveness:
+                self._sources.append(here)
+                self._targets.append(known)
+        return None
+
+    def _explain(self, last: int) -> CounterExample:
+        """The way to a state from which a step breaks a rule, and that step."""
+        trace, state = replay(self._system, self._path(last))
+        for move in self._system.successors(state):
+            breaks = move.wrong or self._system.wrong(move.state)
+            if breaks is not None:
+                return CounterExample(breaks, (*trace, move.text))
+        raise AssertionError("a step that can't be told again: the protocol is not symmetrical")
+
+    def _path(self, last: int) -> list[S]:
+        path = [self._order[last]]
+        while last:
+            last = self._parents[last]
+            path.append(self._order[last])
+        return path[::-1]
+
+    def _stuck(self) -> CounterExample | None:
+        found = cannot_reach(self._good, self._sources, self._targets)
+        if found is None:
+            return None
+        trace, _ = replay(self._system, self._path(found))
+        return CounterExample("no way leads from here to an end of all work without a fault", tuple(trace))
 
 
-def _path(order: list[S], parents: "array[int]", last: int) -> list[S]:
-    path = [order[last]]
-    while last:
-        last = parents[last]
-        path.append(order[last])
-    return path[::-1]
-
-
-def replay(system: System[S], path: list[S]) -> list[str]:
+def replay(system: System[S], path: list[S]) -> tuple[list[str], S]:
     """The steps along a path of canonical states, told in the names that things had at the beginning."""
     state = system.initial()
     texts: list[str] = []
@@ -162,10 +180,10 @@ def replay(system: System[S], path: list[S]) -> list[str]:
                 break
         else:
             raise AssertionError("a path that can't be walked: the protocol is not symmetrical")
-    return texts
+    return texts, state
 
 
-def _cannot_reach(good: bytearray, sources: "array[int]", targets: "array[int]") -> int | None:
+def cannot_reach(good: bytearray, sources: "array[int]", targets: "array[int]") -> int | None:
     """The first state from which no good one can be reached along these edges."""
     count = len(good)
     starts = array("I", bytes(4 * (count + 1)))

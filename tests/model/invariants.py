@@ -4,6 +4,7 @@ The rules about single writes (deleting a Pod, writing a phase, an ack) stand wh
 `operations`; here are those that are seen from outside.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 from agent.state import Event, SlotChanged
@@ -17,32 +18,36 @@ def in_state(
     pods: Sequence[PodObject], sites: Sequence[Site], tasks: Sequence[TaskObject], lock: int | None
 ) -> str | None:
     """What is wrong with a state."""
-    slots = [0] * len(tasks)
-    commands = [0] * len(tasks)
-    applies = [0] * len(tasks)
+    slots: Counter[int] = Counter()
+    commands: Counter[int] = Counter()
+    applies: Counter[int] = Counter()
     for number, (pod, site) in enumerate(zip(pods, sites, strict=True)):
-        agent = site.agent
-        if agent is None:
+        if site.agent is None:
             continue
         if pod.there and pod.deleting and (found := _lost_by_deletion(site, tasks)):
             return f"Pod {number} is deleted, and {found}"
-        for slot in agent.slots:
-            if slot.task_id is not None:
-                slots[parse_task_id(slot.task_id)[0]] += 1
-        for kept in (kept for place in site.kept for kept in place if kept.outcome is None):
-            commands[parse_task_id(kept.task_id)[0]] += 1
-            applies[parse_task_id(kept.task_id)[0]] += kept.step is Step.APPLY
+        slots.update(parse_task_id(slot.task_id)[0] for slot in site.agent.slots if slot.task_id is not None)
+        running = [kept for place in site.kept for kept in place if kept.outcome is None]
+        commands.update(parse_task_id(kept.task_id)[0] for kept in running)
+        applies.update(parse_task_id(kept.task_id)[0] for kept in running if kept.step is Step.APPLY)
     for number, task in enumerate(tasks):
-        if slots[number] > 1:
-            return f"task {number} is in two slots"
-        if commands[number] > 1:
-            return f"two commands of task {number} run at once"
+        if found := _wrong_with_task(task, slots[number], commands[number]):
+            return f"task {number} is {found}"
         if applies[number] and lock != number:
             return f"an apply of task {number} runs without its lockKey"
-        if task.phase is TaskPhase.QUEUED and not task.gone and (slots[number] or commands[number]):
-            return f"task {number} is Queued, and held by an agent"
-        if task.final and task.phase is not TaskPhase.LOST and commands[number]:
-            return f"task {number} is {task.phase}, and a command of it runs"
+    return None
+
+
+def _wrong_with_task(task: TaskObject, slots: int, commands: int) -> str | None:
+    """What is wrong with a task that holds this many slots, and of which this many commands run."""
+    if slots > 1:
+        return "in two slots"
+    if commands > 1:
+        return "run by two commands at once"
+    if task.phase is TaskPhase.QUEUED and (slots or commands):
+        return "Queued, and held by an agent"
+    if task.final and task.phase is not TaskPhase.LOST and commands:
+        return "over, and a command of it runs"
     return None
 
 

@@ -43,8 +43,8 @@ class TaskObject(NamedTuple):
     `told`: the condition Cancelling names this attempt and the agent's present incarnation. `planned`: planDigest is
     there. `approval`: the attempt that spec.approval names, with the digest of that attempt's plan.
 
-    The rest is no part of the object: the model remembers what began (`began`: attempt and step), which attempts a
-    person approved (`approved`), saw awaiting approval (`seen`), and for which the apply's intent was written (`meant`).
+    The rest is no part of the object: the model remembers what began in this attempt (`began`), which attempts a person
+    saw awaiting approval (`seen`) and approved (`approved`), and for which the apply's intent was written (`meant`).
     """
 
     phase: TaskPhase = TaskPhase.QUEUED
@@ -74,7 +74,9 @@ def plain(task: TaskObject) -> TaskObject:
     them. Once an apply began, no other may, whatever was approved.
     """
     if task.phase is TaskPhase.LOST:  # its processes may go on
-        task = task._replace(approval=None, planned=False, cancel=False, told=False, pod=None if task.gone else task.pod)
+        task = task._replace(
+            approval=None, planned=False, cancel=False, told=False, pod=None if task.gone else task.pod
+        )
     elif task.gone:
         return TaskObject(TaskPhase.SUCCEEDED, gone=True)
     elif task.final:
@@ -108,7 +110,9 @@ def parsed(task: TaskObject, number: int) -> Task:
         type="plan_and_apply",
         steps=Steps(plan=TRUE, apply=TRUE),
         lock_key="key",
-        approval=None if approval is None else Approval(attempt=approval, plan_digest=digest(task_id(number, approval))),
+        approval=None
+        if approval is None
+        else Approval(attempt=approval, plan_digest=digest(task_id(number, approval))),
         on_lost_reservation=OnLostReservation.REPLAN,
         plan_max_attempts=ATTEMPTS,
         cancel=task.cancel,
