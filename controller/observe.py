@@ -38,6 +38,7 @@ def observe_pod(pod: Object, node: Object | None, report: Report, *, in_flight: 
         running=status.get("phase") == "Running",
         ready=condition_is_true(status, "Ready"),
         deleting="deletionTimestamp" in metadata,
+        gone_by=_time(metadata.get("deletionTimestamp")),
         dead=(death_proof(pod, node) or ended_unopened(pod)) is not None,
         agent=report.state,
         connected=report.connected,
@@ -58,7 +59,7 @@ def _state(labels: dict[str, str]) -> PodState:
 
 
 def _time(text: str | None) -> datetime | None:
-    """A time that the controller wrote; what anybody else made of it is none."""
+    """A time, where one was written; what anybody made of it else is none."""
     try:
         return parse_time(text) if text else None
     except ValueError:

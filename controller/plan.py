@@ -5,6 +5,7 @@ before it deletes. What is planned here only has to be right for the view.
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from agent.wire import Phase
 from controller.capacity import promises, take_census
@@ -13,6 +14,9 @@ from controller.removal import Removable, idle_since, removable
 from controller.scaling import Decision
 from controller.task import Task
 from controller.view import Operation, PodState, PodView, PoolView
+
+_KUBELET_TIME = timedelta(seconds=30)
+"""How long after a Pod's grace its kubelet is waited for, before what is provably dead is removed by force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,7 @@ def _victims(candidates: Removable, surplus: int) -> tuple[PodView, ...]:
 def _dead(view: PoolView) -> list[DeleteDead]:
     """Dead Pods whose end has been written into the status of every task that was there.
 
-    Until then the Pod is the proof that the task is lost.
+    Until then the Pod is the proof that the task is lost. One that was deleted is its kubelet's to finish.
     """
     if not view.synced:
         return []
@@ -123,8 +127,13 @@ def _dead(view: PoolView) -> list[DeleteDead]:
     return [
         DeleteDead(pod, force=pod.deleting)
         for pod in view.pods
-        if pod.dead and not pod.in_flight and pod.uid not in needed
+        if pod.dead and not pod.in_flight and pod.uid not in needed and not _being_finished(view, pod)
     ]
+
+
+def _being_finished(view: PoolView, pod: PodView) -> bool:
+    """Whether a kubelet may still finish the Pod's deletion by itself, as it does within moments."""
+    return pod.gone_by is not None and view.now < pod.gone_by + _KUBELET_TIME
 
 
 def _opens(view: PoolView, victims: frozenset[str]) -> list[OpenPod]:

@@ -37,8 +37,8 @@ class PodView:
     `agent` is the last state its agent reported, None if it never did. `connected` tells whether that is fresh: an
     agent that is not connected may have taken or ended anything since, and is treated as holding all it may hold.
     `contacting`: it is not connected, but only since a moment (the controller or the agent has just started), so that
-    the slots it is believed to have free still count as capacity to come. `opened` is when the controller last opened
-    it, where that is known. `dead` is proof of death. `in_flight` is the operation under way.
+    the slots it is believed to have free still count as capacity to come. `gone_by` is when a deleted Pod's grace is
+    over. `opened` is when the controller last opened it, where that is known. `dead` is proof of death. `in_flight` is the operation under way.
     """
 
     name: str
@@ -49,6 +49,7 @@ class PodView:
     running: bool = False
     ready: bool = False
     deleting: bool = False
+    gone_by: datetime | None = None
     dead: bool = False
     agent: AgentState | None = None
     connected: bool = False

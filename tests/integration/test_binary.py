@@ -16,6 +16,8 @@ from agent.wire import Outcome, Steps, StepSpec, TaskState, Work
 from tests.support.binary import ROOT, BinaryAgent, BinaryWorker, build, built, installed
 from tests.support.worker_process import shell, until
 
+pytestmark = pytest.mark.timeout(300)  # seconds: the first one builds the binary
+
 VERSION = f"slot-agent {__version__}\n"
 
 

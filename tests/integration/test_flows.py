@@ -199,7 +199,7 @@ async def test_tasks_of_one_lock_key_take_turns_in_order(cluster: Cluster, gate:
     await cluster.create_task("lock-p", pool="locks", lockKey="vpc")
     await cluster.until_phase("lock-p", "Succeeded")
     assert await cluster.phase("lock-b") == "Queued"
-    await until(lambda: waits_for(cluster, "lock-b", "for lockKey vpc, held by lock-a"), "the task says what it waits for")
+    await until(lambda: waits_for(cluster, "lock-b", "for lockKey vpc, held by lock-a"), "the task says why")
     gate.open("lock-a")
     await gate.reached("lock-b")
     assert await cluster.phase("lock-a") == "Succeeded"

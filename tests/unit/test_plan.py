@@ -221,8 +221,11 @@ def test_dead_pods_are_deleted_once_no_task_needs_them_as_proof() -> None:
     assert shown(pool((dead,))) == ["DeleteDead x"]
     assert shown(pool((replace(dead, in_flight=Operation.REMOVE),))) == []
     assert actions(pool((dead,))) == (DeleteDead(dead, force=False),)
-    deleted = replace(dead, deleting=True)
-    assert actions(pool((deleted,))) == (DeleteDead(deleted, force=True),)
+    view = pool((dead,))
+    in_time = replace(dead, deleting=True, gone_by=view.now - timedelta(seconds=29))
+    assert actions(pool((in_time,))) == ()  # its kubelet finishes the deletion
+    overdue = replace(dead, deleting=True, gone_by=view.now - timedelta(seconds=30))
+    assert actions(pool((overdue,))) == (DeleteDead(overdue, force=True),)
 
 
 def test_a_deleted_pool_drains_and_then_leaves_nothing() -> None:
