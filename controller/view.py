@@ -38,7 +38,8 @@ class PodView:
     agent that is not connected may have taken or ended anything since, and is treated as holding all it may hold.
     `contacting`: it is not connected, but only since a moment (the controller or the agent has just started), so that
     the slots it is believed to have free still count as capacity to come. `gone_by` is when a deleted Pod's grace is
-    over. `opened` is when the controller last opened it, where that is known. `dead` is proof of death. `in_flight` is the operation under way.
+    over. `opened` is when the controller last opened it, where that is known. `dead` is proof of death. `in_flight` is
+    the operation under way.
     """
 
     name: str
