@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from http import HTTPStatus
 from pathlib import PurePath
 
 from aiohttp import hdrs, web
@@ -137,17 +138,17 @@ class HttpApi:
             identity = await self._access.admit(request, route.allowed)
             return await route.handler(request, identity, part)
         except Refusal as refusal:
-            return self._refuse(refusal)
+            return self._refuse(request, refusal)
         except WireError as error:
-            return self._refuse(Refusal(ErrorCode.BAD_REQUEST, str(error)))
+            return self._refuse(request, Refusal(ErrorCode.BAD_REQUEST, str(error)))
         except web.HTTPRequestEntityTooLarge:
-            return self._refuse(too_large())
+            return self._refuse(request, too_large())
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as error:  # noqa: BLE001 - one request's mistake is not the others'
             # Not the error's text, which may quote the request.
             self._log.event("request failed", error=type(error).__name__, at=_place_of(error))
-            return self._refuse(Refusal(ErrorCode.INTERNAL, "see the agent's log"))
+            return self._refuse(request, Refusal(ErrorCode.INTERNAL, "see the agent's log"))
 
     def _route(self, request: web.BaseRequest) -> tuple[_Route, str]:
         path, part = request.raw_path, ""
@@ -168,8 +169,10 @@ class HttpApi:
             raise Refusal(ErrorCode.METHOD_NOT_ALLOWED, f"{path[:200]} takes {', '.join(methods)}")
         return route, part
 
-    def _refuse(self, refusal: Refusal) -> web.Response:
+    def _refuse(self, request: web.BaseRequest, refusal: Refusal) -> web.StreamResponse:
         self._instruments.refused(refusal.code)
+        if refusal.status == HTTPStatus.CONFLICT:
+            return self._answers.conflict(request, dump(refusal.body()))
         headers = dict(JSON_HEADERS)
         if refusal.code is ErrorCode.UNAUTHORIZED:
             headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="podslots"'

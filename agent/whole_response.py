@@ -23,13 +23,14 @@ JSON_HEADERS = {hdrs.CONTENT_TYPE: JSON_TYPE}
 class WholeResponse(web.StreamResponse):
     """A response whose bytes are ready. `StreamResponse.__init__` is left out: it prepares what is not needed."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, status: HTTPStatus = HTTPStatus.OK) -> None:
         self._data = data
+        self._said = status
 
     @property
     def status(self) -> int:
         """For the server's log."""
-        return HTTPStatus.OK
+        return self._said
 
     @property
     def keep_alive(self) -> bool:
@@ -48,23 +49,35 @@ class WholeResponse(web.StreamResponse):
 
 
 class Answers:
-    """Makes JSON answers with status 200. Their head holds the date, and is made when that is set."""
+    """Makes JSON answers with status 200 or 409. Those are frequent: who finds all slots held asks again.
+
+    Their heads hold the date, and are made when that is set.
+    """
 
     def __init__(self) -> None:
-        self._head = b""
+        self._head = self._conflict_head = b""
 
     def set_date(self, now: datetime) -> None:
         """The time that answers say."""
         date = format_datetime(now, usegmt=True)
-        self._head = f"HTTP/1.1 200 OK\r\nContent-Type: {JSON_TYPE}\r\nDate: {date}\r\nContent-Length: ".encode()
+        rest = f"\r\nContent-Type: {JSON_TYPE}\r\nDate: {date}\r\nContent-Length: ".encode()
+        self._head, self._conflict_head = b"HTTP/1.1 200 OK" + rest, b"HTTP/1.1 409 Conflict" + rest
 
     def answer(self, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
         """A body for a request."""
-        if request.version != HttpVersion11 or not request.keep_alive or _is_behind(request):
+        if not _takes_whole(request):
             return web.Response(body=body, headers=JSON_HEADERS)
         return WholeResponse(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
 
+    def conflict(self, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+        """A body for a request that is refused for what is so now."""
+        if not _takes_whole(request):
+            return web.Response(status=HTTPStatus.CONFLICT, body=body, headers=JSON_HEADERS)
+        return WholeResponse(b"%b%d\r\n\r\n%b" % (self._conflict_head, len(body), body), HTTPStatus.CONFLICT)
 
-def _is_behind(request: web.BaseRequest) -> bool:
+
+def _takes_whole(request: web.BaseRequest) -> bool:
+    if request.version != HttpVersion11 or not request.keep_alive:
+        return False
     transport = request.transport
-    return transport is not None and transport.get_write_buffer_size() > MAX_UNREAD_BYTES
+    return transport is None or transport.get_write_buffer_size() <= MAX_UNREAD_BYTES
