@@ -23,7 +23,7 @@ from tests.bench import (
 from tests.bench.effort import FULL, TINY, Effort
 from tests.bench.machine import Cores, cores, describe, running_on
 from tests.bench.measure import Row
-from tests.bench.table import show
+from tests.bench.table import markdown, show
 
 SUBJECTS: dict[str, Callable[[Effort, Cores], AsyncIterator[Row]]] = {
     "reads": reads.measure,
@@ -47,6 +47,7 @@ def main() -> int:
     )
     parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"of {', '.join(SUBJECTS)} (default: all)")
     parser.add_argument("--check", action="store_true", help="exit with status 1 if a bar is missed")
+    parser.add_argument("--markdown", action="store_true", help="write the table to stdout as Markdown instead")
     parser.add_argument("--tiny", action="store_true", help="sizes that prove that it runs; the figures mean nothing")
     arguments = parser.parse_args()
     if unknown := set(arguments.subjects) - set(SUBJECTS):
@@ -58,8 +59,10 @@ def main() -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         rows = runner.run(run(chosen, TINY if arguments.tiny else FULL, console))
     show(rows, console)
-    for row in rows:
-        sys.stdout.write(row.to_json().decode() + "\n")
+    if arguments.markdown:
+        sys.stdout.write(markdown(rows))
+    else:
+        sys.stdout.writelines(row.to_json().decode() + "\n" for row in rows)
     return 1 if arguments.check and any(row.met is False for row in rows) else 0
 
 

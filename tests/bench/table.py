@@ -1,4 +1,4 @@
-"""The table for people."""
+"""The table for people, on a terminal and for docs/performance.md."""
 
 from collections.abc import Sequence
 
@@ -23,6 +23,13 @@ def show(rows: Sequence[Row], console: Console) -> None:
     for row in rows:
         if row.note:
             console.print(f"{row.figure}: {row.note}", style="dim", highlight=False)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table in Markdown."""
+    lines = ["| figure | measured | reference | ratio | rounds | CPU | bar | |", "| --- " + "| --: " * 6 + "| --- |"]
+    lines += ["| " + " | ".join(str(cell) for cell in cells(row)) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
 
 
 def cells(row: Row) -> list[str | Text]:

@@ -10,7 +10,9 @@ from tests.bench.effort import TINY
 from tests.bench.machine import cores
 from tests.bench.measure import Compared, Row, Sample, percentile, slope
 from tests.bench.soak import soak
-from tests.bench.table import show
+from tests.bench.table import markdown, show
+
+pytestmark = pytest.mark.timeout(300)  # seconds: one builds the binary
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
@@ -22,6 +24,7 @@ async def test_a_subject_yields_figures_that_can_be_judged_and_printed(subject: 
     assert all(row.ratio is not None for row in rows if row.reference is not None)
     console = Console(record=True, quiet=True, width=200)
     show(rows, console)
+    assert all(row.figure in markdown(rows) for row in rows)
 
 
 async def test_a_soak_looks_at_the_agent_as_tasks_go_by() -> None:
