@@ -3,11 +3,11 @@
 import asyncio
 import secrets
 import signal
-import socket
 import sys
 import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import uvloop
@@ -25,13 +25,13 @@ from agent.http_api import HttpApi
 from agent.http_server import Server
 from agent.instruments import Instruments
 from agent.journal import FolderDisk, Header, Opened, open_journal
+from agent.listeners import Listeners
 from agent.output import FolderFiles, Outputs
 from agent.service import TICK_SECONDS, Service
 from agent.state import PhaseChanged, Record, initial_state
+from agent.tls import TlsFolder
 from agent.view import Facts
 from metrics.exposition import new_registry
-
-BACKLOG = 512
 
 SHUTDOWN_SECONDS = 1.0
 """How long requests under way may take once the server stops; streams and polls are ended by then."""
@@ -72,6 +72,9 @@ async def serve(settings: Settings) -> int:
     except OSError as error:
         log.event("the agent can't run", error=str(error))
         return EXIT_FAILED
+    except ConfigError as error:
+        log.event("the agent can't run", error=str(error))
+        return EXIT_CONFIG
     else:
         log.event("stopped")
         return 0
@@ -85,6 +88,8 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         log.event("journal", warning=warning)
     # After the journal: credentials without a journal are the sign that one was lost.
     own = own_credentials(settings)
+    tls = TlsFolder(settings.tls_dir, settings.credential_folders, log) if settings.tls_dir is not None else None
+    context = tls.first() if tls is not None else None
     in_memory = is_in_memory(settings.state_dir)
     submit = do_now if in_memory else _disk_thread(stack).submit
     outputs = Outputs(FolderFiles(settings.logs_dir), asyncio.to_thread)
@@ -117,7 +122,12 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         service=service,
         desk=desk,
         outputs=outputs,
-        access=Access(keyring, tokens.refresh, lock_reads=settings.lock_reads),
+        access=Access(
+            keyring,
+            tokens.refresh,
+            lock_reads=settings.lock_reads,
+            asks_certificates=lambda: tls is not None and tls.asks_certificates,
+        ),
         now=utc_now,
         log=log,
         with_workers=settings.workers,
@@ -126,7 +136,11 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
     runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await _listen(settings, runner, log)
+    listeners = Listeners(runner, log)
+    stack.callback(listeners.close)
+    if tls is not None:
+        tls.on_change = listeners.accept
+    await listeners.open(settings.addresses, settings.port, context)
     log.event(
         "serving",
         addresses=list(settings.addresses),
@@ -135,7 +149,7 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         phase=opened.state.phase,
         held=[slot.task_id for slot in opened.state.slots if slot.task_id is not None],
     )
-    return _Agent(service, desk, tokens, outputs, api)
+    return _Agent(service=service, desk=desk, tokens=tokens, outputs=outputs, api=api, tls=tls)
 
 
 def _flush_phase(log: StreamLog, records: list[Record]) -> None:
@@ -144,15 +158,16 @@ def _flush_phase(log: StreamLog, records: list[Record]) -> None:
         log.flush()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Agent:
     """What runs."""
 
-    def __init__(self, service: Service, desk: Desk, tokens: TokenFolder, outputs: Outputs, api: HttpApi) -> None:
-        self.service = service
-        self.desk = desk
-        self.tokens = tokens
-        self.outputs = outputs
-        self.api = api
+    service: Service
+    desk: Desk
+    tokens: TokenFolder
+    outputs: Outputs
+    api: HttpApi
+    tls: TlsFolder | None
 
 
 def _disk_thread(stack: AsyncExitStack) -> DiskThread:
@@ -182,19 +197,6 @@ def _first_tokens(settings: Settings, log: StreamLog) -> dict[str, str]:
         # The mount may come later; until then nobody is let in.
         log.event("no pool tokens yet", error=str(error))
         return {}
-
-
-async def _listen(settings: Settings, runner: web.ServerRunner, log: StreamLog) -> None:
-    """Bind every address; the Pod's own must work, the loopbacks are a convenience."""
-    for index, address in enumerate(settings.addresses):
-        site = web.TCPSite(runner, address, settings.port, backlog=BACKLOG, reuse_address=True)
-        try:
-            await site.start()
-        except OSError as error:
-            if index == 0:
-                raise
-            if address != "::1" or socket.has_ipv6:
-                log.event("address not bound", address=address, error=str(error))
 
 
 async def _run(settings: Settings, agent: _Agent, log: StreamLog) -> None:
@@ -232,6 +234,8 @@ async def _tick_surroundings(agent: _Agent) -> None:
         agent.api.tick()
         agent.desk.tick()
         await agent.tokens.refresh()
+        if agent.tls is not None:
+            await agent.tls.refresh()
         await asyncio.sleep(TICK_SECONDS)
 
 

@@ -8,7 +8,9 @@ is shown.
 import asyncio
 import os
 import secrets
+import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hmac import compare_digest
@@ -20,6 +22,8 @@ MIN_TOKEN_LENGTH = 32
 """Of the credentials made here, which have 43; a shorter file was not written by us."""
 
 MAX_TOKEN_BYTES = 4096
+
+FOLDER_MODE = 0o750
 
 REREAD_SECONDS = 1.0
 """At most this often are the pool's tokens read, whatever callers show."""
@@ -144,7 +148,7 @@ def has_credentials(settings: Settings) -> bool:
 
 def ensure_credential(file: Path, *, mode: int = 0o440) -> str:
     """The token in `file`, made if it is not there or not well-formed. Links are not followed: others may write it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(file.parent)
     try:
         fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -157,12 +161,30 @@ def ensure_credential(file: Path, *, mode: int = 0o440) -> str:
 
 def _make_credential(file: Path, mode: int) -> str:
     token = secrets.token_urlsafe(32)
+    write_beside(file, token.encode(), mode=mode)
+    return token
+
+
+def write_beside(file: Path, data: bytes, *, mode: int) -> None:
+    """Make or replace `file` in one step, by a new one beside it. Whatever the umask is, it has this mode."""
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as opened:
-        os.fchmod(fd, mode)
-        opened.write(token.encode())
+        opened.write(data)
         opened.flush()
+        os.fchmod(fd, mode)
         os.fsync(fd)
     temporary.rename(file)
-    return token
+
+
+def _make_folder(folder: Path) -> None:
+    """A folder that its group can enter: a container with another uid shares the Pod's fsGroup, and nothing else.
+
+    The bits above the permissions stay: by setgid the volume's group is handed on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & 0o777 != FOLDER_MODE:
+        # One that somebody else made is theirs to open.
+        with suppress(PermissionError):
+            folder.chmod((mode & ~0o777) | FOLDER_MODE)

@@ -3,7 +3,8 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from agent.installation import NAME, install
 
 CALL_SECONDS = 5.0
 EXIT_FAILED = 1
+UNAUTHORIZED = 401
 
 
 def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -65,8 +67,12 @@ def close(environ: Mapping[str, str]) -> int:
 
 def show_slots(environ: Mapping[str, str]) -> int:
     """Print the slots of the agent at PODSLOTS_URL, or on this machine."""
+    headers = {"Accept": "text/plain"}
     try:
-        status, body = _call(environ, "GET", "/slots", {"Accept": "text/plain"})
+        status, body = _call(environ, "GET", "/slots", headers)
+        if status == UNAUTHORIZED and (token := _reading_token(environ)):
+            # Reads are locked here.
+            status, body = _call(environ, "GET", "/slots", {**headers, "Authorization": f"Bearer {token}"})
     except (OSError, HTTPException) as error:
         return _fail(f"can't reach the agent: {error}")
     if status != 200:  # noqa: PLR2004 - HTTP's OK
@@ -88,13 +94,35 @@ def _call(environ: Mapping[str, str], method: str, path: str, headers: Mapping[s
     from agent.config import local_url  # noqa: PLC0415 - install does without
 
     address = urlsplit(local_url(environ))
-    connection = HTTPConnection(address.hostname or "127.0.0.1", address.port, timeout=CALL_SECONDS)
+    connection = _connection(environ, address.scheme, address.hostname or "127.0.0.1", address.port)
     try:
         connection.request(method, path, headers=dict(headers))
         response: HTTPResponse = connection.getresponse()
         return response.status, response.read().decode("utf-8", "replace")
     finally:
         connection.close()
+
+
+def _connection(environ: Mapping[str, str], scheme: str, host: str, port: int | None) -> HTTPConnection:
+    """To the agent beside us, which is known by its very certificate: in its own folder, or beside our credential."""
+    if scheme != "https":
+        return HTTPConnection(host, port, timeout=CALL_SECONDS)
+    from agent.worker.tls import PINNED, pinned_context  # noqa: PLC0415 - rarely needed
+
+    folders = (("PODSLOTS_TLS_DIR", "tls.crt"), ("PODSLOTS_CREDENTIAL_DIR", PINNED))
+    file = next((Path(environ[name]) / file for name, file in folders if environ.get(name)), None)
+    if file is None:
+        raise OSError("PODSLOTS_TLS_DIR or PODSLOTS_CREDENTIAL_DIR must say where the agent's certificate is")
+    return HTTPSConnection(host, port, timeout=CALL_SECONDS, context=pinned_context(str(file)))
+
+
+def _reading_token(environ: Mapping[str, str]) -> str | None:
+    """A credential of this container's that is good for reading."""
+    for name, file in (("PODSLOTS_STATE_DIR", "close-token"), ("PODSLOTS_CREDENTIAL_DIR", "token")):
+        if environ.get(name):
+            with suppress(OSError):
+                return (Path(environ[name]) / file).read_text().strip()
+    return None
 
 
 def _fail(problem: str) -> int:

@@ -40,6 +40,7 @@ class Settings:
     credentials_dir: Path
     workers: bool
     lock_reads: bool
+    tls_dir: Path | None
 
     @property
     def stop_seconds(self) -> int:
@@ -50,6 +51,11 @@ class Settings:
     def logs_dir(self) -> Path:
         """Where the output of steps is kept until their task is acknowledged."""
         return self.state_dir / "logs"
+
+    @property
+    def credential_folders(self) -> tuple[Path, ...]:
+        """What the Pod's own programs mount, one each: the slots' workers, and the local holders."""
+        return tuple(self.credentials_dir / name for name in (*map(str, range(len(self.layout))), "local"))
 
     @property
     def close_token_file(self) -> Path:
@@ -76,6 +82,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         credentials_dir=reader.folder("PODSLOTS_CREDENTIALS_DIR"),
         workers=reader.flag("PODSLOTS_WORKERS", default=True),
         lock_reads=reader.flag("PODSLOTS_LOCK_READS", default=False),
+        tls_dir=Path(environ["PODSLOTS_TLS_DIR"]) if environ.get("PODSLOTS_TLS_DIR") else None,
     )
     if reader.problems:
         raise ConfigError(reader.problems)
@@ -87,7 +94,8 @@ def local_url(environ: Mapping[str, str]) -> str:
     if url := environ.get("PODSLOTS_URL"):
         return url.rstrip("/")
     host = environ.get("PODSLOTS_POD_IP") or "127.0.0.1"
-    return f"http://{f'[{host}]' if ':' in host else host}:{environ.get('PODSLOTS_PORT') or PORT}"
+    scheme = "https" if environ.get("PODSLOTS_TLS_DIR") else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{environ.get('PODSLOTS_PORT') or PORT}"
 
 
 class _Reader:

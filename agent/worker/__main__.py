@@ -89,7 +89,7 @@ def main(environ: Mapping[str, str]) -> int:
         jitter=jitter,
         log=log,
     )
-    link = Link(settings.host, settings.port, settings.credential_dir, clock)
+    link = Link(settings.host, settings.port, settings.credential_dir, clock, tls=settings.tls)
     shell = Shell(worker=worker, link=link, runner=runner, folder=disk, echo=echo, clock=clock)
     return shell.run(signals)
 

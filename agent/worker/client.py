@@ -1,8 +1,8 @@
 """HTTP/1.1 to the agent, without waiting: one connection a channel, driven by `shell`'s poll.
 
 http.client would block, and brings in ssl and email: 25 ms and 4 MiB, as much as all the rest of the worker. This
-speaks the little that is needed, over plain TCP: requests with a length, answers with a length, chunked, or ended by
-the connection's end. A request is sent once: whether to repeat it is for `loop` to say.
+speaks the little that is needed: requests with a length, answers with a length, chunked, or ended by the connection's
+end. A request is sent once: whether to repeat it is for `loop` to say. TLS is in `tls`, which is imported if needed.
 """
 
 import errno
@@ -46,12 +46,14 @@ class RefusedError(Exception):
 class Link:
     """The two connections to the agent. The credential is read anew for each request: it may come late, or change."""
 
-    def __init__(self, host: str, port: int, credential_dir: str, clock: Clock) -> None:
+    def __init__(self, host: str, port: int, credential_dir: str, clock: Clock, *, tls: bool = False) -> None:
         self._host = host
         self._port = port
+        self._tls = tls
+        self._credential_dir = credential_dir
         self._credential = os.path.join(credential_dir, "token")
         self._clock = clock
-        self._connections: dict[Channel, _Connection] = {}
+        self._connections: dict[Channel, Connection] = {}
         self._calls: dict[Channel, tuple[Call, float]] = {}
 
     def send(self, channel: Channel, request: Request) -> None:
@@ -65,7 +67,7 @@ class Link:
         connection = self._connections.get(channel)
         if connection is None or not connection.reusable():
             self._drop(channel)
-            connection = self._connections[channel] = _Connection(self._host, self._port)
+            connection = self._connections[channel] = self._connect()
         timeout = POLL_TIMEOUT_SECONDS if request.call is Call.POLL else CALL_TIMEOUT_SECONDS
         self._calls[channel] = (request.call, self._clock.monotonic() + timeout)
         connection.send(content)
@@ -102,6 +104,13 @@ class Link:
     def deadline(self) -> float | None:
         """When the next request will have taken too long, on monotonic time."""
         return min((until for _, until in self._calls.values()), default=None)
+
+    def _connect(self) -> "Connection":
+        if not self._tls:
+            return Connection(self._host, self._port)
+        from agent.worker.tls import TlsConnection  # noqa: PLC0415 - 4 MiB that a plain agent's worker does without
+
+        return TlsConnection(self._host, self._port, self._credential_dir)
 
     def _drop(self, channel: Channel) -> None:
         self._calls.pop(channel, None)
@@ -146,7 +155,7 @@ def _understand(call: Call, status: int, body: bytes) -> Answer:
     return answer
 
 
-class _Connection:
+class Connection:
     """One TCP connection, and the request under way on it."""
 
     def __init__(self, host: str, port: int) -> None:
@@ -168,10 +177,12 @@ class _Connection:
 
     @property
     def fd(self) -> int:
+        """What to poll."""
         return self._socket.fileno()
 
     @property
     def events(self) -> int:
+        """What to poll it for."""
         return select.POLLOUT if self._outgoing or not self._connected else select.POLLIN
 
     def reusable(self) -> bool:
@@ -179,13 +190,16 @@ class _Connection:
         if self._busy or self._incoming or not self._keep or not self._connected:
             return False
         try:
-            return not self._socket.recv(1, socket.MSG_PEEK)
+            self._receive(1)
         except BlockingIOError:
             return True
         except OSError:
             return False
+        # The end of the connection, or an answer to nothing.
+        return False
 
     def send(self, content: bytes) -> None:
+        """Begin a request."""
         self._outgoing = memoryview(content)
         self._busy = True
         if not self._connected:
@@ -202,10 +216,11 @@ class _Connection:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ended = False
         try:
+            self._establish()
             while self._outgoing:
-                self._outgoing = self._outgoing[self._socket.send(self._outgoing) :]
+                self._outgoing = self._outgoing[self._transmit(self._outgoing) :]
             while not ended:
-                data = self._socket.recv(65536)
+                data = self._receive(65536)
                 ended = not data
                 self._incoming += data
                 if len(self._incoming) > HEAD_BYTES + BODY_BYTES:
@@ -223,7 +238,17 @@ class _Connection:
         return status, body
 
     def close(self) -> None:
+        """End it."""
         self._socket.close()
+
+    def _establish(self) -> None:
+        """What comes before the first request. Raises BlockingIOError while it lasts."""
+
+    def _transmit(self, data: memoryview) -> int:
+        return self._socket.send(data)
+
+    def _receive(self, size: int) -> bytes:
+        return self._socket.recv(size)
 
 
 def parse(data: bytes | bytearray, *, ended: bool) -> tuple[int, bytes, bool] | None:

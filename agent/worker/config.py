@@ -25,6 +25,7 @@ class Settings:
 
     host: str
     port: int
+    tls: bool
     slot: int
     credential_dir: str
     work_dir: str
@@ -35,10 +36,11 @@ class Settings:
 
 def from_environ(environ: Mapping[str, str]) -> Settings:
     """The settings. Raises ConfigError, naming the variable."""
-    host, port = _address(_required(environ, "PODSLOTS_URL"))
+    tls, host, port = _address(_required(environ, "PODSLOTS_URL"))
     return Settings(
         host=host,
         port=port,
+        tls=tls,
         slot=_integer(environ, "PODSLOTS_SLOT", None),
         credential_dir=_required(environ, "PODSLOTS_CREDENTIAL_DIR"),
         work_dir=_required(environ, "PODSLOTS_WORK_DIR"),
@@ -63,8 +65,8 @@ def _integer(environ: Mapping[str, str], name: str, default: int | None) -> int:
     return int(text)
 
 
-def _address(url: str) -> tuple[str, int]:
-    """Host and port of `http://HOST[:PORT]`. By hand: urllib.parse costs 4 ms at start."""
+def _address(url: str) -> tuple[bool, str, int]:
+    """Whether it is TLS, host and port of `http[s]://HOST[:PORT]`. By hand: urllib.parse costs 4 ms at start."""
     scheme, separator, rest = url.partition("://")
     host, port = rest.rstrip("/"), str(PORT)
     if host.startswith("["):
@@ -72,9 +74,9 @@ def _address(url: str) -> tuple[str, int]:
         port = after.removeprefix(":") or port
     elif ":" in host:
         host, _, port = host.partition(":")
-    if scheme != "http" or not separator or not host or "/" in host or not port.isdecimal():
-        raise ConfigError(f"PODSLOTS_URL must be http://HOST:PORT, not {url!r}")
-    return host, int(port)
+    if scheme not in {"http", "https"} or not separator or not host or "/" in host or not port.isdecimal():
+        raise ConfigError(f"PODSLOTS_URL must be http://HOST:PORT or https://HOST:PORT, not {url!r}")
+    return scheme == "https", host, int(port)
 
 
 def _paths(environ: Mapping[str, str], name: str) -> dict[str, str]:

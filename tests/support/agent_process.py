@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -105,6 +106,7 @@ class AgentProcess:
             **(environ or {}),
         }
         self.process: subprocess.Popen[bytes] | None = None
+        self.client_context: ssl.SSLContext | None = None
 
     # --- the process ------------------------------------------------------------------------------------------------
 
@@ -160,7 +162,7 @@ class AgentProcess:
 
     @property
     def url(self) -> str:
-        return f"http://{self.address}:{self.port}"
+        return f"http{'s' if 'PODSLOTS_TLS_DIR' in self.environ else ''}://{self.address}:{self.port}"
 
     def credential(self, name: str) -> str:
         """The token of a slot (`"0"` …) or of the local holders (`"local"`)."""
@@ -169,6 +171,12 @@ class AgentProcess:
     @property
     def close_token(self) -> str:
         return (self.state_dir / "close-token").read_text()
+
+    def connection(self) -> http.client.HTTPConnection:
+        """A new connection; with TLS by `client_context`."""
+        if self.client_context is None:
+            return http.client.HTTPConnection(self.address, self.port, timeout=30)
+        return http.client.HTTPSConnection(self.address, self.port, timeout=30, context=self.client_context)
 
     # --- calls ------------------------------------------------------------------------------------------------------
 
@@ -183,7 +191,7 @@ class AgentProcess:
     ) -> tuple[int, bytes]:
         """One request: `body` is bytes, or something for JSON. Returns status and body."""
         data = body if body is None or isinstance(body, bytes) else orjson.dumps(encode(body))
-        connection = http.client.HTTPConnection(self.address, self.port, timeout=30)
+        connection = self.connection()
         try:
             sent = dict(headers or {})
             if token is not None:

@@ -41,15 +41,16 @@ ENVIRON = {
 @pytest.mark.parametrize(
     ("url", "address"),
     [
-        ("http://10.0.0.7:8721", ("10.0.0.7", 8721)),
-        ("http://10.0.0.7", ("10.0.0.7", 8721)),
-        ("http://[fd00::7]:99/", ("fd00::7", 99)),
-        ("http://localhost:1", ("localhost", 1)),
+        ("http://10.0.0.7:8721", ("10.0.0.7", 8721, False)),
+        ("http://10.0.0.7", ("10.0.0.7", 8721, False)),
+        ("http://[fd00::7]:99/", ("fd00::7", 99, False)),
+        ("http://localhost:1", ("localhost", 1, False)),
+        ("https://10.0.0.7:99", ("10.0.0.7", 99, True)),
     ],
 )
-def test_the_agents_address(url: str, address: tuple[str, int]) -> None:
+def test_the_agents_address(url: str, address: tuple[str, int, bool]) -> None:
     settings = config.from_environ({**ENVIRON, "PODSLOTS_URL": url})
-    assert (settings.host, settings.port) == address
+    assert (settings.host, settings.port, settings.tls) == address
     assert settings.grace_seconds == 30
 
 
@@ -57,7 +58,7 @@ def test_the_agents_address(url: str, address: tuple[str, int]) -> None:
     ("name", "value"),
     [
         ("PODSLOTS_URL", ""),
-        ("PODSLOTS_URL", "https://10.0.0.7"),
+        ("PODSLOTS_URL", "ftp://10.0.0.7"),
         ("PODSLOTS_URL", "http://a/b"),
         ("PODSLOTS_URL", "http://a:b"),
         ("PODSLOTS_SLOT", "-1"),
