@@ -119,7 +119,8 @@ class _Exploration(Generic[S]):
                 found.complete = False
                 break
         found.states, found.good = len(order), sum(self._good)
-        if found.counter_example is None and found.complete and self._liveness:
+        found.complete = found.complete and found.counter_example is None
+        if found.complete and self._liveness:
             found.counter_example = self._stuck()
         found.seconds, found.cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
         return found

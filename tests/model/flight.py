@@ -75,12 +75,12 @@ class Flight:
         is_write = (op.kind, op.at) not in READS
         for change in self._changes(state, number, op):
             yield self._apply(state, op, change, (rest, state.late, change.op), prefix + change.text)
-            if is_write and state.faults and change.taken and change.op is not None:
+            if is_write and state.faults and change.taken and change.op is not None and "answer" in self._config.kinds:
                 text = prefix + change.text + "; the answer is lost"
                 yield self._apply(state, op, change, (rest, state.late, None), text, cost=1)
         if state.faults:
             yield from self._planted(state, op, rest, prefix)
-        if is_write and state.faults and len(state.late) < self._config.late:
+        if is_write and state.faults and len(state.late) < self._config.late and "message" in self._config.kinds:
             late = self._with_late(state, [op])
             text = prefix + f"sends '{op.at}', which is held up on its way; gives up waiting"
             yield Move(text, False, self.tidy(state._replace(ops=rest, late=late, faults=state.faults - 1)))
@@ -116,7 +116,7 @@ class Flight:
 
     def leader_changes(self, state: State) -> Iterator[Move[State]]:
         """Another replica leads. Of what the old one had in flight, writes that were sent may still arrive."""
-        if not state.ops or not state.faults:
+        if not state.ops or not state.faults or "leader" not in self._config.kinds:
             return
         ops = [self._tables.ops.of(n) for n in state.ops]
         fewer = state._replace(faults=state.faults - 1)

@@ -24,6 +24,7 @@ class Event(NamedTuple):
     task: int | None = None
     began: int = 0
     restarted: bool = False
+    kind: str = ""
 
 
 class Surroundings:
@@ -33,6 +34,7 @@ class Surroundings:
         self._tables = tables
         self._flight = flight
         self._bugs = tables.config.bugs
+        self._kinds = tables.config.kinds
 
     def moves(self, state: State) -> Iterator[Move[State]]:
         """Everything that may happen."""
@@ -62,16 +64,17 @@ class Surroundings:
 
     def _events(self, number: int, numbers: tuple[int, ...]) -> list[Event]:
         site = self._tables.sites.of(number)
-        return [
+        events = [
             *self._steps_begin(site, [self._tables.tasks.of(n) for n in numbers]),
             *self._steps_end(site),
             *self._kept(site),
             *self._restarts(site),
         ]
+        return [event for event in events if not event.kind or event.kind in self._kinds]
 
-    def _event(self, text: str, result: Result, before: Site, *, fair: bool = True, faults: int = 0) -> Event:
+    def _event(self, text: str, result: Result, before: Site, *, kind: str = "") -> Event:
         wrong = invariants.at_transition(result.slot_events, before)
-        return Event(text, self._tables.sites[result.site], fair, faults, wrong)
+        return Event(text, self._tables.sites[result.site], not kind, int(bool(kind)), wrong, kind=kind)
 
     def _steps_begin(self, site: Site, objects: list[TaskObject]) -> Iterator[Event]:
         for task in workers.waiting(site):
@@ -95,7 +98,7 @@ class Surroundings:
             yield Event(text, self._tables.sites[begun.site], wrong=wrong, task=number, began=after)
             untold = self._tables.sites[workers.begin(site, task, told=False).site]
             text += "; the report of that is held up"
-            yield Event(text, untold, fair=False, faults=1, wrong=wrong, task=number, began=after)
+            yield Event(text, untold, fair=False, faults=1, wrong=wrong, task=number, began=after, kind="report")
 
     def _steps_end(self, site: Site) -> Iterator[Event]:
         for slot, place in enumerate(site.kept):
@@ -113,11 +116,11 @@ class Surroundings:
                     yield self._event(f"{name} succeeds", done, site)
                 if "no marker" in self._bugs:
                     forgot = Result(workers.forgotten(site, {kept.task_id}))
-                    yield self._event("a worker is killed; the next one knows nothing", forgot, site, faults=1)
+                    yield self._event("a worker is killed; the next one knows nothing", forgot, site, kind="worker")
                 elif site.agent is not None and slot not in site.agent.recovering:
                     text = f"the worker of {kept.task_id} is killed; the next one finds that nothing of it runs"
                     lost = workers.end(site, slot, Outcome.LOST)
-                    yield self._event(text, lost, site, fair=False, faults=1)
+                    yield self._event(text, lost, site, kind="worker")
 
     def _kept(self, site: Site) -> Iterator[Event]:
         agent = site.agent
@@ -135,12 +138,12 @@ class Surroundings:
 
     def _restarts(self, site: Site) -> Iterator[Event]:
         number = self._tables.sites[site]
-        yield Event("the agent restarts", number, fair=False, faults=1, restarted=True)
+        yield Event("the agent restarts", number, fair=False, faults=1, restarted=True, kind="agent")
         after, text = workers.lose_journal(site), "the agent restarts, its journal lost"
         if "born open" in self._bugs and after.agent is not None:
             born = after.agent._replace(phase=Phase.OPEN, drain_id=None, recovering=())
             after, text = after._replace(agent=born), text + ", open"
-        yield Event(text, self._tables.sites[after], fair=False, faults=1, restarted=True)
+        yield Event(text, self._tables.sites[after], fair=False, faults=1, restarted=True, kind="journal")
 
     # --- to a Pod ---------------------------------------------------------------------------------------------------
 
@@ -171,10 +174,12 @@ class Surroundings:
         if not alive or not state.faults:
             return
         fewer = state._replace(faults=state.faults - 1)
-        crashed = self._changed(fewer, pod, RESTARTED, site=self._tables.dead)
-        yield Move(f"all of Pod {pod} dies with its node", False, crashed)
-        vanished = self._changed(fewer, pod, NEW_POD, obj=obj._replace(there=False))
-        yield Move(f"Pod {pod} vanishes from the API; its processes go on", False, vanished)
+        if "node" in self._kinds:
+            crashed = self._changed(fewer, pod, RESTARTED, site=self._tables.dead)
+            yield Move(f"all of Pod {pod} dies with its node", False, crashed)
+        if "vanish" in self._kinds:
+            vanished = self._changed(fewer, pod, NEW_POD, obj=obj._replace(there=False))
+            yield Move(f"Pod {pod} vanishes from the API; its processes go on", False, vanished)
         if "failed is proof" in self._bugs and not obj.failed:
             failed = self._changed(fewer, pod, NEW_POD, obj=obj._replace(failed=True))
             yield Move(f"the garbage collector writes Failed over Pod {pod}, which runs", False, failed)

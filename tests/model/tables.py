@@ -17,13 +17,19 @@ V = TypeVar("V", bound=Hashable)
 T = TypeVar("T")
 
 
+KINDS = frozenset({"answer", "message", "leader", "report", "worker", "agent", "journal", "node", "vanish"})
+"""An answer is lost; a message is held up; the leader is replaced; a worker's report of a start is held up; a worker is
+killed; an agent restarts; it does so without its journal; a Pod dies with its node; it is gone from the API alone."""
+
+
 @dataclass(frozen=True)
 class Config:
     """The size of what is explored.
 
     `operations`: how many of the leader's are in flight at once. `faults`: how many of all kinds a run has. `late`: how
     many messages are on their way without a sender that waits for them. `lease` False: a leader that was replaced goes
-    on with all that it had in flight, as if nothing told it. `bugs`: mistakes that are planted.
+    on with all that it had in flight, as if nothing told it. `kinds`: the kinds of fault, see `KINDS`. `bugs`: mistakes
+    that are planted.
     """
 
     pods: int = 2
@@ -34,6 +40,7 @@ class Config:
     faults: int = 1
     late: int = 1
     lease: bool = True
+    kinds: frozenset[str] = KINDS
     bugs: frozenset[str] = frozenset()
 
 

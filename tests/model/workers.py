@@ -83,7 +83,7 @@ def offered_again(site: Site, task: TaskEntry) -> Result:
 def register(site: Site, slot: int) -> Result:
     """After a lost journal, a slot's worker says what it keeps."""
     forget: tuple[str, ...] = ()
-    request = RegisterRequest(instance=NEW, tasks=tuple(_registered(kept) for kept in site.kept[slot]))
+    request = RegisterRequest(instance=NEW, tasks=tuple(registered(kept) for kept in site.kept[slot]))
 
     def decide(state: State) -> tuple[Record, ...]:
         nonlocal forget
@@ -167,7 +167,8 @@ def _exit(kept: Kept) -> ExitReport:
     )
 
 
-def _registered(kept: Kept) -> KeptTask:
+def registered(kept: Kept) -> KeptTask:
+    """What a registration says of a kept task."""
     assignment = Assignment(
         task_id=kept.task_id,
         task_type="plan_and_apply",
