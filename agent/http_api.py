@@ -27,10 +27,11 @@ from agent.http_streams import log_pieces, send_log, task_answer, watch
 from agent.http_work import WorkCalls
 from agent.instruments import RequestKind
 from agent.output import Outputs
+from agent.recovery import vouch
 from agent.service import Service
 from agent.state import Event, TaskEntry
 from agent.text_table import render as render_table
-from agent.validation import check_name, check_seconds, check_task_id, check_task_type, check_work
+from agent.validation import check_fence, check_name, check_seconds, check_task_id, check_task_type, check_work
 from agent.whole_response import JSON_HEADERS, Answers
 from agent.wire import (
     AckRequest,
@@ -227,6 +228,7 @@ class HttpApi:
         self._check(identity, asked)
         check_task_id(asked.task_id)
         check_seconds("ttl_seconds", asked.ttl_seconds)
+        check_fence(asked.fence)
         if not (part.isascii() and part.isdigit() and len(part) <= 3):  # noqa: PLR2004 - 16 slots at most
             raise Refusal(ErrorCode.NOT_FOUND, f"there is no slot {part[:20]!r}")
         command = slots.Hold(
@@ -237,7 +239,8 @@ class HttpApi:
             origin=Origin.CONTROLLER if identity.kind is Kind.POOL else Origin.LOCAL,
             ttl_seconds=asked.ttl_seconds,
         )
-        answer = await self._service.execute(lambda state, now: slots.decide(state, command, now))
+        decide = slots.decide if self._with_workers or identity.kind is Kind.POOL else vouch
+        answer = await self._service.execute(lambda state, now: decide(state, command, now))
         if answer.expires_at is not None:
             return respond(answer)
         body = b'{"slot":%d,"fence":%d,"state":"%b"}\n' % (answer.slot, answer.fence, answer.state.encode())

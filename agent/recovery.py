@@ -4,6 +4,8 @@ Silence proves nothing, and neither does a repeated message of an instance that 
 *different* instance than the one that started a step (one instance at a time has the slot's directory, under a lock)
 that does not have the step's directory any more. A step it has, started and without an exit, it reports itself.
 
+Where there are no workers, the workload that holds slots is asked instead: its next call on a slot says what it has.
+
 A fence above any that this agent gave out is proof of the opposite kind: the agent once knew more than its journal
 says. What such a task's worker keeps is then taken for the truth.
 """
@@ -11,10 +13,13 @@ says. What such a task's worker keeps is then taken for the truth.
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from agent.slots import transition
-from agent.state import Event, Record, SlotRecovered, State, TaskChanged, TaskEntry, WorkGiven, apply
+from agent import slots
+from agent.errors import Refusal
+from agent.slots import DEFAULT_TTL_SECONDS, Hold, hold_answer, transition
+from agent.state import Call, Decision, Event, Record, SlotRecovered, State, TaskChanged, TaskEntry, WorkGiven, apply
 from agent.tasks import Exited, decide, lose_task
 from agent.wire import (
+    ErrorCode,
     ExitReport,
     KeptTask,
     Origin,
@@ -62,6 +67,34 @@ def recover(state: State, slot_id: int, request: RegisterRequest, now: datetime,
     if slot_id in state.recovering:
         records.append(SlotRecovered(slot=slot_id))
     return Recovered(tuple(records), tuple(forget))
+
+
+def vouch(state: State, command: Hold, now: datetime) -> Decision:
+    """A local holder's call, where no worker speaks for the slots: after a lost journal it is taken at its word.
+
+    A release says that the slot is free, a reserve or resume that the task has it. Raises Refusal.
+    """
+    if command.slot not in state.recovering:
+        return slots.decide(state, command, now)
+    slot, known = state.slots[command.slot], SlotRecovered(slot=command.slot)
+    if command.call is Event.RELEASE:
+        return Decision((known,), hold_answer(slot))
+    if any(other.task_id == command.task_id for other in state.slots):
+        raise Refusal(ErrorCode.ILLEGAL, f"task {command.task_id} holds another slot")
+    reserves = command.call is Event.RESERVE
+    changed = transition(
+        replace(state, fence=max(state.fence, command.fence)),
+        slot,
+        Event.ADOPT_RESERVED if reserves else Event.ADOPT_RUNNING,
+        now,
+        before=Call(call=command.call, task_id=command.task_id, fence=command.fence),
+        task_id=command.task_id,
+        task_type=state.layout[slot.id][0],
+        origin=Origin.LOCAL,
+        acquire_fence=command.fence,
+        expires_at=now + timedelta(seconds=command.ttl_seconds or DEFAULT_TTL_SECONDS) if reserves else None,
+    )
+    return Decision((changed, known), hold_answer(changed.entry))
 
 
 def _is_unknown(state: State, slot_id: int, kept: KeptTask) -> bool:

@@ -45,6 +45,7 @@ LIMITS: dict[tuple[type[Any], str], Json] = {
     (AcquireRequest, "task_type"): {"minLength": 1, "maxLength": MAX_TASK_TYPE_LENGTH},
     (HoldRequest, "task_id"): TASK_ID,
     (HoldRequest, "ttl_seconds"): SECONDS,
+    (HoldRequest, "fence"): {"minimum": 0, "maximum": MAX_FENCE},
     (DrainRequest, "drain_id"): SHORT_NAME,
     (Work, "name"): {"minLength": 1, "maxLength": MAX_NAME_LENGTH},
     (Work, "attempt"): {"minimum": 1},

@@ -217,7 +217,7 @@ def _hold(state: State, command: Hold, now: datetime) -> Decision:
     # Checked first: after a release the slot holds nothing any more, and its repetition is still answered.
     call = Call(call=command.call, task_id=command.task_id, fence=command.fence)
     if slot.before == call:
-        return Decision(answer=_hold_answer(slot))
+        return Decision(answer=hold_answer(slot))
     if slot.managed:
         raise Refusal(ErrorCode.MANAGED, f"slot {slot.id} runs work; use the task's approve and cancel")
     if slot.task_id != command.task_id or slot.fence != command.fence:
@@ -230,10 +230,11 @@ def _hold(state: State, command: Hold, now: datetime) -> Decision:
     elif command.call is Event.RESUME and slot.expires_at is not None and now >= slot.expires_at:
         raise Refusal(ErrorCode.ILLEGAL, f"the reservation of slot {slot.id} has expired")
     changed = transition(state, slot, command.call, now, before=call, **changes)
-    return Decision((changed,), _hold_answer(changed.entry))
+    return Decision((changed,), hold_answer(changed.entry))
 
 
-def _hold_answer(slot: SlotEntry) -> HoldAnswer:
+def hold_answer(slot: SlotEntry) -> HoldAnswer:
+    """What a holder is told of its slot."""
     return HoldAnswer(slot=slot.id, fence=slot.fence, state=slot.state, expires_at=slot.expires_at)
 
 
