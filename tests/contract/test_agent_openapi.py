@@ -59,6 +59,7 @@ def token_of(agent: AgentProcess, kind: str) -> str | None:
     return {**tokens, "close": agent.close_token, "none": None}[kind]
 
 
+@pytest.mark.timeout(200)  # seconds: a program of its own, slow where everything is
 @pytest.mark.parametrize("asking", ASKING, ids=lambda asking: asking.kind)
 def test_no_server_error_and_nothing_undocumented(agent: AgentProcess, asking: Asking, tmp_path: Path) -> None:
     """Valid and invalid requests to every call, with each kind of credential. What the document allows is not refused
@@ -91,7 +92,7 @@ def ask(agent: AgentProcess, settings: Path, *options: str) -> None:
         env={**os.environ, "SCHEMATHESIS_HOOKS": schemathesis_hooks.__name__, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
