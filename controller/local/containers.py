@@ -204,9 +204,10 @@ class Attempt:
         """No shim is left: make sure that no process is either, then say how it ended."""
         path = self.folder / "exit"
         if not path.exists() or self._strays_possible:
-            while strays := [n for n, value in processes.carriers(MARKER) if value == self.container_id]:
-                for stray in strays:
-                    processes.kill(stray)
+            while strays := [found for found in processes.carriers(MARKER) if found[1] in {self.container_id, None}]:
+                for stray, container_id in strays:
+                    if container_id == self.container_id:
+                        processes.kill(stray)
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
         if not path.exists():  # the shim was killed; write it, so that the answer stays the same from now on
             started_at = self._read_running()[2] if (self.folder / "running").exists() else 0.0

@@ -13,6 +13,7 @@ from pathlib import Path
 
 OUTPUT_LIMIT_BYTES = 4096  # what an event's message can use of a command's output
 NOT_FOUND_EXIT_CODE = 127
+KERNEL_THREAD = 0x00200000  # PF_KTHREAD in the flags of /proc/pid/stat
 DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)  # the interpreter ignores these; a program expects the default
 
 
@@ -172,23 +173,39 @@ def _reap(pid: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def carriers(marker: str) -> Iterable[tuple[ProcessName, str]]:
-    """Every process whose environment has `marker`, with the variable's value."""
+def carriers(marker: str) -> Iterable[tuple[ProcessName, str | None]]:
+    """Every process whose environment has `marker`, with the variable's value.
+
+    None is the value of a process that can't be told yet, as it is about to become another program: ask again soon.
+    """
     prefix = marker.encode() + b"="
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
+        pid = int(entry.name)
         try:
             environment = Path(entry.path, "environ").read_bytes()
+            changing = not environment and _is_changing(pid)
         except OSError:
             continue
-        for variable in environment.split(b"\0"):
-            if variable.startswith(prefix):
-                pid = int(entry.name)
-                ticks = start_ticks(pid)
-                if ticks is not None:
-                    yield ProcessName(pid, ticks), variable[len(prefix) :].decode(errors="replace")
-                break
+        values = (variable[len(prefix) :] for variable in environment.split(b"\0") if variable.startswith(prefix))
+        value = next(values, None)
+        if value is None and not changing:
+            continue
+        ticks = start_ticks(pid)
+        if ticks is not None:
+            yield ProcessName(pid, ticks), None if value is None else value.decode(errors="replace")
+
+
+def _is_changing(pid: int) -> bool:
+    """Whether a process without an environment is within execve, which takes the old one and then brings the new one.
+
+    proc(5), /proc/pid/stat: a zombie's state is Z; a kernel thread's flags say so; `start_code` is 0 until the new
+    environment is there. If there is one then, it has come since it was looked for.
+    """
+    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    state, flags, start_code, env_start, env_end = fields[0], *(int(fields[index]) for index in (6, 23, 47, 48))
+    return state not in {b"Z", b"X"} and not flags & KERNEL_THREAD and (start_code == 0 or env_start != env_end)
 
 
 def kill(name: ProcessName) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -231,3 +232,18 @@ async def test_commands_left_behind_end_with_the_container(runs: Runs, shim: tup
     attempt.send(signal.SIGKILL)
     await exited(attempt)
     assert runs.alive() == []
+
+
+def test_a_process_is_not_overlooked_while_it_becomes_another_program() -> None:
+    again = 'i=$1; [ "$i" -gt 500 ] && exec sleep 300; exec sh -c "$0" "$0" $((i + 1))'
+    process = subprocess.Popen(["sh", "-c", again, again, "0"], env={**ENVIRONMENT, "TEST_CHANGES": "here"})
+    try:
+        settled = 0
+        while settled < 3:
+            found = {name.pid: value for name, value in carriers("TEST_CHANGES")}
+            assert found[process.pid] in {"here", None}
+            settled = settled + 1 if Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n" else 0
+        assert found[process.pid] == "here"
+    finally:
+        process.kill()
+        process.wait()
