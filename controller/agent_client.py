@@ -33,6 +33,7 @@ from agent.wire import (
     decode,
     encode,
 )
+from controller.agent_version import MINIMUM, is_too_old
 from controller.errors import AgentRefused, AgentUnreachable
 
 OK = 200
@@ -207,10 +208,21 @@ def agent_url(pod_ip: str, port: int = PORT) -> str:
 def _answer(status: int, body: bytes, kind: type[T]) -> T:
     if status != OK:
         raise refusal(status, body)
+    document: Any = None
     try:
-        return decode(kind, orjson.loads(body))
+        document = orjson.loads(body)
+        return decode(kind, document)
     except (orjson.JSONDecodeError, WireError) as error:
-        raise AgentUnreachable(f"not an agent's answer: {error}") from error
+        raise misunderstood(error, document) from error
+
+
+def misunderstood(error: Exception, document: Any) -> AgentUnreachable:
+    """What an answer is that is none; that of an agent too old to be understood names its version."""
+    state = document.get("state", document) if isinstance(document, dict) else None
+    version = state.get("version") if isinstance(state, dict) else None
+    if isinstance(version, str) and is_too_old(version):
+        return AgentUnreachable(f"the agent's version {version} is older than {MINIMUM}")
+    return AgentUnreachable(f"not an agent's answer: {error}")
 
 
 def refusal(status: int, body: bytes) -> AgentRefused | AgentUnreachable:

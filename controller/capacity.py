@@ -73,6 +73,8 @@ def offer(pod: PodView) -> Offer:
         return Offer.NOTHING
     if pod.state is PodState.STARTING or pod.in_flight is Operation.OPEN:
         return Offer.COMING
+    if pod.agent_too_old:
+        return Offer.NOTHING
     if not pod.connected or agent is None:
         return Offer.COMING if pod.contacting else Offer.UNKNOWN
     return Offer.NOW if agent.phase is Phase.OPEN else Offer.COMING

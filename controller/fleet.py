@@ -20,7 +20,7 @@ from typing import Self
 import orjson
 
 from agent.wire import PORT, AgentState, WatchLine, WireError, decode
-from controller.agent_client import AgentClient, Stamps, Transport, agent_url
+from controller.agent_client import AgentClient, Stamps, Transport, agent_url, misunderstood
 from controller.errors import AgentRefused, AgentUnreachable
 from controller.kube.api import Object
 from controller.names import POOL_LABEL
@@ -264,10 +264,12 @@ class _Follower:
         return lines, None
 
     def _take_line(self, line: bytes, *, begins: bool = False) -> None:
+        document = None
         try:
-            decoded = decode(WatchLine, orjson.loads(line))
+            document = orjson.loads(line)
+            decoded = decode(WatchLine, document)
         except (orjson.JSONDecodeError, WireError) as error:
-            raise AgentUnreachable(f"not an agent's line: {error}") from error
+            raise misunderstood(error, document) from error
         known = self._state
         if decoded.state is not None:
             if decoded.state.pod_uid != self.client.pod_uid:

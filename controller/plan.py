@@ -159,7 +159,7 @@ def ready_to_open(view: PoolView, pod: PodView) -> bool:
     agent = pod.agent
     if not (pod.running and pod.connected) or pod.leaving or agent is None:
         return False
-    if agent.phase is not Phase.DRAINED or agent.closing:
+    if agent.phase is not Phase.DRAINED or agent.closing or pod.agent_too_old:
         return False
     return not view.spec.has_workers or all(slot.worker is not None and slot.worker.connected for slot in agent.slots)
 

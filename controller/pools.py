@@ -52,6 +52,7 @@ class Pools:
         self._images = images
         self._may_write = may_write
         self._problems: dict[Key, Problems] = defaultdict(Problems)
+        self._told_too_old: dict[Key, Problem] = {}
 
     def prepared(self, pool: Object) -> bool:
         """Whether the pool has its finalizer and its token."""
@@ -79,6 +80,7 @@ class Pools:
         kept = [entry for entry in metadata.get("finalizers", ()) if entry != names.POOL_FINALIZER]
         await self._patch_finalizers(pool, kept)
         self._problems.pop(key_of(pool), None)
+        self._told_too_old.pop(key_of(pool), None)
 
     async def _patch_finalizers(self, pool: Object, finalizers: list[str]) -> None:
         metadata = pool["metadata"]
@@ -140,6 +142,16 @@ class Pools:
             },
         )
         self._events.event(pool, reason, f"{current} → {desired} Pods: {message}")
+
+    def too_old(self, pool: Object, problem: Problem | None) -> None:
+        """Say once which agents this controller can't work with; again when they are others."""
+        key = key_of(pool)
+        if problem is None:
+            self._told_too_old.pop(key, None)
+        elif self._told_too_old.get(key) != problem:
+            self._told_too_old[key] = problem
+            log.warning("agents too old", extra={"pool": "/".join(key), "because": problem.message})
+            self._events.event(pool, problem.reason, problem.message, warning=True)
 
     def problems(self, pool: Object) -> Problems:
         """What keeps the pool from working as it should."""

@@ -38,7 +38,7 @@ from controller.pools import Pools, differs
 from controller.progress import ACCEPTED, Action, Do, cancelling, is_refused, next_action, queued_reason
 from controller.queue import WorkQueue
 from controller.scaling import Decision, decide
-from controller.status import Before, Problem, invalid_pool_status, pool_figures, pool_status
+from controller.status import Before, Problem, invalid_pool_status, pool_figures, pool_status, too_old_agents
 from controller.task import Task
 from controller.view import Operation, PodView, PoolView
 from controller.world import Key, World
@@ -163,6 +163,7 @@ class Reconciler:
         before = Before.of(pool)
         if decision.desired not in {decision.current, before.desired}:
             self._pools.scaled(pool, decision.current, decision.desired, decision.reason, decision.message)
+        self._pools.too_old(pool, too_old_agents(view))
         self._report(key, pool, pool_status(view, decision, before=before, problems=self._pools.problems(pool)))
         if (wait := self._world.recheck_seconds(view)) is not None:
             self._queue.add_after(key, wait)

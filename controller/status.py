@@ -8,12 +8,15 @@ from typing import Any
 
 from agent.wire import SlotState, format_time
 from controller import names
+from controller.agent_version import MINIMUM
 from controller.conditions import Condition, put
 from controller.fields import Fields
 from controller.scaling import Decision
 from controller.task import Task, TaskPhase
 from controller.view import PodState, PoolView
 from metrics.pools import PoolFigures
+
+AGENT_TOO_OLD = "AgentTooOld"
 
 READY = "Ready"
 PROGRESSING = "Progressing"
@@ -93,6 +96,7 @@ def _conditions(
     unreachable = [pod.name for pod in counting if pod.state is PodState.ACTIVE and not pod.connected]
     if degraded is None and unreachable and not any(pod.contacting for pod in counting):
         degraded = Problem(reason="AgentsUnreachable", message=f"no answer from {', '.join(sorted(unreachable)[:5])}")
+    degraded = degraded or too_old_agents(view)
     settled = not moving and degraded is None
     scaling = view.spec.scaler is not None
     entries = (
@@ -104,6 +108,15 @@ def _conditions(
         (SCALING_LIMITED, decision.limited, decision.reason if decision.limited else "WithinRange", ""),
     )
     return _put_all(before, entries, view.now)
+
+
+def too_old_agents(view: PoolView) -> Problem | None:
+    """Agents that this controller can't work with. They keep what they hold, and get nothing new."""
+    found = {pod.name: pod.agent.version for pod in view.pods if pod.alive and pod.agent and pod.agent_too_old}
+    if not found:
+        return None
+    listed = ", ".join(f"{name} ({version})" for name, version in sorted(found.items())[:5])
+    return Problem(reason=AGENT_TOO_OLD, message=f"older than {MINIMUM}, and given nothing new: {listed}")
 
 
 def invalid_pool_status(problem: Problem, *, before: Before, now: datetime) -> dict[str, Any]:

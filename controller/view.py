@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from agent.wire import AgentState, Slot, SlotState
+from controller.agent_version import is_too_old
 from controller.pool import PoolSpec
 from controller.task import Task
 
@@ -82,6 +83,11 @@ class PodView:
     def alive(self) -> bool:
         """Whether the Pod takes up room: a draining one still does, and its drain can be taken back."""
         return not (self.dead or self.deleting)
+
+    @property
+    def agent_too_old(self) -> bool:
+        """Whether its agent is older than this controller can work with: it keeps what it holds, and gets no more."""
+        return self.agent is not None and is_too_old(self.agent.version)
 
     @property
     def leaving(self) -> bool:
