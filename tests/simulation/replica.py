@@ -38,12 +38,15 @@ class Replica:
         self.paused_at = float("-inf")
         self._world = world
         self._task: asyncio.Task[None] | None = None
-        self._killing: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Lock()
         self._context = contextvars.copy_context()
         self._paused_until = 0.0
         self._dead = True
 
     def start(self) -> None:
+        """Start the process, unless it runs: of two mishaps at a time, one has started it for both."""
+        if self._task is not None:
+            return
         world = self._world
         self.starts += 1
         self._dead = False
@@ -106,10 +109,11 @@ class Replica:
     async def stop(self) -> None:
         """SIGTERM, unless it was killed before."""
         self._paused_until = 0.0
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        async with self._stopping:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+                self._task = None
 
     def pause(self, seconds: float) -> None:
         """SIGSTOP: what it was about to send is sent when it goes on."""

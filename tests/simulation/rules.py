@@ -44,9 +44,9 @@ class Rules:
         self._drain_ids: dict[str, str | None] = {}
         """What a Pod's annotation said when its agent last was opened or drained."""
         self._acked: dict[str, set[str]] = {}
-        self._most: list[tuple[float, int]] = []
+        self._most: list[tuple[float, float]] = []
+        """When the pool changed, and how many Pods it might have from then on."""
         self.reserved: dict[str, set[int]] = {}
-        self.minds_locks = True
 
     @property
     def history(self) -> list[str]:
@@ -77,16 +77,15 @@ class Rules:
         elif kind == "slotpools.podslots.dev":
             status = body.get("status") or {}
             self.note(f"pool v{version} {change.type} {status.get('replicas')} → {status.get('desiredReplicas')} Pods")
-            scaler = body["spec"].get("autoscaling") or {}
-            self._most.append((self._world.elapsed, scaler.get("maxReplicas", 0)))
-            self._check_size(status, scaler)
+            self._most.append((self._world.elapsed, _bound(body["spec"])))
+            desired, most = status.get("desiredReplicas"), max(self._bounds())
+            if desired is not None and desired > most:
+                self.breach(f"{desired} Pods are wanted, and {most} is the most")
 
-    def _check_size(self, status: Object, scaler: Object) -> None:
-        """Of what was decided for this generation."""
-        desired = status.get("desiredReplicas")
-        most = max((size for at, size in self._most if at > self._world.elapsed - 120), default=0)
-        if desired is not None and desired > max(most, scaler.get("maxReplicas", 0)):
-            self.breach(f"{desired} Pods are wanted, and {most} is the most")
+    def _bounds(self) -> list[float]:
+        """How many Pods there may be, by the pool as it is and as it was lately: a decision may be that old."""
+        lately = [size for at, size in self._most if at > self._world.elapsed - 120]
+        return lately or [size for _, size in self._most[-1:]] or [0]
 
     def _task_changed(self, kind: ChangeType, body: Object) -> None:
         metadata, status = body["metadata"], body.get("status") or {}
@@ -122,7 +121,7 @@ class Rules:
     def _check_room(self) -> None:
         """Nobody makes a Pod more than the pool may have, beside those that everybody knows of by now."""
         world = self._world
-        most = max((size for at, size in self._most if at > world.elapsed - 120), default=0)
+        most = max(self._bounds())
         known = [
             pod
             for pod in world.cluster.all(PODS)
@@ -241,6 +240,8 @@ class Rules:
 
     def agent_died(self, pod: "SimPod", agent: "SimAgent") -> None:
         """What was published or answered is on the disk, whatever the instant."""
+        if not pod.home.disk.exists("journal") and not agent.promised:
+            return  # it never could write one, and so never did anything: the next one knows that it is lost
         try:
             kept = pod.home.journaled()
         except JournalDamagedError as damage:
@@ -307,20 +308,31 @@ class Rules:
             self.breach(f"an apply of {uid} began without an approval of {digest}")
 
     def _check_lock(self, uid: str) -> None:
-        """Of one lockKey, one task that may change things runs at a time."""
-        key = self._lock_of(uid) if self.minds_locks else None
+        """Of one lockKey, one task that may change things runs at a time.
+
+        The plan of a task whose Pod somebody took by force goes on for a while; its apply can't begin any more.
+        """
+        key = self._lock_of(uid)
         for pod in self._world.node.alive:
+            forced = pod.uid in self._world.taken_by_force
             for worker in pod.workers:
-                other = (
-                    worker.running.task_id.partition(names.TASK_ID_SEPARATOR)[0] if worker and worker.running else uid
-                )
-                if key is not None and other != uid and self._lock_of(other) == key:
+                running = worker.running if worker else None
+                if key is None or running is None or (forced and running.step is Step.PLAN):
+                    continue
+                other = running.task_id.partition(names.TASK_ID_SEPARATOR)[0]
+                if other != uid and self._lock_of(other) == key:
                     self.breach(f"tasks {uid} and {other} run at once, and both have lockKey {key}")
 
     def _lock_of(self, uid: str) -> str | None:
         spec = self._specs.get(uid, {})
         key: str | None = spec.get("lockKey")
         return key if "apply" in (spec.get("steps") or {}) else None
+
+
+def _bound(spec: Object) -> float:
+    """The most Pods that a pool may have. A size set by hand bounds what stays, and not those that are being replaced."""
+    scaler = spec.get("autoscaling") or {}
+    return float("inf") if scaler.get("paused") else scaler["maxReplicas"]
 
 
 def _brief(sent: dict[str, Any]) -> str:
