@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 from aiohttp import web
 from aiohttp.http import HttpVersion10
 
-from agent.auth import Keyring
+from agent.auth import Identity, Keyring, Kind
 from agent.desk import Desk
 from agent.http_access import Access
 from agent.http_api import HttpApi
@@ -122,6 +122,15 @@ class AgentHome:
     used: bool = False
     """Whether an agent ever ran here."""
 
+    @property
+    def local_token(self) -> str:
+        """The credential of programs that hold slots themselves."""
+        return f"{self.uid}-local"
+
+    def slot_token(self, slot: int) -> str:
+        """The credential of a slot's worker."""
+        return f"{self.uid}-slot-{slot}"
+
     def journaled(self) -> State:
         """The state that an agent would start from; raises JournalDamagedError where it would set that aside."""
         empty = initial_state(self.layout, drain_id="?", lost=False, now=datetime.fromtimestamp(0))  # noqa: DTZ006
@@ -181,7 +190,8 @@ class SimAgent:
             self.service.on_publish(published)
         self.desk_outputs = Outputs(home.outputs, _at_once)
         self.desk = Desk(self.service, self.desk_outputs)
-        self._keyring = Keyring({}, tokens())
+        own = {Identity(Kind.SLOT, slot): home.slot_token(slot) for slot in range(len(home.layout))}
+        self._keyring = Keyring({**own, Identity(Kind.LOCAL): home.local_token}, tokens())
         self.service.set_tokens(self._keyring.pool_token_ids)
         self._api = HttpApi(
             service=self.service,
@@ -259,10 +269,15 @@ class SimAgent:
 
     async def request(self, method: str, target: str, headers: dict[str, str], body: bytes | None) -> tuple[int, bytes]:
         """A request that has arrived."""
-        response = await self._api.handle(FakeRequest(method, target, headers, body))  # type: ignore[arg-type]
-        assert isinstance(response, web.Response)
+        status, content = await self.answer(FakeRequest(method, target, headers, body))
         if method == "POST" and self._answered is not None and self.alive:
-            self._answered(self, target, body, response.status)
+            self._answered(self, target, body, status)
+        return status, content
+
+    async def answer(self, request: "FakeRequest") -> tuple[int, bytes]:
+        """The answer of the agent's routes."""
+        response = await self._api.handle(request)  # type: ignore[arg-type]
+        assert isinstance(response, web.Response)
         content = response.body
         assert content is None or isinstance(content, bytes)
         return response.status, content or b""
@@ -305,12 +320,16 @@ class FakeRequest:
         self.query = {name: values[0] for name, values in parse_qs(self.query_string).items()}
         self.headers = headers
         self.content_length = len(body) if body is not None else None
-        self.transport = object()
+        self.transport: object | None = object()
+        """None once nobody waits for the answer any more."""
         self._body = body or b""
         self.content = FakeContent(self._body)
 
     async def read(self) -> bytes:
         return self._body
+
+    def clone(self, **_: object) -> "FakeRequest":
+        return self
 
 
 async def _at_once(work: Callable[[], T], /) -> T:

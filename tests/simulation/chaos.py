@@ -6,46 +6,38 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from agent.wire import Step
 from controller.errors import AgentUnreachable
+from tests.simulation.agent import MemoryDisk
 from tests.simulation.faults import MISHAPS
 from tests.simulation.node import SimPod
 from tests.simulation.replica import Replica
+from tests.simulation.themes import Theme
+from tests.simulation.worker import SlotDisk
 from tests.simulation.world import World
-
-WRITES_TO_TRAP = (
-    ("patch", "pods"),
-    ("delete", "pods"),
-    ("patch", "slottasks"),
-    ("create", "pods"),
-    ("create", "leases"),
-    ("POST", "/drain"),
-    ("POST", "/open"),
-    ("POST", "/slots/acquire"),
-    ("POST", "approve"),
-    ("POST", "ack"),
-)
-"""Where a process is stopped on purpose: between two writes is where order matters."""
 
 
 class Chaos:
     """Mishaps, one after the other, until `stop`; then everything that was broken is mended."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, theme: Theme) -> None:
         self._world = world
+        self._traps = theme.traps
+        """Where a leader is stopped on purpose: between two writes is where order matters."""
         self._rng = random.Random(f"{world.seed}/chaos")
         self._mending: set[asyncio.Task[None]] = set()
-        self._kinds: dict[str, Callable[[], Coroutine[Any, Any, None] | None]] = {
-            name: getattr(self, f"_{name.replace(' ', '_')}") for name in world.faults.mishaps or MISHAPS
-        }
+        self._kinds: list[tuple[str, Callable[[], Coroutine[Any, Any, None] | None]]] = [
+            (name, getattr(self, f"_{name.replace(' ', '_')}")) for name in world.faults.mishaps or MISHAPS
+        ]
 
     async def run(self) -> None:
         """Until cancelled."""
         mean = self._world.faults.mishap_seconds
         while mean:
             await asyncio.sleep(self._rng.expovariate(1 / mean))
-            name = self._rng.choice(list(self._kinds))
+            name, happen = self._rng.choice(self._kinds)
             self._world.rules.note(f"--- {name}")
-            mending = self._kinds[name]()
+            mending = happen()
             if mending is not None:
                 task = asyncio.get_running_loop().create_task(mending)
                 self._mending.add(task)
@@ -90,13 +82,34 @@ class Chaos:
         if pod is None:
             return None
         slot = self._rng.randrange(len(pod.workers))
-        pod.kill_worker(slot)
+        pod.kill_worker(slot, leaves_command=self._rng.random() < 0.3)
 
         async def mend() -> None:
             await asyncio.sleep(self._rng.uniform(0.1, 20.0))
             pod.start_worker(slot)
 
         return mend()
+
+    def _worker_is_paused(self) -> Coroutine[Any, Any, None] | None:
+        pod = self._pod()
+        worker = self._rng.choice(pod.workers) if pod is not None else None
+        if worker is None:
+            return None
+        worker.pause()
+
+        async def mend() -> None:
+            await asyncio.sleep(self._rng.uniform(1.0, 60.0))
+            worker.go_on()
+
+        return mend()
+
+    def _a_plan_is_edited(self) -> None:
+        """While it waits for its approval: then it must not be applied any more."""
+        for pod in self._world.node.alive:
+            for disk in pod.disks:
+                waiting = [entry for entry in disk.entries.values() if entry.exit and entry.exit.plan_digest]
+                if waiting:
+                    disk.edited.add(self._rng.choice(waiting).assignment.task_id)
 
     def _workers_hang(self) -> Coroutine[Any, Any, None] | None:
         """They are not heard for a while; what they run goes on."""
@@ -115,11 +128,14 @@ class Chaos:
         pod = self._pod()
         if pod is None:
             return None
-        pod.home.disk.full = True
+        disks: list[MemoryDisk | SlotDisk] = [pod.home.disk, *pod.disks]
+        for disk in disks:
+            disk.full = True
 
         async def mend() -> None:
             await asyncio.sleep(self._rng.uniform(0.1, 30.0))
-            pod.home.disk.full = False
+            for disk in disks:
+                disk.full = False
 
         return mend()
 
@@ -137,12 +153,12 @@ class Chaos:
         return mend()
 
     def _leader_is_paused_at_a_write(self) -> None:
-        verb, what = self._rng.choice(WRITES_TO_TRAP)
-        self._leader().trap = (verb, what, self._rng.choice([5.0, 14.0, 20.0, 40.0]))
+        verb, what = self._rng.choice(self._traps)
+        self._leader().trap = (verb, what, self._rng.choice([5.0, 14.0, 20.0, 40.0, 80.0]))
 
     def _leader_dies_at_a_write(self) -> Coroutine[Any, Any, None]:
         replica = self._leader()
-        verb, what = self._rng.choice(WRITES_TO_TRAP)
+        verb, what = self._rng.choice(self._traps)
         replica.trap = (verb, what, 0.0)
 
         async def mend() -> None:
@@ -263,9 +279,10 @@ class Chaos:
         return mend()
 
     def _pod_vanishes(self) -> Coroutine[Any, Any, None] | None:
-        """Somebody deletes the object by force; its processes run on for a while."""
-        pod = self._pod()
-        if pod is None or self._rng.random() < 0.5:
+        """Somebody deletes the object by force; its processes run on for a while. Worst while something is applied."""
+        applying = [pod for pod in self._world.node.alive if any(step.step is Step.APPLY for step in pod.running)]
+        pod = self._rng.choice(applying) if applying and self._rng.random() < 0.7 else self._pod()
+        if pod is None or pod.doomed or self._rng.random() < 0.5:
             return None
         self._world.taken_by_force.add(pod.uid)
         pod.doomed = True

@@ -4,11 +4,14 @@ import random
 from dataclasses import dataclass, field
 
 from tests.simulation.network import NetworkFaults
+from tests.simulation.themes import Theme
 
 MISHAPS = (
     "agent dies",
     "agent forgets",
     "worker dies",
+    "worker is paused",
+    "a plan is edited",
     "workers hang",
     "disk is full",
     "disk fails to sync",
@@ -60,7 +63,7 @@ class Faults:
         self.network.latency = 1.0
 
     @staticmethod
-    def plenty(rng: random.Random) -> "Faults":
+    def plenty(rng: random.Random, theme: Theme) -> "Faults":
         """Some of everything, in a mix of its own for each seed."""
 
         def rate(most: float) -> float:
@@ -78,8 +81,8 @@ class Faults:
                 latency=rng.choice([1.0, 1.0, 10.0, 100.0]),
             ),
             local_loss=rate(0.1),
-            mishap_seconds=rng.choice([3.0, 8.0, 20.0]),
-            mishaps=tuple(rng.sample(MISHAPS, rng.choice([2, 3, 5, len(MISHAPS)]))),
+            mishap_seconds=rng.choice(theme.mishap_seconds),
+            mishaps=theme.mishaps or tuple(rng.sample(MISHAPS, rng.choice([2, 3, 5, len(MISHAPS)]))),
             latency=rng.choice([1.0, 1.0, 10.0, 100.0]),
             skew_seconds=rng.choice([0.0, 5.0, 120.0]),
             kubelet_seconds=rng.choice([0.0, 1.0, 5.0]),

@@ -8,11 +8,13 @@ from controller.kube.api import LEASES, SECRETS, SLOTPOOLS
 from controller.local.errors import ApiError as Refusal
 from controller.pool import DEFAULT_LAYOUT
 from controller.task import FINAL_PHASES
+from tests.simulation.bystander import Bystander
 from tests.simulation.changes import Operator
 from tests.simulation.chaos import Chaos
 from tests.simulation.faults import Faults
 from tests.simulation.person import Person
 from tests.simulation.replica import NS
+from tests.simulation.themes import theme_of
 from tests.simulation.trace import Trace
 from tests.simulation.world import POOL, World, phase_of
 
@@ -22,25 +24,30 @@ LAYOUTS = (DEFAULT_LAYOUT, (("plan", "apply", "plan_and_apply"),), (("plan", "ap
 async def live(seed: int, trace: Trace | None = None) -> World:
     """Live through one history. Raises AssertionError with what was broken, or is not as it should be in the end."""
     rng = random.Random(f"{seed}/setting")
-    async with World(seed, faults=Faults.plenty(rng), layout=rng.choice(LAYOUTS), trace=trace) as world:
+    theme = theme_of(rng)
+    async with World(seed, faults=Faults.plenty(rng, theme), layout=rng.choice(LAYOUTS), trace=trace) as world:
+        world.rules.note(f"=== a history of {theme.name}")
         least = rng.choice([0, 0, 1])
         pool = {
             "autoscaling": {
                 "minReplicas": least,
                 "maxReplicas": least + rng.randint(1, 3),
-                "minIdleSeconds": rng.choice([0, 5, 30]),
+                "minIdleSeconds": rng.choice(theme.min_idle_seconds),
                 "idleSlots": rng.choice([{}, {}, {"plan": 1}]),
             },
             "reservation": {"ttlSeconds": rng.choice([30, 86400])},
         }
         world.add_pool(**pool)
-        person, chaos = Person(world, rng.randint(2, 12), 120.0), Chaos(world)
+        person, chaos = Person(world, theme, rng.randint(2, 12), 120.0), Chaos(world, theme)
         operator = Operator(world, rng.choice([10.0, 60.0]))
         world.spawn(person.bring_tasks())
         world.spawn(person.look_after_them())
         trouble = [world.spawn(chaos.run())]
         if rng.random() < 0.6:
             trouble.append(world.spawn(operator.run()))
+        bystander = Bystander(world, rng.choice([5.0, 20.0]))
+        if rng.random() < 0.5:
+            trouble.append(world.spawn(bystander.run()))
         await world.until(lambda: person.done and world.elapsed > 180, 400, "over with the trouble")
         if rng.random() < 0.2:
             await _replace_pool(world, pool)
@@ -50,6 +57,7 @@ async def live(seed: int, trace: Trace | None = None) -> World:
         await chaos.mend()
         world.set_clocks()
         operator.put_back()
+        await bystander.give_back()
         world.rules.note("=== nothing goes wrong any more")
         await world.until(lambda: all(phase_of(task) in FINAL_PHASES for task in world.tasks()), 1200, "all final")
         await world.until(lambda: settled(world, least), 900, "settled")

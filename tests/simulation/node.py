@@ -7,10 +7,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from agent.desk import Desk
 from agent.errors import JournalDamagedError
 from agent.state import Record, State
-from agent.wire import Phase, SlotState
+from agent.wire import Assignment, Phase, SlotState
 from controller import names
 from controller.errors import AgentUnreachable
 from controller.kube.api import NODES, PODS, SECRETS, Object
@@ -18,8 +17,8 @@ from controller.local.deletion import DeleteOptions
 from controller.local.errors import ApiError as Refusal
 from controller.local.versions import Change, ChangeType
 from controller.secrets import tokens_of
-from tests.simulation.agent import AgentHome, Answered, SimAgent
-from tests.simulation.worker import Commands, Kept, SimWorker
+from tests.simulation.agent import AgentHome, Answered, FakeRequest, SimAgent
+from tests.simulation.worker import GRACE_SECONDS, Commands, SimWorker, SlotDisk
 from tests.support.store_api import Cluster
 
 T = TypeVar("T")
@@ -38,7 +37,7 @@ class SimPod:
         self.address = address
         pool: str = (metadata.get("labels") or {}).get(names.POOL_LABEL, "")
         self.home = AgentHome(pod=self.name, uid=self.uid, pool=pool, layout=node.layout)
-        self.disks: tuple[dict[str, Kept], ...] = tuple({} for _ in node.layout)
+        self.disks = tuple(SlotDisk() for _ in node.layout)
         self.agent: SimAgent | None = None
         self.workers: list[SimWorker | None] = [None] * len(node.layout)
         self.started = False
@@ -76,9 +75,12 @@ class SimPod:
         held = [slot.task_id for slot in state.slots if slot.state is not SlotState.IDLE]
         if held or state.ended:
             return f"it holds {held}, and has the results of {list(state.ended)}"
-        if any(worker is not None and worker.running is not None for worker in self.workers):
-            return "a step runs"
-        return None
+        return "a step runs" if self.running else None
+
+    @property
+    def running(self) -> list[Assignment]:
+        """The steps whose processes run."""
+        return [disk.running for disk in self.disks if disk.running is not None]
 
     def now(self) -> datetime:
         """Its machine's wall clock."""
@@ -119,16 +121,29 @@ class SimPod:
         task = self._worker_tasks[slot]
         if self.over or (task is not None and not task.done()):
             return
-        worker = SimWorker(slot, self.disks[slot], self, self._node.commands, now=self.now, rng=self._node.rng)
-        worker.stopping = self.doomed
+        worker = SimWorker(
+            self.disks[slot],
+            self.exchange,
+            self._node.commands,
+            token=self.home.slot_token(slot),
+            now=self.now,
+            rng=self._node.rng,
+        )
+        if self.doomed:
+            worker.stop()
         self.workers[slot] = worker
         self._worker_tasks[slot] = self._node.spawn(worker.run())
 
-    def kill_worker(self, slot: int) -> None:
+    def kill_worker(self, slot: int, *, leaves_command: bool = False) -> None:
+        """SIGKILL, of the whole container unless its command is to live on for a while."""
         task = self._worker_tasks[slot]
         if task is not None:
             task.cancel()
         self.workers[slot] = None
+        if (command := self.disks[slot].command) is not None:
+            command.ended = None
+            if not leaves_command:
+                command.vanish()
 
     def kill(self) -> None:
         """Everything ends at once, for good."""
@@ -137,13 +152,13 @@ class SimPod:
         for slot in range(len(self.workers)):
             self.kill_worker(slot)
 
-    async def call(self, ask: Callable[[Desk], Coroutine[Any, Any, T]], timeout_seconds: float) -> T:
+    async def exchange(self, request: FakeRequest, timeout_seconds: float) -> tuple[int, bytes]:
         """A worker's request to the agent beside it."""
         await asyncio.sleep(self._node.rng.uniform(0.0005, 0.004))
         agent = self.agent
         if agent is None or not agent.alive or self.workers_hang or self._node.loses_message():
             raise AgentUnreachable("nobody listens")
-        answer = await agent.run(ask(agent.desk), timeout_seconds)
+        answer = await agent.run(agent.answer(request), timeout_seconds)
         if self._node.loses_message():
             raise AgentUnreachable("the answer was lost")
         return answer
@@ -257,14 +272,15 @@ class SimNode:
         self.write_status(pod, "Running", "running")
 
     async def _take_down(self, pod: SimPod) -> None:
-        """The grace period: what runs may end; the agent takes nothing new."""
+        """The grace period: what runs may end; once the kubelet has seen it, the agent takes nothing new."""
+        await asyncio.sleep(self.rng.uniform(0.0, 2.0))
         if pod.agent is not None and pod.agent.alive:
             pod.agent.service.close()
         for worker in pod.workers:
             if worker is not None:
-                worker.stopping = True
-        for _ in range(60):
-            if not any(worker is not None and worker.running is not None for worker in pod.workers):
+                worker.stop()
+        for _ in range(int(GRACE_SECONDS)):
+            if not pod.running:
                 break
             await asyncio.sleep(1.0)
         await asyncio.sleep(self.rng.uniform(0.1, 2.0))

@@ -10,6 +10,7 @@ from controller.kube.api import LEASES, SLOTTASKS
 from controller.local.errors import ApiError as Refusal
 from controller.task import TaskPhase
 from tests.simulation.replica import NS
+from tests.simulation.themes import Theme
 from tests.simulation.world import World, phase_of
 
 LOOK_SECONDS = 2.0
@@ -19,38 +20,51 @@ UNLOCK_AFTER_SECONDS = 60.0
 class Person:
     """Works until `patience` ends; then goes on to approve and unlock, and wants nothing new."""
 
-    def __init__(self, world: World, tasks: int, within_seconds: float) -> None:
+    def __init__(self, world: World, theme: Theme, tasks: int, within_seconds: float) -> None:
         self._world = world
+        self._theme = theme
         self._rng = random.Random(f"{world.seed}/person")
         self._tasks = tasks
         self._within_seconds = within_seconds
         self._locked_since: dict[str, float] = {}
         self._tried_wrong: set[str] = set()
+        self._brought = 0
         self.done = False
+        world.wanted = self._come_at_the_worst_moment
 
     async def bring_tasks(self) -> None:
         """Tasks of every kind, over a while."""
-        rng = self._rng
-        moments = sorted(rng.uniform(0, self._within_seconds) for _ in range(self._tasks))
-        for number, moment in enumerate(moments):
+        moments = sorted(self._rng.uniform(0, self._within_seconds) for _ in range(self._tasks))
+        for moment in moments:
             await asyncio.sleep(max(0.0, moment - self._world.elapsed))
-            spec: dict[str, Any] = {}
-            kind = rng.choice(["plan", "plan", "apply", "plan_and_apply", "plan_and_apply"])
-            if rng.random() < 0.4:
-                spec["lockKey"] = rng.choice(["vpc", "dns"])
-            if kind == "plan_and_apply":
-                spec["approvalPolicy"] = rng.choice(["Manual", "Manual", "Auto"])
-                spec["onLostReservation"] = rng.choice(["Fail", "Replan"])
-            self._world.add_task(
-                f"t{number}",
-                kind,
-                seconds=rng.choice([0.5, 5.0, 30.0, 60.0, 120.0]),
-                outcome=rng.choice([Outcome.SUCCEEDED] * 4 + [Outcome.FAILED]),
-                priority=rng.choice([0, 0, 5]),
-                retry={"planMaxAttempts": rng.choice([1, 2, 3])},
-                **spec,
-            )
+            self._bring()
         self.done = True
+
+    def _come_at_the_worst_moment(self) -> None:
+        """A Pod is about to go, and whoever wants that is held up: now it is needed."""
+        if self._rng.random() < 0.5:
+            for _ in range(self._rng.randint(1, 3)):
+                self._bring()
+
+    def _bring(self) -> None:
+        rng, theme = self._rng, self._theme
+        spec: dict[str, Any] = {}
+        kind = rng.choice(theme.kinds)
+        if rng.random() < theme.lock_share:
+            spec["lockKey"] = rng.choice(theme.locks)
+        if kind == "plan_and_apply":
+            spec["approvalPolicy"] = rng.choice(["Manual", "Manual", "Auto"])
+            spec["onLostReservation"] = rng.choice(["Fail", "Replan"])
+        self._world.add_task(
+            f"t{self._brought}",
+            kind,
+            seconds=rng.choice(theme.task_seconds),
+            outcome=rng.choice([Outcome.SUCCEEDED] * 4 + [Outcome.FAILED]),
+            priority=rng.choice([0, 0, 5]),
+            retry={"planMaxAttempts": rng.choice([1, 2, 3])},
+            **spec,
+        )
+        self._brought += 1
 
     async def look_after_them(self) -> None:
         """Approve what waits; now and then cancel, delete, or approve something else."""
@@ -82,8 +96,7 @@ class Person:
 
     def _runs(self, uid: str) -> bool:
         """Whether a step of the task runs anywhere."""
-        running = [worker.running for pod in self._world.node.alive for worker in pod.workers if worker is not None]
-        return any(assignment is not None and assignment.task_id.startswith(uid) for assignment in running)
+        return any(running.task_id.startswith(uid) for pod in self._world.node.alive for running in pod.running)
 
     def _unlock(self) -> None:
         """`podslots unlock`: somebody looked whether that apply still runs."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from agent import recovery, service, slots, state, tasks
+from agent import journal, recovery, service, slots, state, tasks
 from agent import wire as agent_wire
 from agent.journal import encode_records
 from agent.service import Service
@@ -30,7 +30,8 @@ from controller.task import Task, TaskPhase
 from controller.view import PodState
 from tests.simulation.agent import AgentHome
 from tests.simulation.replica import clock_of_process
-from tests.simulation.worker import Kept, SimWorker
+from tests.simulation.worker import SlotDisk
+from tests.support.worker_world import MemoryDisk
 
 Plant = contextlib.AbstractContextManager[Any]
 BUGS: dict[str, Callable[[], Plant]] = {}
@@ -187,15 +188,13 @@ def _() -> Plant:
 
 @_bug("acked ids not kept over a restart")
 def _() -> Plant:
-    encode = encode_records
+    original = journal.replay
 
-    def records(written: list[Record]) -> bytes:
-        return encode([replace_ack(record) for record in written])
+    def replay(data: bytes, empty: State) -> journal.Replay:
+        found = original(data, empty)
+        return replace(found, state=replace(found.state, acked=()))
 
-    def replace_ack(record: Record) -> Record:
-        return replace(record, task_id="0") if isinstance(record, state.TaskAcked) else record
-
-    return patch.object(service, "encode_records", records)
+    return patch.object(journal, "replay", replay)
 
 
 @_bug("silence of a worker taken for the loss of its step")
@@ -214,22 +213,27 @@ def _() -> Plant:
 
 @_bug("started marker after exec")
 def _() -> Plant:
-    original = SimWorker._execute
+    original = SlotDisk.claim
 
-    async def execute(self: SimWorker, kept: Kept) -> None:
-        kept.started = False
+    def claim(self: SlotDisk, task_id: str, step: Any, **about: Any) -> bool:
+        claimed = original(self, task_id, step, **about)
+        if claimed:
+            entry = self.entries[task_id, step]
+            entry.started = False
+            asyncio.get_running_loop().call_later(1.0, setattr, entry, "started", True)
+        return claimed
 
-        async def mark() -> None:
-            await asyncio.sleep(0.2)
-            kept.started = True
+    return patch.object(SlotDisk, "claim", claim)
 
-        marking = asyncio.get_running_loop().create_task(mark())
-        try:
-            await original(self, kept)
-        finally:
-            marking.cancel()
 
-    return patch.object(SimWorker, "_execute", execute)
+@_bug("the plan is not hashed again before it is applied")
+def _() -> Plant:
+    return patch.object(SlotDisk, "prepare", MemoryDisk.prepare)
+
+
+@_bug("a step's lock not looked at")
+def _() -> Plant:
+    return patch.object(SlotDisk, "reclaim", lambda _self, _task_id, _step: True)
 
 
 # --- the controller: Pods ---------------------------------------------------------------------------------------------
@@ -516,8 +520,15 @@ class _WallClockLoop:
         self._loop = loop
 
     def time(self) -> float:
+        return self._loop.time() + self._off()
+
+    def call_at(self, when: float, callback: Any, *args: Any) -> asyncio.TimerHandle:
+        return self._loop.call_at(when - self._off(), callback, *args)
+
+    @staticmethod
+    def _off() -> float:
         replica = clock_of_process.get(None)
-        return self._loop.time() + (replica.clock_off_seconds if replica else 0.0)
+        return replica.clock_off_seconds if replica else 0.0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)
@@ -539,10 +550,19 @@ def _() -> Plant:
 @_bug("a leader acts past its deadline")
 def _() -> Plant:
     def may_act(self: Any, now: float) -> bool:
-        del now
-        return self.tenure is not None and self.tenure.confirmed
+        return self.tenure is not None and self.tenure.confirmed and now < self.tenure.deadline + 60.0
 
-    return patch.object(lease.Standing, "may_act", may_act)
+    original = election.Election._tell
+
+    def tell(self: election.Election) -> None:
+        original(self)
+        if self._timer is not None and self._timer.when() <= asyncio.get_running_loop().time():
+            self._disarm()  # or it would come again at once
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(lease.Standing, "may_act", may_act))
+    stack.enter_context(patch.object(election.Election, "_tell", tell))
+    return stack
 
 
 @_bug("a lease taken without waiting")

@@ -155,6 +155,8 @@ class Replica:
         seconds = self.trap[2]
         self.trap = None
         self._world.rules.note(f"{self.name} is caught at {verb} {what}, for {seconds} s")
+        if what in {PODS.plural, "/drain"}:
+            self._world.wanted()
         if seconds:
             self.pause(seconds)
             return

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 RESERVATION_ENDS = {Event.APPROVE, Event.CANCEL, Event.EXPIRE, Event.LOSE}
+OWN_RESERVATION_ENDS = {Event.RESUME, Event.RELEASE, Event.EXPIRE}
+"""Of a program that made it itself."""
 FINAL = {phase.value for phase in FINAL_PHASES}
 MOST_OPERATIONS = 200
 """More than this in flight at once, with a dozen tasks and four Pods, is a queue without a bound."""
@@ -47,6 +49,10 @@ class Rules:
         self._most: list[tuple[float, float]] = []
         """When the pool changed, and how many Pods it might have from then on."""
         self.reserved: dict[str, set[int]] = {}
+        self.released: set[tuple[str, str]] = set()
+        """(Pod UID, task id) of what programs beside the work held and wanted to give back."""
+        self._local: dict[tuple[str, int], str] = {}
+        """What such a program holds, by Pod UID and slot."""
 
     @property
     def history(self) -> list[str]:
@@ -187,14 +193,23 @@ class Rules:
                 self.breach(f"{pod.name} was given {entry.task_id} before anybody had written that")
             if entry.task_id in self._acked.get(pod.uid, set()) and not self._world.excused(pod):
                 self.breach(f"{pod.name} took {entry.task_id} again, which had ended there and was acknowledged")
+        held_by = self._local.pop((pod.uid, entry.id), None)
+        if entry.origin is Origin.LOCAL and entry.task_id is not None:
+            self._local[pod.uid, entry.id] = entry.task_id
+        elif (
+            held_by is not None
+            and record.event is not Event.EXPIRE
+            and (pod.uid, held_by) not in self.released
+            and not self._world.excused(pod)
+        ):
+            self.breach(f"{pod.name} took {held_by} away by {record.event} from the program that held it")
         if entry.state is SlotState.RESERVED:
             held.add(entry.id)
         elif entry.id in held:
             held.discard(entry.id)
-            if record.event not in RESERVATION_ENDS:
+            if record.event not in (RESERVATION_ENDS if held_by is None else OWN_RESERVATION_ENDS):
                 self.breach(f"a reservation on Pod {pod.name} ended by {record.event}")
-        worker = pod.workers[entry.id]
-        if entry.state is SlotState.IDLE and worker is not None and worker.running is not None:
+        if entry.state is SlotState.IDLE and pod.disks[entry.id].running is not None:
             self.breach(f"slot {entry.id} of {pod.name} fell idle by {record.event} while its step runs")
 
     def _check_phase(self, pod: "SimPod", record: PhaseChanged, state: State) -> None:
@@ -285,7 +300,8 @@ class Rules:
 
     # --- steps ----------------------------------------------------------------------------------------------------
 
-    def step_begins(self, assignment: Assignment) -> None:
+    def step_begins(self, assignment: Assignment, found: str) -> None:
+        """A command is about to run; `found` is the digest of the plan that lies in its directory."""
         uid = assignment.task_id.partition(names.TASK_ID_SEPARATOR)[0]
         key = assignment.task_id, assignment.step
         self.note(f"step {assignment.step} of {assignment.work.name} begins ({assignment.task_id})")
@@ -295,6 +311,8 @@ class Rules:
         self._check_lock(uid)
         if assignment.step is not Step.APPLY:
             return
+        if assignment.work.steps.plan is not None and found != assignment.plan_digest:
+            self.breach(f"an apply of {uid} began with another plan than the one that was approved")
         applies = [
             count for (task_id, step), count in self.starts.items() if step is Step.APPLY and task_id.startswith(uid)
         ]
@@ -315,9 +333,8 @@ class Rules:
         key = self._lock_of(uid)
         for pod in self._world.node.alive:
             forced = pod.uid in self._world.taken_by_force
-            for worker in pod.workers:
-                running = worker.running if worker else None
-                if key is None or running is None or (forced and running.step is Step.PLAN):
+            for running in pod.running:
+                if key is None or (forced and running.step is Step.PLAN):
                     continue
                 other = running.task_id.partition(names.TASK_ID_SEPARATOR)[0]
                 if other != uid and self._lock_of(other) == key:
@@ -330,7 +347,7 @@ class Rules:
 
 
 def _bound(spec: Object) -> float:
-    """The most Pods that a pool may have. A size set by hand bounds what stays, and not those that are being replaced."""
+    """The most Pods that a pool may have. A size set by hand bounds those that stay, not those that are replaced."""
     scaler = spec.get("autoscaling") or {}
     return float("inf") if scaler.get("paused") else scaler["maxReplicas"]
 

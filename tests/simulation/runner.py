@@ -83,9 +83,7 @@ def find_bug(bug: str, seeds: Sequence[int]) -> Found:
         problem = run_seed(seed, bug=bug).problem
         if problem is not None and run_seed(seed).problem is None:
             lines = [line for line in problem.splitlines() if not line.startswith(f"seed {seed}:")]
-            first = (lines or problem.splitlines())[0]
-            said = first.partition(" s: ")[2] if lines else first.partition(": ")[2]
-            return Found(bug, number, said or first)
+            return Found(bug, number, lines[0].partition(" s: ")[2] or lines[0])
     return Found(bug, len(seeds), "")
 
 

@@ -1,49 +1,35 @@
-"""A slot's worker: the protocol with its agent and the rules of its disk, with commands that only take time.
+"""A slot's container: the worker's own core and wire, over a disk in memory and commands that only take time.
 
-It keeps to what the real one does where the rest of the system can tell: a step is started at most once, marked on the
-disk before; an instance that finds a start without an end reports it lost; what ended is reported until it is heard.
+What is simulated is what `agent.worker.ports` names, and the sockets. A command outlives its worker's death for a
+moment now and then, and holds the step's lock as long.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import random
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from agent.desk import Desk
-from agent.errors import Refusal
-from agent.wire import (
-    Assignment,
-    ErrorCode,
-    ExitReport,
-    KeptTask,
-    Outcome,
-    RegisterRequest,
-    StartedReport,
-    Step,
-    WorkAnswer,
-)
+from agent.wire import Assignment, Outcome, Step
+from agent.worker.client import CALL_TIMEOUT_SECONDS, POLL_TIMEOUT_SECONDS, RefusedError, _compose, _understand
+from agent.worker.errors import LinkError, StepRefusedError
+from agent.worker.loop import Worker
+from agent.worker.ports import Answer, Call, Channel, Ended, Launch, Request
 from controller.errors import AgentUnreachable
+from tests.simulation.agent import FakeRequest
+from tests.support.worker_world import MemoryDisk
 
-T = TypeVar("T")
-RETRY_SECONDS = 1.0
-
-
-class Line(Protocol):
-    """The way to the agent beside it."""
-
-    async def call(self, ask: Callable[[Desk], Coroutine[Any, Any, T]], timeout_seconds: float) -> T:
-        """Ask the desk of whatever agent runs now. Raises AgentUnreachable, Refusal."""
-        ...
+GRACE_SECONDS = 60.0
+_SIGTERM, _SIGKILL = 15, 9
 
 
 class Commands(Protocol):
     """What steps do."""
 
-    def begins(self, assignment: Assignment) -> None:
-        """A command is about to run."""
+    def begins(self, assignment: Assignment, plan_digest: str) -> None:
+        """A command is about to run, with the plan of this digest in its directory."""
         ...
 
     def seconds(self, assignment: Assignment) -> float:
@@ -55,187 +41,230 @@ class Commands(Protocol):
         ...
 
 
-@dataclass
-class Kept:
-    """A task's directory: the last step, whether it was started, and how it ended."""
+class SlotDisk(MemoryDisk):
+    """A slot's volume. It outlives the worker; `command` is what runs in the container and holds the step's lock."""
 
-    assignment: Assignment
-    started: bool = False
-    exit: ExitReport | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self.command: Command | None = None
+        self.edited: set[str] = set()
+        """Ids of tasks whose plan somebody has changed since it was made."""
+
+    @property
+    def running(self) -> Assignment | None:
+        """What runs now."""
+        return self.command.assignment if self.command is not None else None
+
+    def prepare(self, assignment: Assignment, run_id: str) -> Launch:
+        """As the real one: the plan is hashed again before it is applied."""
+        if assignment.step is Step.APPLY and assignment.work.steps.plan is not None:
+            found = self.plan_digest(assignment)
+            if found != assignment.plan_digest:
+                raise StepRefusedError("plan changed since it was approved")
+        return super().prepare(assignment, run_id)
+
+    def plan_digest(self, assignment: Assignment) -> str:
+        """Another one for each attempt, as its plan is another."""
+        plan = f"{assignment.task_id} {assignment.task_id in self.edited}"
+        return f"sha256:{hashlib.sha256(plan.encode()).hexdigest()}"
+
+    def reclaim(self, task_id: str, step: Step) -> bool:
+        """Kill what an earlier worker left of the step; it takes a moment."""
+        left = self.command
+        if left is None or (left.assignment.task_id, left.assignment.step) != (task_id, step):
+            return True
+        left.kill()
+        return False
+
+
+class Command:
+    """The processes of a step."""
+
+    def __init__(self, assignment: Assignment, disk: SlotDisk, commands: Commands, rng: random.Random) -> None:
+        self.assignment = assignment
+        self.ended: Callable[[Ended], None] | None = None
+        """Told of the end; None if no worker is there to hear it."""
+        self._disk = disk
+        self._commands = commands
+        self._rng = rng
+        self._signal: int | None = None
+        self._signalled = asyncio.Event()
+        self._stubborn = rng.random() < 0.2
+        self.task = asyncio.get_running_loop().create_task(self._run())
+
+    def terminate(self) -> None:
+        """SIGTERM. Some mind it only when they are done."""
+        if not self._stubborn:
+            self._end_by(_SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._end_by(_SIGKILL)
+
+    def vanish(self) -> None:
+        """The container is gone, at once."""
+        self.ended = None
+        self._disk.command = None
+        self.task.cancel()
+
+    def _end_by(self, number: int) -> None:
+        self._signal = number
+        self._signalled.set()
+
+    async def _run(self) -> None:
+        entry = self._disk.entries[self.assignment.task_id, self.assignment.step]
+        entry.log += b"begun\n"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._commands.seconds(self.assignment)):
+                await self._signalled.wait()
+                await asyncio.sleep(self._rng.uniform(0.0, 0.5))
+        entry.log += b"done\n"
+        code = {Outcome.SUCCEEDED: 0}.get(self._commands.outcome(self.assignment), 1)
+        self._disk.command = None
+        if self.ended is not None:
+            exit_code = None if self._signal else code
+            self.ended(Ended(exit_code=exit_code, signal=self._signal, output_bytes=len(entry.log)))
 
 
 class SimWorker:
-    """One instance. `disk` outlives it."""
+    """One instance: `agent.worker.loop.Worker`, and what `agent.worker.shell` does around it."""
 
     def __init__(
         self,
-        slot: int,
-        disk: dict[str, Kept],
-        line: Line,
+        disk: SlotDisk,
+        exchange: Callable[[FakeRequest, float], Coroutine[Any, Any, tuple[int, bytes]]],
         commands: Commands,
         *,
+        token: str,
         now: Callable[[], datetime],
         rng: random.Random,
     ) -> None:
-        self.instance = f"{rng.getrandbits(64):016x}"
-        self.running: Assignment | None = None
-        self.stopping = False
-        self._slot = slot
         self._disk = disk
-        self._line = line
+        self._exchange = exchange
         self._commands = commands
+        self._token = token
         self._now = now
         self._rng = rng
-        self._cancelled = asyncio.Event()
-        self._going: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
+        self._going_on = asyncio.Event()
+        self._going_on.set()
+        self._asking: set[asyncio.Task[None]] = set()
+        self.core = Worker(
+            instance=f"{rng.getrandbits(64):016x}",
+            grace_seconds=GRACE_SECONDS,
+            disk=disk,
+            runner=self,
+            clock=self,
+            jitter=lambda seconds: rng.uniform(seconds / 2, seconds),
+            log=_unheard,
+        )
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self.core.stop()
+        self._woken.set()
+
+    def pause(self) -> None:
+        """SIGSTOP, of the worker alone: its command goes on."""
+        self._going_on.clear()
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        self._going_on.set()
 
     async def run(self) -> None:
-        """Until it is superseded, or cancelled: a container that is killed takes its command along."""
+        """Until it leaves, or is killed."""
         try:
             while True:
-                try:
-                    await self._serve()
-                except Refusal as refusal:
-                    if refusal.code is ErrorCode.SUPERSEDED:
-                        return
-                    await asyncio.sleep(RETRY_SECONDS)
-                except AgentUnreachable:
-                    await asyncio.sleep(RETRY_SECONDS * self._rng.uniform(0.2, 1.0))
+                await self._going_on.wait()
+                self._woken.clear()
+                self.core.tick()
+                if self.core.exit_status is not None:
+                    break
+                for channel in Channel:
+                    if request := self.core.next_request(channel):
+                        self._send(channel, request)
+                deadline = self.core.deadline()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(None if deadline is None else max(0.0, deadline - self.monotonic())):
+                        await self._woken.wait()
         finally:
-            if self._going is not None:
-                self._going.cancel()
+            for task in self._asking:
+                task.cancel()
+            if self._disk.command is not None:
+                self._disk.command.ended = None
 
-    async def _serve(self) -> None:
-        """Register, then poll until that fails."""
-        kept = tuple(
-            KeptTask(assignment=entry.assignment, started=entry.started, exit=entry.exit)
-            for entry in self._disk.values()
-        )
-        request = RegisterRequest(instance=self.instance, tasks=kept)
-        self._obey(await self._line.call(lambda desk: desk.register(self._slot, request), 10.0))
-        self._report_leftovers()
-        while True:
-            now = self.running
-            task_id, step = (now.task_id, now.step) if now else (None, None)
-            self._obey(
-                await self._line.call(
-                    lambda desk, task_id=task_id, step=step: desk.poll(  # type: ignore[misc]
-                        self._slot, self.instance, task_id, step, listening=lambda: True
-                    ),
-                    30.0,
-                )
-            )
+    def _send(self, channel: Channel, request: Request) -> None:
+        task = asyncio.get_running_loop().create_task(self._ask(channel, request))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
 
-    def _obey(self, answer: WorkAnswer) -> None:
-        for task_id in answer.forget:
-            if self.running is None or self.running.task_id != task_id:
-                self._disk.pop(task_id, None)
-        run = answer.run
-        if run is not None and self.running is None and not self.stopping:
-            self._begin(run, cancelled=answer.cancel)
-        elif answer.cancel and self.running is not None and (run is None or run.fence == self.running.fence):
-            self._cancelled.set()
-
-    def _begin(self, assignment: Assignment, *, cancelled: bool) -> None:
-        known = self._disk.get(assignment.task_id)
-        if known is not None and known.assignment.step is assignment.step and (known.started or known.exit):
-            return  # it was started before; its end is reported, or will be
-        kept = self._disk[assignment.task_id] = Kept(assignment)
-        if cancelled:
-            kept.started = True
-            kept.exit = self._exit(assignment, Outcome.CANCELLED, reason="cancelled before it started")
-            self._start(self._report(kept))
-            return
-        kept.started = True
-        self.running = assignment
-        self._cancelled.clear()
-        self._commands.begins(assignment)
-        self._start(self._execute(kept))
-
-    def _report_leftovers(self) -> None:
-        """What an earlier instance started and did not see end: with it, its processes went."""
-        for kept in self._disk.values():
-            if kept.started and kept.exit is None and kept.assignment is not self.running:
-                kept.exit = self._exit(kept.assignment, Outcome.LOST, reason="its worker was killed")
-        ended = [kept for kept in self._disk.values() if kept.exit is not None]
-        if ended and self.running is None and (self._going is None or self._going.done()):
-            self._start(self._report(*ended))
-
-    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        before = self._going
-
-        async def after() -> None:
-            if before is not None and not before.done():
-                await asyncio.wait({before})
-            await coroutine
-
-        self._going = asyncio.get_running_loop().create_task(after())
-
-    async def _execute(self, kept: Kept) -> None:
-        assignment = kept.assignment
-        start = self._now()
-        report = StartedReport(
-            instance=self.instance,
-            task_id=assignment.task_id,
-            step=assignment.step,
-            fence=assignment.fence,
-            start_time=start,
-        )
-        telling = asyncio.get_running_loop().create_task(self._tell(lambda desk: desk.started(self._slot, report)))
+    async def _ask(self, channel: Channel, request: Request) -> None:
+        answer: Answer | RefusedError | str
+        fake = _as_arrived(_compose(request, "agent", self._token))
         try:
-            outcome = self._commands.outcome(assignment)
-            try:
-                async with asyncio.timeout(self._commands.seconds(assignment)):
-                    await self._cancelled.wait()
-                outcome = Outcome.CANCELLED
-            except TimeoutError:
-                pass
-            kept.exit = self._exit(assignment, outcome, start=start)
-            self.running = None
-            await self._report(kept)
+            polls = request.call is Call.POLL
+            status, body = await self._exchange(fake, POLL_TIMEOUT_SECONDS if polls else CALL_TIMEOUT_SECONDS)
+            answer = _understand(request.call, status, body)
+        except RefusedError as refusal:
+            answer = refusal
+        except (AgentUnreachable, LinkError) as error:
+            answer = str(error)
         finally:
-            telling.cancel()
+            fake.transport = None
+        await self._going_on.wait()
+        if isinstance(answer, RefusedError):
+            self.core.refused(channel, answer.status, answer.code)
+        elif isinstance(answer, str):
+            self.core.unanswered(channel, answer)
+        else:
+            self.core.answered(channel, answer)
+        self._woken.set()
 
-    def _exit(
-        self, assignment: Assignment, outcome: Outcome, *, start: datetime | None = None, reason: str | None = None
-    ) -> ExitReport:
-        digest = None
-        if outcome is Outcome.SUCCEEDED and assignment.step is Step.PLAN and assignment.work.steps.apply is not None:
-            digest = f"sha256:{hashlib.sha256(assignment.task_id.encode()).hexdigest()}"
-        return ExitReport(
-            instance=self.instance,
-            task_id=assignment.task_id,
-            step=assignment.step,
-            fence=assignment.fence,
-            outcome=outcome,
-            start_time=start,
-            end_time=self._now(),
-            exit_code={Outcome.SUCCEEDED: 0, Outcome.FAILED: 1}.get(outcome),
-            reason=reason,
-            plan_digest=digest,
-        )
+    # --- agent.worker.ports.Clock -------------------------------------------------------------------------------------
 
-    async def _report(self, *ended: Kept) -> None:
-        for kept in ended:
-            report = kept.exit
-            assert report is not None
-            mine = ExitReport(**{**_fields(report), "instance": self.instance})
-            await self._tell(lambda desk, mine=mine: desk.exited(self._slot, mine))  # type: ignore[misc]
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
 
-    async def _tell(self, ask: Callable[[Desk], Coroutine[Any, Any, None]]) -> None:
-        """Until it is heard, or not wanted any more."""
-        while True:
-            try:
-                await self._line.call(ask, 10.0)
-            except AgentUnreachable:
-                pass
-            except Refusal as refusal:
-                if refusal.code not in {ErrorCode.STORAGE, ErrorCode.UNREGISTERED, ErrorCode.NOT_READY}:
-                    return
-            else:
-                return
-            await asyncio.sleep(RETRY_SECONDS * self._rng.uniform(0.5, 1.0))
+    def now(self) -> datetime:
+        return self._now()
+
+    # --- agent.worker.ports.Runner ------------------------------------------------------------------------------------
+
+    def start(self, launch: Launch) -> None:
+        assignment = self._disk.entries[launch.task_id, launch.step].assignment
+        self._commands.begins(assignment, self._disk.plan_digest(assignment))
+        self._disk.command = Command(assignment, self._disk, self._commands, self._rng)
+        self._disk.command.ended = self._ended
+
+    def terminate(self) -> None:
+        if self._disk.command is not None:
+            self._disk.command.terminate()
+
+    def kill(self) -> None:
+        if self._disk.command is not None:
+            self._disk.command.kill()
+
+    def _ended(self, ended: Ended) -> None:
+        async def tell() -> None:
+            await self._going_on.wait()
+            self.core.ended(ended)
+            self._woken.set()
+
+        task = asyncio.get_running_loop().create_task(tell())
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
 
 
-def _fields(report: ExitReport) -> dict[str, Any]:
-    return {name: getattr(report, name) for name in report.__dataclass_fields__}
+def _unheard(event: str, **about: Any) -> None:
+    """`agent.worker.ports.Log` for nobody."""
+    del event, about
+
+
+def _as_arrived(content: bytes) -> FakeRequest:
+    """A request as the agent's server reads it."""
+    head, _, body = content.partition(b"\r\n\r\n")
+    first, *lines = head.decode("ascii").split("\r\n")
+    method, target, _ = first.split(" ")
+    headers = dict(line.split(": ", 1) for line in lines)
+    return FakeRequest(method, target, headers, body if method == "POST" else None)

@@ -57,6 +57,8 @@ class World:
         self.layout = layout
         self.lease_seconds = lease_seconds
         self.resync_seconds = resync_seconds
+        self.wanted: Callable[[], None] = lambda: None
+        """Has people want more, at the worst of moments."""
         self.taken_by_force: set[str] = set()
         """UIDs of Pods that something other than the controller ended."""
         self._loop = asyncio.get_running_loop()
@@ -203,8 +205,8 @@ class World:
 
     # --- commands of steps --------------------------------------------------------------------------------------------
 
-    def begins(self, assignment: Assignment) -> None:
-        self.rules.step_begins(assignment)
+    def begins(self, assignment: Assignment, plan_digest: str) -> None:
+        self.rules.step_begins(assignment, plan_digest)
 
     def seconds(self, assignment: Assignment) -> float:
         return self._step(assignment)[0]
@@ -241,7 +243,8 @@ class World:
             self.check()
             if self._loop.time() >= deadline:
                 tail = "\n".join(self.rules.history)
-                raise AssertionError(f"seed {self.seed}: not {what} after {seconds} s\n{self.describe()}\n{tail}")
+                said = f"{self.elapsed:.0f} s: not {what} after {seconds} s without trouble"
+                raise AssertionError(f"seed {self.seed}:\n{said}\n{self.describe()}\n{tail}")
             await asyncio.sleep(0.5)
         self.check()
 

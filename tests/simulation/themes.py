@@ -1,0 +1,87 @@
+"""What a history is about. Of everything at once any one thing happens rarely; half of the seeds look closer at one."""
+
+import random
+from dataclasses import dataclass
+
+Trap = tuple[str, str]
+"""A verb, and what a resource's plural or a path ends with."""
+
+POD_WRITES: tuple[Trap, ...] = (("patch", "pods"), ("delete", "pods"), ("POST", "/drain"), ("POST", "/open"))
+TASK_WRITES: tuple[Trap, ...] = (
+    ("patch", "slottasks"),
+    ("create", "leases"),
+    ("POST", "/slots/acquire"),
+    ("POST", "approve"),
+    ("POST", "ack"),
+)
+
+
+@dataclass(frozen=True)
+class Theme:
+    """`mishaps` may happen (empty: a mix of all); a leader is caught at `traps`; people bring tasks of `kinds`."""
+
+    name: str
+    mishaps: tuple[str, ...] = ()
+    mishap_seconds: tuple[float, ...] = (3.0, 8.0, 20.0)
+    traps: tuple[Trap, ...] = (*POD_WRITES, ("create", "pods"), *TASK_WRITES)
+    kinds: tuple[str, ...] = ("plan", "plan", "apply", "plan_and_apply", "plan_and_apply")
+    task_seconds: tuple[float, ...] = (0.5, 5.0, 30.0, 60.0, 120.0)
+    lock_share: float = 0.4
+    locks: tuple[str, ...] = ("vpc", "dns")
+    min_idle_seconds: tuple[int, ...] = (0, 5, 30)
+
+
+ANYTHING = Theme("anything")
+THEMES = (
+    ANYTHING,
+    ANYTHING,
+    ANYTHING,
+    ANYTHING,
+    Theme(
+        "Pods that come and go",
+        mishaps=("leader is paused at a write", "leader is paused at a write", "history is gone"),
+        mishap_seconds=(4.0, 8.0),
+        traps=POD_WRITES,
+        task_seconds=(0.5, 5.0),
+        min_idle_seconds=(0,),
+    ),
+    Theme(
+        "leaders that come back",
+        mishaps=("leader is paused at a write", "leader is paused", "leader has no API"),
+        mishap_seconds=(8.0, 20.0),
+        traps=TASK_WRITES,
+        task_seconds=(0.5, 5.0),
+    ),
+    Theme(
+        "one lock",
+        mishaps=(
+            "pod vanishes",
+            "pod dies",
+            "pod is said to have failed",
+            "agent is cut off",
+            "leader dies at a write",
+        ),
+        kinds=("apply", "apply", "plan_and_apply"),
+        task_seconds=(30.0, 60.0),
+        lock_share=1.0,
+        locks=("vpc",),
+    ),
+    Theme(
+        "approvals",
+        mishaps=("a plan is edited", "agent dies", "agent forgets", "pod dies", "leader dies at a write"),
+        kinds=("plan_and_apply",),
+        task_seconds=(0.5, 5.0, 30.0),
+        traps=TASK_WRITES,
+    ),
+    Theme(
+        "agents and workers that restart",
+        mishaps=("agent dies", "an old message comes again", "worker dies", "worker is paused", "disk fails to sync"),
+        mishap_seconds=(3.0, 8.0),
+        task_seconds=(0.5, 5.0),
+    ),
+)
+
+
+def theme_of(rng: random.Random) -> Theme:
+    """The theme of a seed."""
+    return rng.choice(THEMES)
