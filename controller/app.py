@@ -207,7 +207,7 @@ class Controller:
             await reflector.wait_synced()
         while True:
             await self.election.wait(leading=True)
-            reign = asyncio.create_task(self.reconciler.run(), name="reconcile")
+            reign = asyncio.create_task(self._reign(), name="reconcile")
             lost = asyncio.create_task(self.election.wait(leading=False), name="wait for the end of leadership")
             try:
                 await asyncio.wait({reign, lost}, return_when=asyncio.FIRST_COMPLETED)
@@ -219,6 +219,11 @@ class Controller:
             for result in results:
                 if isinstance(result, Exception):
                     raise result
+
+    async def _reign(self) -> None:
+        """Reconcile, once everything is known that earlier leaders have written: a watch may be behind that."""
+        await asyncio.gather(*(reflector.refresh() for reflector in self._reflectors))
+        await self.reconciler.run()
 
     @property
     def synced(self) -> bool:

@@ -9,9 +9,11 @@
 Two steps, each of which ends in the next one and a delay. A failing list leaves the cache as it is. A list is read
 without a resourceVersion, so it is never older than anything seen before, and taken in only when its last page is
 there. Every `relist_seconds` a list is read anyway: what a server or a proxy loses without a word is then made good.
+A watch may be any time behind; `refresh` is for who must not act on that.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from dataclasses import dataclass
@@ -71,17 +73,40 @@ class Reflector:
         self._failures = {Step.LIST: 0, Step.WATCH: 0}
         self._relist_at = 0.0
         self._synced = asyncio.Event()
+        self._stepping: asyncio.Task[float] | None = None
+        self._refresh = asyncio.Event()
+        self._refreshed: list[asyncio.Future[None]] = []
 
     async def wait_synced(self) -> None:
         """Wait for the first complete list."""
         await self._synced.wait()
 
+    async def refresh(self) -> None:
+        """Read the list anew: when this returns, the cache has all that was written before the call. Needs `run`."""
+        done = asyncio.get_running_loop().create_future()
+        self._refreshed.append(done)
+        self._refresh.set()
+        if self._stepping is not None:
+            self._stepping.cancel()
+        await done
+
     async def run(self) -> None:
         """Step for ever."""
         while True:
-            delay = await self.step()
-            if delay > 0:
-                await asyncio.sleep(delay)
+            if self._refresh.is_set():
+                self._refresh.clear()
+                self._step = Step.LIST
+            self._stepping = asyncio.create_task(self.step(), name=f"step {self.cache.resource.plural}")
+            try:
+                await asyncio.wait({self._stepping})
+            except asyncio.CancelledError:
+                self._stepping.cancel()
+                await asyncio.gather(self._stepping, return_exceptions=True)
+                raise
+            delay = 0.0 if self._stepping.cancelled() else self._stepping.result()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._refresh.wait()
 
     async def step(self) -> float:
         """One list, or one watch stream to its end. Returns the seconds to wait before the next step."""
@@ -111,6 +136,7 @@ class Reflector:
     async def _list(self) -> None:
         objects: list[Object] = []
         token = ""
+        asked = len(self._refreshed)
         while True:
             page = await self._api.list_page(
                 self.cache.resource,
@@ -130,6 +156,10 @@ class Reflector:
         self._failures[Step.LIST] = 0
         self._relist_at = now + self._settings.relist_seconds * self._rng.uniform(0.8, 1.2)
         self._synced.set()
+        for done in self._refreshed[:asked]:
+            if not done.done():
+                done.set_result(None)
+        del self._refreshed[:asked]
 
     async def _watch(self) -> float:
         started = asyncio.get_running_loop().time()

@@ -265,3 +265,38 @@ def test_a_silent_server_is_not_listed_again_and_contact_is_told() -> None:
         await asyncio.wait([running])
 
     virtual_time.run(main)
+
+
+def test_a_refresh_returns_when_the_cache_has_what_was_written_before() -> None:
+    """A3, T22: a new leader does not make what the old one has made just now. Whatever the watch and the API do."""
+
+    async def main() -> None:
+        api = MemoryApi()
+        cache = Cache(PODS)
+        reflector = Reflector(api, cache, random.Random(1))
+        running = asyncio.create_task(reflector.run())
+        await reflector.wait_synced()
+        lists = 0
+
+        async def stumble(verb: str, resource: Resource, name: str) -> None:
+            nonlocal lists
+            del resource, name
+            if verb == "watch":
+                await asyncio.sleep(10**6)  # it is open, and says nothing
+            if verb == "list":
+                lists += 1
+                await asyncio.sleep(1)
+                if lists % 3 == 0:
+                    raise ApiUnavailable("cut off")
+
+        api.drop_watches()
+        api.before = stumble
+        await asyncio.sleep(100)
+        for number in range(10):
+            api.put(PODS, {"metadata": {"name": f"late-{number}", "namespace": "ns"}})
+            await asyncio.gather(reflector.refresh(), reflector.refresh())
+            assert len(cache) == number + 1
+        running.cancel()
+        await asyncio.wait([running])
+
+    virtual_time.run(main)

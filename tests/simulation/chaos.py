@@ -11,10 +11,13 @@ from controller.errors import AgentUnreachable
 from tests.simulation.agent import MemoryDisk
 from tests.simulation.faults import MISHAPS
 from tests.simulation.node import SimPod
-from tests.simulation.replica import Replica
+from tests.simulation.replica import Fate, Replica, Trap
 from tests.simulation.themes import Theme
 from tests.simulation.worker import SlotDisk
 from tests.simulation.world import World
+
+PAUSES = (0.3, 0.95, 1.4, 2.7, 5.4)
+"""How long a leader is held up at a write, in durations of its lease: from one on, another leads meanwhile."""
 
 
 class Chaos:
@@ -90,6 +93,31 @@ class Chaos:
 
         return mend()
 
+    def _worker_dies_at_a_start(self) -> Coroutine[Any, Any, None] | None:
+        """Its next step has begun, and nobody has heard of that."""
+        pod = self._pod()
+        if pod is None:
+            return None
+        begun = asyncio.get_running_loop().create_future()
+
+        def caught(slot: int) -> None:
+            pod.step_begun = lambda _slot: None
+            pod.workers_hang = True
+            begun.set_result(slot)
+
+        async def mend() -> None:
+            pod.step_begun = caught
+            await asyncio.wait({begun}, timeout=60.0)
+            pod.step_begun = lambda _slot: None
+            if begun.done():
+                await asyncio.sleep(self._rng.uniform(0.0, 0.5))
+                pod.kill_worker(begun.result())
+                await asyncio.sleep(self._rng.uniform(0.1, 5.0))
+                pod.start_worker(begun.result())
+                pod.workers_hang = False
+
+        return mend()
+
     def _worker_is_paused(self) -> Coroutine[Any, Any, None] | None:
         pod = self._pod()
         worker = self._rng.choice(pod.workers) if pod is not None else None
@@ -154,12 +182,13 @@ class Chaos:
 
     def _leader_is_paused_at_a_write(self) -> None:
         verb, what = self._rng.choice(self._traps)
-        self._leader().trap = (verb, what, self._rng.choice([5.0, 14.0, 20.0, 40.0, 80.0]))
+        fate = self._rng.choice([Fate.PAUSED, Fate.HELD_UP])
+        self._leader().trap = Trap(verb, what, fate, self._world.lease_seconds * self._rng.choice(PAUSES))
 
     def _leader_dies_at_a_write(self) -> Coroutine[Any, Any, None]:
         replica = self._leader()
         verb, what = self._rng.choice(self._traps)
-        replica.trap = (verb, what, 0.0)
+        replica.trap = Trap(verb, what, Fate.DIES)
 
         async def mend() -> None:
             await asyncio.sleep(self._rng.uniform(5.0, 40.0))

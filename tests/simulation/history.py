@@ -1,5 +1,6 @@
 """One history: trouble for some minutes, then none, and everything comes to its end."""
 
+import contextlib
 import random
 
 from agent.wire import SlotState
@@ -11,7 +12,7 @@ from controller.task import FINAL_PHASES
 from tests.simulation.bystander import Bystander
 from tests.simulation.changes import Operator
 from tests.simulation.chaos import Chaos
-from tests.simulation.faults import Faults
+from tests.simulation.faults import Faults, leases_fail
 from tests.simulation.person import Person
 from tests.simulation.replica import NS
 from tests.simulation.themes import theme_of
@@ -25,13 +26,25 @@ async def live(seed: int, trace: Trace | None = None) -> World:
     """Live through one history. Raises AssertionError with what was broken, or is not as it should be in the end."""
     rng = random.Random(f"{seed}/setting")
     theme = theme_of(rng)
-    async with World(seed, faults=Faults.plenty(rng, theme), layout=rng.choice(LAYOUTS), trace=trace) as world:
+    async with contextlib.AsyncExitStack() as stack:
+        if theme.leases_fail:
+            stack.enter_context(leases_fail())
+        world = await stack.enter_async_context(
+            World(
+                seed,
+                faults=Faults.plenty(rng, theme),
+                layout=rng.choice(LAYOUTS),
+                lease_seconds=rng.choice(theme.lease_seconds),
+                trace=trace,
+            )
+        )
+        world.rules.minds_leases = not theme.leases_fail
         world.rules.note(f"=== a history of {theme.name}")
         least = rng.choice([0, 0, 1])
         pool = {
             "autoscaling": {
                 "minReplicas": least,
-                "maxReplicas": least + rng.randint(1, 3),
+                "maxReplicas": least + rng.choice(theme.more_pods),
                 "minIdleSeconds": rng.choice(theme.min_idle_seconds),
                 "idleSlots": rng.choice([{}, {}, {"plan": 1}]),
             },
@@ -43,7 +56,7 @@ async def live(seed: int, trace: Trace | None = None) -> World:
         world.spawn(person.bring_tasks())
         world.spawn(person.look_after_them())
         trouble = [world.spawn(chaos.run())]
-        if rng.random() < 0.6:
+        if rng.random() < theme.operator_share:
             trouble.append(world.spawn(operator.run()))
         bystander = Bystander(world, rng.choice([5.0, 20.0]))
         if rng.random() < 0.5:

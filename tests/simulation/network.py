@@ -43,7 +43,7 @@ class SimNetwork:
         faults: NetworkFaults,
         pause: Callable[[], Coroutine[Any, Any, None]],
         note: Callable[[str], None],
-        spring: Callable[[str, str], None],
+        spring: Callable[[str, str], float],
     ) -> None:
         self.node = node
         self.cut_off: set[str] = set()
@@ -66,7 +66,7 @@ class SimNetwork:
             self._note(f"→ {address} {target}")
         await self._pause()
         await asyncio.sleep(rng.uniform(0.0005, 0.01) * self._faults.latency)
-        self._spring(method, target)
+        held_up_seconds = self._spring(method, target)
         await self._pause()
         pod = self._reach(address)
 
@@ -76,12 +76,14 @@ class SimNetwork:
         if rng.random() < faults.lost:
             await asyncio.sleep(timeout_seconds)
             raise AgentUnreachable("no answer in time")
-        if rng.random() < faults.late:
-            self.node.spawn(self._later(address, arrive))
+        if not held_up_seconds and rng.random() < faults.late:
+            held_up_seconds = rng.uniform(0.1, 60.0)
+        if held_up_seconds:
+            self.node.spawn(self._later(held_up_seconds, address, arrive))
             await asyncio.sleep(timeout_seconds)
             raise AgentUnreachable("no answer in time")
         if rng.random() < faults.repeated:
-            self.node.spawn(self._later(address, arrive))
+            self.node.spawn(self._later(rng.uniform(0.1, 60.0), address, arrive))
         agent = pod.agent
         if agent is None or not agent.alive:
             raise AgentUnreachable("connection refused")
@@ -94,8 +96,10 @@ class SimNetwork:
         await self._pause()
         return answer
 
-    async def _later(self, address: str, arrive: Callable[[SimAgent], Coroutine[Any, Any, tuple[int, bytes]]]) -> None:
-        await asyncio.sleep(self._rng.uniform(0.1, 60.0))
+    async def _later(
+        self, seconds: float, address: str, arrive: Callable[[SimAgent], Coroutine[Any, Any, tuple[int, bytes]]]
+    ) -> None:
+        await asyncio.sleep(seconds)
         pod = self.node.by_address.get(address)
         if pod is not None and pod.agent is not None and pod.agent.alive:
             try:

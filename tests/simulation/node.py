@@ -46,6 +46,8 @@ class SimPod:
         self.doomed = False
         self.lost_journals = 0
         self.workers_hang = False
+        self.step_begun: Callable[[int], None] = lambda _slot: None
+        """Told of the next step that begins, by its slot."""
         self.clock_off_seconds = 0.0
         self.said: tuple[str, str] | None = None
         """Phase, and state of the containers, as the kubelet last wrote them."""
@@ -106,6 +108,7 @@ class SimPod:
             published=lambda state, records: node.published(self, state, records),
             answered=node.answered,
         )
+        node.started(self, self.agent)
         if self.doomed:
             self.agent.service.close()
 
@@ -125,6 +128,7 @@ class SimPod:
             self.disks[slot],
             self.exchange,
             self._node.commands,
+            begun=lambda: self.step_begun(slot),
             token=self.home.slot_token(slot),
             now=self.now,
             rng=self._node.rng,
@@ -183,6 +187,7 @@ class SimNode:
         *,
         published: Published,
         answered: Answered,
+        started: Callable[[SimPod, SimAgent], None],
         died: Callable[[SimPod, SimAgent], None],
         deleting: Callable[[SimPod], None],
         local_loss: Callable[[], float],
@@ -193,6 +198,7 @@ class SimNode:
         self.rng = rng
         self.published = published
         self.answered = answered
+        self.started = started
         self.died = died
         self.began = asyncio.get_running_loop().time()
         self.pods: dict[str, SimPod] = {}

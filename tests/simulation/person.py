@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.wire import Outcome
 from controller import names
-from controller.kube.api import LEASES, SLOTTASKS
+from controller.kube.api import LEASES, PODS, SLOTTASKS
 from controller.local.errors import ApiError as Refusal
 from controller.task import TaskPhase
 from tests.simulation.replica import NS
@@ -30,7 +30,7 @@ class Person:
         self._tried_wrong: set[str] = set()
         self._brought = 0
         self.done = False
-        world.wanted = self._come_at_the_worst_moment
+        world.caught = self._come_at_the_worst_moment
 
     async def bring_tasks(self) -> None:
         """Tasks of every kind, over a while."""
@@ -40,11 +40,20 @@ class Person:
             self._bring()
         self.done = True
 
-    def _come_at_the_worst_moment(self) -> None:
-        """A Pod is about to go, and whoever wants that is held up: now it is needed."""
-        if self._rng.random() < 0.5:
+    def _come_at_the_worst_moment(self, verb: str, pod: str) -> None:
+        """A Pod is about to be opened: now somebody deletes it. It is about to go: now it is needed."""
+        if verb == "patch" and self._rng.random() < 0.4:
+            self._delete_by_hand(pod)
+        elif self._rng.random() < 0.8:
             for _ in range(self._rng.randint(1, 3)):
                 self._bring()
+
+    def _delete_by_hand(self, name: str) -> None:
+        """`kubectl delete pod`, which is refused of an active one."""
+        pod = self._world.cluster.find(PODS, NS, name)
+        if pod is not None and pod["metadata"]["labels"].get(names.STATE_LABEL) == "starting":
+            self._world.rules.note(f"--- somebody deletes {name} by hand")
+            self._world.cluster.delete(PODS, NS, name)
 
     def _bring(self) -> None:
         rng, theme = self._rng, self._theme

@@ -29,6 +29,7 @@ from controller.progress import Whereabouts
 from controller.task import Task, TaskPhase
 from controller.view import PodState
 from tests.simulation.agent import AgentHome
+from tests.simulation.faults import leases_fail
 from tests.simulation.replica import clock_of_process
 from tests.simulation.worker import SlotDisk
 from tests.support.worker_world import MemoryDisk
@@ -510,6 +511,14 @@ def _() -> Plant:
     return patch.object(Dispatcher, "ack", ack)
 
 
+@_bug("a new leader trusts its watch")
+def _() -> Plant:
+    async def refresh(self: watch.Reflector) -> None:
+        del self
+
+    return patch.object(watch.Reflector, "refresh", refresh)
+
+
 # --- leadership -------------------------------------------------------------------------------------------------------
 
 
@@ -547,22 +556,7 @@ def _() -> Plant:
     return patch.object(election, "asyncio", Shim())
 
 
-@_bug("a leader acts past its deadline")
-def _() -> Plant:
-    def may_act(self: Any, now: float) -> bool:
-        return self.tenure is not None and self.tenure.confirmed and now < self.tenure.deadline + 60.0
-
-    original = election.Election._tell
-
-    def tell(self: election.Election) -> None:
-        original(self)
-        if self._timer is not None and self._timer.when() <= asyncio.get_running_loop().time():
-            self._disarm()  # or it would come again at once
-
-    stack = contextlib.ExitStack()
-    stack.enter_context(patch.object(lease.Standing, "may_act", may_act))
-    stack.enter_context(patch.object(election.Election, "_tell", tell))
-    return stack
+_bug("a leader acts past its deadline")(leases_fail)
 
 
 @_bug("a lease taken without waiting")

@@ -1,15 +1,20 @@
 """One controller process, and the next one in its place when it is killed."""
 
 import asyncio
+import contextlib
 import contextvars
 import random
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from controller.app import Controller
 from controller.config import Config
 from controller.errors import ApiUnavailable
-from controller.kube.api import LEASES, PODS, Resource
+from controller.kube.api import LEASES, PODS, Object, Resource
+from controller.local.errors import ApiError as Refusal
 from metrics.exposition import new_registry
 from tests.simulation.network import SimNetwork
 from tests.support.store_api import StoreApi
@@ -23,6 +28,28 @@ clock_of_process: contextvars.ContextVar["Replica"] = contextvars.ContextVar("cl
 """Whose code runs."""
 
 
+REQUEST_SECONDS = 15.0
+"""As `controller.kube.client` waits for an answer."""
+
+
+class Fate(StrEnum):
+    """What happens at a write."""
+
+    DIES = "it dies; after"
+    PAUSED = "it stands still, for"
+    HELD_UP = "its message is on its way for"
+
+
+@dataclass(frozen=True)
+class Trap:
+    """Where a process is caught: at its next `verb` of `what`, the end of a path or a plural."""
+
+    verb: str
+    what: str
+    fate: Fate
+    seconds: float = 0.0
+
+
 class Replica:
     """A process. All of its tasks run in a context that says whose they are."""
 
@@ -33,8 +60,10 @@ class Replica:
         self.clock_off_seconds = 0.0
         self.has_api = True
         self.network: SimNetwork | None = None
-        self.trap: tuple[str, str, float] | None = None
-        """`(verb, what, seconds)`: what the process is paused at next, for how long; 0: dies there."""
+        self.trap: Trap | None = None
+        """What happens to it next."""
+        self._held_up_seconds = 0.0
+        """How long the call that is about to go out will be on its way."""
         self.paused_at = float("-inf")
         self._world = world
         self._task: asyncio.Task[None] | None = None
@@ -55,7 +84,7 @@ class Replica:
         rng = random.Random(f"{world.seed}/{self.name}/{self.starts}")
         world.rules.note(f"{self.name} starts")
         api = StoreApi(world.cluster)
-        api.before, api.after = self._before_call, self._after_call
+        api.before, api.carry, api.after = self._before_call, self._carry, self._after_call
         self.network = SimNetwork(
             world.node,
             rng,
@@ -136,7 +165,7 @@ class Replica:
             world.rules.note(f"{self.name} → API: {verb} {resource.plural} {name}")
         await self.wait_out_pause()
         await asyncio.sleep(world.rng.uniform(0.0005, 0.01) * world.faults.latency)
-        self._spring(verb, resource.plural)
+        held_up_seconds = self._spring(verb, resource.plural, name)
         await self.wait_out_pause()
         if self._dead:
             raise ApiUnavailable("dead")
@@ -147,22 +176,44 @@ class Replica:
             raise ApiUnavailable(f"{verb} {resource.plural}: no answer")
         if verb in WRITES and resource is not LEASES:
             world.rules.controller_writes(self, verb, creates_pod=verb == "create" and resource is PODS)
+        if not held_up_seconds and verb in WRITES and world.rng.random() < world.faults.api_late:
+            held_up_seconds = world.rng.uniform(0.1, 60.0)
+        self._held_up_seconds = held_up_seconds
 
-    def _spring(self, verb: str, what: str) -> None:
-        """Fall into the trap, if this is where it is: `what` is a plural, or how a path ends."""
-        if self.trap is None or self.trap[0] != verb or not what.endswith(self.trap[1]):
-            return
-        seconds = self.trap[2]
+    async def _carry(self, verb: str, resource: Resource, effect: Callable[[], Object]) -> Object:
+        """A call takes effect: now, or long after its sender gave it up."""
+        seconds, self._held_up_seconds = self._held_up_seconds, 0.0
+        if not seconds:
+            return effect()
+
+        async def arrive() -> None:
+            await asyncio.sleep(seconds)
+            with contextlib.suppress(Refusal):
+                effect()
+
+        self._world.spawn(arrive())
+        await asyncio.sleep(REQUEST_SECONDS)
+        raise ApiUnavailable(f"{verb} {resource.plural}: no answer in time")
+
+    def _spring(self, verb: str, what: str, name: str = "") -> float:
+        """Fall into the trap, if this is where it is. Returns for how many seconds the message is held up."""
+        trap = self.trap
+        if trap is None or trap.verb != verb or not what.endswith(trap.what):
+            return 0.0
         self.trap = None
-        self._world.rules.note(f"{self.name} is caught at {verb} {what}, for {seconds} s")
+        self._world.rules.note(f"{self.name} is caught at {verb} {what}: {trap.fate} {trap.seconds} s")
         if what in {PODS.plural, "/drain"}:
-            self._world.wanted()
-        if seconds:
-            self.pause(seconds)
-            return
-        self._dead = True
-        if self.network is not None:
-            self.network.dead = True
+            self._world.caught(verb, name)
+        match trap.fate:
+            case Fate.HELD_UP:
+                return trap.seconds
+            case Fate.PAUSED:
+                self.pause(trap.seconds)
+            case Fate.DIES:
+                self._dead = True
+                if self.network is not None:
+                    self.network.dead = True
+        return 0.0
 
     async def _after_call(self, verb: str, resource: Resource, name: str) -> None:
         del name

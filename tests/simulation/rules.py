@@ -48,6 +48,8 @@ class Rules:
         self._acked: dict[str, set[str]] = {}
         self._most: list[tuple[float, float]] = []
         """When the pool changed, and how many Pods it might have from then on."""
+        self.minds_leases = True
+        """Whether it matters that two lead at once, and that each makes Pods of its own."""
         self.reserved: dict[str, set[int]] = {}
         self.released: set[tuple[str, str]] = set()
         """(Pod UID, task id) of what programs beside the work held and wanted to give back."""
@@ -117,11 +119,11 @@ class Rules:
         """A write of a controller is about to take effect."""
         world = self._world
         leading = [other.name for other in world.replicas if other.leading]
-        if len(leading) > 1:
+        if len(leading) > 1 and self.minds_leases:
             self.breach(f"{leading} lead at once")
         if replica.controller is not None and len(replica.controller.operations) > MOST_OPERATIONS:
             self.breach(f"{len(replica.controller.operations)} operations are in flight in {replica.name}")
-        if creates_pod and verb == "create" and not replica.was_paused:
+        if creates_pod and verb == "create" and not replica.was_paused and self.minds_leases:
             self._check_room()
 
     def _check_room(self) -> None:
@@ -252,6 +254,11 @@ class Rules:
             self.breach(f"{agent.home.pod} did {target}, which was meant for an earlier start of its agent")
         if target == "/slots/acquire":
             agent.promised.append(sent["task_id"])
+
+    def agent_started(self, pod: "SimPod", agent: "SimAgent") -> None:
+        """What it read from its journal may be one transition further than what was ever said."""
+        slots = agent.service.state.slots
+        self.reserved[pod.uid] = {slot.id for slot in slots if slot.state is SlotState.RESERVED}
 
     def agent_died(self, pod: "SimPod", agent: "SimAgent") -> None:
         """What was published or answered is on the disk, whatever the instant."""

@@ -3,11 +3,9 @@
 import random
 from dataclasses import dataclass
 
-Trap = tuple[str, str]
-"""A verb, and what a resource's plural or a path ends with."""
-
-POD_WRITES: tuple[Trap, ...] = (("patch", "pods"), ("delete", "pods"), ("POST", "/drain"), ("POST", "/open"))
-TASK_WRITES: tuple[Trap, ...] = (
+# A verb, and what a resource's plural or a path ends with.
+POD_WRITES: tuple[tuple[str, str], ...] = (("patch", "pods"), ("delete", "pods"), ("POST", "/drain"), ("POST", "/open"))
+TASK_WRITES: tuple[tuple[str, str], ...] = (
     ("patch", "slottasks"),
     ("create", "leases"),
     ("POST", "/slots/acquire"),
@@ -18,17 +16,24 @@ TASK_WRITES: tuple[Trap, ...] = (
 
 @dataclass(frozen=True)
 class Theme:
-    """`mishaps` may happen (empty: a mix of all); a leader is caught at `traps`; people bring tasks of `kinds`."""
+    """`mishaps` may happen (empty: a mix of all); a leader is caught at `traps`; people bring tasks of `kinds`;
+    a pool may have `more_pods` than its least.
+    """
 
     name: str
     mishaps: tuple[str, ...] = ()
     mishap_seconds: tuple[float, ...] = (3.0, 8.0, 20.0)
-    traps: tuple[Trap, ...] = (*POD_WRITES, ("create", "pods"), *TASK_WRITES)
+    traps: tuple[tuple[str, str], ...] = (*POD_WRITES, ("create", "pods"), *TASK_WRITES)
     kinds: tuple[str, ...] = ("plan", "plan", "apply", "plan_and_apply", "plan_and_apply")
     task_seconds: tuple[float, ...] = (0.5, 5.0, 30.0, 60.0, 120.0)
     lock_share: float = 0.4
     locks: tuple[str, ...] = ("vpc", "dns")
     min_idle_seconds: tuple[int, ...] = (0, 5, 30)
+    more_pods: tuple[int, ...] = (1, 2, 3)
+    operator_share: float = 0.6
+    lease_seconds: tuple[float, ...] = (15.0,)
+    leases_fail: bool = False
+    """Leaders go on for long after they were replaced, against all promises: Pods must be deleted safely even so."""
 
 
 ANYTHING = Theme("anything")
@@ -43,7 +48,24 @@ THEMES = (
         mishap_seconds=(4.0, 8.0),
         traps=POD_WRITES,
         task_seconds=(0.5, 5.0),
+        lock_share=0.0,
         min_idle_seconds=(0,),
+        more_pods=(1, 1, 2),
+        operator_share=0.1,
+        lease_seconds=(4.0,),
+    ),
+    Theme(
+        "leaders that never stop",
+        mishaps=("leader is paused at a write", "leader is paused at a write", "history is gone"),
+        mishap_seconds=(4.0, 8.0),
+        traps=(*POD_WRITES, ("get", "pods"), ("get", "pods")),
+        task_seconds=(0.5, 5.0),
+        lock_share=0.0,
+        min_idle_seconds=(0,),
+        more_pods=(1, 1, 2),
+        operator_share=0.1,
+        lease_seconds=(4.0,),
+        leases_fail=True,
     ),
     Theme(
         "leaders that come back",
@@ -51,6 +73,7 @@ THEMES = (
         mishap_seconds=(8.0, 20.0),
         traps=TASK_WRITES,
         task_seconds=(0.5, 5.0),
+        lease_seconds=(4.0,),
     ),
     Theme(
         "one lock",
@@ -75,7 +98,14 @@ THEMES = (
     ),
     Theme(
         "agents and workers that restart",
-        mishaps=("agent dies", "an old message comes again", "worker dies", "worker is paused", "disk fails to sync"),
+        mishaps=(
+            "agent dies",
+            "an old message comes again",
+            "worker dies",
+            "worker dies at a start",
+            "worker is paused",
+            "disk fails to sync",
+        ),
         mishap_seconds=(3.0, 8.0),
         task_seconds=(0.5, 5.0),
     ),

@@ -40,6 +40,10 @@ class Commands(Protocol):
         """How it ends by itself."""
         ...
 
+    def minds_no_sigterm(self) -> bool:
+        """Whether the next one to begin goes on until SIGKILL."""
+        ...
+
 
 class SlotDisk(MemoryDisk):
     """A slot's volume. It outlives the worker; `command` is what runs in the container and holds the step's lock."""
@@ -89,11 +93,11 @@ class Command:
         self._rng = rng
         self._signal: int | None = None
         self._signalled = asyncio.Event()
-        self._stubborn = rng.random() < 0.2
+        self._stubborn = commands.minds_no_sigterm()
         self.task = asyncio.get_running_loop().create_task(self._run())
 
     def terminate(self) -> None:
-        """SIGTERM. Some mind it only when they are done."""
+        """SIGTERM."""
         if not self._stubborn:
             self._end_by(_SIGTERM)
 
@@ -135,6 +139,7 @@ class SimWorker:
         exchange: Callable[[FakeRequest, float], Coroutine[Any, Any, tuple[int, bytes]]],
         commands: Commands,
         *,
+        begun: Callable[[], None],
         token: str,
         now: Callable[[], datetime],
         rng: random.Random,
@@ -142,6 +147,7 @@ class SimWorker:
         self._disk = disk
         self._exchange = exchange
         self._commands = commands
+        self._begun = begun
         self._token = token
         self._now = now
         self._rng = rng
@@ -236,6 +242,7 @@ class SimWorker:
         self._commands.begins(assignment, self._disk.plan_digest(assignment))
         self._disk.command = Command(assignment, self._disk, self._commands, self._rng)
         self._disk.command.ended = self._ended
+        self._begun()
 
     def terminate(self) -> None:
         if self._disk.command is not None:

@@ -57,8 +57,8 @@ class World:
         self.layout = layout
         self.lease_seconds = lease_seconds
         self.resync_seconds = resync_seconds
-        self.wanted: Callable[[], None] = lambda: None
-        """Has people want more, at the worst of moments."""
+        self.caught: Callable[[str, str], None] = lambda _verb, _pod: None
+        """Has people come at the worst of moments: somebody is held up at `verb` of a Pod."""
         self.taken_by_force: set[str] = set()
         """UIDs of Pods that something other than the controller ended."""
         self._loop = asyncio.get_running_loop()
@@ -74,6 +74,7 @@ class World:
             self.rng,
             published=self.rules.agent_published,
             answered=self.rules.agent_answered,
+            started=self.rules.agent_started,
             died=self.rules.agent_died,
             deleting=self.rules.pod_deleted,
             local_loss=lambda: self.faults.local_loss,
@@ -213,6 +214,9 @@ class World:
 
     def outcome(self, assignment: Assignment) -> Outcome:
         return self._step(assignment)[1]
+
+    def minds_no_sigterm(self) -> bool:
+        return self.rng.random() < self.faults.stubborn
 
     def _step(self, assignment: Assignment) -> tuple[float, Outcome]:
         uid = assignment.task_id.partition(names.TASK_ID_SEPARATOR)[0]

@@ -27,6 +27,8 @@ from controller.local.versions import Change, ChangeType, HistoryExpiredError, R
 
 Hook = Callable[[str, Resource, str], Awaitable[None]]
 """`hook(verb, resource, name)`: may wait, or raise. `verb` is that of the call, or `event`."""
+Carry = Callable[[str, Resource, Callable[[], Object]], Awaitable[Object]]
+"""`carry(verb, resource, effect)`: the answer of `effect()`, or raises."""
 Observer = Callable[[Change], None]
 
 IDLE_SECONDS = 75.0
@@ -130,6 +132,8 @@ class StoreApi:
         self.cluster = cluster
         self.before: Hook = _nothing
         self.after: Hook = _nothing
+        self.carry: Carry = _at_once
+        """Brings a call to its effect."""
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
         served = self.cluster.served(resource)
@@ -215,7 +219,7 @@ class StoreApi:
     async def _call(self, verb: str, resource: Resource, name: str, effect: Callable[[], Object]) -> Object:
         await self.before(verb, resource, name)
         try:
-            answer = effect()
+            answer = await self.carry(verb, resource, effect)
         except Refusal as refusal:
             raise ApiError.of(refusal.code, refusal.reason, refusal.message) from refusal
         await self.after(verb, resource, name)
@@ -251,6 +255,11 @@ def seen(served: Served, change: Change, namespace: str, selector: Any) -> Objec
         return None
     kind = ChangeType.DELETED if not matches else ChangeType.MODIFIED if was else ChangeType.ADDED
     return {"type": kind.value, "object": decoded(served, change.record)}
+
+
+async def _at_once(verb: str, resource: Resource, effect: Callable[[], Object]) -> Object:
+    del verb, resource
+    return effect()
 
 
 async def _nothing(verb: str, resource: Resource, name: str) -> None:
