@@ -16,7 +16,7 @@ from tests.simulation.themes import Theme
 from tests.simulation.worker import SlotDisk
 from tests.simulation.world import World
 
-PAUSES = (0.3, 0.95, 1.4, 2.7, 5.4)
+PAUSES = (0.2, 0.5, 0.95, 1.4, 2.7, 5.4)
 """How long a leader is held up at a write, in durations of its lease: from one on, another leads meanwhile."""
 
 
@@ -204,6 +204,16 @@ class Chaos:
         async def mend() -> None:
             await asyncio.sleep(self._rng.uniform(1.0, 60.0))
             replica.has_api = True
+
+        return mend()
+
+    def _watches_stall(self) -> Coroutine[Any, Any, None]:
+        replica = self._rng.choice(self._world.replicas)
+        replica.watches_stall = True
+
+        async def mend() -> None:
+            await asyncio.sleep(self._rng.uniform(1.0, 60.0))
+            replica.watches_stall = False
 
         return mend()
 

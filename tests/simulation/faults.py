@@ -29,6 +29,7 @@ MISHAPS = (
     "leader is stopped",
     "leader has no API",
     "watches end",
+    "watches stall",
     "history is gone",
     "agent is cut off",
     "a clock jumps",

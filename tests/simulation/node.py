@@ -279,7 +279,7 @@ class SimNode:
 
     async def _take_down(self, pod: SimPod) -> None:
         """The grace period: what runs may end; once the kubelet has seen it, the agent takes nothing new."""
-        await asyncio.sleep(self.rng.uniform(0.0, 2.0))
+        await asyncio.sleep(self.rng.uniform(0.0, 3.0))
         if pod.agent is not None and pod.agent.alive:
             pod.agent.service.close()
         for worker in pod.workers:
@@ -289,7 +289,7 @@ class SimNode:
             if not pod.running:
                 break
             await asyncio.sleep(1.0)
-        await asyncio.sleep(self.rng.uniform(0.1, 2.0))
+        await asyncio.sleep(self.rng.uniform(0.1, 4.0))
         self.end(pod, "Succeeded")
         self.remove(pod)
 

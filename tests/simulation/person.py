@@ -40,16 +40,17 @@ class Person:
             self._bring()
         self.done = True
 
-    def _come_at_the_worst_moment(self, verb: str, pod: str) -> None:
-        """A Pod is about to be opened: now somebody deletes it. It is about to go: now it is needed."""
-        if verb == "patch" and self._rng.random() < 0.4:
-            self._delete_by_hand(pod)
+    def _come_at_the_worst_moment(self, verb: str, pod: str, seconds: float) -> None:
+        """A Pod is about to be opened: somebody deletes it just before. It is about to go: now it is needed."""
+        if verb == "patch" and self._rng.random() < 0.5:
+            self._world.spawn(self._delete_by_hand(pod, max(0.0, seconds - self._rng.uniform(0.0, 0.3))))
         elif self._rng.random() < 0.8:
             for _ in range(self._rng.randint(1, 3)):
                 self._bring()
 
-    def _delete_by_hand(self, name: str) -> None:
+    async def _delete_by_hand(self, name: str, after_seconds: float) -> None:
         """`kubectl delete pod`, which is refused of an active one."""
+        await asyncio.sleep(after_seconds)
         pod = self._world.cluster.find(PODS, NS, name)
         if pod is not None and pod["metadata"]["labels"].get(names.STATE_LABEL) == "starting":
             self._world.rules.note(f"--- somebody deletes {name} by hand")

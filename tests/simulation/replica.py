@@ -59,6 +59,8 @@ class Replica:
         self.starts = 0
         self.clock_off_seconds = 0.0
         self.has_api = True
+        self.watches_stall = False
+        """Whether nothing comes on its watches, while all else works."""
         self.network: SimNetwork | None = None
         self.trap: Trap | None = None
         """What happens to it next."""
@@ -203,7 +205,7 @@ class Replica:
         self.trap = None
         self._world.rules.note(f"{self.name} is caught at {verb} {what}: {trap.fate} {trap.seconds} s")
         if what in {PODS.plural, "/drain"}:
-            self._world.caught(verb, name)
+            self._world.caught(verb, name, trap.seconds)
         match trap.fate:
             case Fate.HELD_UP:
                 return trap.seconds
@@ -222,6 +224,8 @@ class Replica:
         await self.wait_out_pause()
         if self._dead:
             raise ApiUnavailable("dead")
+        while verb == "event" and self.watches_stall and self.has_api:  # noqa: ASYNC110 - until somebody mends it
+            await asyncio.sleep(1.0)
         if verb == "event" and not self.has_api:
             raise ApiUnavailable("cut off")
         if verb != "event" and world.rng.random() < world.faults.api_unanswered:

@@ -69,7 +69,13 @@ THEMES = (
     ),
     Theme(
         "leaders that come back",
-        mishaps=("leader is paused at a write", "leader is paused", "leader has no API"),
+        mishaps=(
+            "leader is paused at a write",
+            "leader is paused",
+            "leader dies",
+            "leader is stopped",
+            "watches stall",
+        ),
         mishap_seconds=(8.0, 20.0),
         traps=TASK_WRITES,
         task_seconds=(0.5, 5.0),

@@ -57,8 +57,8 @@ class World:
         self.layout = layout
         self.lease_seconds = lease_seconds
         self.resync_seconds = resync_seconds
-        self.caught: Callable[[str, str], None] = lambda _verb, _pod: None
-        """Has people come at the worst of moments: somebody is held up at `verb` of a Pod."""
+        self.caught: Callable[[str, str, float], None] = lambda _verb, _pod, _seconds: None
+        """Has people come at the worst of moments: somebody is held up at `verb` of a Pod, for so many seconds."""
         self.taken_by_force: set[str] = set()
         """UIDs of Pods that something other than the controller ended."""
         self._loop = asyncio.get_running_loop()
