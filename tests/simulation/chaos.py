@@ -85,7 +85,7 @@ class Chaos:
         if pod is None:
             return None
         slot = self._rng.randrange(len(pod.workers))
-        pod.kill_worker(slot, leaves_command=self._rng.random() < 0.3)
+        pod.kill_worker(slot, leaves_command=self._rng.random() < 0.5)
 
         async def mend() -> None:
             await asyncio.sleep(self._rng.uniform(0.1, 20.0))

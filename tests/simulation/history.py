@@ -15,17 +15,20 @@ from tests.simulation.chaos import Chaos
 from tests.simulation.faults import Faults, leases_fail
 from tests.simulation.person import Person
 from tests.simulation.replica import NS
-from tests.simulation.themes import theme_of
+from tests.simulation.themes import Theme, theme_of
 from tests.simulation.trace import Trace
 from tests.simulation.world import POOL, World, phase_of
 
 LAYOUTS = (DEFAULT_LAYOUT, (("plan", "apply", "plan_and_apply"),), (("plan", "apply", "plan_and_apply"),) * 2)
 
 
-async def live(seed: int, trace: Trace | None = None) -> World:
-    """Live through one history. Raises AssertionError with what was broken, or is not as it should be in the end."""
+async def live(seed: int, trace: Trace | None = None, *, about: Theme | None = None) -> World:
+    """Live through one history, about a theme if one is given: else the seed has one.
+
+    Raises AssertionError with what was broken, or is not as it should be in the end.
+    """
     rng = random.Random(f"{seed}/setting")
-    theme = theme_of(rng)
+    theme = about or theme_of(rng)
     async with contextlib.AsyncExitStack() as stack:
         if theme.leases_fail:
             stack.enter_context(leases_fail())

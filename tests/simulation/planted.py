@@ -6,7 +6,7 @@ Each is a context manager that patches what runs and puts it back. None is more 
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -31,16 +31,27 @@ from controller.view import PodState
 from tests.simulation.agent import AgentHome
 from tests.simulation.faults import leases_fail
 from tests.simulation.replica import clock_of_process
+from tests.simulation.themes import BY_NAME, Theme
 from tests.simulation.worker import SlotDisk
 from tests.support.worker_world import MemoryDisk
 
 Plant = contextlib.AbstractContextManager[Any]
-BUGS: dict[str, Callable[[], Plant]] = {}
 
 
-def _bug(text: str) -> Callable[[Callable[[], Plant]], Callable[[], Plant]]:
+@dataclass(frozen=True)
+class Bug:
+    """`make` plants it. It is looked for in histories about its theme; None: in all kinds."""
+
+    make: Callable[[], Plant]
+    theme: Theme | None
+
+
+BUGS: dict[str, Bug] = {}
+
+
+def _bug(text: str, *, theme: str | None = None) -> Callable[[Callable[[], Plant]], Callable[[], Plant]]:
     def add(make: Callable[[], Plant]) -> Callable[[], Plant]:
-        BUGS[text] = make
+        BUGS[text] = Bug(make, None if theme is None else BY_NAME[theme])
         return make
 
     return add
@@ -52,7 +63,7 @@ def plant(bug: str | None) -> Iterator[None]:
     if bug is None:
         yield
         return
-    with BUGS[bug]():
+    with BUGS[bug].make():
         yield
 
 
@@ -73,7 +84,7 @@ def _() -> Plant:
     return _unjournaled(lambda record: isinstance(record, PhaseChanged) and record.phase is Phase.DRAINED)
 
 
-@_bug("reservation not journaled")
+@_bug("reservation not journaled", theme="approvals")
 def _() -> Plant:
     return _unjournaled(lambda record: isinstance(record, SlotChanged) and record.event is Event.PLANNED)
 
@@ -113,7 +124,7 @@ def _decide(command: type, decide: Callable[[Any, Any, Any], Decision]) -> Plant
     return patch.dict(table, {command: decide})
 
 
-@_bug("ended tasks not in the way of a drain")
+@_bug("ended tasks not in the way of a drain", theme="agents and workers that restart")
 def _() -> Plant:
     def drain(state: State, command: Any, now: Any) -> Decision:
         held = {task_id: task for task_id, task in state.tasks.items() if task_id not in state.ended}
@@ -122,12 +133,12 @@ def _() -> Plant:
     return _decide(slots.Drain, drain)
 
 
-@_bug("drain granted while recovering")
+@_bug("drain granted while recovering", theme="approvals")
 def _() -> Plant:
     return _decide(slots.Drain, lambda state, command, now: slots._drain(replace(state, recovering=()), command, now))
 
 
-@_bug("a lost journal taken for a new Pod's")
+@_bug("a lost journal taken for a new Pod's", theme="approvals")
 def _() -> Plant:
     return patch.object(AgentHome, "used", property(lambda _: False, lambda _self, _value: None))
 
@@ -164,13 +175,13 @@ def _() -> Plant:
     return patch.object(Service, "_check_stamp", lambda _self, _stamp: None)
 
 
-@_bug("incarnation not checked")
+@_bug("incarnation not checked", theme="agents and workers that restart")
 def _() -> Plant:
     original = Service.check_address
     return patch.object(Service, "check_address", lambda self, write: original(self, replace(write, incarnation=None)))
 
 
-@_bug("pod_uid not checked")
+@_bug("pod_uid not checked", theme="Pods that come and go")
 def _() -> Plant:
     original = Service.check_address
 
@@ -187,7 +198,7 @@ def _() -> Plant:
     return patch.dict(state._APPLY, {state.TaskAcked: lambda value, record: replace(original(value, record), acked=())})
 
 
-@_bug("acked ids not kept over a restart")
+@_bug("acked ids not kept over a restart", theme="agents and workers that restart")
 def _() -> Plant:
     original = journal.replay
 
@@ -198,7 +209,7 @@ def _() -> Plant:
     return patch.object(journal, "replay", replay)
 
 
-@_bug("silence of a worker taken for the loss of its step")
+@_bug("silence of a worker taken for the loss of its step", theme="approvals")
 def _() -> Plant:
     original = recovery._lose
 
@@ -212,7 +223,7 @@ def _() -> Plant:
 # --- the worker -------------------------------------------------------------------------------------------------------
 
 
-@_bug("started marker after exec")
+@_bug("started marker after exec", theme="agents and workers that restart")
 def _() -> Plant:
     original = SlotDisk.claim
 
@@ -227,12 +238,12 @@ def _() -> Plant:
     return patch.object(SlotDisk, "claim", claim)
 
 
-@_bug("the plan is not hashed again before it is applied")
+@_bug("the plan is not hashed again before it is applied", theme="approvals")
 def _() -> Plant:
     return patch.object(SlotDisk, "prepare", MemoryDisk.prepare)
 
 
-@_bug("a step's lock not looked at")
+@_bug("a step's lock not looked at", theme="agents and workers that restart")
 def _() -> Plant:
     return patch.object(SlotDisk, "reclaim", lambda _self, _task_id, _step: True)
 
@@ -264,7 +275,7 @@ def _() -> Plant:
     return patch.object(Pods, "drain_and_delete", drain_and_delete)
 
 
-@_bug("delete without preconditions")
+@_bug("delete without preconditions", theme="Pods that come and go")
 def _() -> Plant:
     async def delete(self: Pods, pod: Any, *, grace_period_seconds: int | None = None) -> None:
         metadata = pod["metadata"]
@@ -277,7 +288,7 @@ def _() -> Plant:
     return patch.object(Pods, "_delete", delete)
 
 
-@_bug("resourceVersion read after the agent was asked")
+@_bug("resourceVersion read after the agent was asked", theme="leaders that never stop")
 def _() -> Plant:
     async def drain_and_delete(self: Pods, pod: Any, namespace: str, agent: AgentClient) -> bool:
         drain_id = self._new_drain_id()
@@ -309,7 +320,7 @@ def _() -> Plant:
     return patch.object(Pods, "_label", label)
 
 
-@_bug("open although the Pod is being deleted")
+@_bug("open although the Pod is being deleted", theme="Pods that come and go")
 def _() -> Plant:
     original = Pods._label
 
@@ -335,7 +346,7 @@ def _() -> Plant:
     return stack
 
 
-@_bug("empty list after an error trusted")
+@_bug("empty list after an error trusted", theme="leaders that come back")
 def _() -> Plant:
     original = watch.Reflector._list
 
@@ -389,7 +400,7 @@ def _() -> Plant:
     return patch.object(Dispatcher, "assign", assign)
 
 
-@_bug("retry on another agent")
+@_bug("retry on another agent", theme="one lock")
 def _() -> Plant:
     original = Dispatcher._acquire
 
@@ -426,17 +437,17 @@ def _approved(same: Callable[[Any, Any], bool]) -> Plant:
     return patch.object(Task, "approved", property(approved))
 
 
-@_bug("approval not bound to digest")
+@_bug("approval not bound to digest", theme="approvals")
 def _() -> Plant:
     return _approved(lambda approval, status: bool(approval.attempt == status.attempt))
 
 
-@_bug("approval not bound to attempt")
+@_bug("approval not bound to attempt", theme="approvals")
 def _() -> Plant:
     return _approved(lambda approval, status: bool(approval.plan_digest == status.plan_digest))
 
 
-@_bug("approval taken from the step's end")
+@_bug("approval taken from the step's end", theme="approvals")
 def _() -> Plant:
     """As if `approvalPolicy` were Auto once the agent has restarted."""
     original = progress._reserved
@@ -449,7 +460,7 @@ def _() -> Plant:
     return patch.object(progress, "_reserved", reserved)
 
 
-@_bug("final phase overwritten")
+@_bug("final phase overwritten", theme="leaders that come back")
 def _() -> Plant:
     async def write(self: Dispatcher, task: Task, **changes: Any) -> Task:
         after = replace(task.status, observed_generation=task.generation, **changes).to_json()
@@ -461,7 +472,7 @@ def _() -> Plant:
     return patch.object(Dispatcher, "_write", write)
 
 
-@_bug("apply tried again")
+@_bug("apply tried again", theme="one lock")
 def _() -> Plant:
     def may_retry(task: Task) -> bool:
         return task.status.attempt < task.spec.plan_max_attempts
@@ -472,7 +483,7 @@ def _() -> Plant:
     return stack
 
 
-@_bug("lock released on Lost")
+@_bug("lock released on Lost", theme="one lock")
 def _() -> Plant:
     return patch.object(progress, "keeps_lock", lambda _task: False)
 
@@ -511,7 +522,7 @@ def _() -> Plant:
     return patch.object(Dispatcher, "ack", ack)
 
 
-@_bug("a new leader trusts its watch")
+@_bug("a new leader trusts its watch", theme="leaders that take over")
 def _() -> Plant:
     async def refresh(self: watch.Reflector) -> None:
         del self
@@ -543,7 +554,7 @@ class _WallClockLoop:
         return getattr(self._loop, name)
 
 
-@_bug("lease on the wall clock")
+@_bug("lease on the wall clock", theme="leaders that take over")
 def _() -> Plant:
     class Shim:
         def __getattr__(self, name: str) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tests.simulation import planted
 from tests.simulation.history import live
+from tests.simulation.themes import Theme
 from tests.simulation.trace import Trace
 from tests.support import virtual_time
 
@@ -29,8 +30,11 @@ class Result:
     events: tuple[str, ...] = ()
 
 
-def run_seed(seed: int, *, bug: str | None = None, whole: bool = False) -> Result:
-    """Live through one seed's history, with a planted bug if one is named. The same seed gives the same digest."""
+def run_seed(seed: int, *, bug: str | None = None, theme: Theme | None = None, whole: bool = False) -> Result:
+    """Live through one seed's history, with a planted bug if one is named, about a theme if one is given.
+
+    The same seed gives the same digest.
+    """
     trace = Trace(whole=whole)
     problem = None
     level = logging.root.manager.disable
@@ -38,7 +42,7 @@ def run_seed(seed: int, *, bug: str | None = None, whole: bool = False) -> Resul
     gc.disable()  # a collection runs finalizers, at moments that depend on what ran before
     try:
         with planted.plant(bug):
-            virtual_time.run(lambda: live(seed, trace))
+            virtual_time.run(lambda: live(seed, trace, about=theme))
     except AssertionError as error:
         problem = str(error).partition("\n\n")[0]
     except Exception as error:  # noqa: BLE001 - whatever comes out is a finding
@@ -51,18 +55,20 @@ def run_seed(seed: int, *, bug: str | None = None, whole: bool = False) -> Resul
     return Result(seed, trace.steps, last, trace.digest, problem, tuple(trace.events) if problem or whole else ())
 
 
-def run_seeds(seeds: Iterable[int], *, jobs: int = 1, bug: str | None = None) -> Iterator[Result]:
+def run_seeds(
+    seeds: Iterable[int], *, jobs: int = 1, bug: str | None = None, theme: Theme | None = None
+) -> Iterator[Result]:
     """Results as they come."""
     work = iter(seeds)
     if jobs == 1:
-        yield from (run_seed(seed, bug=bug) for seed in work)
+        yield from (run_seed(seed, bug=bug, theme=theme) for seed in work)
         return
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork"))
     try:
-        waiting = {pool.submit(run_seed, seed, bug=bug) for seed in itertools.islice(work, jobs)}
+        waiting = {pool.submit(run_seed, seed, bug=bug, theme=theme) for seed in itertools.islice(work, jobs)}
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            waiting |= {pool.submit(run_seed, seed, bug=bug) for seed in itertools.islice(work, len(done))}
+            waiting |= {pool.submit(run_seed, seed, bug=bug, theme=theme) for seed in itertools.islice(work, len(done))}
             yield from (future.result() for future in done)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -79,9 +85,10 @@ class Found:
 
 def find_bug(bug: str, seeds: Sequence[int]) -> Found:
     """Live through seeds until something is broken that is not without the bug: else it is not what was found."""
+    theme = planted.BUGS[bug].theme
     for number, seed in enumerate(seeds, 1):
-        problem = run_seed(seed, bug=bug).problem
-        if problem is not None and run_seed(seed).problem is None:
+        problem = run_seed(seed, bug=bug, theme=theme).problem
+        if problem is not None and run_seed(seed, theme=theme).problem is None:
             lines = [line for line in problem.splitlines() if not line.startswith(f"seed {seed}:")]
             return Found(bug, number, lines[0].partition(" s: ")[2] or lines[0])
     return Found(bug, len(seeds), "")

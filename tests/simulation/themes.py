@@ -82,6 +82,14 @@ THEMES = (
         lease_seconds=(4.0,),
     ),
     Theme(
+        "leaders that take over",
+        mishaps=("leader dies", "leader is stopped", "watches stall", "watches stall", "a clock jumps"),
+        mishap_seconds=(5.0, 10.0),
+        task_seconds=(30.0, 60.0, 120.0),
+        more_pods=(1,),
+        lease_seconds=(4.0,),
+    ),
+    Theme(
         "one lock",
         mishaps=(
             "pod vanishes",
@@ -116,6 +124,9 @@ THEMES = (
         task_seconds=(0.5, 5.0),
     ),
 )
+
+
+BY_NAME = {theme.name: theme for theme in THEMES}
 
 
 def theme_of(rng: random.Random) -> Theme:
