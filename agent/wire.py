@@ -64,6 +64,9 @@ __all__ = [  # handed on; what is defined here is public as well
     "parse_time",
 ]
 
+READERS_PREFIX = "read-"
+"""Ids of pool tokens that are good for reading alone begin so: for those who scrape, where reads are locked."""
+
 
 class SlotState(StrEnum):
     """What a slot is doing."""

@@ -131,8 +131,16 @@ async def test_tls_locked_reads_and_client_certificates(cluster: Cluster) -> Non
     assert (await stranger.get("/slots", pool_token))[0] == 403
     prometheus = Agent(pod, AGENTS, CLIENTS.sign("prometheus"))
     assert (await prometheus.get("/metrics"))[0] == 401
-    status, text = await prometheus.get("/metrics", pool_token)
-    assert status == 200
+    scraping = {"read-prometheus": b"chosen-by-a-person-for-scrapes"}
+    await cluster.api.patch(SECRETS, NAMESPACE, token_secret("secured"), {"data": encoded(scraping)})
+    shown = scraping["read-prometheus"].decode()
+
+    async def scraped() -> bool:
+        return (await prometheus.get("/metrics", shown))[0] == 200
+
+    await until(scraped, "a token for reading is good, once the mount has it")
+    assert (await stranger.get("/metrics", shown))[0] == 403
+    _, text = await prometheus.get("/metrics", shown)
     assert 'podslots_slots{state="reserved"} 1.0' in text
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
         with pytest.raises(aiohttp.ClientError):
