@@ -70,5 +70,4 @@ class WorkCalls:
             offset=read_integer(query.get("offset"), "offset") or 0,
             data=data,
         )
-        self._service.instruments.output(len(data))
         return respond(OutputAnswer(offset=have))
