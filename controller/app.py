@@ -219,6 +219,8 @@ class Controller:
                     task.cancel()
                 results = await asyncio.gather(reign, lost, return_exceptions=True)
                 await self.operations.stop()
+                # They would stand beside the next leader's, as they were, for as long as this process lives.
+                self.metrics.pools.clear()
             for result in results:
                 if isinstance(result, Exception):
                     raise result

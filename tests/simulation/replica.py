@@ -33,6 +33,7 @@ class Replica:
         self.clock_off_seconds = 0.0
         self.has_api = True
         self.network: SimNetwork | None = None
+        self.registry = new_registry()
         self.trap: tuple[str, str, float] | None = None
         """`(verb, what, seconds)`: what the process is paused at next, for how long; 0: dies there."""
         self.paused_at = float("-inf")
@@ -61,6 +62,7 @@ class Replica:
             note=lambda text: world.rules.note(f"{self.name} {text}"),
             spring=self._spring,
         )
+        self.registry = new_registry()
         self.controller = Controller(
             Config(
                 agent_image="agent:1",
@@ -74,7 +76,7 @@ class Replica:
             now=self.now,
             rng=rng,
             random_bytes=rng.randbytes,
-            registry=new_registry(),
+            registry=self.registry,
         )
         self._context = contextvars.copy_context()
         self._context.run(clock_of_process.set, self)
