@@ -63,7 +63,7 @@ class Access:
             raise Refusal(ErrorCode.UNAUTHORIZED, "needs Authorization: Bearer and a token that is valid here")
         if identity.kind not in allowed:
             raise Refusal(ErrorCode.FORBIDDEN, f"a {identity.kind} credential is not good for this call")
-        if identity.kind in FROM_OUTSIDE and not certified:
+        if not certified and identity.kind in FROM_OUTSIDE:
             raise Refusal(ErrorCode.FORBIDDEN, f"a {identity.kind} credential is not good without a client certificate")
         return identity
 

@@ -153,9 +153,9 @@ class HttpApi:
             return self._refuse(request, Refusal(ErrorCode.INTERNAL, "see the agent's log"))
 
     def _route(self, request: web.BaseRequest) -> tuple[_Route, str]:
-        path, part = request.raw_path.partition("?")[0], ""
-        if "%" in path or not path.startswith("/"):
-            path = _plain_path(path)
+        path, part = request.raw_path, ""
+        if "?" in path or "%" in path or path[:1] != "/":
+            path = _plain_path(path.partition("?")[0])
         methods = self._routes.get(path)
         if methods is None:
             pieces = path.split("/")

@@ -50,7 +50,8 @@ class _Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Bytes came in. A head that has begun and never ends holds the connection no longer than any other."""
         super().data_received(data)
-        if self._waiter is not None and not self._waiter.done():
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
             if self._late is None:
                 self._late = self._loop.call_later(HEAD_SECONDS, self._give_up)
         elif self._late is not None:
