@@ -98,7 +98,9 @@ def _conditions(
     degraded, unable_to_scale = problems.degraded, problems.unable_to_scale
     counting = [pod for pod in view.pods if pod.counts]
     moving = len(counting) + view.creating != decision.desired or ready != len(counting)
-    unreachable = [pod.name for pod in counting if pod.state is PodState.ACTIVE and not pod.connected]
+    # One that starts counts as soon as it runs: its own probes reach the agent then, and only the controller does not.
+    served = [pod for pod in counting if pod.state is PodState.ACTIVE or pod.running]
+    unreachable = [pod.name for pod in served if not pod.connected]
     if degraded is None and unreachable and not any(pod.contacting for pod in counting):
         degraded = Problem(reason="AgentsUnreachable", message=f"no answer from {', '.join(sorted(unreachable)[:5])}")
     degraded = degraded or too_old_agents(view)

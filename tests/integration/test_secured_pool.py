@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from controller.agent_tls import make_context
-from controller.kube.api import PODS, SECRETS, Object
+from controller.kube.api import PODS, SECRETS, SLOTPOOLS, Object
 from controller.names import agent_server_name, token_secret
 from tests.support.cluster import NAMESPACE, Cluster, until
 from tests.support.mounted import Authority, Signed
@@ -207,6 +207,12 @@ async def test_a_certificate_of_another_name_is_not_the_agents(cluster: Cluster)
         return "not valid for 'mistaken.default.svc'" in cluster.controller.log.read_text()
 
     await until(said, "the controller says why it does not reach the agent", seconds=30)
+
+    async def degraded() -> bool:
+        status = (await cluster.api.get(SLOTPOOLS, NAMESPACE, "mistaken")).get("status") or {}
+        return any(entry.get("reason") == "AgentsUnreachable" for entry in status.get("conditions", ()))
+
+    await until(degraded, "and so does the pool", seconds=30)
     (pod,) = await of_pool(cluster, "mistaken")
     assert pod["metadata"]["labels"]["podslots.dev/state"] == "starting"
 
