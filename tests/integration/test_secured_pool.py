@@ -233,3 +233,31 @@ async def test_a_certificate_that_signs_for_itself_needs_no_ca(cluster: Cluster)
         answer: dict[str, Any] = await response.json()
     assert answer["slots"][0]["state"] == "reserved", "reads are open where nothing locks them"
     await finish(cluster, "own")
+
+
+async def test_a_pool_that_changes_its_mind_loses_nothing(cluster: Cluster) -> None:
+    """T16: a Pod is spoken to as it was made, there and back; what waits in it is applied in it."""
+    signed = AGENTS.sign(agent_server_name(NAMESPACE, "changing"))
+    await cluster.api.create(SECRETS, NAMESPACE, tls_secret("changing-tls", signed, AGENTS.certificate))
+    await cluster.create_pool("changing", slots=[{"accepts": ["plan_and_apply"]}])
+    plain = await run_to_the_end(cluster, "changing")
+    auth: dict[str, Any] = {"lockReads": True, "tls": {"secretName": "changing-tls"}}
+    await cluster.api.patch(SLOTPOOLS, NAMESPACE, "changing", {"spec": {"auth": auth}})
+    await cluster.create_task("changing-2", "plan_and_apply", pool="changing")
+    planned = await cluster.until_phase("changing-2", "AwaitingApproval", seconds=60)
+    secured = next(pod for pod in await of_pool(cluster, "changing") if pod["metadata"]["uid"] == planned["podUID"])
+    assert planned["podUID"] != plain["metadata"]["uid"], "the only slot of the first is reserved"
+    assert (await cluster.slots(plain))["slots"][0]["state"] == "reserved"
+    assert (await Agent(secured, AGENTS).get("/slots"))[0] == 401
+    await cluster.api.patch(SLOTPOOLS, NAMESPACE, "changing", {"spec": {"auth": None}})
+    await cluster.controller.kill()
+    await cluster.controller.start()
+    for name, pod in (("changing-task", plain), ("changing-2", secured)):
+        await cluster.approve(name)
+        applied = await cluster.until_phase(name, "Succeeded", "Failed", "Lost", seconds=60)
+        assert (applied["phase"], applied["podUID"]) == ("Succeeded", pod["metadata"]["uid"])
+
+    async def empty() -> bool:
+        return not await of_pool(cluster, "changing")
+
+    await until(empty, "both are drained, each in its own way")
