@@ -17,6 +17,7 @@ from hmac import compare_digest
 from pathlib import Path
 
 from agent.config import Settings
+from agent.wire import READERS_PREFIX
 
 MIN_TOKEN_LENGTH = 32
 """Of the credentials made here, which have 43; a shorter file was not written by us."""
@@ -33,6 +34,7 @@ class Kind(StrEnum):
     """What a credential is good for."""
 
     POOL = "pool"
+    READER = "reader"
     SLOT = "slot"
     LOCAL = "local"
     CLOSE = "close"
@@ -52,7 +54,7 @@ class _Credential:
     identity: Identity
 
 
-POOL = Identity(Kind.POOL)
+POOL, READER = Identity(Kind.POOL), Identity(Kind.READER)
 
 
 class Keyring:
@@ -66,14 +68,18 @@ class Keyring:
 
     @property
     def pool_token_ids(self) -> tuple[str, ...]:
-        """The ids of the pool tokens, sorted."""
-        return tuple(sorted(self._pool))
+        """The ids of the pool tokens, sorted. Those that are good for reading alone are not among them."""
+        return tuple(sorted(name for name in self._pool if not name.startswith(READERS_PREFIX)))
 
     def replace_pool(self, pool: Mapping[str, str]) -> bool:
         """Make these the pool's tokens. Returns whether anything changed."""
         changed = dict(pool) != self._pool or not self._all
         self._pool = dict(pool)
-        self._all = tuple(_Credential(token.encode(), POOL) for token in pool.values()) + self._own
+        shared = (
+            _Credential(token.encode(), READER if name.startswith(READERS_PREFIX) else POOL)
+            for name, token in pool.items()
+        )
+        self._all = (*shared, *self._own)
         return changed
 
     def identify(self, authorization: str | None) -> Identity | None:

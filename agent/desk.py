@@ -78,6 +78,7 @@ class Desk:
         self._outputs = outputs
         self._places = tuple(_Place() for _ in service.state.slots)
         service.on_publish(self._published)
+        outputs.on_taken = service.instruments.output
 
     async def register(self, slot: int, request: RegisterRequest) -> WorkAnswer:
         """A worker instance takes over the slot. Raises Refusal."""

@@ -3,7 +3,7 @@
 | call | needs |
 | --- | --- |
 | /healthz, /readyz | nothing: kubelets show nothing |
-| reads | nothing; with locked reads the pool's token, or a credential of the Pod's other than a worker's |
+| reads | nothing; with locked reads a token of the pool's, or a credential of the Pod's other than a worker's |
 | writes | a credential that is good for them |
 
 With client certificates, what comes from outside the Pod needs one besides: the pool's token is not good without, and
@@ -21,7 +21,8 @@ from agent.wire import ErrorCode
 NOBODY = Identity(Kind.LOCAL, -2)
 """The caller of what needs no credential."""
 
-READERS = frozenset({Kind.POOL, Kind.LOCAL, Kind.CLOSE})
+READERS = frozenset({Kind.POOL, Kind.READER, Kind.LOCAL, Kind.CLOSE})
+FROM_OUTSIDE = frozenset({Kind.POOL, Kind.READER})
 POOL_ONLY = frozenset({Kind.POOL})
 HOLDERS = frozenset({Kind.POOL, Kind.LOCAL})
 WORKERS = frozenset({Kind.SLOT})
@@ -62,8 +63,8 @@ class Access:
             raise Refusal(ErrorCode.UNAUTHORIZED, "needs Authorization: Bearer and a token that is valid here")
         if identity.kind not in allowed:
             raise Refusal(ErrorCode.FORBIDDEN, f"a {identity.kind} credential is not good for this call")
-        if identity.kind is Kind.POOL and not certified:
-            raise Refusal(ErrorCode.FORBIDDEN, "a pool credential is not good without a client certificate")
+        if not certified and identity.kind in FROM_OUTSIDE:
+            raise Refusal(ErrorCode.FORBIDDEN, f"a {identity.kind} credential is not good without a client certificate")
         return identity
 
     async def _identify(self, shown: str | None) -> Identity | None:

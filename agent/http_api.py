@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import partial
 from http import HTTPStatus
 from pathlib import PurePath
+from urllib.parse import unquote
 
 from aiohttp import hdrs, web
 
@@ -153,8 +154,8 @@ class HttpApi:
 
     def _route(self, request: web.BaseRequest) -> tuple[_Route, str]:
         path, part = request.raw_path, ""
-        if "?" in path or "%" in path:
-            path = request.path
+        if "?" in path or "%" in path or path[:1] != "/":
+            path = _plain_path(path.partition("?")[0])
         methods = self._routes.get(path)
         if methods is None:
             pieces = path.split("/")
@@ -163,7 +164,7 @@ class HttpApi:
                 methods = self._routes.get("/".join(pieces))
         if methods is None:
             self._requests[RequestKind.OTHER] += 1
-            raise Refusal(ErrorCode.NOT_FOUND, f"there is no {path[:200]}")
+            raise Refusal(ErrorCode.NOT_FOUND, f"there is no {path[:200] or 'such path'}")
         route = methods.get(request.method)
         if route is None:
             self._requests[RequestKind.OTHER] += 1
@@ -339,6 +340,17 @@ class HttpApi:
         from agent.openapi import document  # noqa: PLC0415 - rarely asked for
 
         return web.Response(body=dump(document()), headers=JSON_HEADERS)
+
+
+def _plain_path(path: str) -> str:
+    """A path without escapes and without scheme and host, which some clients name; empty if it can't be one of ours.
+
+    An escaped slash parts nothing: `/tasks/a%2Fack` must not be the ack of task a.
+    """
+    if path.startswith(("http://", "https://")):
+        path = "/" + path.split("/", 3)[3] if path.count("/") > 2 else "/"  # noqa: PLR2004 - those of `http://host/`
+    pieces = [unquote(piece) for piece in path.split("/")]
+    return "" if any("/" in piece for piece in pieces) else "/".join(pieces)
 
 
 def _place_of(error: Exception) -> list[str]:

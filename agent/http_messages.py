@@ -1,9 +1,11 @@
 """Reading requests and writing answers: bodies, query parameters, JSON. What they mean is not known here."""
 
+import asyncio
 from typing import Any, TypeVar
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
+from aiohttp.web_protocol import RequestPayloadError
 
 from agent.codec import decode, encode
 from agent.errors import Refusal
@@ -16,6 +18,9 @@ MAX_BODY_BYTES = 1 << 20
 SMALL_BODY_BYTES = 64 << 10
 """A body up to this size is there as soon as its head is, as a rule: then there is nothing to wait for."""
 
+BODY_SECONDS = 10.0
+"""How long a body may take to come. Callers give up sooner; who never ends would keep a connection for ever."""
+
 T = TypeVar("T")
 
 
@@ -23,7 +28,7 @@ async def read_body(request: web.BaseRequest, kind: type[T], *, may_be_empty: bo
     """The body as a `kind`. Raises Refusal, WireError."""
     content = request.content
     there = content.is_eof() and content.total_bytes <= SMALL_BODY_BYTES
-    body = content.read_nowait() if there else await request.read()
+    body = content.read_nowait() if there else await read_bytes(request)
     if not body and may_be_empty:
         body = b"{}"
     try:
@@ -31,6 +36,24 @@ async def read_body(request: web.BaseRequest, kind: type[T], *, may_be_empty: bo
     except orjson.JSONDecodeError as error:
         raise Refusal(ErrorCode.BAD_REQUEST, f"body: not JSON: {error}") from error
     return decode(kind, data, strict=True)
+
+
+async def read_bytes(request: web.BaseRequest) -> bytes:
+    """The body as it is. Raises Refusal; ConnectionResetError if it does not come, to which there is no answer."""
+    length = request.content_length
+    if length is not None and length > request.client_max_size:
+        raise too_large()
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.transport is not None:
+        # curl waits a second for it.
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except TimeoutError as error:
+        # Not a refusal: a caller that was only paused, a worker say, must ask again and not give up.
+        raise ConnectionResetError("the rest of the body did not come") from error
+    except RequestPayloadError as error:
+        raise Refusal(ErrorCode.BAD_REQUEST, "body: its coding is broken") from error
 
 
 def prefers_text(accept: str) -> bool:

@@ -4,6 +4,7 @@ aiohttp answers and logs what it can't parse by quoting it, and what a client se
 pen beside it. Here such a request gets the error body that all others get, and the log says the kind of mistake only.
 """
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
@@ -16,6 +17,12 @@ from agent.whole_response import JSON_HEADERS
 from agent.wire import ErrorCode
 
 SERVER_ERROR = 500
+
+HEAD_SECONDS = 10.0
+"""How long the head of a request may take, once it has begun."""
+
+IDLE_SECONDS = 75.0
+"""How long a connection is kept that asks nothing: longer than clients keep theirs, so that none closes under way."""
 
 
 class Server(web.Server):
@@ -31,12 +38,36 @@ class Server(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_events",)
+    __slots__ = ("_events", "_late")
 
     def __init__(self, manager: Server, log: Log) -> None:
         quiet: Any = None
-        super().__init__(manager, loop=manager._loop, access_log=quiet)  # noqa: SLF001 - as the base class does it
+        loop = manager._loop  # noqa: SLF001 - as the base class does it
+        super().__init__(manager, loop=loop, access_log=quiet, keepalive_timeout=IDLE_SECONDS)
         self._events = log
+        self._late: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came in. A head that has begun and never ends holds the connection no longer than any other."""
+        super().data_received(data)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            if self._late is None:
+                self._late = self._loop.call_later(HEAD_SECONDS, self._give_up)
+        elif self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection is gone."""
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        super().connection_lost(exc)
+
+    def _give_up(self) -> None:
+        self._late = None
+        self.force_close()
 
     def handle_error(
         self,
@@ -48,6 +79,9 @@ class _Connection(web.RequestHandler):
         """The answer to what is no HTTP request, or what broke on the way to a handler."""
         del message  # it quotes what was sent
         self.log_exception("request not understood", exc_info=exc)
+        if isinstance(exc, ConnectionError):
+            # Nobody is there any more, or somebody who must ask again: what follows is told to nobody.
+            self.force_close()
         if request.writer.output_size > 0:
             raise ConnectionError("an answer had begun already")
         if status < SERVER_ERROR:

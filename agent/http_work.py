@@ -4,7 +4,7 @@ from aiohttp import web
 
 from agent.auth import Identity
 from agent.desk import Desk
-from agent.http_messages import read_body, read_integer, read_step, respond
+from agent.http_messages import read_body, read_bytes, read_integer, read_step, respond
 from agent.service import Service
 from agent.validation import check_fence, check_name, check_task_id
 from agent.wire import Empty, ExitReport, OutputAnswer, RegisterRequest, StartedReport
@@ -61,7 +61,7 @@ class WorkCalls:
         query = request.query
         task_id = query.get("task_id", "")
         check_task_id(task_id)
-        data = await request.read()
+        data = await read_bytes(request)
         have = await self._desk.output(
             identity.slot,
             instance=query.get("instance", ""),
@@ -70,5 +70,4 @@ class WorkCalls:
             offset=read_integer(query.get("offset"), "offset") or 0,
             data=data,
         )
-        self._service.instruments.output(len(data))
         return respond(OutputAnswer(offset=have))

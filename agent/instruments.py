@@ -1,12 +1,13 @@
 """The agent's measurements: what is counted as it happens, and what is read off the state when it is scraped."""
 
+from collections import Counter
 from datetime import datetime
 from enum import StrEnum
 
 from prometheus_client import CollectorRegistry
 
 from agent.state import RECORD_TYPES, Event, Record, SlotChanged, State, TaskChanged, TaskEntry
-from agent.wire import ErrorCode, Outcome, Phase, SlotState, Step, StepResult, TaskState
+from agent.wire import RECOVERING, ErrorCode, Outcome, Phase, SlotState, Step, StepResult, TaskState
 from metrics.definitions import AgentMetrics
 from metrics.exposition import render
 
@@ -43,7 +44,7 @@ class Instruments:
         self._registry = registry
         self._metrics = AgentMetrics(
             registry,
-            slot_states=SlotState,
+            slot_states=(*SlotState, RECOVERING),
             events=Event,
             outcomes=Outcome,
             steps=Step,
@@ -101,8 +102,9 @@ class Instruments:
     ) -> tuple[bytes, str]:
         """The answer to a scrape, with the figures of the present state."""
         metrics = self._metrics
+        counted = Counter(RECOVERING if slot.id in state.recovering else slot.state for slot in state.slots)
         for name, gauge in metrics.slots.items():
-            gauge.set(sum(slot.state == name for slot in state.slots))
+            gauge.set(counted[name])
         metrics.open.set(state.phase is Phase.OPEN and not state.closing)
         metrics.recovering.set(len(state.recovering))
         metrics.ended.set(len(state.ended))

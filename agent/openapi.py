@@ -45,12 +45,13 @@ OPENMETRICS = "application/openmetrics-text"
 
 SECURITY_SCHEMES: dict[Kind, str] = {
     Kind.POOL: "The pool's tokens: everything but /work and /close",
+    Kind.READER: "Tokens whose id begins with `read-`: reads, where those are locked",
     Kind.LOCAL: "The workload's own credential: acquires slots and gives them back",
     Kind.SLOT: "A worker's credential: /work and below, for its slot",
     Kind.CLOSE: "For `slot-agent close` in the agent's own container",
 }
 
-READERS = (Kind.POOL, Kind.LOCAL, Kind.CLOSE)
+READERS = (Kind.POOL, Kind.READER, Kind.LOCAL, Kind.CLOSE)
 HOLDERS = (Kind.POOL, Kind.LOCAL)
 
 E = ErrorCode

@@ -118,6 +118,8 @@ class Outputs:
         self._offload = offload
         self._cap_bytes = cap_bytes
         self._streams: dict[tuple[str, Step], _Stream] = {}
+        self.on_taken: Callable[[int], None] = _nobody
+        """Told how many bytes were new: what is uploaded again, for its answer got lost, is not."""
 
     async def append(self, task_id: str, step: Step, offset: int, data: bytes) -> int:
         """Take output that begins at `offset`; return how much of the whole is here. A gap takes nothing."""
@@ -127,6 +129,7 @@ class Outputs:
             if fresh:
                 await self._keep(stream, task_id, step, fresh)
                 stream.received += len(fresh)
+                self.on_taken(len(fresh))
                 stream.tail = (stream.tail + fresh)[-TAIL_BYTES:]
                 self._wake(stream)
             return stream.received
@@ -227,3 +230,7 @@ async def follow(
             async with asyncio.timeout(look_again_seconds):
                 await event.wait()
         yield b""
+
+
+def _nobody(size_bytes: int) -> None:
+    """Nobody counts."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from agent.wire import AgentState, Slot, SlotState
+from agent.wire import RECOVERING, AgentState, Slot
 
 HEADINGS = ("SLOT", "STATE", "TASK", "TYPE", "STEP", "FOR", "EXPIRES", "ORIGIN", "WORKER", "ACCEPTS")
 
@@ -17,7 +17,7 @@ def render(state: AgentState, now: datetime) -> str:
     lines = [
         f"{state.pod}  pool {state.pool or '-'}  {phase}{drain}  revision {state.revision}",
         "",
-        *align([HEADINGS, *(_row(slot, now, unsure=state.recovering) for slot in state.slots)]),
+        *align([HEADINGS, *(_row(slot, now) for slot in state.slots)]),
     ]
     if state.ended:
         lines += ["", f"ended, not acknowledged: {', '.join(state.ended)}"]
@@ -42,14 +42,14 @@ def duration(seconds: float) -> str:
     return "".join(parts[:2])
 
 
-def _row(slot: Slot, now: datetime, *, unsure: bool) -> tuple[str, ...]:
+def _row(slot: Slot, now: datetime) -> tuple[str, ...]:
     worker = "-"
     if slot.worker is not None:
         worker = "connected" if slot.worker.connected else "silent"
     return (
         str(slot.id),
         # After a lost journal a worker may have something in it that the agent does not know of.
-        "unknown" if unsure and slot.state is SlotState.IDLE and slot.worker is None else slot.state,
+        RECOVERING if slot.recovering else slot.state,
         slot.task_id or "-",
         slot.task_type or "-",
         slot.step or "-",

@@ -53,6 +53,7 @@ def make_view(
                 origin=slot.origin,
                 expires_at=slot.expires_at,
                 worker=link,
+                recovering=slot.id in state.recovering,
             )
             for slot, accepts, link in zip(state.slots, state.layout, links, strict=True)
         ),

@@ -64,6 +64,12 @@ __all__ = [  # handed on; what is defined here is public as well
     "parse_time",
 ]
 
+READERS_PREFIX = "read-"
+"""Ids of pool tokens that are good for reading alone begin so: for those who scrape, where reads are locked."""
+
+RECOVERING = "recovering"
+"""How a slot is told and counted, where people and metrics want one word for it, that is `recovering`."""
+
 
 class SlotState(StrEnum):
     """What a slot is doing."""
@@ -109,7 +115,11 @@ class WorkerLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """One slot. `fence` changes with every transition; `since` is the time of the last one."""
+    """One slot. `fence` changes with every transition; `since` is the time of the last one.
+
+    `recovering`: the journal was lost, and who works the slot has not yet said what it holds. Its `state` is what it
+    was born with, and nothing to go by: count it as held.
+    """
 
     id: int
     accepts: tuple[str, ...]
@@ -122,6 +132,7 @@ class Slot:
     origin: Origin | None = None
     expires_at: datetime | None = None
     worker: WorkerLink | None = None
+    recovering: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +142,8 @@ class AgentState:
     `incarnation` is new at every start of the agent, `revision` counts changes within it. `tokens` are the ids of the
     pool tokens that are valid now. `ended` are tasks whose result waits for its ack. `closing`: the Pod is being
     stopped. `recovering`: the journal was lost, and not every worker has said yet what it holds: a task that is not
-    listed may still be there. `warnings` tell people what went wrong, such as a journal that was set aside.
+    listed may still be there, in one of the slots that are `recovering` too. `warnings` tell people what went wrong,
+    such as a journal that was set aside.
     """
 
     version: str

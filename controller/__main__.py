@@ -77,6 +77,7 @@ async def serve(config: Config, environ: Mapping[str, str]) -> int:
                 rng=random.SystemRandom(),
                 random_bytes=secrets.token_bytes,
                 registry=registry,
+                over_tls=transport.over_tls,
             )
             runner = web.AppRunner(create_app(controller, registry), handle_signals=False)
             await runner.setup()

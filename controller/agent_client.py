@@ -6,7 +6,8 @@ which aiohttp sends once.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -200,9 +201,10 @@ class AgentClient:
 _ACCEPT = {"Accept": "application/json"}
 
 
-def agent_url(pod_ip: str, port: int = PORT) -> str:
+def agent_url(pod_ip: str, port: int = PORT, *, tls: bool = False) -> str:
     """The address of a Pod's agent."""
-    return f"http://[{pod_ip}]:{port}" if ":" in pod_ip else f"http://{pod_ip}:{port}"
+    host = f"[{pod_ip}]" if ":" in pod_ip else pod_ip
+    return f"http{'s' if tls else ''}://{host}:{port}"
 
 
 def _answer(status: int, body: bytes, kind: type[T]) -> T:
@@ -270,27 +272,59 @@ class HttpTransport:
         self._streams = streams
         self._connect_timeout_seconds = connect_timeout_seconds
 
+    def over_tls(self, context: Callable[[], Awaitable[ssl.SSLContext]], server_name: str) -> Transport:
+        """The same by TLS: to servers whose certificate has this name, whatever address they are reached at."""
+        return _TlsTransport(self, context, server_name)
+
     async def request(
-        self, method: str, url: str, *, headers: dict[str, str], body: bytes | None, timeout_seconds: float
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: dict[str, str],
+        body: bytes | None,
+        timeout_seconds: float,
+        context: ssl.SSLContext | None = None,
+        server_name: str | None = None,
     ) -> tuple[int, bytes]:
         """One request. Redirects are not followed: the token is for this agent."""
         timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=self._connect_timeout_seconds)
         try:
             async with self._calls.request(
-                method, URL(url, encoded=True), headers=headers, data=body, timeout=timeout, allow_redirects=False
+                method,
+                URL(url, encoded=True),
+                headers=headers,
+                data=body,
+                timeout=timeout,
+                allow_redirects=False,
+                ssl=context or True,
+                server_hostname=server_name,
             ) as response:
                 return response.status, await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(url, error) from error
 
-    async def stream(self, url: str, *, headers: dict[str, str], idle_timeout_seconds: float) -> AsyncIterator[bytes]:
+    async def stream(
+        self,
+        url: str,
+        *,
+        headers: dict[str, str],
+        idle_timeout_seconds: float,
+        context: ssl.SSLContext | None = None,
+        server_name: str | None = None,
+    ) -> AsyncGenerator[bytes, None]:
         """The lines of a GET."""
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=self._connect_timeout_seconds, sock_read=idle_timeout_seconds
         )
         try:
             async with self._streams.get(
-                URL(url, encoded=True), headers=headers, timeout=timeout, allow_redirects=False
+                URL(url, encoded=True),
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+                ssl=context or True,
+                server_hostname=server_name,
             ) as response:
                 if response.status != OK:
                     raise refusal(response.status, await response.read())
@@ -304,6 +338,46 @@ class HttpTransport:
                         raise AgentUnreachable("not an agent's answer: a line without end")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(url, error) from error
+
+
+class _TlsTransport:
+    """`Transport` that adds a context to each request."""
+
+    def __init__(
+        self, transport: HttpTransport, context: Callable[[], Awaitable[ssl.SSLContext]], server_name: str
+    ) -> None:
+        self._transport = transport
+        self._context = context
+        self._server_name = server_name
+
+    async def request(
+        self, method: str, url: str, *, headers: dict[str, str], body: bytes | None, timeout_seconds: float
+    ) -> tuple[int, bytes]:
+        """One request."""
+        return await self._transport.request(
+            method,
+            url,
+            headers=headers,
+            body=body,
+            timeout_seconds=timeout_seconds,
+            context=await self._context(),
+            server_name=self._server_name,
+        )
+
+    async def stream(self, url: str, *, headers: dict[str, str], idle_timeout_seconds: float) -> AsyncIterator[bytes]:
+        """The lines of a GET."""
+        lines = self._transport.stream(
+            url,
+            headers=headers,
+            idle_timeout_seconds=idle_timeout_seconds,
+            context=await self._context(),
+            server_name=self._server_name,
+        )
+        try:
+            async for line in lines:
+                yield line
+        finally:
+            await lines.aclose()
 
 
 def _unreachable(url: str, error: Exception) -> AgentUnreachable:

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from controller import names
 from controller.agent_client import Stamps, Transport
+from controller.agent_tls import AgentTls, OverTls
 from controller.config import Config
 from controller.dispatcher import Dispatcher
 from controller.election import Election
@@ -54,6 +55,7 @@ class Controller:
         rng: random.Random,
         random_bytes: Callable[[int], bytes],
         registry: CollectorRegistry,
+        over_tls: OverTls | None = None,
         fleet_settings: FleetSettings | None = None,
     ) -> None:
         self._config = config
@@ -84,6 +86,7 @@ class Controller:
             stamps=Stamps(self.election.term),
             rng=rng,
             on_change=self._agent_changed,
+            secured=AgentTls(api, over_tls).transport if over_tls else None,
             settings=fleet_settings,
         )
         locks = Locks(api, self.leases, may_write=self._may_write)
@@ -216,6 +219,8 @@ class Controller:
                     task.cancel()
                 results = await asyncio.gather(reign, lost, return_exceptions=True)
                 await self.operations.stop()
+                # They would stand beside the next leader's, as they were, for as long as this process lives.
+                self.metrics.pools.clear()
             for result in results:
                 if isinstance(result, Exception):
                     raise result

@@ -28,7 +28,7 @@ class Offer(Enum):
     NOW = "now"  # a task can be given to it
     COMING = "coming"  # it will take tasks once it is opened, or its agent is heard
     NOTHING = "nothing"  # it takes nothing new
-    UNKNOWN = "unknown"  # its agent is not heard: it may hold anything
+    UNKNOWN = "unknown"  # its agent is not heard, or lost its journal: it may hold anything
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,8 +37,8 @@ class Census:
 
     `now` and `coming` are free slots by class. `promised` are tasks given to a Pod whose agent does not show them yet:
     each is counted as held there. `rest_*` leave out the Pods that hold a reservation: those stay, whatever the load.
-    A Pod whose agent is not heard counts in `rest_used` as full. `idle` are the Pods that serve and hold nothing, by
-    the classes of their slots, and `others` all that do not just serve: what `removal` looks at.
+    A Pod whose agent is not heard, or is recovering, counts in `rest_used` as full. `idle` are the Pods that serve and
+    hold nothing, by the classes of their slots, and `others` all that do not just serve: what `removal` looks at.
     """
 
     size: int = 0
@@ -77,6 +77,8 @@ def offer(pod: PodView) -> Offer:
         return Offer.NOTHING
     if not pod.connected or agent is None:
         return Offer.COMING if pod.contacting else Offer.UNKNOWN
+    if agent.recovering:
+        return Offer.UNKNOWN
     return Offer.NOW if agent.phase is Phase.OPEN else Offer.COMING
 
 
@@ -125,7 +127,8 @@ def take_census(view: PoolView, promised: Mapping[str, Sequence[Task]]) -> Censu
             and pod.connected
             and pod.state is _ACTIVE
             and pod.in_flight is None
-            and not (pod.dead or pod.deleting or pod.drain_requested or pod.node_cordoned or agent.closing)
+            and not (pod.dead or pod.deleting or pod.drain_requested or pod.node_cordoned)
+            and not (agent.closing or agent.recovering)
             and agent.phase is _OPEN
             and pod.uid not in promised
         ):
@@ -194,15 +197,16 @@ def _count(census: Census, pod: PodView, layout: Layout, expected: Sequence[Task
         running = sum(slot.state is _RUNNING for slot in pod.agent.slots)
         reserved = len(pod.agent.slots) - running - len(free)
     total = len(free) + running + reserved
+    recovering = pod.agent is not None and pod.agent.recovering
     take_promised(free, expected)
     census.total_slots += total
     census.running += running
     census.reserved += reserved
     census.promised += len(expected)
     if not reserved:
-        heard = pod.connected or pod.state is PodState.STARTING
+        known = not recovering and (pod.connected or pod.state is PodState.STARTING)
         census.rest_slots += total
-        census.rest_used += min(total, running + len(expected)) if heard else total
+        census.rest_used += min(total, running + len(expected)) if known else total
     if kind is Offer.NOW:
         census.now.update(free)
     elif kind is Offer.COMING:

@@ -21,6 +21,7 @@ import orjson
 
 from agent.wire import PORT, AgentState, WatchLine, WireError, decode
 from controller.agent_client import AgentClient, Stamps, Transport, agent_url, misunderstood
+from controller.agent_tls import PodTls, pod_tls
 from controller.errors import AgentRefused, AgentUnreachable
 from controller.kube.api import Object
 from controller.names import POOL_LABEL
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 Changed = Callable[[str], None]
 Tokens = Callable[[str, str], str | None]
 """The pool's token now, by namespace and pool."""
+Secured = Callable[[str, PodTls], Transport]
+"""A transport to agents of a namespace that speak TLS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,7 @@ class Fleet:
         stamps: Stamps,
         rng: random.Random,
         on_change: Changed,
+        secured: Secured | None = None,
         port: int = PORT,
         settings: FleetSettings | None = None,
     ) -> None:
@@ -81,6 +85,7 @@ class Fleet:
         self._stamps = stamps
         self._rng = rng
         self._on_change = on_change
+        self._secured = secured
         self._port = port
         self._settings = settings or FleetSettings()
         self._followers: dict[str, _Follower] = {}
@@ -104,27 +109,36 @@ class Fleet:
         for uid, (pod, ip) in pods.items():
             metadata = pod["metadata"]
             pool = (metadata.get("labels") or {}).get(POOL_LABEL, "")
-            self.add(uid, agent_url(ip, self._port), metadata["namespace"], pool)
+            tls = pod_tls(pod)
+            self.add(uid, agent_url(ip, self._port, tls=tls is not None), metadata["namespace"], pool, tls)
 
-    def add(self, pod_uid: str, url: str, namespace: str, pool: str) -> None:
+    def add(self, pod_uid: str, url: str, namespace: str, pool: str, tls: PodTls | None = None) -> None:
         """Follow one agent. A Pod that got another address (its sandbox was made anew) is followed there."""
         if (known := self._followers.get(pod_uid)) is not None:
             if known.client.url == url:
                 return
             self._end(known)
+        transport = self._transport_to(namespace, tls)
         client = AgentClient(
-            self._transport,
+            transport,
             url,
             pod_uid,
             token=lambda: self._tokens(namespace, pool),
             stamps=self._stamps,
             timeout_seconds=self._settings.request_timeout_seconds,
         )
-        follower = _Follower(client, self._transport, self._rng, self._on_change, self._settings)
+        follower = _Follower(client, transport, self._rng, self._on_change, self._settings)
         if known is not None:
             follower.take_over(known)
         self._followers[pod_uid] = follower
         follower.task = asyncio.get_running_loop().create_task(follower.run(), name=f"follow {pod_uid}")
+
+    def _transport_to(self, namespace: str, tls: PodTls | None) -> Transport:
+        if tls is None:
+            return self._transport
+        if self._secured is None:
+            raise NotImplementedError("this fleet was made without TLS")  # never plain instead
+        return self._secured(namespace, tls)
 
     def forget(self, pod_uid: str) -> None:
         """Follow this Pod's agent no more: the Pod is gone."""

@@ -39,6 +39,9 @@ AGENT_CONTAINER = "slot-agent"
 INSTALL_CONTAINER = "slot-agent-install"
 WORKER_CONTAINER = "worker"
 VOLUME_PREFIX = "podslots-"
+TLS_VOLUME = f"{VOLUME_PREFIX}tls"
+TLS_SERVER_NAME = "PODSLOTS_TLS_SERVER_NAME"
+"""Variable of a Pod whose agent speaks TLS: the name that its certificate has."""
 MOUNT_ROOT = "/podslots"
 
 LEADER_LEASE = "podslots-controller"
@@ -62,6 +65,11 @@ def worker_container(slot: int) -> str:
 def token_secret(pool: str) -> str:
     """The Secret that holds the pool's tokens."""
     return f"podslots-tokens-{pool}"
+
+
+def agent_server_name(namespace: str, pool: str) -> str:
+    """The name in the certificate of a pool's agents, where the pool names none. No Service need have it."""
+    return f"{pool}.{namespace}.svc"
 
 
 def lock_lease(lock_key: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from controller.errors import InvalidObject
 from controller.fields import Fields
-from controller.names import WORKER_CONTAINER
+from controller.names import WORKER_CONTAINER, agent_server_name
 
 Layout = tuple[tuple[str, ...], ...]
 """The task types that each slot of a Pod accepts, by slot id."""
@@ -15,8 +15,11 @@ Layout = tuple[tuple[str, ...], ...]
 DEFAULT_LAYOUT: Layout = (("plan", "apply", "plan_and_apply"), ("plan",), ("plan",))
 MAX_SLOTS = 16
 MAX_REPLICAS = 10_000
+MAX_NAME_LENGTH = 253
 
 _TASK_TYPE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+"""Names of Secrets, and of hosts: as Kubernetes has them."""
 
 
 class DeletionPolicy(StrEnum):
@@ -40,6 +43,26 @@ class Autoscaling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """TLS at the agents. The Secrets are the pool's namespace's, of the type that cert-manager writes.
+
+    `client_secret`: agents require certificates that its `ca.crt` signed, and the controller shows its `tls.crt`.
+    """
+
+    secret: str
+    server_name: str
+    client_secret: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    """Who gets to the agents of new Pods, and how."""
+
+    lock_reads: bool = False
+    tls: Tls | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSpec:
     """What a SlotPool asks for. `template` is the user's PodTemplateSpec, unread (see `controller.template`)."""
 
@@ -48,6 +71,7 @@ class PoolSpec:
     layout: Layout = DEFAULT_LAYOUT
     reservation_ttl_seconds: int = 86400
     deletion_policy: DeletionPolicy = DeletionPolicy.DRAIN
+    auth: Auth = field(default_factory=Auth)
     template: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -84,6 +108,7 @@ class PoolSpec:
             layout=layout,
             reservation_ttl_seconds=reservation.integer("ttlSeconds", 86400, least=1),
             deletion_policy=DeletionPolicy(spec.choice("deletionPolicy", DeletionPolicy.DRAIN, policies)),
+            auth=_auth(spec, pool),
             template=template.data,
         )
 
@@ -106,6 +131,30 @@ def _accepts(slot: Fields) -> tuple[str, ...]:
     if len(set(types)) < len(types):
         raise slot.fail("accepts", "names a task type twice")
     return types
+
+
+def _auth(spec: Fields, pool: dict[str, Any]) -> Auth:
+    given = spec.optional_child("auth") or Fields({}, spec.at("auth"))
+    tls = given.optional_child("tls")
+    return Auth(lock_reads=given.boolean("lockReads"), tls=_tls(tls, pool) if tls else None)
+
+
+def _tls(given: Fields, pool: dict[str, Any]) -> Tls:
+    client = given.optional_child("clientAuth")
+    owner = pool.get("metadata") or {}
+    default = agent_server_name(str(owner.get("namespace")), str(owner.get("name")))
+    return Tls(
+        secret=_dns_name(given, "secretName"),
+        server_name=_dns_name(given, "serverName") if given.has("serverName") else default,
+        client_secret=_dns_name(client, "secretName") if client else None,
+    )
+
+
+def _dns_name(given: Fields, name: str) -> str:
+    text = given.text(name)
+    if len(text) > MAX_NAME_LENGTH or not _DNS_NAME.fullmatch(text):
+        raise given.fail(name, f"a name has 1 to {MAX_NAME_LENGTH} lower case letters, digits, '-' and '.'")
+    return text
 
 
 def _autoscaling(given: Fields, layout: Layout) -> Autoscaling:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from agent.wire import format_time
+from agent.wire import READERS_PREFIX, format_time
 from controller.errors import AlreadyExists, Conflict, NotFound
 from controller.kube.api import SECRETS, Api, Object
 from controller.names import CURRENT_TOKEN, POOL_LABEL, PREFIX, TOKENS_FINALIZER, token_secret
@@ -213,9 +213,13 @@ class PoolTokens:
 
 
 def tokens_of(secret: Object) -> Data:
-    """The entries of a Secret's data that are tokens, still encoded."""
+    """The entries of a Secret's data that are tokens good for all, still encoded."""
     data: Data = secret.get("data") or {}
-    return {key: value for key, value in data.items() if TOKEN_ID.fullmatch(key) and _decode(value)}
+    return {
+        key: value
+        for key, value in data.items()
+        if TOKEN_ID.fullmatch(key) and not key.startswith(READERS_PREFIX) and _decode(value)
+    }
 
 
 def _generation(token_id: str) -> tuple[int, str]:
@@ -227,7 +231,7 @@ def _generation(token_id: str) -> tuple[int, str]:
 def current_token(secret: Object) -> Token | None:
     """The token that the annotation names, if it is there."""
     current = (secret["metadata"].get("annotations") or {}).get(CURRENT_TOKEN)
-    value = _decode((secret.get("data") or {}).get(current, "")) if current else None
+    value = _decode(tokens_of(secret).get(current, "")) if current else None
     return Token(current, value) if current and value else None
 
 

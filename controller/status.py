@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from agent.wire import SlotState, format_time
+from agent.wire import RECOVERING, AgentState, Slot, SlotState, format_time
 from controller import names
 from controller.agent_version import MINIMUM
 from controller.conditions import Condition, put
@@ -66,8 +66,8 @@ class Before:
 def pool_status(view: PoolView, decision: Decision, *, before: Before, problems: Problems) -> dict[str, Any]:
     """The status of a pool whose spec is usable."""
     present = [pod for pod in view.pods if not pod.dead]
-    slots = [slot for pod in present if pod.agent and pod.state is PodState.ACTIVE for slot in pod.agent.slots]
-    count = {state: sum(slot.state is state for slot in slots) for state in SlotState}
+    agents = [pod.agent for pod in present if pod.agent and pod.state is PodState.ACTIVE]
+    count = Counter(_word(slot, agent) for agent in agents for slot in agent.slots)
     ready = sum(pod.ready and pod.connected and pod.state is PodState.ACTIVE for pod in present)
     scaled = before.desired is not None and before.desired != decision.desired
     return {
@@ -76,7 +76,7 @@ def pool_status(view: PoolView, decision: Decision, *, before: Before, problems:
         "readyReplicas": ready,
         "desiredReplicas": decision.desired,
         "slots": {
-            "total": len(slots),
+            "total": sum(len(agent.slots) for agent in agents),
             "idle": count[SlotState.IDLE],
             "running": count[SlotState.RUNNING],
             "reserved": count[SlotState.RESERVED],
@@ -87,13 +87,20 @@ def pool_status(view: PoolView, decision: Decision, *, before: Before, problems:
     }
 
 
+def _word(slot: Slot, agent: AgentState) -> str:
+    """What a slot counts as. What is not known to be held is not known to be idle, until the agent knows all again."""
+    return RECOVERING if agent.recovering and slot.state is SlotState.IDLE else slot.state.value
+
+
 def _conditions(
     view: PoolView, decision: Decision, ready: int, *, before: Before, problems: Problems
 ) -> list[dict[str, Any]]:
     degraded, unable_to_scale = problems.degraded, problems.unable_to_scale
     counting = [pod for pod in view.pods if pod.counts]
     moving = len(counting) + view.creating != decision.desired or ready != len(counting)
-    unreachable = [pod.name for pod in counting if pod.state is PodState.ACTIVE and not pod.connected]
+    # One that starts counts as soon as it runs: its own probes reach the agent then, and only the controller does not.
+    served = [pod for pod in counting if pod.state is PodState.ACTIVE or pod.running]
+    unreachable = [pod.name for pod in served if not pod.connected]
     if degraded is None and unreachable and not any(pod.contacting for pod in counting):
         degraded = Problem(reason="AgentsUnreachable", message=f"no answer from {', '.join(sorted(unreachable)[:5])}")
     degraded = degraded or too_old_agents(view)
@@ -131,10 +138,10 @@ def invalid_pool_status(problem: Problem, *, before: Before, now: datetime) -> d
 
 def pool_figures(view: PoolView, decision: Decision, tasks: Iterable[Task]) -> PoolFigures:
     """The pool's metrics; `tasks` are all that still exist, ended ones too."""
-    slots = Counter({state.value: 0 for state in SlotState})
+    slots = Counter({state.value: 0 for state in SlotState} | {RECOVERING: 0})
     for pod in view.pods:
         if pod.agent is not None and not pod.dead:
-            slots.update(slot.state.value for slot in pod.agent.slots)
+            slots.update(_word(slot, pod.agent) for slot in pod.agent.slots)
     pods = Counter({state.value: 0 for state in PodState} | {"dead": 0})
     pods.update("dead" if pod.dead else pod.state.value for pod in view.pods)
     phases = Counter({phase.value: 0 for phase in TaskPhase})

@@ -6,6 +6,7 @@ from html import escape
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from agent.wire import RECOVERING
 from controller.app import Controller
 from controller.kube.api import Object
 from controller.names import STATE_LABEL
@@ -91,7 +92,8 @@ def _slots(pods: list[PodView], tasks: list[Task]) -> Iterator[tuple[str, tuple[
             continue
         for slot in pod.agent.slots:
             task = names.get(slot.task_id or "", slot.task_id or "")
-            yield silent or slot.state, (pod.name, pod.state, str(slot.id), slot.state, slot.step or "", task)
+            state = RECOVERING if slot.recovering else slot.state.value
+            yield silent or state, (pod.name, pod.state, str(slot.id), state, slot.step or "", task)
 
 
 def _tasks(tasks: list[Task]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -6,6 +6,7 @@ mount path of the container or below one, so that a kubelet without namespaces c
 | volume | agent | worker of slot N | other containers |
 | --- | --- | --- | --- |
 | podslots-tokens (Secret) | reads | - | - |
+| podslots-tls (Secrets), with TLS | reads | - | - |
 | podslots-state | writes | - | - |
 | podslots-credentials | writes | reads folder N | sidecar mode: reads folder `local` |
 | podslots-work-N | - | writes | - |
@@ -19,7 +20,7 @@ from typing import Any
 
 from agent.wire import PORT
 from controller import names
-from controller.pool import PoolSpec
+from controller.pool import PoolSpec, Tls
 from controller.template_rules import check_template
 
 Json = dict[str, Any]
@@ -36,6 +37,7 @@ _ROOT_DIR = names.MOUNT_ROOT
 _BIN_DIR = f"{_ROOT_DIR}/bin"
 _STATE_DIR = f"{_ROOT_DIR}/state"
 _TOKENS_DIR = f"{_ROOT_DIR}/tokens"
+_TLS_DIR = f"{_ROOT_DIR}/tls"
 _CREDENTIALS_DIR = f"{_ROOT_DIR}/credentials"
 _CREDENTIAL_DIR = f"{_ROOT_DIR}/credential"
 _WORK_DIR = f"{_ROOT_DIR}/work"
@@ -103,9 +105,11 @@ def _pod_spec(given: Json, spec: PoolSpec, pool: str, token_secret: str, agent_i
     containers: list[Json] = []
     for container in given["containers"]:
         if container["name"] == names.WORKER_CONTAINER:
-            containers.extend(_worker(container, slot, grace_seconds, volumes) for slot in range(len(spec.layout)))
+            containers.extend(
+                _worker(container, slot, grace_seconds, volumes, spec.auth.tls) for slot in range(len(spec.layout))
+            )
         else:
-            containers.append(container if spec.has_workers else _sidecar_user(container))
+            containers.append(container if spec.has_workers else _sidecar_user(container, spec.auth.tls))
     return {
         **given,
         "restartPolicy": "Always",
@@ -125,13 +129,26 @@ def _volumes(spec: PoolSpec, token_secret: str) -> list[Json]:
     if spec.has_workers:
         empty += [_BIN, *(f"{_WORK}-{slot}" for slot in range(len(spec.layout)))]
     tokens: Json = {"name": _TOKENS, "secret": {"secretName": token_secret, "defaultMode": 0o440}}
-    return [tokens, *({"name": name, "emptyDir": {}} for name in empty)]
+    tls = [_tls_volume(spec.auth.tls)] if spec.auth.tls else []
+    return [tokens, *tls, *({"name": name, "emptyDir": {}} for name in empty)]
+
+
+def _tls_volume(tls: Tls) -> Json:
+    """The agent's files. `ca.crt` there asks callers for certificates, so cert-manager's beside `tls.crt` stays out.
+
+    The controller reads in a Pod's volume which Secrets it was made with (`agent_tls.pod_tls`).
+    """
+    served = {"name": tls.secret, "items": [{"key": key, "path": key} for key in ("tls.crt", "tls.key")]}
+    clients = {"name": tls.client_secret, "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    sources = [{"secret": served}, *([{"secret": clients}] if tls.client_secret else [])]
+    return {"name": names.TLS_VOLUME, "projected": {"sources": sources, "defaultMode": 0o440}}
 
 
 def _agent(spec: PoolSpec, pool: str, grace_seconds: int, image: str, override: Json) -> Json:
     """The agent: a restartable init container, so that it starts before the workers and ends after them."""
     layout = json.dumps([list(accepts) for accepts in spec.layout], separators=(",", ":"))
     pull_policy = override.get("imagePullPolicy")
+    tls = spec.auth.tls
     return {
         "name": names.AGENT_CONTAINER,
         "image": override.get("image") or image,
@@ -151,19 +168,22 @@ def _agent(spec: PoolSpec, pool: str, grace_seconds: int, image: str, override: 
             _value("PODSLOTS_STATE_DIR", _STATE_DIR),
             _value("PODSLOTS_TOKENS_DIR", _TOKENS_DIR),
             _value("PODSLOTS_CREDENTIALS_DIR", _CREDENTIALS_DIR),
+            *([_value("PODSLOTS_LOCK_READS", "1")] if spec.auth.lock_reads else []),
+            *([_value("PODSLOTS_TLS_DIR", _TLS_DIR), *_server_name(tls)] if tls else []),
             _value("TMPDIR", _SCRATCH_DIR),
         ],
         "ports": [{"name": "slot-agent", "containerPort": PORT, "protocol": "TCP"}],
-        "startupProbe": _probe("/readyz", period_seconds=1, failures=120),
-        "readinessProbe": _probe("/readyz", period_seconds=5, failures=3),
+        "startupProbe": _probe("/readyz", tls, period_seconds=1, failures=120),
+        "readinessProbe": _probe("/readyz", tls, period_seconds=5, failures=3),
         # A restart of the agent loses nothing, but 3 failures would come of one long pause of a node's disk.
-        "livenessProbe": _probe("/healthz", period_seconds=10, failures=6),
+        "livenessProbe": _probe("/healthz", tls, period_seconds=10, failures=6),
         "lifecycle": {"preStop": {"exec": {"command": ["slot-agent", "close"]}}},
         "resources": override.get("resources") or copy.deepcopy(_AGENT_RESOURCES),
         "securityContext": _own_security(),
         "volumeMounts": [
             _mount(_STATE, _STATE_DIR),
             _mount(_TOKENS, _TOKENS_DIR, read_only=True),
+            *([_mount(names.TLS_VOLUME, _TLS_DIR, read_only=True)] if tls else []),
             _mount(_CREDENTIALS, _CREDENTIALS_DIR),
             _mount(_SCRATCH, _SCRATCH_DIR),
         ],
@@ -184,7 +204,7 @@ def _install(agent: Json) -> Json:
     }
 
 
-def _worker(given: Json, slot: int, grace_seconds: int, volumes: list[Json]) -> Json:
+def _worker(given: Json, slot: int, grace_seconds: int, volumes: list[Json], tls: Tls | None) -> Json:
     """The user's `worker` as the worker of one slot: its own image, variables, resources and mounts stay."""
     secrets, config_maps = _references(given, volumes)
     return {
@@ -192,7 +212,7 @@ def _worker(given: Json, slot: int, grace_seconds: int, volumes: list[Json]) -> 
         "name": names.worker_container(slot),
         "command": [f"{_BIN_DIR}/slot-agent", "work"],
         "env": [
-            *_address(),
+            *_address(tls),
             _value("PODSLOTS_SLOT", str(slot)),
             _value("PODSLOTS_CREDENTIAL_DIR", _CREDENTIAL_DIR),
             _value("PODSLOTS_WORK_DIR", _WORK_DIR),
@@ -211,11 +231,16 @@ def _worker(given: Json, slot: int, grace_seconds: int, volumes: list[Json]) -> 
     }
 
 
-def _sidecar_user(given: Json) -> Json:
+def _sidecar_user(given: Json, tls: Tls | None) -> Json:
     """A container that manages slots itself, over localhost, with a credential that can't drain."""
     return {
         **given,
-        "env": [*_address(), _value("PODSLOTS_CREDENTIAL_DIR", _CREDENTIAL_DIR), *(given.get("env") or [])],
+        "env": [
+            *_address(tls),
+            *_server_name(tls),
+            _value("PODSLOTS_CREDENTIAL_DIR", _CREDENTIAL_DIR),
+            *(given.get("env") or []),
+        ],
         "volumeMounts": [
             {**_mount(_CREDENTIALS, _CREDENTIAL_DIR, read_only=True), "subPath": "local"},
             *(given.get("volumeMounts") or []),
@@ -240,11 +265,16 @@ def _references(worker: Json, volumes: list[Json]) -> tuple[str, str]:
     return secrets, config_maps
 
 
-def _address() -> list[Json]:
+def _address(tls: Tls | None) -> list[Json]:
     return [
         _field("PODSLOTS_POD_IP", "status.podIP"),
-        _value("PODSLOTS_URL", f"http://$(PODSLOTS_POD_IP):{PORT}"),
+        _value("PODSLOTS_URL", f"http{'s' if tls else ''}://$(PODSLOTS_POD_IP):{PORT}"),
     ]
+
+
+def _server_name(tls: Tls | None) -> list[Json]:
+    """For the controller, which reads it off the Pod, and for clients that want a name. The agent needs none."""
+    return [_value(names.TLS_SERVER_NAME, tls.server_name)] if tls else []
 
 
 def _pod_security(given: Json) -> Json:
@@ -279,9 +309,10 @@ def _own_security() -> Json:
     }
 
 
-def _probe(path: str, *, period_seconds: int, failures: int) -> Json:
+def _probe(path: str, tls: Tls | None, *, period_seconds: int, failures: int) -> Json:
     return {
-        "httpGet": {"path": path, "port": PORT},
+        # Kubelets verify no certificates, and show none.
+        "httpGet": {"path": path, "port": PORT, **({"scheme": "HTTPS"} if tls else {})},
         "periodSeconds": period_seconds,
         "timeoutSeconds": 5,
         "failureThreshold": failures,

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from controller import names
 from controller.agent_client import agent_url
+from controller.agent_tls import pod_tls
 from controller.assignment import blocked
 from controller.death import death_proof, ended_unopened, was_drained
 from controller.errors import InvalidObject
@@ -240,7 +241,8 @@ class World:
         """Have a Pod's agent watched as long as it may answer."""
         key, address, uid = pool_of(pod), agent_address(pod, self.node_of(pod)), pod["metadata"]["uid"]
         if key is not None and address is not None:
-            self.fleet.add(uid, agent_url(address), *key)
+            tls = pod_tls(pod)
+            self.fleet.add(uid, agent_url(address, tls=tls is not None), *key, tls)
         else:
             self.fleet.forget(uid)
 

@@ -81,7 +81,12 @@ class AgentMetrics:
         record_kinds: Iterable[str],
     ) -> None:
         states, steps = tuple(slot_states), tuple(steps)
-        slots = Gauge("podslots_slots", "Slots by state", ["state"], registry=registry)
+        slots = Gauge(
+            "podslots_slots",
+            "Slots by state; `recovering` are those of which none is known",
+            ["state"],
+            registry=registry,
+        )
         self.slots = {state: slots.labels(state) for state in states}
         self.open = Gauge("podslots_agent_open", "Whether the agent takes new work", registry=registry)
         self.recovering = Gauge(

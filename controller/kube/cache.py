@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.kube.api import Object, Resource
-from controller.names import POOL_LABEL
+from controller.names import AGENT_CONTAINER, POOL_LABEL, TLS_SERVER_NAME, TLS_VOLUME
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,17 @@ def trim_pod(obj: Object) -> Object:
     for field in ("initContainers", "containers"):
         if field in spec:
             kept[field] = [{key: item[key] for key in _CONTAINER_KEPT if key in item} for item in spec[field]]
+    if tls := [volume for volume in spec.get("volumes") or () if volume["name"] == TLS_VOLUME]:
+        _keep_tls(kept, spec, tls)
     return {**obj, "spec": kept}
+
+
+def _keep_tls(kept: dict[str, Any], spec: dict[str, Any], volumes: list[Any]) -> None:
+    """What says how the Pod's agent is to be spoken to."""
+    kept["volumes"] = volumes
+    for item, original in zip(kept.get("initContainers", ()), spec.get("initContainers") or (), strict=True):
+        if item["name"] == AGENT_CONTAINER:
+            item["env"] = [entry for entry in original.get("env") or () if entry["name"] == TLS_SERVER_NAME]
 
 
 class Cache:

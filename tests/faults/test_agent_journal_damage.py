@@ -311,9 +311,9 @@ def knows_again(agent: AgentProcess) -> bool:
         agent.acquire("t.2")
     assert acquire.value.code in {"not_ready", "drained"}
     if state.recovering:
-        assert "unknown" in agent.call("GET", "/slots", headers={"Accept": "text/plain"})[1].decode() or (
-            agent.state().slots[0].worker is not None
-        )
+        assert state.slots[0].recovering
+        table = agent.call("GET", "/slots", headers={"Accept": "text/plain"})[1].decode()
+        assert "   recovering   " in table or not agent.state().recovering, "unless it was told meanwhile"
         return False
     assert state.slots[0].state is SlotState.RUNNING
     assert state.slots[0].task_id == "t.1"

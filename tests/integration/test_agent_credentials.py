@@ -18,6 +18,8 @@ from tests.integration.test_agent_commands import slot_agent
 from tests.support.agent_process import POOL_TOKEN, AgentProcess, Refused, running_agent, wait_for
 from tests.support.mounted import mount
 
+READ_TOKEN = "good-for-reading-alone"
+
 AGENT_UID, WORKER_UID, GROUP, OTHER_GROUP = 65532, 1000, 2000, 3000
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can take other users' places")
@@ -156,7 +158,14 @@ def test_locked_reads_need_a_credential_of_the_pools_or_the_pods(tmp_path: Path)
     """Everything but the probes. A worker's credential is good for /work and reads nothing."""
     with running_agent(tmp_path, environ={"PODSLOTS_LOCK_READS": "1"}) as agent:
         reads = [path for (method, path), call in CALLS.items() if method == "get" and call.allowed is None]
-        tokens = {Kind.POOL: POOL_TOKEN, Kind.LOCAL: agent.credential("local"), Kind.CLOSE: agent.close_token}
+        mount(agent.tokens_dir, {"token-1": POOL_TOKEN.encode(), "read-prometheus": READ_TOKEN.encode()})
+        wait_for(lambda: agent.call("GET", "/slots", token=READ_TOKEN)[0] == 200, "the new token is good")
+        tokens = {
+            Kind.POOL: POOL_TOKEN,
+            Kind.READER: READ_TOKEN,
+            Kind.LOCAL: agent.credential("local"),
+            Kind.CLOSE: agent.close_token,
+        }
         for path in (*(read.replace("{id}", "t") for read in reads), "/slots?watch=true"):
             probe = path in {"/healthz", "/readyz"}
             expected = {200} if probe else {401}
@@ -171,6 +180,11 @@ def test_locked_reads_need_a_credential_of_the_pools_or_the_pods(tmp_path: Path)
         connection.request("GET", "/slots?watch=true", headers={"Authorization": f"Bearer {POOL_TOKEN}"})
         assert json.loads(connection.getresponse().readline())["type"] == "STATE"
         connection.close()
+        assert agent.get("/slots", token=READ_TOKEN)["tokens"] == ["token-1"]
+        for (method, path), call in CALLS.items():
+            if call.allowed is not None:
+                status, _ = agent.call(method.upper(), path.replace("{id}", "0"), b"{}", token=READ_TOKEN)
+                assert status == 403, f"{path} is no read"
         assert slot_agent("slots", environ=agent.environ).returncode == 0, "in the agent's own container"
         local = {"PODSLOTS_URL": agent.url, "PODSLOTS_CREDENTIAL_DIR": str(agent.credentials_dir / "local")}
         assert slot_agent("slots", environ=local).returncode == 0, "and in a workload's"

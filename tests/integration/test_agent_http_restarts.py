@@ -186,6 +186,27 @@ def flip(data: bytes, index: int) -> bytes:
     return data[:index] + bytes([data[index] ^ 4]) + data[index + 1 :]
 
 
+def all_say_which_are_recovering(agent: AgentProcess, slots: set[int]) -> bool:
+    """JSON, watch, table and metrics: what is not known is idle in none of them."""
+    state = agent.state()
+    connection = agent.connection()
+    connection.request("GET", "/slots?watch=true")
+    watched = json.loads(connection.getresponse().readline())["state"]
+    connection.close()
+    rows = agent.call("GET", "/slots", headers={"Accept": "text/plain"})[1].decode().splitlines()
+    table = {int(row.split()[0]) for row in rows if row[:1].isdigit() and row.split()[1] == "recovering"}
+    figures = agent.metrics()
+    assert {slot.id for slot in state.slots if slot.recovering} == slots
+    assert {slot["id"] for slot in watched["slots"] if slot["recovering"]} == slots
+    assert table == slots
+    assert state.recovering == watched["recovering"] == bool(slots)
+    assert figures['podslots_slots{state="recovering"}'] == figures["podslots_agent_recovering_slots"] == len(slots)
+    known = [slot.state for slot in state.slots if not slot.recovering]
+    for name in SlotState:
+        assert figures[f'podslots_slots{{state="{name}"}}'] == known.count(name)
+    return True
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_lost_journal_is_rebuilt_from_what_the_workers_keep(agent: AgentProcess, loss: str) -> None:
     """T3: running, reserved, approved and ended tasks are adopted; until every worker spoke, no drain, no new work."""
@@ -210,13 +231,16 @@ def test_a_lost_journal_is_rebuilt_from_what_the_workers_keep(agent: AgentProces
     assert state.drain_id is not None
     if loss != "deleted":
         assert (agent.state_dir / "journal.aside-1").exists()
+    assert all_say_which_are_recovering(agent, {0, 1, 2})
     assert refusal(lambda: agent.post("/drain", {"drain_id": "d"})) == "busy"
     agent.open()
     assert refusal(lambda: agent.acquire("running.1")) == "not_ready", "it may be in a slot not heard of yet"
     for worker in workers[:2]:
         worker.successor().register()
+    assert all_say_which_are_recovering(agent, {2})
     agent.restart()
     assert agent.state().recovering
+    assert all_say_which_are_recovering(agent, {2})
     assert refusal(lambda: agent.post("/drain", {"drain_id": "d"})) == "busy"
     last = [worker.successor() for worker in workers]
     for worker in last:
@@ -224,6 +248,7 @@ def test_a_lost_journal_is_rebuilt_from_what_the_workers_keep(agent: AgentProces
 
     state = agent.state()
     assert not state.recovering
+    assert all_say_which_are_recovering(agent, set())
     assert [slot.task_id for slot in state.slots] == ["reserved.1", "running.1", None]
     assert [slot.state for slot in state.slots] == ["reserved", "running", "idle"]
     assert all(slot.fence > fences for slot in state.slots if slot.task_id)

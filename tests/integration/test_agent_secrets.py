@@ -5,6 +5,8 @@ Each is planted once, wherever it may be, and looked for in everything that the 
 
 import asyncio
 import json
+import socket
+import ssl
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +18,9 @@ from agent.errors import Refusal
 from agent.eventlog import NoLog
 from agent.http_api import HttpApi
 from agent.wire import EnvVar, ErrorCode, Outcome, Steps, StepSpec, TaskState, Work, encode
-from tests.support.agent_process import AgentProcess, Refused, wait_for
-from tests.support.mounted import mount
+from tests.integration.test_agent_commands import slot_agent
+from tests.support.agent_process import POOL_TOKEN, AgentProcess, Refused, wait_for
+from tests.support.mounted import Authority, mount
 from tests.support.worker_process import WorkerProcess, shell
 
 POOL = "planted-pool-token-5b1c"
@@ -66,6 +69,22 @@ def agent(tmp_path: Path) -> Iterator[AgentProcess]:
     agent = AgentProcess(tmp_path / "agent", layout=[["plan_and_apply"]] * 2)
     (agent.tokens_dir / "token-1").unlink()
     mount(agent.tokens_dir, {"one": POOL.encode()})
+    try:
+        yield agent.start()
+    finally:
+        agent.stop()
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[AgentProcess]:
+    """One that speaks TLS, and locks its reads."""
+    environ = {"PODSLOTS_TLS_DIR": str(tmp_path / "tls"), "PODSLOTS_LOCK_READS": "1"}
+    agent = AgentProcess(tmp_path / "agent", layout=[["plan_and_apply"]], environ=environ)
+    authority = Authority("the agents' CA")
+    agent.client_context = ssl.create_default_context(cadata=authority.certificate.decode())
+    signed, other = authority.sign("agent", agent.address), authority.sign("agent", agent.address)
+    mount(tmp_path / "tls", {"tls.crt": signed.certificate, "tls.key": signed.key})
+    (tmp_path / "other.key").write_bytes(other.key)
     try:
         yield agent.start()
     finally:
@@ -168,6 +187,53 @@ def test_nothing_planted_is_said_by_anybody(agent: AgentProcess, tmp_path: Path)
     for place, output in outputs.items():
         found = [secret for secret in planted if secret.encode() in output]
         assert not found, (place, found)
+
+
+def test_nothing_of_a_key_or_a_token_is_said_where_tls_is_spoken(secured: AgentProcess, tmp_path: Path) -> None:
+    """Through files that fit, that don't, and that are none; calls in plain text; tokens that are wrong; a worker's."""
+    agent, heard, folder = secured, Heard(secured), tmp_path / "tls"
+    good = {name: (folder / name).read_bytes() for name in ("tls.crt", "tls.key")}
+    other = (tmp_path / "other.key").read_bytes()
+    first = agent.get("/slots", token=POOL_TOKEN)
+    heard.call("POST", "/open", {"drain_id": first["drain_id"]}, token=POOL_TOKEN)
+    environ = {"PODSLOTS_GRACE_SECONDS": "30"}
+    credentials = agent.credentials_dir / "0"
+    worker = WorkerProcess(agent.url, credentials, tmp_path / "work", environ=environ, command=("-m", "agent", "work"))
+    worker.start()
+    try:
+        body = {"task_id": "t.1", "task_type": "plan_and_apply", "work": encode(WORK)}
+        heard.call("POST", "/slots/acquire", body, token=POOL_TOKEN)
+        for number, files in enumerate(
+            ({**good, "tls.key": other}, {**good, "tls.key": b"junk" + other}, {"tls.key": good["tls.key"]}), start=1
+        ):
+            mount(folder, files)
+            until_said(agent, "TLS files not taken", number)
+        mount(folder, {**good, "ca.crt": good["tls.crt"]})
+        until_said(agent, "TLS files changed", 1)
+        for path in ("/slots", "/metrics", "/tasks/t.1", "/tasks/t.1/log", "/openapi.json", "/nowhere"):
+            for token in (None, SENT, POOL_TOKEN, agent.credential("0"), agent.credential("local"), agent.close_token):
+                heard.call("GET", path, token=token)
+        with socket.create_connection((agent.address, agent.port), timeout=10) as plain:
+            plain.sendall(f"GET /slots HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {SENT}\r\n\r\n".encode())
+            heard.said.append(plain.recv(65536))
+        local = {"PODSLOTS_URL": agent.url, "PODSLOTS_CREDENTIAL_DIR": str(agent.credentials_dir / "local")}
+        for command, given in (("slots", agent.environ), ("slots", local), ("health", local), ("close", agent.environ)):
+            done = slot_agent(command, environ=given)
+            heard.said.append((done.stdout + done.stderr).encode())
+    finally:
+        worker.kill()
+    keys = [line for key in (good["tls.key"], other) for line in key.decode().splitlines() if "-----" not in line]
+    own = [agent.credential(name) for name in ("0", "local")] + [agent.close_token]
+    outputs = {"answers": b"\n".join(heard.said), "log": (agent.folder / "agent.log").read_bytes()}
+    outputs |= {path.name: path.read_bytes() for path in tmp_path.glob("work.std*")}
+    assert b"planned" in outputs["work.stdout"]
+    for place, output in outputs.items():
+        found = [secret for secret in (POOL_TOKEN, ENV, FILE, SENT, *own, *keys) if secret.encode() in output]
+        assert not found, (place, found)
+
+
+def until_said(agent: AgentProcess, message: str, times: int) -> None:
+    wait_for(lambda: sum(line["message"] == message for line in agent.log_lines()) == times, f"{message}, {times}")
 
 
 def test_a_mistake_of_ours_is_logged_without_the_request(tmp_path: Path) -> None:

@@ -1,17 +1,21 @@
 """TLS at the agent, by mounted files: who gets in, and what a change of them does to those who are in."""
 
 import json
+import os
+import re
 import ssl
+import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
 from http.client import HTTPException
 from pathlib import Path
+from shutil import which
 
 import pytest
 
 from agent.wire import Outcome, Steps, StepSpec, TaskState, Work
 from tests.integration.test_agent_commands import slot_agent
-from tests.support.agent_process import POOL_TOKEN, AgentProcess, wait_for
+from tests.support.agent_process import POOL_TOKEN, ROOT, AgentProcess, wait_for
 from tests.support.mounted import Authority, Signed, mount
 from tests.support.worker_process import WorkerProcess, shell
 
@@ -184,6 +188,27 @@ def test_another_server_with_a_certificate_of_the_same_ca_is_not_the_agent(agent
     done = slot_agent("slots", environ={"PODSLOTS_URL": agent.url, "PODSLOTS_CREDENTIAL_DIR": str(other)})
     assert done.returncode == 1
     assert "CERTIFICATE_VERIFY_FAILED" in done.stderr
+
+
+@pytest.mark.skipif(which("curl") is None, reason="the documented call is curl's")
+def test_the_call_of_a_sidecar_program_is_as_documented(agent: TlsAgent) -> None:
+    """As docs/security.md has it, but for the port, which is another one here."""
+    text = (ROOT / "docs" / "security.md").read_text()
+    (script,) = re.findall(r"```sh\n(name=.*?)```", text, re.DOTALL)
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PODSLOTS_TLS_SERVER_NAME": "agent",
+        "PODSLOTS_POD_IP": agent.address,
+        "PODSLOTS_CREDENTIAL_DIR": str(agent.credentials_dir / "local"),
+    }
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = ["sh", "-ec", script.replace("8721", str(agent.port))]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False)
+
+    assert json.loads(run().stdout)["pod"] == "pod-1"
+    environ["PODSLOTS_TLS_SERVER_NAME"] = "somebody-else"
+    assert run().returncode == 60, "the certificate's name is looked at"
 
 
 def test_with_a_client_ca_whoever_comes_from_outside_shows_a_certificate(agent: TlsAgent) -> None:

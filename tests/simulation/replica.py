@@ -62,6 +62,7 @@ class Replica:
         self.watches_stall = False
         """Whether nothing comes on its watches, while all else works."""
         self.network: SimNetwork | None = None
+        self.registry = new_registry()
         self.trap: Trap | None = None
         """What happens to it next."""
         self._held_up_seconds = 0.0
@@ -95,6 +96,7 @@ class Replica:
             note=lambda text: world.rules.note(f"{self.name} {text}"),
             spring=self._spring,
         )
+        self.registry = new_registry()
         self.controller = Controller(
             Config(
                 agent_image="agent:1",
@@ -108,7 +110,7 @@ class Replica:
             now=self.now,
             rng=rng,
             random_bytes=rng.randbytes,
-            registry=new_registry(),
+            registry=self.registry,
         )
         self._context = contextvars.copy_context()
         self._context.run(clock_of_process.set, self)

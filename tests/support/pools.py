@@ -29,9 +29,12 @@ def agent(
     closing: bool = False,
     workers: bool = True,
 ) -> AgentState:
-    """An agent's report. `slots` has a letter for each: `.` idle, `r` running, `R` reserved; `tasks` hold those."""
+    """An agent's report. `slots` has a letter for each: `.` idle, `r` running, `R` reserved; `tasks` hold those.
+
+    `?` is a slot of which nothing is known after a lost journal.
+    """
     held = iter(tasks)
-    states = {".": SlotState.IDLE, "r": SlotState.RUNNING, "R": SlotState.RESERVED}
+    states = {".": SlotState.IDLE, "?": SlotState.IDLE, "r": SlotState.RUNNING, "R": SlotState.RESERVED}
     return AgentState(
         version="1",
         pod=pod,
@@ -49,15 +52,17 @@ def agent(
                 state=states[letter],
                 fence=1,
                 since=since,
-                task_id=None if letter == "." else next(held, f"other-{index}.1"),
-                task_type=None if letter == "." else layout[index][0],
-                origin=None if letter == "." else Origin.CONTROLLER,
+                task_id=None if letter in ".?" else next(held, f"other-{index}.1"),
+                task_type=None if letter in ".?" else layout[index][0],
+                origin=None if letter in ".?" else Origin.CONTROLLER,
                 worker=WorkerLink(instance="w", connected=workers),
+                recovering=letter == "?",
             )
             for index, letter in enumerate(slots)
         ),
         ended=ended,
         closing=closing,
+        recovering="?" in slots,
     )
 
 

@@ -112,6 +112,12 @@ def test_tokens_are_told_apart_and_hidden() -> None:
     assert keyring.identify("Bearer p1") is None
 
 
+def test_tokens_for_reading_are_told_by_their_id() -> None:
+    keyring = Keyring({}, {"t1-a": "p1", "read-prometheus": "r1"})
+    assert keyring.identify("Bearer r1") == Identity(Kind.READER)
+    assert keyring.pool_token_ids == ("t1-a",), "the controller must not count on it"
+
+
 def test_pool_tokens_as_the_kubelet_mounts_them(tmp_path: Path) -> None:
     data = tmp_path / "..2026_03_01"
     data.mkdir()

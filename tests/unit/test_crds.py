@@ -89,8 +89,14 @@ GOOD_POOLS: dict[str, Json] = {
         },
         "slots": [{"accepts": ["plan", "apply", "plan_and_apply"]}, {"accepts": ["plan"]}],
         "reservation": {"ttlSeconds": 60},
+        "auth": {
+            "lockReads": True,
+            "tls": {"secretName": "a", "serverName": "a.b.svc", "clientAuth": {"secretName": "c.d"}},
+        },
         "deletionPolicy": "Force",
     },
+    "locked reads": {"auth": {"lockReads": True}},
+    "tls, the least": {"auth": {"tls": {"secretName": "agents-tls"}}},
     "types of its own": {"slots": [{"accepts": ["render-4k", "Index.v2"]}] * 16},
     "template with anything": {"template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [], "x": 1}}},
     "min is max": {"autoscaling": {"minReplicas": 3, "maxReplicas": 3}},
@@ -121,6 +127,20 @@ BAD_POOLS: dict[str, tuple[Json, str]] = {
     "a template without a spec": ({"template": {"spec": None}}, "spec.template.spec"),
     "a typing mistake": ({"autoscaling": {"maxReplicas": 3, "minReplica": 1}}, "minReplica: unknown field"),
     "a setting that does not exist yet": ({"updateStrategy": {"type": "WhenIdle"}}, "updateStrategy: unknown field"),
+    "tls without a Secret": ({"auth": {"tls": {}}}, "spec.auth.tls.secretName"),
+    "tls by an empty Secret": ({"auth": {"tls": {"secretName": ""}}}, "spec.auth.tls.secretName"),
+    "tls by no Secret's name": ({"auth": {"tls": {"secretName": "A_b"}}}, "spec.auth.tls.secretName"),
+    "tls by too long a name": ({"auth": {"tls": {"secretName": "a" * 254}}}, "spec.auth.tls.secretName"),
+    "a server name that is an address": (
+        {"auth": {"tls": {"secretName": "a", "serverName": "https://a"}}},
+        "spec.auth.tls.serverName",
+    ),
+    "client certificates of nobody": (
+        {"auth": {"tls": {"secretName": "a", "clientAuth": {}}}},
+        "spec.auth.tls.clientAuth.secretName",
+    ),
+    "reads half locked": ({"auth": {"lockReads": "yes"}}, "spec.auth.lockReads"),
+    "tls with a typing mistake": ({"auth": {"tls": {"secretname": "a"}}}, "secretname: unknown field"),
     "a reservation without time": ({"reservation": {"ttlSeconds": 0}}, "spec.reservation.ttlSeconds"),
 }
 

@@ -97,6 +97,7 @@ async def test_a_creation_whose_answer_was_lost_is_found() -> None:
     [
         ({}, data(**{"own-1": "made-by-hand-0123456789"}), "own-1"),
         ({"annotations": {CURRENT_TOKEN: "gone"}}, data(**{"t2-aa": "x" * 20, "t10-bb": "y" * 20}), "t10-bb"),
+        ({"annotations": {CURRENT_TOKEN: "read-a"}}, data(**{"read-a": "x" * 20, "a": "y" * 20}), "a"),
         ({"finalizers": ["other"], "labels": {"a": "b"}}, data(**{"t1-a": "x" * 20}), "t1-a"),
     ],
 )
@@ -116,7 +117,9 @@ async def test_a_secret_that_is_there_is_adopted_with_the_tokens_it_has(
     assert secret["metadata"]["labels"][POOL_LABEL] == "p"
 
 
-@pytest.mark.parametrize("content", [{}, data(short="abc"), {"t1-a": "%%%"}, data(**{"..data": "x" * 30})])
+@pytest.mark.parametrize(
+    "content", [{}, data(short="abc"), {"t1-a": "%%%"}, data(**{"..data": "x" * 30}), data(**{"read-a": "x" * 30})]
+)
 async def test_a_secret_without_a_usable_token_gets_a_new_one(content: dict[str, str]) -> None:
     api = MemoryApi()
     api.put(SECRETS, {"metadata": {"name": NAME, "namespace": "ns"}, "data": content})

@@ -57,6 +57,14 @@ def test_a_silent_agent_degrades_its_pool() -> None:
     assert conditions(status(pool([young], replicas=1)))["Degraded"][0] == "False"
 
 
+def test_an_agent_that_is_never_heard_degrades_its_pool_once_its_pod_runs() -> None:
+    """As where the controller does not take its certificate: nothing else would say so."""
+    silent = pod("a", None, state=PodState.STARTING)
+    assert conditions(status(pool([silent], replicas=1)))["Degraded"][0] == "False"
+    running = replace(silent, running=True)
+    assert conditions(status(pool([running], replicas=1)))["Degraded"] == ("True", "AgentsUnreachable")
+
+
 def test_what_keeps_a_pool_from_growing_stands_in_its_conditions() -> None:
     """R8: a quota, in the API server's words."""
     problem = Problem(reason="QuotaExceeded", message="exceeded quota: pods")

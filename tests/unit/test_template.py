@@ -1,6 +1,7 @@
 """The Pod that is made of a user's template: what is put around it, what stays, and what is refused with its reason."""
 
 import copy
+import itertools
 import json
 from typing import Any
 
@@ -8,10 +9,12 @@ import pytest
 
 from agent.config import from_environ as agent_settings
 from agent.worker.config import from_environ as worker_settings
+from controller.agent_tls import PodTls, pod_tls
 from controller.errors import InvalidObject
+from controller.kube.cache import trim_pod
 from controller.local.environment import PathRewriter
 from controller.local.pod_validation import spec_causes
-from controller.pool import PoolSpec
+from controller.pool import Auth, PoolSpec, Tls
 from controller.template import DEFAULT_GRACE_SECONDS, build_pod
 from tests.support.refused_templates import REFUSED
 
@@ -118,8 +121,8 @@ def test_each_slot_sees_its_own_folders_only() -> None:
 
 
 def test_every_mount_has_its_volume() -> None:
-    for given in (template(), SIDECAR):
-        spec = build(given)["spec"]
+    for given, auth in itertools.product((template(), SIDECAR), (Auth(), SECURED)):
+        spec = build(given, auth=auth)["spec"]
         volumes = [volume["name"] for volume in spec["volumes"]]
         assert len(set(volumes)) == len(volumes)
         for item in [*spec["initContainers"], *spec["containers"]]:
@@ -128,8 +131,8 @@ def test_every_mount_has_its_volume() -> None:
 
 def test_every_path_is_told_and_lies_in_a_mount() -> None:
     """A kubelet without mount namespaces replaces mount paths in variables and commands, and nowhere else."""
-    for given in (template(), SIDECAR):
-        spec = build(given)["spec"]
+    for given, auth in itertools.product((template(), SIDECAR), (Auth(), SECURED)):
+        spec = build(given, auth=auth)["spec"]
         for item in [*spec["initContainers"], *spec["containers"]]:
             own = [mount["mountPath"] for mount in item["volumeMounts"] if mount["mountPath"].startswith("/podslots")]
             rewriter = PathRewriter({path: f"/host{number}" for number, path in enumerate(own)})
@@ -260,6 +263,50 @@ def test_without_a_worker_the_workload_gets_the_local_credential() -> None:
         assert "command" not in given
 
 
+SECURED = Auth(lock_reads=True, tls=Tls(secret="agents", server_name="a.example.com", client_secret="controllers"))
+
+
+def test_an_agent_that_speaks_tls_gets_its_files_and_nobody_elses() -> None:
+    """Of the controller's own Secret the CA alone, and no `ca.crt` of the agents': that would ask for certificates."""
+    pod = build(template(), auth=SECURED)
+    settings = agent_settings(environment(container(pod, "slot-agent")))
+    assert settings.lock_reads
+    (path,) = [path for path, (name, *_) in mounts(container(pod, "slot-agent")).items() if name == "podslots-tls"]
+    assert str(settings.tls_dir) == path
+    (volume,) = [volume for volume in pod["spec"]["volumes"] if volume["name"] == "podslots-tls"]
+    given = {
+        source["secret"]["name"]: [item["key"] for item in source["secret"]["items"]]
+        for source in volume["projected"]["sources"]
+    }
+    assert given == {"agents": ["tls.crt", "tls.key"], "controllers": ["ca.crt"]}
+    for slot in range(3):
+        worker = container(pod, f"worker-{slot}")
+        assert worker_settings(environment(worker)).tls
+        assert "podslots-tls" not in {mount["name"] for mount in worker["volumeMounts"]}
+    agent = container(pod, "slot-agent")
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert agent[probe]["httpGet"]["scheme"] == "HTTPS"
+    sidecar = environment(container(build(SIDECAR, auth=SECURED), "runner"))
+    assert sidecar["PODSLOTS_URL"] == "https://10.0.0.7:8721"
+    assert sidecar["PODSLOTS_TLS_SERVER_NAME"] == "a.example.com"
+
+
+@pytest.mark.parametrize("clients", [None, "controllers"])
+def test_how_an_agent_is_spoken_to_is_read_off_its_pod(clients: str | None) -> None:
+    """Of what the cache keeps of it, too; and a pool that changes its mind changes no Pod."""
+    pod = build(template(), auth=Auth(tls=Tls(secret="s", server_name="a.example.com", client_secret=clients)))
+    assert pod_tls(pod) == pod_tls(trim_pod(pod)) == PodTls("s", "a.example.com", clients)
+    plain = build(template())
+    assert pod_tls(plain) is None
+    assert "volumes" not in trim_pod(plain)["spec"]
+
+
+def test_without_auth_pods_are_as_they_were() -> None:
+    text = json.dumps(build(template()))
+    assert "LOCK_READS" not in text
+    assert "TLS" not in text
+
+
 def test_the_hash_changes_with_what_a_pod_is_made_of_and_with_nothing_else() -> None:
     def digest(pod: Json) -> str:
         return str(pod["metadata"]["annotations"]["podslots.dev/template-hash"])
@@ -273,8 +320,9 @@ def test_the_hash_changes_with_what_a_pod_is_made_of_and_with_nothing_else() -> 
 
 def test_an_api_server_takes_it() -> None:
     for given in (template(), SIDECAR):
-        pod = json.loads(json.dumps(build(given)))
-        assert list(spec_causes(pod["spec"])) == []
+        for auth in (Auth(), SECURED):
+            pod = json.loads(json.dumps(build(given, auth=auth)))
+            assert list(spec_causes(pod["spec"])) == []
 
 
 @pytest.mark.parametrize(("given", "field", "problem"), REFUSED.values(), ids=REFUSED)
