@@ -18,6 +18,7 @@ from agent.auth import Identity, Keyring, Kind
 from agent.desk import Desk
 from agent.http_access import Access
 from agent.http_api import HttpApi
+from agent.http_messages import MAX_BODY_BYTES
 from agent.http_streams import HEARTBEAT_SECONDS
 from agent.instruments import Instruments
 from agent.journal import Header, open_journal, replay
@@ -278,6 +279,8 @@ class SimAgent:
         """The answer of the agent's routes."""
         response = await self._api.handle(request)  # type: ignore[arg-type]
         assert isinstance(response, web.Response)
+        if response.status == 500 and self._answered is not None:
+            self._answered(self, request.raw_path, None, 500)
         content = response.body
         assert content is None or isinstance(content, bytes)
         return response.status, content or b""
@@ -320,7 +323,8 @@ class FakeRequest:
         self.query = {name: values[0] for name, values in parse_qs(self.query_string).items()}
         self.headers = headers
         self.content_length = len(body) if body is not None else None
-        self.transport: object | None = object()
+        self.client_max_size = MAX_BODY_BYTES
+        self.transport: Any = object()
         """None once nobody waits for the answer any more."""
         self._body = body or b""
         self.content = FakeContent(self._body)
