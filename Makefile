@@ -46,7 +46,7 @@ roots: ## As root, with debootstrap: an old Debian in build/roots, for the tests
 	|| { tail build/roots/log >&2; exit 1; }; }
 
 test: $(STAMP) ## All tests (PYTEST_ARGS is passed on)
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	@PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 soak: $(STAMP) ## Faults for five minutes, then judgement; 10^6 simulated steps; the planted bugs. SOAK_ARGS="--seconds 60 --seed 7"
 	@$(BIN)/python -m tests.chaos $(SOAK_ARGS)

@@ -40,18 +40,22 @@ Plant = contextlib.AbstractContextManager[Any]
 
 @dataclass(frozen=True)
 class Bug:
-    """`make` plants it. It is looked for in histories about its theme; None: in all kinds."""
+    """`make` plants it. It is looked for in histories about its theme; None: in all kinds.
+
+    `seed` is where it was seen last: a good place to look first, until a change moves it.
+    """
 
     make: Callable[[], Plant]
     theme: Theme | None
+    seed: int
 
 
 BUGS: dict[str, Bug] = {}
 
 
-def _bug(text: str, *, theme: str | None = None) -> Callable[[Callable[[], Plant]], Callable[[], Plant]]:
+def _bug(text: str, *, theme: str | None = None, seed: int = 0) -> Callable[[Callable[[], Plant]], Callable[[], Plant]]:
     def add(make: Callable[[], Plant]) -> Callable[[], Plant]:
-        BUGS[text] = Bug(make, None if theme is None else BY_NAME[theme])
+        BUGS[text] = Bug(make, None if theme is None else BY_NAME[theme], seed)
         return make
 
     return add
@@ -84,12 +88,12 @@ def _() -> Plant:
     return _unjournaled(lambda record: isinstance(record, PhaseChanged) and record.phase is Phase.DRAINED)
 
 
-@_bug("reservation not journaled", theme="approvals")
+@_bug("reservation not journaled", theme="approvals", seed=3)
 def _() -> Plant:
     return _unjournaled(lambda record: isinstance(record, SlotChanged) and record.event is Event.PLANNED)
 
 
-@_bug("answer before the journal")
+@_bug("answer before the journal", seed=2)
 def _() -> Plant:
     original = Service.execute
 
@@ -124,7 +128,7 @@ def _decide(command: type, decide: Callable[[Any, Any, Any], Decision]) -> Plant
     return patch.dict(table, {command: decide})
 
 
-@_bug("ended tasks not in the way of a drain", theme="agents and workers that restart")
+@_bug("ended tasks not in the way of a drain", theme="agents and workers that restart", seed=7)
 def _() -> Plant:
     def drain(state: State, command: Any, now: Any) -> Decision:
         held = {task_id: task for task_id, task in state.tasks.items() if task_id not in state.ended}
@@ -138,7 +142,7 @@ def _() -> Plant:
     return _decide(slots.Drain, lambda state, command, now: slots._drain(replace(state, recovering=()), command, now))
 
 
-@_bug("a lost journal taken for a new Pod's", theme="approvals")
+@_bug("a lost journal taken for a new Pod's", theme="approvals", seed=7)
 def _() -> Plant:
     return patch.object(AgentHome, "used", property(lambda _: False, lambda _self, _value: None))
 
@@ -175,13 +179,13 @@ def _() -> Plant:
     return patch.object(Service, "_check_stamp", lambda _self, _stamp: None)
 
 
-@_bug("incarnation not checked", theme="agents and workers that restart")
+@_bug("incarnation not checked", theme="agents and workers that restart", seed=3)
 def _() -> Plant:
     original = Service.check_address
     return patch.object(Service, "check_address", lambda self, write: original(self, replace(write, incarnation=None)))
 
 
-@_bug("pod_uid not checked", theme="Pods that come and go")
+@_bug("pod_uid not checked", theme="Pods that come and go", seed=42)
 def _() -> Plant:
     original = Service.check_address
 
@@ -198,7 +202,7 @@ def _() -> Plant:
     return patch.dict(state._APPLY, {state.TaskAcked: lambda value, record: replace(original(value, record), acked=())})
 
 
-@_bug("acked ids not kept over a restart", theme="agents and workers that restart")
+@_bug("acked ids not kept over a restart", theme="agents and workers that restart", seed=4)
 def _() -> Plant:
     original = journal.replay
 
@@ -209,7 +213,7 @@ def _() -> Plant:
     return patch.object(journal, "replay", replay)
 
 
-@_bug("silence of a worker taken for the loss of its step", theme="approvals")
+@_bug("silence of a worker taken for the loss of its step", theme="approvals", seed=8)
 def _() -> Plant:
     original = recovery._lose
 
@@ -238,12 +242,12 @@ def _() -> Plant:
     return patch.object(SlotDisk, "claim", claim)
 
 
-@_bug("the plan is not hashed again before it is applied", theme="approvals")
+@_bug("the plan is not hashed again before it is applied", theme="approvals", seed=2)
 def _() -> Plant:
     return patch.object(SlotDisk, "prepare", MemoryDisk.prepare)
 
 
-@_bug("a step's lock not looked at", theme="agents and workers that restart")
+@_bug("a step's lock not looked at", theme="agents and workers that restart", seed=50)
 def _() -> Plant:
     return patch.object(SlotDisk, "reclaim", lambda _self, _task_id, _step: True)
 
@@ -275,7 +279,7 @@ def _() -> Plant:
     return patch.object(Pods, "drain_and_delete", drain_and_delete)
 
 
-@_bug("delete without preconditions", theme="Pods that come and go")
+@_bug("delete without preconditions", theme="Pods that come and go", seed=30)
 def _() -> Plant:
     async def delete(self: Pods, pod: Any, *, grace_period_seconds: int | None = None) -> None:
         metadata = pod["metadata"]
@@ -320,7 +324,7 @@ def _() -> Plant:
     return patch.object(Pods, "_label", label)
 
 
-@_bug("open although the Pod is being deleted", theme="Pods that come and go")
+@_bug("open although the Pod is being deleted", theme="Pods that come and go", seed=11)
 def _() -> Plant:
     original = Pods._label
 
@@ -334,7 +338,7 @@ def _() -> Plant:
     return patch.object(Pods, "_label", label)
 
 
-@_bug("phase Failed taken for death")
+@_bug("phase Failed taken for death", seed=1)
 def _() -> Plant:
     def proof(pod: Any, node: Any) -> str | None:
         del node
@@ -346,7 +350,7 @@ def _() -> Plant:
     return stack
 
 
-@_bug("empty list after an error trusted", theme="leaders that come back")
+@_bug("empty list after an error trusted", theme="leaders that come back", seed=7)
 def _() -> Plant:
     original = watch.Reflector._list
 
@@ -363,7 +367,7 @@ def _() -> Plant:
 # --- the controller: tasks --------------------------------------------------------------------------------------------
 
 
-@_bug("silence taken for death")
+@_bug("silence taken for death", seed=1)
 def _() -> Plant:
     def dead(self: Whereabouts) -> bool:
         return self.buried or (self.pod is not None and (self.pod.dead or not self.pod.connected))
@@ -400,7 +404,7 @@ def _() -> Plant:
     return patch.object(Dispatcher, "assign", assign)
 
 
-@_bug("retry on another agent", theme="one lock")
+@_bug("retry on another agent", theme="one lock", seed=16)
 def _() -> Plant:
     original = Dispatcher._acquire
 
@@ -447,7 +451,7 @@ def _() -> Plant:
     return _approved(lambda approval, status: bool(approval.plan_digest == status.plan_digest))
 
 
-@_bug("approval taken from the step's end", theme="approvals")
+@_bug("approval taken from the step's end", theme="approvals", seed=35)
 def _() -> Plant:
     """As if `approvalPolicy` were Auto once the agent has restarted."""
     original = progress._reserved
@@ -460,7 +464,7 @@ def _() -> Plant:
     return patch.object(progress, "_reserved", reserved)
 
 
-@_bug("final phase overwritten", theme="leaders that come back")
+@_bug("final phase overwritten", theme="leaders that come back", seed=9)
 def _() -> Plant:
     async def write(self: Dispatcher, task: Task, **changes: Any) -> Task:
         after = replace(task.status, observed_generation=task.generation, **changes).to_json()
@@ -472,7 +476,7 @@ def _() -> Plant:
     return patch.object(Dispatcher, "_write", write)
 
 
-@_bug("apply tried again", theme="one lock")
+@_bug("apply tried again", theme="one lock", seed=3)
 def _() -> Plant:
     def may_retry(task: Task) -> bool:
         return task.status.attempt < task.spec.plan_max_attempts
@@ -483,12 +487,12 @@ def _() -> Plant:
     return stack
 
 
-@_bug("lock released on Lost", theme="one lock")
+@_bug("lock released on Lost", theme="one lock", seed=7)
 def _() -> Plant:
     return patch.object(progress, "keeps_lock", lambda _task: False)
 
 
-@_bug("lock not looked at")
+@_bug("lock not looked at", seed=5)
 def _() -> Plant:
     async def take(self: Locks, task: Task) -> bool:
         del self, task
@@ -500,7 +504,7 @@ def _() -> Plant:
     return stack
 
 
-@_bug("lock's holder not looked at")
+@_bug("lock's holder not looked at", seed=1)
 def _() -> Plant:
     original = Locks.take
 
@@ -522,7 +526,7 @@ def _() -> Plant:
     return patch.object(Dispatcher, "ack", ack)
 
 
-@_bug("a new leader trusts its watch", theme="leaders that take over")
+@_bug("a new leader trusts its watch", theme="leaders that take over", seed=23)
 def _() -> Plant:
     async def refresh(self: watch.Reflector) -> None:
         del self
@@ -554,7 +558,7 @@ class _WallClockLoop:
         return getattr(self._loop, name)
 
 
-@_bug("lease on the wall clock", theme="leaders that take over")
+@_bug("lease on the wall clock", theme="leaders that take over", seed=45)
 def _() -> Plant:
     class Shim:
         def __getattr__(self, name: str) -> Any:
@@ -567,15 +571,15 @@ def _() -> Plant:
     return patch.object(election, "asyncio", Shim())
 
 
-_bug("a leader acts past its deadline")(leases_fail)
+_bug("a leader acts past its deadline", seed=1)(leases_fail)
 
 
-@_bug("a lease taken without waiting")
+@_bug("a lease taken without waiting", seed=1)
 def _() -> Plant:
     return patch.object(lease, "is_free", lambda _standing, seen, now: now - seen.since > 2.0)
 
 
-@_bug("a silent agent is never asked again")
+@_bug("a silent agent is never asked again", seed=1)
 def _() -> Plant:
     async def run(self: Any) -> None:
         for _ in range(10**6):

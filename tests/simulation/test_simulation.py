@@ -9,7 +9,7 @@ import pytest
 
 from tests.simulation.runner import run_seed
 
-FIRST, COUNT = (int(part) for part in os.environ.get("PODSLOTS_SEEDS", "0:24").split(":"))
+FIRST, COUNT = (int(part) for part in os.environ.get("PODSLOTS_SEEDS", "0:200").split(":"))
 
 
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + COUNT))
