@@ -259,6 +259,10 @@ class Rules:
         """What it read from its journal may be one transition further than what was ever said."""
         slots = agent.service.state.slots
         self.reserved[pod.uid] = {slot.id for slot in slots if slot.state is SlotState.RESERVED}
+        for slot in slots:
+            self._local.pop((pod.uid, slot.id), None)
+            if slot.origin is Origin.LOCAL and slot.task_id is not None:
+                self._local[pod.uid, slot.id] = slot.task_id
 
     def agent_died(self, pod: "SimPod", agent: "SimAgent") -> None:
         """What was published or answered is on the disk, whatever the instant."""
