@@ -1,199 +1,24 @@
-"""The whole controller against real agents on virtual time, one situation a test: what must come of it, and by when."""
+"""Tasks on virtual time, one situation a test: what must come of it, and by when."""
 
 import asyncio
 import random
-from collections import Counter
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import pytest
 
 from agent.wire import Outcome, SlotState
 from controller import names
-from controller.kube.api import LEASES, NODES, PODS, SLOTPOOLS, SLOTTASKS, Resource
-from controller.task import FINAL_PHASES, TaskPhase
+from controller.kube.api import LEASES, NODES, PODS, SLOTPOOLS, SLOTTASKS
+from controller.task import TaskPhase
 from tests.simulation.faults import Faults
-from tests.simulation.node import NODE, SimPod
+from tests.simulation.node import NODE
 from tests.simulation.replica import NS
+from tests.simulation.story import LEADER_SECONDS, RESYNC_SECONDS, all_final, holder, play, slots_of
 from tests.simulation.world import POOL, World, phase_of
-from tests.support import virtual_time
-
-RESYNC_SECONDS = 30.0
-LEADER_SECONDS = 20.0
-"""By then a first leader leads: it made the Lease, and so waits for one duration of it."""
-START_SECONDS = LEADER_SECONDS + 10.0
-"""By then its first Pods serve."""
-
-Story = Callable[[World], Coroutine[Any, Any, None]]
-
-
-def play(story: Story, *, seed: int = 1, pool: dict[str, Any] | None = None, **world: Any) -> None:
-    async def main() -> None:
-        async with World(seed, **world) as made:
-            made.add_pool(**(pool or {}))
-            await story(made)
-            made.check()
-
-    virtual_time.run(main)
-
-
-def all_final(world: World) -> bool:
-    return all(phase_of(task) in FINAL_PHASES for task in world.tasks())
-
-
-def slots_of(world: World) -> Counter[str]:
-    return Counter(slot.state.value for pod in world.node.alive for slot in pod.state().slots)
-
-
-def holder(world: World, name: str) -> SimPod:
-    """The Pod whose agent holds a task."""
-    task = world.task(name)
-    assert task is not None
-    uid = task["metadata"]["uid"]
-    found = [
-        pod for pod in world.node.alive if any((slot.task_id or "").startswith(f"{uid}.") for slot in pod.state().slots)
-    ]
-    assert len(found) == 1, found
-    return found[0]
-
-
-# --- size -------------------------------------------------------------------------------------------------------------
-
-
-def test_a_queued_task_brings_up_a_pool_from_nothing_and_the_pool_goes_again() -> None:
-    """T4, G2: with min 0 and no Pods, no metrics and no history."""
-
-    async def story(world: World) -> None:
-        await asyncio.sleep(LEADER_SECONDS)
-        world.add_task("t", "plan")
-        await world.until(lambda: world.phase("t") is TaskPhase.RUNNING, 10, "running")
-        await world.until(lambda: world.phase("t") is TaskPhase.SUCCEEDED, 15, "done")
-        await world.until(lambda: not world.pods(), 40, "small again")
-
-    play(story)
-
-
-def test_an_api_that_answers_nothing_for_minutes_costs_nothing() -> None:
-    """T4, K1: an error in reading never shrinks, and what runs goes on."""
-
-    async def story(world: World) -> None:
-        world.add_task("long", "plan", seconds=300)
-        world.add_task("short", "plan", seconds=5)
-        await world.until(lambda: world.phase("long") is TaskPhase.RUNNING, 60, "running")
-        pods = {pod["metadata"]["uid"] for pod in world.pods()}
-        world.faults.api_refused = 1.0
-        await asyncio.sleep(200)
-        world.faults.api_refused = 0.0
-        assert {pod["metadata"]["uid"] for pod in world.pods()} == pods
-        await world.until(lambda: all_final(world), 200, "done")
-        assert world.phase("long") is TaskPhase.SUCCEEDED
-
-    play(story, pool={"autoscaling": {"minReplicas": 0, "maxReplicas": 4, "minIdleSeconds": 10}})
-
-
-@pytest.mark.parametrize("late_seconds", [0.0, 5.0])
-def test_as_many_pods_are_made_as_are_needed_however_late_the_watch_is(late_seconds: float) -> None:
-    """A3, T18: creates are remembered until the watch shows them."""
-
-    async def story(world: World) -> None:
-        for replica in world.replicas:
-            assert replica.controller is not None
-            api: Any = replica.controller._api
-            before = api.after
-
-            async def after(verb: str, resource: Resource, name: str, before: Any = before) -> None:
-                if verb == "event" and resource == PODS:
-                    await asyncio.sleep(late_seconds)
-                await before(verb, resource, name)
-
-            api.after = after
-        most = 0
-        for number in range(6):
-            world.add_task(f"t{number}", "apply", seconds=30)
-
-        def done() -> bool:
-            nonlocal most
-            most = max(most, len(world.pods()))
-            return all_final(world)
-
-        await world.until(done, 200, "done")
-        assert most == 6
-
-    play(story, pool={"autoscaling": {"minReplicas": 0, "maxReplicas": 10, "minIdleSeconds": 0}})
-
-
-def test_a_reservation_keeps_its_own_pod_and_no_other() -> None:
-    """T15: the rest of the pool goes down past it, and up beside it."""
-
-    async def story(world: World) -> None:
-        for number in range(3):
-            world.add_task(f"t{number}", "plan_and_apply", seconds=5)
-
-        def waiting() -> int:
-            return sum(phase_of(task) is TaskPhase.AWAITING_APPROVAL for task in world.tasks())
-
-        await world.until(lambda: waiting() == 3, 90, "waiting")
-        world.edit_task("t1", cancel=True)
-        world.edit_task("t2", cancel=True)
-        await world.until(lambda: len(world.pods()) == 1, 120, "down to one Pod")
-        assert holder(world, "t0").name == world.pods()[0]["metadata"]["name"]
-        world.add_task("more", "apply", seconds=5)
-        await world.until(lambda: world.phase("more") is TaskPhase.SUCCEEDED, 60, "done beside it")
-        assert world.phase("t0") is TaskPhase.AWAITING_APPROVAL
-        await asyncio.sleep(120)
-        assert world.phase("t0") is TaskPhase.AWAITING_APPROVAL
-        assert len(world.pods()) == 1
-
-    play(story)
-
-
-def test_a_settled_pool_is_left_alone() -> None:
-    """T21, B1: with a step that runs and a reservation, nothing is written but the Lease, and no agent is asked."""
-
-    async def story(world: World) -> None:
-        world.add_task("long", "plan", seconds=1000)
-        world.add_task("waits", "plan_and_apply", seconds=1)
-        await world.until(lambda: world.phase("waits") is TaskPhase.AWAITING_APPROVAL, 60, "waiting")
-        await asyncio.sleep(60)
-        version = {resource: _version(world, resource) for resource in (PODS, SLOTTASKS, SLOTPOOLS)}
-        counts: Counter[str] = Counter()
-        for replica in world.replicas:
-            assert replica.controller is not None
-            assert replica.network is not None
-            _count(replica.controller, replica.network, counts)
-        await asyncio.sleep(300)
-        assert {resource: _version(world, resource) for resource in version} == version
-        assert counts["requests"] == 0
-        assert counts["passes"] <= 1.2 * 300 / RESYNC_SECONDS
-
-    play(story)
-
-
-def _version(world: World, resource: Resource) -> int:
-    return max(int(obj["metadata"]["resourceVersion"]) for obj in world.cluster.all(resource))
-
-
-def _count(controller: Any, network: Any, counts: Counter[str]) -> None:
-    request, reconcile = network.request, controller.reconciler.reconcile
-
-    async def counted(*args: Any, **kwargs: Any) -> Any:
-        counts["requests"] += 1
-        return await request(*args, **kwargs)
-
-    def passed(key: Any) -> None:
-        counts["passes"] += 1
-        reconcile(key)
-
-    network.request = counted
-    controller.reconciler.reconcile = passed
-
-
-# --- tasks ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_an_approved_apply_runs_whatever_moment_the_leader_dies_at(seed: int) -> None:
-    """T10, T11, T22: within a lease and a resync, once, in the slot of its plan, although all others are taken."""
+    """T2, T10, T11, T22: within a lease and a resync, once, in the slot of its plan, although all others are taken."""
 
     async def story(world: World) -> None:
         rng = random.Random(seed)
@@ -493,3 +318,27 @@ def test_a_world_without_faults_needs_no_second_look() -> None:
         assert all(state == SlotState.IDLE for state in slots_of(world))
 
     play(story, resync_seconds=3600.0, faults=Faults(), pool={"autoscaling": {"minReplicas": 1, "maxReplicas": 2}})
+
+
+def test_the_steps_of_a_worker_that_was_killed_are_lost_within_seconds_and_planned_again() -> None:
+    """R5: killed as by lack of memory; its container is started again."""
+
+    async def story(world: World) -> None:
+        world.add_task("t", "plan", seconds=60)
+        await world.until(lambda: world.phase("t") is TaskPhase.RUNNING, 60, "running")
+        pod = holder(world, "t")
+        slot = next(slot.id for slot in pod.state().slots if slot.task_id)
+        await asyncio.sleep(5)
+        pod.kill_worker(slot)
+        await asyncio.sleep(1)
+        pod.start_worker(slot)
+
+        def attempt() -> int:
+            task = world.task("t")
+            assert task is not None
+            return int(task["status"].get("attempt", 0))
+
+        await world.until(lambda: attempt() == 2, 10, "tried again")
+        await world.until(lambda: world.phase("t") is TaskPhase.SUCCEEDED, 90, "done")
+
+    play(story)
