@@ -1,0 +1,186 @@
+"""Mistakes of the controller with tasks."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+from agent import wire as agent_wire
+from controller import dispatcher, progress, world
+from controller.agent_client import AgentClient
+from controller.dispatcher import Dispatcher
+from controller.errors import AgentUnreachable
+from controller.kube import watch
+from controller.kube.api import SLOTTASKS
+from controller.locks import Locks
+from controller.progress import Whereabouts
+from controller.task import Task, TaskPhase
+from tests.simulation.planted.registry import Plant, bug
+
+
+@bug("silence taken for death", seed=1)
+def _() -> Plant:
+    def dead(self: Whereabouts) -> bool:
+        return self.buried or (self.pod is not None and (self.pod.dead or not self.pod.connected))
+
+    return patch.object(Whereabouts, "dead", property(dead))
+
+
+@bug("intent after acquire")
+def _() -> Plant:
+    async def assign(
+        self: Dispatcher, task: Task, pod: Any, agent: AgentClient, *, reservation_ttl_seconds: int
+    ) -> None:
+        if pod.agent is None or not await self._locks.take(task):
+            return
+        attempt = max(1, task.status.attempt)
+        numbered = replace(task, status=replace(task.status, attempt=attempt))
+        self._may_write()
+        answer = await agent.acquire(
+            pod.agent.incarnation, numbered.task_id, task.spec.type, numbered.to_work(reservation_ttl_seconds)
+        )
+        step = agent_wire.Step.PLAN if task.spec.steps.plan else agent_wire.Step.APPLY
+        await self._write(
+            task,
+            phase=TaskPhase.RUNNING,
+            queued_reason=None,
+            attempt=attempt,
+            pod=pod.name,
+            pod_uid=pod.uid,
+            slot=answer.slot,
+            step=step,
+            started_at=self._now(),
+        )
+
+    return patch.object(Dispatcher, "assign", assign)
+
+
+@bug("retry on another agent", theme="one lock", seed=16)
+def _() -> Plant:
+    original = Dispatcher._acquire
+
+    async def acquire(self: Dispatcher, task: Task, pod: Any, agent: AgentClient, **options: Any) -> None:
+        try:
+            await original(self, task, pod, agent, **options)
+        except AgentUnreachable:
+            await self._write(task, phase=TaskPhase.QUEUED, pod=None, pod_uid=None, step=None, slot=None)
+            raise
+
+    return patch.object(Dispatcher, "_acquire", acquire)
+
+
+@bug("ack before the status write")
+def _() -> Plant:
+    original = Dispatcher._ended
+
+    async def follow(self: Dispatcher, task: Task, pod: Any, agent: AgentClient) -> None:
+        known = await agent.task(task.task_id)
+        if known.state is agent_wire.TaskState.ENDED:
+            await self.ack(task.task_id, pod, agent)
+            await original(self, task, known)
+        else:
+            await unchanged(self, task, pod, agent)
+
+    unchanged = Dispatcher.follow
+    return patch.object(Dispatcher, "follow", follow)
+
+
+def _approved(same: Callable[[Any, Any], bool]) -> Plant:
+    def approved(self: Task) -> bool:
+        return self.spec.approval is not None and same(self.spec.approval, self.status)
+
+    return patch.object(Task, "approved", property(approved))
+
+
+@bug("approval not bound to digest", theme="approvals")
+def _() -> Plant:
+    return _approved(lambda approval, status: bool(approval.attempt == status.attempt))
+
+
+@bug("approval not bound to attempt", theme="approvals")
+def _() -> Plant:
+    return _approved(lambda approval, status: bool(approval.plan_digest == status.plan_digest))
+
+
+@bug("approval taken from the step's end", theme="approvals", seed=35)
+def _() -> Plant:
+    """As if `approvalPolicy` were Auto once the agent has restarted."""
+    original = progress._reserved
+
+    def reserved(task: Task, pod: Any) -> Any:
+        if pod.agent.warnings:
+            return progress.Action(do=progress.Do.APPROVE)
+        return original(task, pod)
+
+    return patch.object(progress, "_reserved", reserved)
+
+
+@bug("final phase overwritten", theme="leaders that come back", seed=9)
+def _() -> Plant:
+    async def write(self: Dispatcher, task: Task, **changes: Any) -> Task:
+        after = replace(task.status, observed_generation=task.generation, **changes).to_json()
+        self._may_write()
+        document = await self._api.patch(SLOTTASKS, task.namespace, task.name, {"status": after}, subresource="status")
+        self._cache.note(document)
+        return Task.parse(document)
+
+    return patch.object(Dispatcher, "_write", write)
+
+
+@bug("apply tried again", theme="one lock", seed=3)
+def _() -> Plant:
+    def may_retry(task: Task) -> bool:
+        return task.status.attempt < task.spec.plan_max_attempts
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(progress, "may_retry", may_retry))
+    stack.enter_context(patch.object(dispatcher, "may_retry", may_retry))
+    return stack
+
+
+@bug("lock released on Lost", theme="one lock", seed=7)
+def _() -> Plant:
+    return patch.object(progress, "keeps_lock", lambda _task: False)
+
+
+@bug("lock not looked at", seed=5)
+def _() -> Plant:
+    async def take(self: Locks, task: Task) -> bool:
+        del self, task
+        return True
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(Locks, "take", take))
+    stack.enter_context(patch.object(world, "blocked", lambda _tasks, _locks: frozenset()))
+    return stack
+
+
+@bug("lock's holder not looked at", seed=1)
+def _() -> Plant:
+    original = Locks.take
+
+    async def take(self: Locks, task: Task) -> bool:
+        await original(self, task)
+        return True
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(Locks, "take", take))
+    stack.enter_context(patch.object(world, "blocked", lambda _tasks, _locks: frozenset()))
+    return stack
+
+
+@bug("a final task's result is not acknowledged")
+def _() -> Plant:
+    async def ack(self: Dispatcher, task_id: str, pod: Any, agent: AgentClient) -> None:
+        del self, task_id, pod, agent
+
+    return patch.object(Dispatcher, "ack", ack)
+
+
+@bug("a new leader trusts its watch", theme="leaders that take over", seed=23)
+def _() -> Plant:
+    async def refresh(self: watch.Reflector) -> None:
+        del self
+
+    return patch.object(watch.Reflector, "refresh", refresh)

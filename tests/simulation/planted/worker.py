@@ -1,0 +1,34 @@
+"""Mistakes of the worker."""
+
+import asyncio
+from typing import Any
+from unittest.mock import patch
+
+from tests.simulation.planted.registry import Plant, bug
+from tests.simulation.worker import SlotDisk
+from tests.support.worker_world import MemoryDisk
+
+
+@bug("started marker after exec", theme="agents and workers that restart")
+def _() -> Plant:
+    original = SlotDisk.claim
+
+    def claim(self: SlotDisk, task_id: str, step: Any, **about: Any) -> bool:
+        claimed = original(self, task_id, step, **about)
+        if claimed:
+            entry = self.entries[task_id, step]
+            entry.started = False
+            asyncio.get_running_loop().call_later(1.0, setattr, entry, "started", True)
+        return claimed
+
+    return patch.object(SlotDisk, "claim", claim)
+
+
+@bug("the plan is not hashed again before it is applied", theme="approvals", seed=2)
+def _() -> Plant:
+    return patch.object(SlotDisk, "prepare", MemoryDisk.prepare)
+
+
+@bug("a step's lock not looked at", theme="agents and workers that restart", seed=50)
+def _() -> Plant:
+    return patch.object(SlotDisk, "reclaim", lambda _self, _task_id, _step: True)
