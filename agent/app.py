@@ -90,8 +90,7 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
     own = own_credentials(settings)
     tls = TlsFolder(settings.tls_dir, settings.credential_folders, log) if settings.tls_dir is not None else None
     context = tls.first() if tls is not None else None
-    in_memory = is_in_memory(settings.state_dir)
-    submit = do_now if in_memory else _disk_thread(stack).submit
+    submit = do_now if is_in_memory(settings.state_dir) else _disk_thread(stack).submit
     outputs = Outputs(FolderFiles(settings.logs_dir), asyncio.to_thread)
     service = Service(
         facts=Facts(
@@ -106,7 +105,6 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         state=opened.state,
         journal=opened.journal,
         submit=submit,
-        immediate=in_memory,
         now=utc_now,
         instruments=Instruments(new_registry()),
         log=log,

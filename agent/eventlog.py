@@ -34,8 +34,8 @@ class Log(Protocol):
 class StreamLog:
     """Lines on a file descriptor, usually standard error.
 
-    Lines are gathered for a moment, `later(seconds, flush)` permitting: under load a write for each would take as long
-    as the rest of an acquire.
+    Events are gathered for a moment, `later(seconds, flush)` permitting, and made lines together: under load a write
+    for each would take as long as the rest of an acquire.
     """
 
     def __init__(
@@ -50,34 +50,37 @@ class StreamLog:
         self._bound = dict(bound)
         self._later = later
         self._human = os.isatty(fd)
-        self._lines: list[bytes] = []
+        self._events: list[tuple[datetime, str, dict[str, Any]]] = []
         self._dropped = 0
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
 
     def event(self, message: str, /, **fields: Any) -> None:
         """Write one line, soon."""
-        values = {"time": self._now(), "message": message, **self._bound, **fields}
-        line = _human_line(values) if self._human else orjson.dumps(values, default=str, option=OPTIONS)
-        if len(line) > PIPE_ATOMIC_BYTES:
-            line = line[: PIPE_ATOMIC_BYTES - 1] + b"\n"
-        self._lines.append(line)
-        if len(self._lines) == 1 and self._later is not None:
+        self._events.append((self._now(), message, fields))
+        if len(self._events) == 1 and self._later is not None:
             self._later(GATHER_SECONDS, self.flush)
-        elif self._later is None or len(self._lines) >= MAX_LINES:
+        elif self._later is None or len(self._events) >= MAX_LINES:
             self.flush()
 
     def flush(self) -> None:
         """Write what was gathered, as far as the reader takes it."""
-        lines, self._lines = self._lines, []
+        events, self._events = self._events, []
         piece = b""
-        for line in lines:
+        for event in events:
+            line = self._line(*event)
             if len(piece) + len(line) > PIPE_ATOMIC_BYTES:
                 self._write(piece)
                 piece = b""
             piece += line
         if piece:
             self._write(piece)
+
+    def _line(self, time: datetime, message: str, fields: Mapping[str, Any]) -> bytes:
+        values: dict[str, Any] = {"time": time, "message": message, **self._bound}
+        values.update(fields)
+        line = _human_line(values) if self._human else orjson.dumps(values, default=str, option=OPTIONS)
+        return line if len(line) <= PIPE_ATOMIC_BYTES else line[: PIPE_ATOMIC_BYTES - 1] + b"\n"
 
     def _write(self, piece: bytes) -> None:
         count = piece.count(b"\n")
@@ -108,14 +111,15 @@ def report(log: Log, record: Record, before: State) -> None:
     match record:
         case SlotChanged(event=cause, entry=entry):
             old = before.slots[entry.id]
-            log.event(
-                "slot",
-                slot=entry.id,
-                task=entry.task_id or old.task_id,
-                **{"from": old.state, "to": entry.state},
-                cause=cause,
-                fence=entry.fence,
-            )
+            fields = {
+                "slot": entry.id,
+                "task": entry.task_id or old.task_id,
+                "from": old.state,
+                "to": entry.state,
+                "cause": cause,
+                "fence": entry.fence,
+            }
+            log.event("slot", **fields)
         case TaskChanged(entry=task):
             _report_task(log, task, before.tasks.get(task.task_id))
         case TaskAcked(task_id=task_id, slot=slot):

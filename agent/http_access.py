@@ -58,21 +58,17 @@ class Access:
         shown = request.headers.get(hdrs.AUTHORIZATION)
         if allowed is READERS and not self._lock_reads and certified:
             return NOBODY
-        identity = await self._identify(shown)
+        identity = self._keyring.identify(shown)
+        if identity is None and shown is not None:
+            # Perhaps a token that is newer than what was read last.
+            await self._refresh_tokens()
+            identity = self._keyring.identify(shown)
         if identity is None:
             raise Refusal(ErrorCode.UNAUTHORIZED, "needs Authorization: Bearer and a token that is valid here")
         if identity.kind not in allowed:
             raise Refusal(ErrorCode.FORBIDDEN, f"a {identity.kind} credential is not good for this call")
         if not certified and identity.kind in FROM_OUTSIDE:
             raise Refusal(ErrorCode.FORBIDDEN, f"a {identity.kind} credential is not good without a client certificate")
-        return identity
-
-    async def _identify(self, shown: str | None) -> Identity | None:
-        identity = self._keyring.identify(shown)
-        if identity is None and shown is not None:
-            # Perhaps a token that is newer than what was read last.
-            await self._refresh_tokens()
-            identity = self._keyring.identify(shown)
         return identity
 
 

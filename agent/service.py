@@ -62,10 +62,7 @@ class _Batch:
 
 
 class Service:
-    """Owns the agent's state. Everything but the disk runs on the event loop.
-
-    `immediate` says that `submit` is done when it returns, so that there is nothing to gather commits for.
-    """
+    """Owns the agent's state. Everything but the disk runs on the event loop."""
 
     def __init__(
         self,
@@ -74,7 +71,6 @@ class Service:
         state: State,
         journal: Journal,
         submit: Submit,
-        immediate: bool = False,
         now: Callable[[], datetime],
         instruments: Instruments,
         log: Log,
@@ -90,7 +86,6 @@ class Service:
         self._journal = journal
         self._failing = journal.broken
         self._submit = submit
-        self._immediate = immediate
         self._now = now
         self._log = log
         self._warnings = warnings
@@ -140,9 +135,6 @@ class Service:
         if not decision.records:
             await self._settle()
             return decision.answer
-        if self._immediate:
-            self._commit_now(decision.records)
-            return decision.answer
         pending = self._pending
         for record in decision.records:
             pending.befores.append(pending.state)
@@ -157,20 +149,6 @@ class Service:
             loop.call_soon(self._flush)
         await waiter
         return decision.answer
-
-    def _commit_now(self, records: tuple[Record, ...]) -> None:
-        """Journal and publish, where the disk keeps nobody waiting. Raises Refusal `storage`."""
-        state = self.state
-        befores: list[State] = []
-        for record in records:
-            befores.append(state)
-            state = apply(state, record)
-        try:
-            self._journal.commit(encode_records(records), self.state)
-        except OSError as error:
-            raise self._drop(len(records), error) from error
-        self._pending.state = state
-        self._publish(state, list(records), befores, 0.0)
 
     async def _settle(self) -> None:
         """Wait until everything decided so far is on the disk."""

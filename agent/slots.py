@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from agent.errors import Refusal
+from agent.quick import quick
 from agent.state import (
     Call,
     Decision,
@@ -89,6 +90,7 @@ def transition(
 # --- commands -------------------------------------------------------------------------------------------------------
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acquire:
     """Give the task a slot, or say again which one it has."""
@@ -99,6 +101,7 @@ class Acquire:
     origin: Origin = Origin.CONTROLLER
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
     """A holder's own reserve, resume or release."""

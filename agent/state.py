@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from agent.quick import quick
 from agent.wire import (
     Origin,
     Outcome,
@@ -45,6 +46,7 @@ class Event(StrEnum):
     ADOPT_RESERVED = "adopt_reserved"
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """The holder's call that made the slot what it is; the same call again is answered again."""
@@ -54,6 +56,7 @@ class Call:
     fence: int
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotEntry:
     """One slot. `managed`: held by a task with work. `acquire_fence` is what the acquire was answered."""
@@ -111,6 +114,7 @@ class TaskEntry:
         return self.plan if step is Step.PLAN else self.apply
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """Everything the agent must not forget; `layout` and `closing` aside, which are not journaled.
@@ -263,11 +267,12 @@ def apply(state: State, record: Record) -> State:
 
 def _apply_slot(state: State, record: SlotChanged) -> State:
     entry = record.entry
-    slots = (*state.slots[: entry.id], entry, *state.slots[entry.id + 1 :])
+    slots = list(state.slots)
+    slots[entry.id] = entry
     # Spelled out: `replace` takes three times as long, and this is in the path of every acquire.
     return State(
         layout=state.layout,
-        slots=slots,
+        slots=tuple(slots),
         fence=max(state.fence, entry.fence),
         phase=state.phase,
         drain_id=state.drain_id,

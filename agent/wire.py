@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from agent.codec import WireError, decode, encode, format_time, parse_time
+from agent.quick import quick
 from agent.work_messages import (
     PORT,
     TASK_ID_PATTERN,
@@ -237,6 +238,7 @@ class Write:
     stamp: Stamp | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcquireRequest(Write):
     """`POST /slots/acquire`."""
@@ -254,6 +256,7 @@ class AcquireAnswer:
     fence: int
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldRequest(Write):
     """`POST /slots/{id}/reserve`, `/resume` and `/release`. `ttl_seconds` limits a reservation."""
@@ -263,6 +266,7 @@ class HoldRequest(Write):
     ttl_seconds: int | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldAnswer:
     """The slot after the call, with its new fence."""

@@ -54,7 +54,6 @@ def start(disk: MemoryDisk) -> Service:
         state=opened.state,
         journal=opened.journal,
         submit=do_now,
-        immediate=True,
         now=lambda: NOW,
         instruments=instruments(),
         log=NoLog(),

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,8 +23,8 @@ from agent.journal import (
     replay,
 )
 from agent.slots import Acquire, Hold, Open, decide
-from agent.state import Event, State, apply, initial_state
-from agent.wire import Steps, StepSpec, Work
+from agent.state import Call, Event, SlotChanged, SlotEntry, State, apply, initial_state
+from agent.wire import Origin, SlotState, Step, Steps, StepSpec, Work
 from tests.support.memory_disk import MemoryDisk
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -54,6 +55,26 @@ def history() -> list[tuple[bytes, State]]:
     commit(Hold(call=Event.RESERVE, slot=1, task_id="a", fence=1))
     commit(Hold(call=Event.RELEASE, slot=1, task_id="a", fence=fence))
     return commits
+
+
+def test_a_transition_is_written_with_every_field() -> None:
+    """It is spelled out for speed: a field that is left out would be forgotten by a restart."""
+    entry = SlotEntry(
+        id=1,
+        state=SlotState.RESERVED,
+        fence=9,
+        since=NOW,
+        task_id="a",
+        task_type="plan",
+        step=Step.PLAN,
+        origin=Origin.LOCAL,
+        expires_at=NOW,
+        managed=True,
+        acquire_fence=8,
+        before=Call(call=Event.RESERVE, task_id="a", fence=8),
+    )
+    record = SlotChanged(event=Event.RESERVE, entry=entry)
+    assert encode_records([record]) == orjson.dumps([("slot", record)], option=orjson.OPT_UTC_Z)
 
 
 def file_with_ends() -> tuple[bytes, list[tuple[int, State]]]:
