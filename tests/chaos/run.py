@@ -16,7 +16,10 @@ from tests.checker.verdict import Verdict, check
 from tests.support.cluster import Cluster, until
 
 SETTLE_SECONDS = 120.0
-"""For everything to come to its end once faults stop: back-offs of up to 30 s may have to run out."""
+"""For everything to come to its end once faults stop: back-offs of up to 30 s may have to run out.
+
+The kubelet's is limited to 10 s here: a Pod whose agent was killed a dozen times would wait for minutes, as it should.
+"""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,17 @@ class Cluster:
             [
                 *("-m", "controller.local", "--state-dir", str(self.state), "--crds", str(crds.folder())),
                 *("--keep-logs", str(folder / "logs")),
-                *("--ready-file", str(self._ready), "--backoff-seconds", "0.2", "--stop-grace-seconds", "2", *options),
+                *(
+                    "--ready-file",
+                    str(self._ready),
+                    "--backoff-seconds",
+                    "0.2",
+                    "--backoff-limit-seconds",
+                    "10",
+                    "--stop-grace-seconds",
+                    "2",
+                    *options,
+                ),
             ],
             {},
         )
