@@ -51,6 +51,8 @@ class SimPod:
         self.clock_off_seconds = 0.0
         self.said: tuple[str, str] | None = None
         """Phase, and state of the containers, as the kubelet last wrote them."""
+        self.was_said_failed = False
+        """Whether its phase ever was Failed: one that was never opened may be taken for gone then."""
         self.made_at = asyncio.get_running_loop().time() - node.began
         self._node = node
         self._pool = pool
@@ -312,6 +314,7 @@ class SimNode:
             return
         running = state == "running"
         pod.said = (phase, state)
+        pod.was_said_failed = pod.was_said_failed or phase == "Failed"
 
         def statuses(containers: list[Object]) -> list[Object]:
             return [

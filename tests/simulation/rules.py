@@ -136,6 +136,7 @@ class Rules:
             if "deletionTimestamp" not in pod["metadata"]
             and pod["metadata"]["uid"] in world.node.pods
             and not world.node.pods[pod["metadata"]["uid"]].over
+            and not world.node.pods[pod["metadata"]["uid"]].was_said_failed
             and world.node.pods[pod["metadata"]["uid"]].made_at < world.elapsed - 20
             and (pod.get("status") or {}).get("phase") in {"Pending", "Running"}
         ]
