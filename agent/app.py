@@ -6,6 +6,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,6 +37,10 @@ from metrics.exposition import new_registry
 SHUTDOWN_SECONDS = 1.0
 """How long requests under way may take once the server stops; streams and polls are ended by then."""
 
+FILE_THREADS = 2
+"""For output and tokens; the journal has its own. asyncio would take four more than there are cores, up to 32, and each
+thread has memory of its own in the C library, which grows to 1 MiB and is not given back."""
+
 EXIT_CONFIG = 2
 EXIT_FAILED = 1
 
@@ -59,6 +64,7 @@ def utc_now() -> datetime:
 
 async def serve(settings: Settings) -> int:
     """Serve until told to stop; then refuse new work, let steps run as long as the Pod may, and end."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="files"))
     later = asyncio.get_running_loop().call_later
     log = StreamLog(sys.stderr.fileno(), utc_now, {"pod": settings.pod, "pool": settings.pool}, later)
     # Not the exception's text: it may quote what a client sent.
