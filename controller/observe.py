@@ -25,8 +25,13 @@ class Report:
     contacting: bool = False
 
 
-def observe_pod(pod: Object, node: Object | None, report: Report, *, in_flight: Operation | None) -> PodView:
-    """One Pod as decisions see it. A state label that is missing or unknown counts as active: the safest reading."""
+def observe_pod(
+    pod: Object, node: Object | None, report: Report, *, in_flight: Operation | None, pool_uid: str | None = None
+) -> PodView:
+    """One Pod as decisions see it, with the UID of the pool it is for, if that is known.
+
+    A state label that is missing or unknown counts as active: the safest reading.
+    """
     metadata, status = pod["metadata"], pod.get("status") or {}
     annotations = metadata.get("annotations") or {}
     return PodView(
@@ -47,8 +52,15 @@ def observe_pod(pod: Object, node: Object | None, report: Report, *, in_flight: 
         opened=_time(annotations.get(names.OPENED)),
         drain_requested=names.DRAIN_REQUESTED in annotations,
         node_cordoned=bool(node and (node.get("spec") or {}).get("unschedulable")),
+        disowned=pool_uid is not None and _owner(metadata) not in {None, pool_uid},
         template_hash=annotations.get(names.TEMPLATE_HASH, ""),
     )
+
+
+def _owner(metadata: Object) -> str | None:
+    """The UID of the pool that a Pod was made by. None: somebody has taken that away, and no collector minds it."""
+    owners = metadata.get("ownerReferences") or ()
+    return next((owner["uid"] for owner in owners if owner.get("controller")), None)
 
 
 def _state(labels: dict[str, str]) -> PodState:

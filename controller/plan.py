@@ -102,7 +102,7 @@ def removed(actions: "tuple[Action, ...] | list[DrainPod | DeleteStarting]") -> 
 def _removals(view: PoolView, decision: Decision) -> list[DrainPod | DeleteStarting]:
     """Pods that somebody wants gone, and as many as the decision has too many, of those that lose nothing."""
     excess = decision.current - decision.desired
-    if not view.synced or (excess <= 0 and not any(pod.drain_requested or pod.node_cordoned for pod in view.pods)):
+    if not view.synced or (excess <= 0 and not any(pod.leaving for pod in view.pods)):
         return []
     scaler = None if view.deleting else view.spec.scaler
     promised = promises(view)

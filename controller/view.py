@@ -60,6 +60,8 @@ class PodView:
     opened: datetime | None = None
     drain_requested: bool = False
     node_cordoned: bool = False
+    disowned: bool = False
+    """Whether it belongs to an earlier pool of this name, so that the garbage collector may delete it at any time."""
     template_hash: str = ""
 
     @property
@@ -92,7 +94,7 @@ class PodView:
     @property
     def leaving(self) -> bool:
         """Whether somebody wants it gone: it takes nothing new, and is drained as it falls idle."""
-        return self.drain_requested or self.node_cordoned
+        return self.drain_requested or self.node_cordoned or self.disowned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

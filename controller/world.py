@@ -124,11 +124,14 @@ class World:
     def _pod_view(self, pod: Object) -> PodView:
         uid = pod["metadata"]["uid"]
         promised = Operation.DISPATCH if uid in self.under_way.dispatching.values() else None
+        key = pool_of(pod)
+        pool = self.pools.get(*key) if key is not None else None
         return observe_pod(
             pod,
             self.node_of(pod),
             self._report(pod),
             in_flight=self.under_way.pods.get(uid, promised),
+            pool_uid=pool["metadata"]["uid"] if pool is not None else None,
         )
 
     def _report(self, pod: Object) -> Report:

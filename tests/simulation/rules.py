@@ -320,7 +320,8 @@ class Rules:
         self.starts[key] = self.starts.get(key, 0) + 1
         if self.starts[key] > 1:
             self.breach(f"step {assignment.step} of {assignment.task_id} was started {self.starts[key]} times")
-        self._check_lock(uid)
+        if assignment.step is Step.APPLY or not self._is_forced(assignment.task_id):
+            self._check_lock(uid)
         if assignment.step is not Step.APPLY:
             return
         if assignment.work.steps.plan is not None and found != assignment.plan_digest:
@@ -336,6 +337,13 @@ class Rules:
         automatic = self._specs.get(uid, {}).get("approvalPolicy") == "Auto"
         if not automatic and (uid, assignment.work.attempt, digest) not in self._approvals:
             self.breach(f"an apply of {uid} began without an approval of {digest}")
+
+    def _is_forced(self, task_id: str) -> bool:
+        """Whether a task runs on a Pod that somebody took by force, and so does what nobody waits for any more."""
+        return any(
+            pod.uid in self._world.taken_by_force and any(slot.task_id == task_id for slot in pod.state().slots)
+            for pod in self._world.node.alive
+        )
 
     def _check_lock(self, uid: str) -> None:
         """Of one lockKey, one task that may change things runs at a time.

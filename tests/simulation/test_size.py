@@ -8,6 +8,7 @@ import pytest
 
 from controller import names
 from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKS, Resource
+from controller.local.versions import Change
 from controller.task import TaskPhase
 from tests.simulation.replica import NS, Fate, Trap
 from tests.simulation.story import LEADER_SECONDS, RESYNC_SECONDS, START_SECONDS, all_final, holder, play
@@ -335,3 +336,31 @@ def test_a_leader_that_stands_still_is_replaced_and_its_queue_goes_on() -> None:
         await world.until(lambda: all_final(world), world.lease_seconds + RESYNC_SECONDS + 10, "done")
 
     play(story, pool={"autoscaling": {"minReplicas": 1, "maxReplicas": 1}})
+
+
+def test_a_pod_that_an_earlier_pool_asked_for_is_not_opened() -> None:
+    """G1: its create arrives when the pool was deleted and made again; the garbage collector will take it."""
+
+    async def story(world: World) -> None:
+        await asyncio.sleep(LEADER_SECONDS)
+        leader = next(replica for replica in world.replicas if replica.leading)
+        leader.trap = Trap("create", "pods", Fate.HELD_UP, 100.0)
+        world.add_task("t", "plan", seconds=1)
+        await world.until(lambda: world.phase("t") is TaskPhase.SUCCEEDED, 60, "done")
+        world.cluster.delete(SLOTPOOLS, NS, POOL)
+        await world.until(lambda: not world.cluster.all(SLOTPOOLS), 60, "gone")
+        world.add_pool(autoscaling={"minReplicas": 1, "maxReplicas": 3})
+        uid = world.cluster.all(SLOTPOOLS)[0]["metadata"]["uid"]
+        late: list[str] = []
+
+        def look(change: Change) -> None:
+            metadata = change.record.body["metadata"]
+            if change.record.resource == "pods" and metadata["ownerReferences"][0]["uid"] != uid:
+                late.append(metadata["labels"][names.STATE_LABEL])
+
+        world.cluster.observers.append(look)
+        await asyncio.sleep(150)
+        assert set(late) == {"starting"}
+        assert len(world.pods()) == 1
+
+    play(story, pool={"autoscaling": {"minReplicas": 0, "maxReplicas": 3, "minIdleSeconds": 0}})
