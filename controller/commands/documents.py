@@ -8,8 +8,8 @@ from typing import Any
 import click
 import yaml
 
-from controller.commands.session import Connection
-from controller.errors import AlreadyExists
+from controller.commands.session import STRICT, Connection, explain
+from controller.errors import AlreadyExists, Invalid
 from controller.kube.api import SLOTPOOLS, SLOTTASKS, Object, Resource
 from controller.names import API_VERSION
 
@@ -62,7 +62,13 @@ async def submit(connection: Connection, objects: list[Object]) -> AsyncIterator
     for obj in objects:
         resource = KINDS[obj["kind"]]
         namespace = obj["metadata"].get("namespace") or connection.namespace
-        outcome, name = await _apply(connection, resource, namespace, obj)
+        try:
+            outcome, name = await _apply(connection, resource, namespace, obj)
+        except Invalid as error:
+            if STRICT not in error.message:
+                raise  # names the object itself
+            shown = obj["metadata"].get("name") or obj["metadata"]["generateName"]
+            raise click.ClickException(f"{resource.kind.lower()}/{shown}: {explain(error)}") from error
         yield f"{resource.kind.lower()}/{name} {outcome}"
 
 

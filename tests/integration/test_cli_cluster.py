@@ -91,6 +91,16 @@ def test_the_api_servers_refusal_is_one_clear_line(cli: Cli) -> None:
     assert len(refused.splitlines()) == 1
 
 
+def test_a_field_that_is_not_known_is_refused_and_named(cli: Cli) -> None:
+    """Dropped in silence it would be a task of another priority, and a pool that does not what its author thinks."""
+    text = task("typo", "true", priorty=3)
+    assert cli.run("submit", "-f", "-", text=text, code=1) == 'Error: slottask/typo: unknown field "spec.priorty"\n'
+    cli.submit(task("typo", "true"))
+    assert cli.run("submit", "-f", "-", text=text, code=1) == 'Error: slottask/typo: unknown field "spec.priorty"\n'
+    pool = POOL.replace("spec:\n", "spec:\n  mode: Deployment\n")
+    assert 'unknown field "spec.mode"' in cli.run("submit", "-f", "-", text=pool, code=1)
+
+
 def test_a_plan_runs_and_its_output_can_be_read(cli: Cli) -> None:
     cli.submit(task("reads", "echo one; echo two"))
     assert cli.run("wait", "reads", "--for", "Succeeded", "--timeout", "40") == "reads: Succeeded\n"
