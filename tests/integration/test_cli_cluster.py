@@ -152,10 +152,25 @@ def test_cancel_ends_a_running_step(cli: Cli) -> None:
 
 def test_wait_tells_another_end_from_a_timeout(cli: Cli) -> None:
     cli.submit(task("fails", "exit 3") + task("sleeps", "sleep 1000"))
-    assert "fails ended as Failed" in cli.run("wait", "fails", "--for", "Succeeded", "--timeout", "40", code=1)
+    assert "fails ended as Failed: exit code 3" in cli.run(
+        "wait", "fails", "--for", "Succeeded", "--timeout", "40", code=1
+    )
     assert "did not become Succeeded" in cli.run("wait", "sleeps", "--for", "Succeeded", "--timeout", "0.5", code=3)
     assert "no such phase" in cli.run("wait", "fails", "--for", "Done", code=2)
     cli.run("cancel", "sleeps")
+
+
+def test_wait_says_once_why_a_task_does_not_go_on(cli: Cli) -> None:
+    cli.submit(task("homeless", "true", pool="nowhere"))
+    said = cli.run("wait", "homeless", "--for", "Succeeded", "--timeout", "3", code=3).splitlines()
+    assert said[0].startswith("homeless does not go on: PoolNotFound: there is no SlotPool 'nowhere'")
+    assert len(said) == 2
+    assert "PoolNotFound: there is no SlotPool 'nowhere'" in cli.run("get", "tasks", "homeless")
+    cli.submit(task("waits", "true >tfplan", "true"))
+    said = cli.run("wait", "waits", "--for", "Succeeded", "--timeout", "10", code=3).splitlines()
+    assert said[0] == "waits does not go on: it waits for an approval (podslots approve)"
+    for name in ("homeless", "waits"):
+        cli.run("cancel", name)
 
 
 def test_a_lock_is_freed_only_when_asked_twice(cli: Cli) -> None:
