@@ -85,7 +85,7 @@ class Stack:
         """The folder's processes that are alive."""
         try:
             records = json.loads((self.folder / "processes.json").read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         except (OSError, ValueError) as error:
             raise StackError(f"{self.folder / 'processes.json'} can't be read: {error}") from error
@@ -102,7 +102,7 @@ class Stack:
         """Start both; returns when the API server serves and the controller runs. Raises StackError."""
         if found := self.running():
             raise StackError(f"{' and '.join(p.name for p in found)} of {self.folder} run already")
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._make_folder()
         ready = self.folder / "ready.json"
         ready.unlink(missing_ok=True)
         try:
@@ -120,6 +120,17 @@ class Stack:
         except BaseException:
             await self.stop()
             raise
+
+    def _make_folder(self) -> None:
+        """Make the state folder, if it is not there. Raises StackError."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            above = next(path for path in self.folder.parents if path.exists())
+            why = "that is a file" if not above.is_dir() else error.strerror
+            raise StackError(f"the state folder {self.folder} can't be made in {above}: {why}") from error
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise StackError(f"the state folder {self.folder} can't be written to")
 
     def check(self) -> None:
         """Raise StackError if a process that this object started has ended."""

@@ -70,8 +70,10 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     folder = tmp_path_factory.mktemp("cli") / "local"
     cli = Cli(folder)
     # In a process of its own, which leaves the cluster's to init, as it does for people.
-    subprocess.run([PODSLOTS, "local", "up", "--detach", "--state-dir", str(folder)], check=True, timeout=60)
+    up = [PODSLOTS, "local", "up", "--detach", "--state-dir", str(folder)]
+    said = subprocess.run(up, check=True, timeout=60, stdout=subprocess.PIPE, text=True).stdout
     try:
+        assert said.endswith(f"Stop it with: podslots local down --state-dir {folder}\n")
         cli.submit(POOL)
         yield cli
     finally:
