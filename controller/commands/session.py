@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import click
 
-from controller.errors import ApiError, ApiUnavailable, NotFound, PodslotsError
+from controller.errors import ApiError, ApiUnavailable, NoConfiguration, NotFound, PodslotsError
 from controller.kube.access import KubeSettings
 from controller.kube.api import Object, Resource
 from controller.kube.client import KubeClient, connect
@@ -17,6 +17,7 @@ from controller.kube.client import KubeClient, connect
 T = TypeVar("T")
 STRICT = "strict decoding error: "
 """How the API server begins to say which fields it does not know."""
+CONFIGURATION_HINT = "Name a kubeconfig with --kubeconfig or KUBECONFIG, or start a cluster here: podslots local up"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,8 @@ def explain(error: PodslotsError) -> str:
     if isinstance(error, ApiError):
         # Before this the server shows all of the object, if it was a patch.
         return error.message.rpartition(STRICT)[2] or str(error)
+    if isinstance(error, NoConfiguration):
+        return f"{error}. {CONFIGURATION_HINT}"
     if isinstance(error, ApiUnavailable):
         return f"the Kubernetes API can't be reached: {error}"
     return str(error)

@@ -209,6 +209,18 @@ def test_forget_asks_first(cli: Cli, tmp_path: Path) -> None:
     gate.touch()
 
 
+def test_one_of_a_kind_can_be_named_in_the_singular(cli: Cli) -> None:
+    for kind in ("pool", "pod", "task", "slot"):
+        assert cli.run("get", kind).split()[:1] == cli.run("get", f"{kind}s").split()[:1]
+    assert "terraform" in cli.run("get", "pool", "terraform")
+
+
+def test_a_missing_kubeconfig_is_one_clear_line(cli: Cli, tmp_path: Path) -> None:
+    error = cli.run("--kubeconfig", f"{tmp_path}/none", "get", "pools", code=1, cluster=False)
+    assert f"there is no kubeconfig {tmp_path}/none. Name a kubeconfig with --kubeconfig" in error
+    assert len(error.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
