@@ -67,7 +67,11 @@ def main(ctx: click.Context, kubeconfig: str | None, context: str | None, namesp
 def get(
     session: Session, *, what: str, names_: tuple[str, ...], everywhere: bool, pool: str | None, output: str
 ) -> None:
-    """Show pools, Pods, tasks or slots. Slots are shown as the tasks' status has them."""
+    """Show pools, Pods, tasks or slots.
+
+    Slots are shown as the tasks' status has them. A state of "-" means that no task is known to be there; whether the
+    slot is idle, only its agent knows. Pools show how many are.
+    """
 
     async def run(connection: Connection) -> str:
         selector = f"{names.POOL_LABEL}={pool}" if pool else names.POOL_LABEL

@@ -1,7 +1,8 @@
 """Tables for `podslots get`, from raw objects. Pure.
 
 Slots are shown as the tasks' status has them: the CLI can't ask agents (the API server's Pod proxy strips the
-Authorization header, and Pod addresses are not reachable from everywhere).
+Authorization header, and Pod addresses are not reachable from everywhere). So none is called idle: one without a task
+may be held by a program beside the workers, or its agent may not know yet what it held before it lost its journal.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -113,7 +114,7 @@ def slots(pod_objects: Iterable[Object], task_objects: Iterable[Object], *, name
             row = [
                 metadata["name"],
                 str(slot),
-                _SLOT_STATES[phase(task_there)] if task_there else "idle",
+                _SLOT_STATES[phase(task_there)] if task_there else NONE,
                 task_there["metadata"]["name"] if task_there else NONE,
                 ((task_there or {}).get("status") or {}).get("step") or NONE,
             ]

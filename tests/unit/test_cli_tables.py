@@ -147,7 +147,7 @@ def test_what_people_asked_of_a_pod_is_shown() -> None:
     assert cell(tables.pods([asked], NOW, namespaces=False), "ASKED") == "drain,forget"
 
 
-def test_slots_come_from_worker_containers_and_hold_what_tasks_say() -> None:
+def test_slots_hold_what_tasks_say_and_none_is_called_idle() -> None:
     tasks = [
         task("runs", phase="Running", podUID="uid-p", slot=1, step="plan"),
         task("waits", phase="AwaitingApproval", podUID="uid-p", slot=0, step="plan"),
@@ -155,4 +155,4 @@ def test_slots_come_from_worker_containers_and_hold_what_tasks_say() -> None:
         task("elsewhere", phase="Running", podUID="uid-of-a-pod-before", slot=2),
     ]
     rows = tables.slots([pod()], tasks, namespaces=False).rows
-    assert [row[1:4] for row in rows] == [["0", "reserved", "waits"], ["1", "running", "runs"], ["2", "idle", "-"]]
+    assert [row[1:4] for row in rows] == [["0", "reserved", "waits"], ["1", "running", "runs"], ["2", "-", "-"]]
