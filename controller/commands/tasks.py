@@ -78,15 +78,15 @@ async def wait(connection: Connection, name: str, wanted: frozenset[str], timeou
                 if now in FINAL_PHASES:
                     reason = why(task)
                     raise click.ClickException(f"{name} ended as {now}" + (f": {reason}" if reason != NONE else ""))
-                if (obstacle := _obstacle(task)) is not None and obstacle != said:
-                    click.echo(f"{name} does not go on: {obstacle}", err=True)
-                    said = obstacle
+                if (lacks := obstacle(task)) is not None and lacks != said:
+                    click.echo(f"{name} does not go on: {lacks}", err=True)
+                    said = lacks
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
         raise TimedOut(f"{name} did not become {' or '.join(sorted(wanted))} in {timeout_seconds:g} s") from None
 
 
-def _obstacle(task: Object) -> str | None:
+def obstacle(task: Object) -> str | None:
     """What a task waits for that only a person can give it."""
     refused = refusal(task)
     if refused is not None:

@@ -168,6 +168,15 @@ def test_wait_says_once_why_a_task_does_not_go_on(cli: Cli) -> None:
     assert said[0].startswith("homeless does not go on: PoolNotFound: there is no SlotPool 'nowhere'")
     assert len(said) == 2
     assert "PoolNotFound: there is no SlotPool 'nowhere'" in cli.run("get", "tasks", "homeless")
+    following = subprocess.Popen(
+        [PODSLOTS, "--kubeconfig", str(cli.folder / "cluster" / "kubeconfig"), "logs", "-f", "homeless"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert following.stderr is not None
+    assert following.stderr.readline().startswith("homeless does not go on: PoolNotFound")
+    following.terminate()
+    following.communicate(timeout=20)
     cli.submit(task("waits", "true >tfplan", "true"))
     said = cli.run("wait", "waits", "--for", "Succeeded", "--timeout", "10", code=3).splitlines()
     assert said[0] == "waits does not go on: it waits for an approval (podslots approve)"
