@@ -113,7 +113,11 @@ class EnvFrom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSpec:
-    """A command and its limits. `plan_file` is relative to the task's directory."""
+    """A command and its limits.
+
+    `plan_file` is what an approval of a plan step covers, relative to the task's directory: the step fails if it does
+    not write it. None: `tfplan` if there is one, else the step's output.
+    """
 
     command: tuple[str, ...]
     plan_file: str | None = None

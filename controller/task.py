@@ -3,7 +3,7 @@
 `status` is what the controller wrote; what an agent reports of the task goes before it.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -27,7 +27,6 @@ from controller.errors import InvalidObject
 from controller.fields import Fields
 from controller.pool import PoolSpec
 
-DEFAULT_PLAN_FILE = "tfplan"
 STEPS_OF_TYPE = {"plan": {Step.PLAN}, "apply": {Step.APPLY}, "plan_and_apply": {Step.PLAN, Step.APPLY}}
 """The steps of the built-in types. Any other type has the steps it is given."""
 
@@ -288,13 +287,10 @@ class Task:
 
     def to_work(self, reservation_ttl_seconds: int) -> Work:
         """What the agent is given to run."""
-        steps = self.spec.steps
-        if steps.plan is not None and steps.apply is not None and steps.plan.plan_file is None:
-            steps = replace(steps, plan=replace(steps.plan, plan_file=DEFAULT_PLAN_FILE))
         return Work(
             name=f"{self.namespace}/{self.name}",
             attempt=self.status.attempt,
-            steps=steps,
+            steps=self.spec.steps,
             files=self.spec.files,
             env=self.spec.env,
             env_from=self.spec.env_from,

@@ -9,6 +9,8 @@ from agent.worker.directories import Directories
 from agent.worker.errors import StepRefusedError
 from agent.worker.ports import Launch, Log
 
+DEFAULT_PLAN_FILE = "tfplan"
+
 
 class SlotDisk(Directories):
     """The slot's folder, and what of it a command is given."""
@@ -61,8 +63,10 @@ class SlotDisk(Directories):
         """The digest that an approval of this plan has to name. Raises StepRefusedError."""
         work, task_id = assignment.work, assignment.task_id
         apply = work.steps.apply or StepSpec(command=())
-        plan_file = work.steps.plan.plan_file if work.steps.plan else None
-        fd = files.open_plain(self.directory(task_id), plan_file) if plan_file else None
+        named = work.steps.plan.plan_file if work.steps.plan else None
+        fd = files.open_plain(self.directory(task_id), named or DEFAULT_PLAN_FILE)
+        if fd is None and named is not None:
+            raise StepRefusedError(f"there is no file {named!r}, which the task names as its planFile")
         is_file = fd is not None
         with open(os.open(self.log_path(task_id, Step.PLAN), os.O_RDONLY) if fd is None else fd, "rb", 0) as content:
 

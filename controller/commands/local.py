@@ -46,7 +46,12 @@ async def up(stack: Stack, *, detach: bool, keep_pods: bool, http_port: int, ech
 
 
 async def down(stack: Stack, session: Session, *, force: bool) -> bool:
-    """Stop what `up` started; False if nothing ran. Refuses while tasks run, unless forced."""
+    """Stop what `up` started; False if nothing ran. Refuses while tasks run, unless forced.
+
+    A cluster that was killed is started again first: what runs in its Pods has nobody else to stop it.
+    """
+    if stack.cluster_was_killed:
+        await stack.start()
     if not stack.running():
         return False
     if not force and (busy := await _busy(session)):

@@ -83,13 +83,21 @@ class Stack:
 
     def running(self) -> list[Running]:
         """The folder's processes that are alive."""
+        return [process for process in self._recorded() if self._alive(process)]
+
+    @property
+    def cluster_was_killed(self) -> bool:
+        """Whether the cluster ended without stopping its Pods, which run on without it."""
+        return any(process.name == "cluster" and not self._alive(process) for process in self._recorded())
+
+    def _recorded(self) -> list[Running]:
         try:
             records = json.loads((self.folder / "processes.json").read_text())
         except (FileNotFoundError, NotADirectoryError):
             return []
         except (OSError, ValueError) as error:
             raise StackError(f"{self.folder / 'processes.json'} can't be read: {error}") from error
-        return [process for process in (Running(**record) for record in records) if self._alive(process)]
+        return [Running(**record) for record in records]
 
     async def start(
         self,
@@ -99,26 +107,35 @@ class Stack:
         http_port: int = 0,
         stop_grace_seconds: float = STOP_GRACE_SECONDS,
     ) -> None:
-        """Start both; returns when the API server serves and the controller runs. Raises StackError."""
-        if found := self.running():
-            raise StackError(f"{' and '.join(p.name for p in found)} of {self.folder} run already")
+        """Start both; returns when the API server serves and the controller runs. Raises StackError.
+
+        If one of them was killed, it is replaced. A cluster that lives is left alone, with all that runs in it.
+        """
+        found = {process.name: process for process in self.running()}
+        if len(found) > 1:
+            raise StackError(f"cluster and controller of {self.folder} run already")
         self._make_folder()
         ready = self.folder / "ready.json"
-        ready.unlink(missing_ok=True)
         try:
-            self._spawn(
-                "cluster",
-                self._cluster_command(ready, stop_grace_seconds, keep_pods=keep_pods, keep_logs=keep_logs),
-                {},
-            )
-            await self._until(ready.exists)
+            if "controller" in found:
+                await self._end(found["controller"])
+            if "cluster" not in found:
+                ready.unlink(missing_ok=True)
+                self._spawn(
+                    "cluster",
+                    self._cluster_command(ready, stop_grace_seconds, keep_pods=keep_pods, keep_logs=keep_logs),
+                    {},
+                )
+                await self._until(ready.exists)
             self.ready = json.loads(ready.read_text())
             log = self.folder / "controller.log"
             before = log.stat().st_size if log.exists() else 0
             self._spawn("controller", [sys.executable, "-m", "controller"], self._controller_environ(http_port))
             await self._until(lambda: self._serves(log, before))
         except BaseException:
-            await self.stop()
+            for process in reversed(self.running()):
+                if process.pid in {child.pid for child in self._children.values()}:
+                    await self._end(process)
             raise
 
     def _make_folder(self) -> None:
@@ -140,15 +157,18 @@ class Stack:
 
     async def stop(self) -> None:
         """Stop the controller, then the cluster with all its Pods. A process that takes too long is killed."""
-        loop = asyncio.get_running_loop()
         for process in sorted(self.running(), key=lambda process: process.name, reverse=True):
-            process.send(signal.SIGTERM)
-            deadline = loop.time() + STOP_SECONDS
-            while self._alive(process):
-                if loop.time() > deadline:
-                    process.send(signal.SIGKILL)
-                await asyncio.sleep(POLL_SECONDS)
+            await self._end(process)
         (self.folder / "processes.json").unlink(missing_ok=True)
+
+    async def _end(self, process: Running) -> None:
+        loop = asyncio.get_running_loop()
+        process.send(signal.SIGTERM)
+        deadline = loop.time() + STOP_SECONDS
+        while self._alive(process):
+            if loop.time() > deadline:
+                process.send(signal.SIGKILL)
+            await asyncio.sleep(POLL_SECONDS)
 
     def log_tail(self, name: str) -> str:
         """The last lines that a process printed."""

@@ -20,6 +20,7 @@ from tests.bench import (
     starts,
     writes,
 )
+from tests.bench.document import TABLE, Occasion, replace, table
 from tests.bench.effort import FULL, TINY, Effort
 from tests.bench.machine import Cores, cores, describe, running_on
 from tests.bench.measure import Row
@@ -48,17 +49,23 @@ def main() -> int:
     parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"of {', '.join(SUBJECTS)} (default: all)")
     parser.add_argument("--check", action="store_true", help="exit with status 1 if a bar is missed")
     parser.add_argument("--markdown", action="store_true", help="write the table to stdout as Markdown instead")
+    parser.add_argument("--document", action="store_true", help="also put the table into docs/performance.md")
     parser.add_argument("--tiny", action="store_true", help="sizes that prove that it runs; the figures mean nothing")
     arguments = parser.parse_args()
     if unknown := set(arguments.subjects) - set(SUBJECTS):
         parser.error(f"no such subject: {', '.join(sorted(unknown))}")
+    if arguments.document and (arguments.subjects or arguments.tiny):
+        parser.error("docs/performance.md takes the whole of a full run")
     chosen = arguments.subjects or list(SUBJECTS)
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
     # A mistake in here, or in what it starts, ends with a MemoryError and not with the machine's memory.
     resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    occasion = Occasion()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         rows = runner.run(run(chosen, TINY if arguments.tiny else FULL, console))
     show(rows, console)
+    if arguments.document:
+        replace(TABLE, table(rows, occasion.said()))
     if arguments.markdown:
         sys.stdout.write(markdown(rows))
     else:

@@ -10,10 +10,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 import orjson
 import uvloop
 
+from tests.bench.document import SOAK, Occasion, replace
 from tests.bench.load import Load
 from tests.bench.machine import Cores, cores, describe, descriptors, rss_bytes, running_on
 from tests.bench.measure import slope
@@ -86,16 +88,38 @@ async def soak(tasks: int, seconds: float, where: Cores) -> Course:
     return course
 
 
+def document(result: dict[str, Any], said: str) -> str:
+    """What stands in docs/performance.md."""
+    rows = {
+        "tasks": f"{result['tasks']:,}".replace(",", " "),
+        "time": f"{result['seconds']:.0f} s, {result['tasks'] / result['seconds']:.0f} tasks a second",
+        "RSS, first and last tenth after the warm-up": (
+            f"{result['rss_first_tenth_kib'] / KIB:.2f} and {result['rss_last_tenth_kib'] / KIB:.2f} MiB"
+        ),
+        "RSS, highest": f"{result['rss_highest_kib'] / KIB:.2f} MiB",
+        "slope": f"{result['rss_slope_bytes_per_task']:.2f} bytes a task",
+        "descriptors, first and last tenth": (
+            f"{result['descriptors_first_tenth']:.0f} and {result['descriptors_last_tenth']:.0f}"
+        ),
+        "flat": "yes" if result["met"] else "**no**",
+    }
+    return f"{said}\n\n| | |\n| --- | --: |\n" + "".join(f"| {name} | {value} |\n" for name, value in rows.items())
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.soak", description=__doc__)
     parser.add_argument("--tasks", type=int, default=100_000, help="how many (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=600.0, help="at most so long (default: %(default)s)")
     parser.add_argument("--check", action="store_true", help="exit with status 1 if the agent grew")
+    parser.add_argument("--document", action="store_true", help="also put the figures into docs/performance.md")
     arguments = parser.parse_args()
     where = cores()
+    occasion = Occasion()
     sys.stderr.write(describe() + "\n")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, running_on(where.client):
         result = runner.run(soak(arguments.tasks, arguments.seconds, where)).to_json()
+    if arguments.document:
+        replace(SOAK, document(result, occasion.said()))
     sys.stdout.write(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode() + "\n")
     return 1 if arguments.check and not result["met"] else 0
 

@@ -1,15 +1,17 @@
 """Each subject of `make bench` runs, in sizes that prove nothing else."""
 
+import re
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from tests.bench.__main__ import SUBJECTS, run
+from tests.bench.document import DOCUMENT, SOAK, TABLE, replace, table, written
 from tests.bench.effort import TINY
 from tests.bench.machine import cores
 from tests.bench.measure import Compared, Row, Sample, percentile, slope
-from tests.bench.soak import soak
+from tests.bench.soak import document, soak
 from tests.bench.table import markdown, show
 
 pytestmark = pytest.mark.timeout(300)  # seconds: one builds the binary
@@ -25,12 +27,46 @@ async def test_a_subject_yields_figures_that_can_be_judged_and_printed(subject: 
     console = Console(record=True, quiet=True, width=200)
     show(rows, console)
     assert all(row.figure in markdown(rows) for row in rows)
+    documented = _without_numbers(written(TABLE))
+    assert all(f"| {_without_numbers(row.figure)} (" in documented for row in rows), "make bench BENCH_ARGS=--document"
+
+
+def _without_numbers(text: str) -> str:
+    """How many tasks or Pods were measured is another matter."""
+    return re.sub(r"\d+", "#", text)
+
+
+def test_the_document_has_no_placeholder() -> None:
+    text = DOCUMENT.read_text()
+    assert not re.search(r"\b(TABLE|TODO|TBD|FIXME|XXX)\b|CLIENT %", text)
+    assert written(TABLE).count("\n| ") > 20
+    assert "| flat |" in written(SOAK)
+
+
+def test_a_run_replaces_what_stands_between_its_marks(tmp_path: Path) -> None:
+    file = tmp_path / "figures.md"
+    file.write_text("before\n<!-- begin bench: by --document -->\nold\n<!-- end bench -->\nafter\n")
+    rows = [
+        Row(subject="s", figure="a", unit="ms", value=1.0, note="n"),
+        Row(subject="s", figure="b", unit="s", value=2),
+    ]
+    replace(TABLE, table(rows, "2026-01-01: here."), file)
+    replace(TABLE, table(rows, "2026-01-02: there."), file)
+    text = file.read_text()
+    assert text.startswith("before\n<!-- begin bench: by --document -->\n\n2026-01-02: there.\n")
+    assert text.endswith("- a: n.\n\n<!-- end bench -->\nafter\n")
+    assert "old" not in text
+    assert "2026-01-01" not in text
+    with pytest.raises(ValueError, match="no marks"):
+        written(SOAK, file)
 
 
 async def test_a_soak_looks_at_the_agent_as_tasks_go_by() -> None:
     course = await soak(30, 30.0, cores())
     assert course.tasks == 30
-    assert course.to_json()["rss_highest_kib"]
+    figures = course.to_json()
+    assert figures["rss_highest_kib"]
+    assert "| tasks | 30 |" in document(figures, "2026-01-01: here.")
 
 
 def test_a_ratio_is_the_median_of_the_rounds() -> None:
@@ -54,7 +90,19 @@ def test_slope_and_percentile() -> None:
 
 def test_every_module_is_a_subject_or_serves_one() -> None:
     helpers = {
-        *("__main__", "agents", "api_server", "bare", "effort", "fake_fleet", "load", "machine", "measure", "plane"),
+        *(
+            "__main__",
+            "agents",
+            "api_server",
+            "bare",
+            "document",
+            "effort",
+            "fake_fleet",
+            "load",
+            "machine",
+            "measure",
+            "plane",
+        ),
         *("servers", "soak", "table", "task_load", "warm_pod"),
     }
     names = {path.stem for path in Path(__file__).parent.glob("*.py")}

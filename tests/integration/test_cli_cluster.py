@@ -1,8 +1,11 @@
 """The `podslots` command line against an embedded cluster with a controller: what each command does, and says."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,7 @@ import yaml
 from click.testing import CliRunner
 
 from controller.cli import main
+from controller.commands.stack import start_ticks
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -264,6 +268,33 @@ def test_local_down_refuses_while_a_task_runs_and_up_refuses_twice(cli: Cli, tmp
     assert "run already" in cli.run("local", "up", "--detach", *state, code=1, cluster=False)
     gate.touch()
     cli.run("wait", "busy", "--for", "Succeeded", "--timeout", "30")
+
+
+def kill(cli: Cli, name: str) -> None:
+    """SIGKILL the cluster or the controller."""
+    records = json.loads((cli.folder / "processes.json").read_text())
+    (pid,) = (record["pid"] for record in records if record["name"] == name)
+    os.kill(pid, signal.SIGKILL)
+    while start_ticks(pid) is not None:
+        time.sleep(0.01)
+
+
+def test_up_replaces_what_was_killed_and_down_stops_what_a_killed_cluster_left(cli: Cli, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    cli.submit(task("outlives", f"while ! test -e {gate}; do sleep 0.1; done"))
+    cli.run("wait", "outlives", "--for", "Running", "--timeout", "40")
+    up = ("local", "up", "--detach", "--state-dir", str(cli.folder))
+    for name in ("controller", "cluster"):
+        kill(cli, name)
+        subprocess.run([PODSLOTS, *up], check=True, timeout=60)
+        assert cli.phase("outlives") == "Running"
+    kill(cli, "cluster")
+    refused = subprocess.run(
+        [PODSLOTS, "local", "down", "--state-dir", str(cli.folder)], check=False, timeout=60, capture_output=True
+    )
+    assert b"still running: outlives" in refused.stderr
+    gate.touch()
+    cli.run("wait", "outlives", "--for", "Succeeded", "--timeout", "30")
 
 
 def test_the_controllers_role_grants_all_that_it_asked_for(cli: Cli) -> None:

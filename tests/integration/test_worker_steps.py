@@ -353,11 +353,31 @@ def test_an_apply_of_anything_but_what_was_approved_never_runs(
 
 def test_without_a_plan_file_the_output_is_what_was_approved(agent: FakeAgent, start_worker: StartWorker) -> None:
     worker = start_worker()
-    agent.offer(assignment("echo", "the plan", apply=("true",), plan_file="tfplan"))
+    agent.offer(assignment("echo", "the plan", apply=("true",)))
     digest = agent.exit_of("task.1", Step.PLAN).plan_digest
     log = worker.task_dir("task.1") / "plan.log"
     log.write_bytes(log.read_bytes() + b"!")
-    agent.offer(assignment("true", step=Step.APPLY, plan=("echo", "the plan"), plan_file="tfplan", plan_digest=digest))
+    agent.offer(assignment("true", step=Step.APPLY, plan=("echo", "the plan"), plan_digest=digest))
+    assert agent.exit_of("task.1", Step.APPLY).reason == "plan changed since it was approved"
+
+
+def test_a_plan_file_that_is_named_and_not_written_fails_the_plan(agent: FakeAgent, start_worker: StartWorker) -> None:
+    """An approval would cover its output alone, and what it did write could be changed before it is applied."""
+    start_worker()
+    agent.offer(assignment("touch", "tfplan", apply=("true",), plan_file="tf.plan"))
+    report = agent.exit_of("task.1", Step.PLAN)
+    assert report.outcome is Outcome.FAILED
+    assert "no file 'tf.plan'" in str(report.reason)
+
+
+def test_a_plan_file_that_is_not_named_is_covered_by_its_usual_name(
+    agent: FakeAgent, start_worker: StartWorker
+) -> None:
+    worker = start_worker()
+    agent.offer(assignment("touch", "tfplan", apply=("true",)))
+    digest = agent.exit_of("task.1", Step.PLAN).plan_digest
+    (worker.task_dir("task.1") / "dir" / "tfplan").write_text("another")
+    agent.offer(assignment("true", step=Step.APPLY, plan=("touch", "tfplan"), plan_digest=digest))
     assert agent.exit_of("task.1", Step.APPLY).reason == "plan changed since it was approved"
 
 

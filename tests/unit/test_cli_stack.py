@@ -60,7 +60,7 @@ def test_a_record_that_cannot_be_read_is_said(tmp_path: Path) -> None:
 def test_a_second_start_on_a_folder_is_refused(tmp_path: Path) -> None:
     ticks = start_ticks(os.getpid())
     assert ticks is not None
-    record(tmp_path, Running(name="cluster", pid=os.getpid(), start_ticks=ticks))
+    record(tmp_path, *(Running(name=name, pid=os.getpid(), start_ticks=ticks) for name in ("cluster", "controller")))
     with pytest.raises(StackError, match="run already"):
         asyncio.run(Stack(tmp_path, os.environ).start())
 

@@ -183,12 +183,12 @@ def test_an_attempt_is_part_of_what_the_agent_knows_a_task_by() -> None:
     assert task("t", phase=TaskPhase.ASSIGNED, attempt=3).task_id == "t.3"
 
 
-def test_a_plan_that_is_to_be_applied_has_a_plan_file() -> None:
-    """The digest covers it; a plan alone needs none, and the user's own choice stays."""
+def test_a_plan_file_is_given_on_as_it_was_named() -> None:
+    """Without a name the worker looks for the usual one, and goes without if there is none."""
     both = task("t", "plan_and_apply")
     work = both.to_work(60)
     assert work.steps.plan is not None
-    assert work.steps.plan.plan_file == "tfplan"
+    assert work.steps.plan.plan_file is None
     assert work.name == "ns/t"
     assert work.reservation_ttl_seconds == 60
     chosen = replace(both.spec.steps, plan=StepSpec(command=("x",), plan_file="out"))
