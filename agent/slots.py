@@ -256,7 +256,13 @@ def _drain(state: State, command: Drain, now: datetime) -> Decision:
 
 
 def _in_the_way(held: int, ended: int) -> str:
-    return f"{held} slots are held and {ended} ended tasks wait for their ack"
+    """Why a drain is refused, in words. Not both numbers are zero."""
+    parts = []
+    if held:
+        parts.append("1 slot is held" if held == 1 else f"{held} slots are held")
+    if ended:
+        parts.append("1 ended task waits for its ack" if ended == 1 else f"{ended} ended tasks wait for their ack")
+    return " and ".join(parts)
 
 
 def _open(state: State, command: Open, now: datetime) -> Decision:

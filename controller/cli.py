@@ -27,6 +27,7 @@ def _now() -> datetime:
 
 
 T = TypeVar("T")
+KINDS = ("pools", "pods", "tasks", "slots")
 pass_session = click.make_pass_decorator(Session)
 
 
@@ -52,7 +53,12 @@ def main(ctx: click.Context, kubeconfig: str | None, context: str | None, namesp
 
 
 @main.command()
-@click.argument("what", type=click.Choice(["pools", "pods", "tasks", "slots"]))
+@click.argument(
+    "what",
+    metavar=f"{{{'|'.join(KINDS)}}}",
+    type=click.Choice([*KINDS, *(kind.removesuffix("s") for kind in KINDS)]),
+    callback=lambda _ctx, _argument, value: f"{value.removesuffix('s')}s",
+)
 @click.argument("names_", metavar="[NAME]...", nargs=-1)
 @click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="In all namespaces.")
 @click.option("-p", "--pool", help="Only of this pool.")
@@ -61,7 +67,11 @@ def main(ctx: click.Context, kubeconfig: str | None, context: str | None, namesp
 def get(
     session: Session, *, what: str, names_: tuple[str, ...], everywhere: bool, pool: str | None, output: str
 ) -> None:
-    """Show pools, Pods, tasks or slots. Slots are shown as the tasks' status has them."""
+    """Show pools, Pods, tasks or slots.
+
+    Slots are shown as the tasks' status has them. A state of "-" means that no task is known to be there; whether the
+    slot is idle, only its agent knows. Pools show how many are.
+    """
 
     async def run(connection: Connection) -> str:
         selector = f"{names.POOL_LABEL}={pool}" if pool else names.POOL_LABEL

@@ -6,6 +6,7 @@ PodslotsError
 ├── ApiError                 the API server answered with an error status
 │   ├── NotFound · AlreadyExists · Conflict · Invalid · Forbidden · Gone · TooManyRequests
 ├── ApiUnavailable           no answer, or a 5xx: a write may or may not have happened
+│   └── NoConfiguration      where the API server is, or what opens it, can't be learned: nothing was sent
 ├── AgentRefused             the agent answered with an error: it did not do it
 └── AgentUnreachable         no answer from the agent: it may or may not have done it
 """
@@ -77,6 +78,10 @@ class TooManyRequests(ApiError):
 
 class ApiUnavailable(PodslotsError):
     """No answer from the API server in time, a broken connection, or a 5xx. A write may have taken effect."""
+
+
+class NoConfiguration(ApiUnavailable):
+    """No usable kubeconfig or service account."""
 
 
 class AgentRefused(PodslotsError):

@@ -8,8 +8,8 @@ from typing import Any
 import click
 import yaml
 
-from controller.commands.session import Connection
-from controller.errors import AlreadyExists
+from controller.commands.session import STRICT, Connection, explain
+from controller.errors import AlreadyExists, Invalid
 from controller.kube.api import SLOTPOOLS, SLOTTASKS, Object, Resource
 from controller.names import API_VERSION
 
@@ -21,10 +21,11 @@ def parse(text: str, origin: str) -> Iterator[Object]:
     try:
         documents = [document for document in yaml.safe_load_all(text) if document is not None]
     except yaml.YAMLError as error:
-        raise click.ClickException(f"{origin}: not YAML: {error}") from error
+        raise click.ClickException(f"{origin}: not YAML: {_yaml_problem(error)}") from error
     found: list[Object] = []
     for number, document in enumerate(documents, 1):
-        items = document.get("items", [document]) if isinstance(document, Mapping) else [document]
+        listed = document.get("items") if isinstance(document, Mapping) else None
+        items = listed if isinstance(listed, list) else [document]
         for item in items:
             _check(item, f"{origin}, document {number}")
             found.append(dict(item))
@@ -35,26 +36,42 @@ def parse(text: str, origin: str) -> Iterator[Object]:
 
 def _check(item: Any, where: str) -> None:
     if not isinstance(item, Mapping):
-        raise click.ClickException(f"{where}: an object is expected, not {type(item).__name__}")
+        raise click.ClickException(f"{where}: an object with apiVersion, kind, metadata and spec is expected")
     kind, version = item.get("kind"), item.get("apiVersion")
-    if kind not in KINDS or version != API_VERSION:
-        known = " and ".join(KINDS)
-        raise click.ClickException(
-            f"{where}: {version} {kind} is none of {API_VERSION} {known} (use kubectl for others)"
-        )
+    if kind not in KINDS:
+        what = f"{version or 'no apiVersion,'} {kind}" if kind else "an object without kind"
+        raise click.ClickException(f"{where}: {what}, where {' or '.join(KINDS)} is expected (use kubectl for others)")
+    if version != API_VERSION:
+        raise click.ClickException(f"{where}: a {kind} with apiVersion {version or 'missing'}, not {API_VERSION}")
     metadata = item.get("metadata")
     if not isinstance(metadata, Mapping) or not (metadata.get("name") or metadata.get("generateName")):
         raise click.ClickException(f"{where}: {kind} without metadata.name")
 
 
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    """What is wrong and where, in one line."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem or error.context}"
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"character {error.position + 1}: {error.reason}"
+    return str(error)
+
+
 def read(path: str) -> str:
     """A file's text, or standard input for `-`."""
-    if path == "-":
-        return sys.stdin.read()
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"{path}: {error}") from error
+        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        problem = "not a text file in UTF-8, as YAML is"
+        raise click.ClickException(f"{path}: {problem}") from error
+    except IsADirectoryError as error:
+        problem = "a folder; name the YAML files in it, each with -f"
+        raise click.ClickException(f"{path}: {problem}") from error
+    except FileNotFoundError as error:
+        raise click.ClickException(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror}") from error
 
 
 async def submit(connection: Connection, objects: list[Object]) -> AsyncIterator[str]:
@@ -62,7 +79,13 @@ async def submit(connection: Connection, objects: list[Object]) -> AsyncIterator
     for obj in objects:
         resource = KINDS[obj["kind"]]
         namespace = obj["metadata"].get("namespace") or connection.namespace
-        outcome, name = await _apply(connection, resource, namespace, obj)
+        try:
+            outcome, name = await _apply(connection, resource, namespace, obj)
+        except Invalid as error:
+            if STRICT not in error.message:
+                raise  # names the object itself
+            shown = obj["metadata"].get("name") or obj["metadata"]["generateName"]
+            raise click.ClickException(f"{resource.kind.lower()}/{shown}: {explain(error)}") from error
         yield f"{resource.kind.lower()}/{name} {outcome}"
 
 

@@ -1,6 +1,7 @@
 """`podslots local`: a cluster and a controller on this machine, for trying things out."""
 
 import asyncio
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,9 @@ async def up(stack: Stack, *, detach: bool, keep_pods: bool, http_port: int, ech
     echo(f"Logs         {stack.folder}/*.log")
     echo(f"\nexport KUBECONFIG={stack.kubeconfig}")
     if detach:
-        echo("\nStop it with: podslots local down")
+        # Absolute, so that it holds in any folder.
+        chosen = "" if stack.folder == DEFAULT_FOLDER.absolute() else f" --state-dir {shlex.quote(str(stack.folder))}"
+        echo(f"\nStop it with: podslots local down{chosen}")
         return
     echo("\nCtrl-C stops it; what ran in Pods is stopped too, all objects are kept for the next start.")
     try:

@@ -9,6 +9,7 @@ import click
 from controller import names
 from controller.commands.session import Connection
 from controller.commands.tables import FINAL_PHASES, phase
+from controller.commands.tasks import obstacle
 from controller.errors import Invalid, NotFound
 from controller.kube.api import SLOTTASKS, Object
 
@@ -44,7 +45,11 @@ def tails(task: Object, step: str | None) -> str:
 async def show(connection: Connection, name: str, *, step: str | None, follow: bool) -> None:
     """Write a task's output to stdout; with `follow`, until the task has ended."""
     task = await connection.get(SLOTTASKS, name)
+    said: str | None = None
     while follow and not _place(task) and phase(task) not in FINAL_PHASES:
+        if (lacks := obstacle(task)) is not None and lacks != said:
+            click.echo(f"{name} does not go on: {lacks}", err=True)
+            said = lacks
         await asyncio.sleep(POLL_SECONDS)
         task = await connection.get(SLOTTASKS, name)
     place = _place(task)

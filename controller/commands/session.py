@@ -9,12 +9,15 @@ from typing import TypeVar
 
 import click
 
-from controller.errors import ApiError, ApiUnavailable, NotFound, PodslotsError
+from controller.errors import ApiError, ApiUnavailable, NoConfiguration, NotFound, PodslotsError
 from controller.kube.access import KubeSettings
 from controller.kube.api import Object, Resource
 from controller.kube.client import KubeClient, connect
 
 T = TypeVar("T")
+STRICT = "strict decoding error: "
+"""How the API server begins to say which fields it does not know."""
+CONFIGURATION_HINT = "Name a kubeconfig with --kubeconfig or KUBECONFIG, or start a cluster here: podslots local up"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +31,7 @@ class Session:
     @asynccontextmanager
     async def open(self) -> AsyncIterator["Connection"]:
         """A connection, for as long as one command runs."""
-        async with connect(self.settings, self.now) as api:
+        async with connect(self.settings, self.now, strict=True) as api:
             namespace = self.namespace or await api.default_namespace() or "default"
             yield Connection(api=api, namespace=namespace, now=self.now)
 
@@ -95,7 +98,10 @@ def settings(
 def explain(error: PodslotsError) -> str:
     """What went wrong, without the machine's words around it."""
     if isinstance(error, ApiError):
-        return error.message or str(error)
+        # Before this the server shows all of the object, if it was a patch.
+        return error.message.rpartition(STRICT)[2] or str(error)
+    if isinstance(error, NoConfiguration):
+        return f"{error}. {CONFIGURATION_HINT}"
     if isinstance(error, ApiUnavailable):
         return f"the Kubernetes API can't be reached: {error}"
     return str(error)

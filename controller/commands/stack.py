@@ -93,7 +93,7 @@ class Stack:
     def _recorded(self) -> list[Running]:
         try:
             records = json.loads((self.folder / "processes.json").read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         except (OSError, ValueError) as error:
             raise StackError(f"{self.folder / 'processes.json'} can't be read: {error}") from error
@@ -114,7 +114,7 @@ class Stack:
         found = {process.name: process for process in self.running()}
         if len(found) > 1:
             raise StackError(f"cluster and controller of {self.folder} run already")
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._make_folder()
         ready = self.folder / "ready.json"
         try:
             if "controller" in found:
@@ -137,6 +137,17 @@ class Stack:
                 if process.pid in {child.pid for child in self._children.values()}:
                     await self._end(process)
             raise
+
+    def _make_folder(self) -> None:
+        """Make the state folder, if it is not there. Raises StackError."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            above = next(path for path in self.folder.parents if path.exists())
+            why = "that is a file" if not above.is_dir() else error.strerror
+            raise StackError(f"the state folder {self.folder} can't be made in {above}: {why}") from error
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise StackError(f"the state folder {self.folder} can't be written to")
 
     def check(self) -> None:
         """Raise StackError if a process that this object started has ended."""

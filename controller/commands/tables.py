@@ -1,7 +1,8 @@
 """Tables for `podslots get`, from raw objects. Pure.
 
 Slots are shown as the tasks' status has them: the CLI can't ask agents (the API server's Pod proxy strips the
-Authorization header, and Pod addresses are not reachable from everywhere).
+Authorization header, and Pod addresses are not reachable from everywhere). So none is called idle: one without a task
+may be held by a program beside the workers, or its agent may not know yet what it held before it lost its journal.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +15,8 @@ from controller import names
 Object = Mapping[str, Any]
 NONE = "-"
 GAP = "   "
+MAX_MESSAGE_LENGTH = 100
+"""Longer messages, as those with digests in them, are left to `get tasks -o yaml` and `wait`."""
 FINAL_PHASES = frozenset({"Succeeded", "Failed", "Cancelled", "Expired", "Lost"})
 _SLOT_STATES = {"Assigned": "running", "Running": "running", "AwaitingApproval": "reserved"}
 
@@ -111,7 +114,7 @@ def slots(pod_objects: Iterable[Object], task_objects: Iterable[Object], *, name
             row = [
                 metadata["name"],
                 str(slot),
-                _SLOT_STATES[phase(task_there)] if task_there else "idle",
+                _SLOT_STATES[phase(task_there)] if task_there else NONE,
                 task_there["metadata"]["name"] if task_there else NONE,
                 ((task_there or {}).get("status") or {}).get("step") or NONE,
             ]
@@ -135,10 +138,41 @@ def condition(obj: Object, kind: str) -> str:
 
 
 def why(task: Object) -> str:
-    """What a task waits for, or why it ended as it did."""
+    """What a task waits for, or why it ended as it did, in so few words that a table can hold them."""
     status = task.get("status") or {}
-    reason = status.get("queuedReason") if phase(task) == "Queued" else status.get("reason")
-    return str(reason) if reason and reason != phase(task) else NONE
+    refused = refusal(task)
+    if refused is not None:
+        return _in_short(task, *refused)
+    if phase(task) == "Queued":
+        return str(status.get("queuedReason") or NONE)
+    return _in_short(task, str(status.get("reason") or ""), str(status.get("message") or ""))
+
+
+def refusal(task: Object) -> tuple[str, str] | None:
+    """Reason and message, if the task won't go on until a person changes something: its pool, type or approval."""
+    spec, status = task.get("spec") or {}, task.get("status") or {}
+    if phase(task) == "Queued":
+        return _denied(task, "Accepted")
+    approval = spec.get("approval") or {}
+    # The condition outlives what it was said of: another attempt, or an approval that was mended since.
+    other = [approval.get(key) for key in ("attempt", "planDigest")] != [
+        status.get(key) for key in ("attempt", "planDigest")
+    ]
+    return _denied(task, "Approved") if phase(task) == "AwaitingApproval" and approval and other else None
+
+
+def _denied(task: Object, kind: str) -> tuple[str, str] | None:
+    for entry in (task.get("status") or {}).get("conditions") or ():
+        if entry.get("type") == kind and entry.get("status") == "False":
+            return str(entry.get("reason") or kind), str(entry.get("message") or "")
+    return None
+
+
+def _in_short(task: Object, reason: str, message: str) -> str:
+    """The reason, unless it only repeats the phase, and the message if it is short."""
+    line = " ".join(message.split())
+    parts = (reason if reason != phase(task) else "", line if len(line) <= MAX_MESSAGE_LENGTH or not reason else "")
+    return ": ".join(part for part in parts if part) or NONE
 
 
 def age(obj: Object, now: datetime) -> str:

@@ -9,7 +9,7 @@ import click
 from controller import names
 from controller.commands import approval
 from controller.commands.session import Connection
-from controller.commands.tables import FINAL_PHASES, phase
+from controller.commands.tables import FINAL_PHASES, NONE, phase, refusal, why
 from controller.errors import ApiError, NotFound
 from controller.kube.api import LEASES, SLOTTASKS, Object, Resource
 
@@ -63,18 +63,39 @@ async def cancel(connection: Connection, name: str) -> str:
 
 
 async def wait(connection: Connection, name: str, wanted: frozenset[str], timeout_seconds: float | None) -> str:
-    """Wait until the task's phase is one of `wanted`; fail at once if it ended in another."""
+    """Wait until the task's phase is one of `wanted`; fail at once if it ended in another.
+
+    What keeps it from going on until a person acts is said on stderr, once: what it lacks may still come.
+    """
+    said: str | None = None
     try:
         async with asyncio.timeout(timeout_seconds):
             while True:
-                now = phase(await connection.get(SLOTTASKS, name))
+                task = await connection.get(SLOTTASKS, name)
+                now = phase(task)
                 if now in wanted:
                     return f"{name}: {now}"
                 if now in FINAL_PHASES:
-                    raise click.ClickException(f"{name} ended as {now}")
+                    reason = why(task)
+                    raise click.ClickException(f"{name} ended as {now}" + (f": {reason}" if reason != NONE else ""))
+                if (lacks := obstacle(task)) is not None and lacks != said:
+                    click.echo(f"{name} does not go on: {lacks}", err=True)
+                    said = lacks
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
         raise TimedOut(f"{name} did not become {' or '.join(sorted(wanted))} in {timeout_seconds:g} s") from None
+
+
+def obstacle(task: Object) -> str | None:
+    """What a task waits for that only a person can give it."""
+    refused = refusal(task)
+    if refused is not None:
+        return ": ".join(part for part in refused if part)
+    if phase(task) != "AwaitingApproval":
+        return None
+    spec = task.get("spec") or {}
+    by_itself = spec.get("approvalPolicy") == "Auto" or spec.get("approval")
+    return None if by_itself else "it waits for an approval (podslots approve)"
 
 
 async def unlock(

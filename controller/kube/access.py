@@ -9,6 +9,7 @@ plugins hand out tokens that expire, certificates are renewed. So an `Access` is
 """
 
 import asyncio
+import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from controller.errors import ApiUnavailable
+from controller.errors import ApiUnavailable, NoConfiguration
 
 SERVICE_ACCOUNT_DIR = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _HOST, _PORT = "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"
@@ -127,9 +128,15 @@ def access_source(settings: KubeSettings, now: Callable[[], datetime]) -> Access
         except ApiUnavailable:
             raise
         except Exception as error:  # what a plugin, a YAML file or a certificate can raise is open-ended
-            raise ApiUnavailable(f"no usable Kubernetes configuration: {error or type(error).__name__}") from error
+            raise NoConfiguration(f"no usable Kubernetes configuration: {_problem(error)}") from error
 
     return AccessSource(load)
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def _plain(server: str, token: str | None) -> Access:
@@ -163,8 +170,10 @@ async def _kubeconfig(settings: KubeSettings, contexts: "_TlsContexts", now: Cal
     from kubernetes_asyncio.client import Configuration  # noqa: PLC0415
 
     found = Configuration()
-    path = settings.kubeconfig or str(Path.home() / ".kube" / "config")
-    loader = await config.load_kube_config(config_file=path, context=settings.context, client_configuration=found)
+    paths = (settings.kubeconfig or str(Path.home() / ".kube" / "config")).split(os.pathsep)
+    if not (there := os.pathsep.join(_existing(paths))):
+        raise NoConfiguration(f"there is no kubeconfig {' or '.join(path for path in paths if path)}")
+    loader = await config.load_kube_config(config_file=there, context=settings.context, client_configuration=found)
     current: dict[str, Any] = loader.current_context or {}
     refresh: float | None = None
     if expiry := getattr(loader, "exec_plugin_expiry", None):
@@ -174,6 +183,11 @@ async def _kubeconfig(settings: KubeSettings, contexts: "_TlsContexts", now: Cal
     return _access(
         found, contexts, namespace=current.get("context", {}).get("namespace"), refresh_after_seconds=refresh
     )
+
+
+def _existing(paths: list[str]) -> list[str]:
+    """Those of several kubeconfigs that exist. Others are passed over, as kubectl does; the loader would log each."""
+    return [path for path in paths if path and Path(path).expanduser().exists()]
 
 
 def _runs_plugin(loader: Any) -> bool:

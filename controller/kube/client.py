@@ -51,9 +51,13 @@ class ClientSettings:
 
 @asynccontextmanager
 async def connect(
-    settings: KubeSettings, now: Callable[[], datetime], limits: ClientSettings | None = None
+    settings: KubeSettings, now: Callable[[], datetime], limits: ClientSettings | None = None, *, strict: bool = False
 ) -> AsyncIterator["KubeClient"]:
-    """A client for the API server that `settings` name. Raises ApiUnavailable if its configuration can't be read."""
+    """A client for the API server that `settings` name. Raises ApiUnavailable if its configuration can't be read.
+
+    `strict`: writes with fields that the server does not know are refused, not pruned. For what people type. Not for
+    the controller: it may be newer than the CRDs for a while, and would then get none of its status written.
+    """
     limits = limits or ClientSettings()
     source = access_source(settings, now)
     access = await source.current()
@@ -61,7 +65,7 @@ async def connect(
         _session(access, limits.max_connections) as calls,
         _session(access, 0) as streams,
     ):
-        yield KubeClient(source, calls, streams, limits)
+        yield KubeClient(source, calls, streams, limits, strict=strict)
 
 
 def _session(access: Access, limit: int) -> aiohttp.ClientSession:
@@ -84,11 +88,14 @@ class KubeClient:
         calls: aiohttp.ClientSession,
         streams: aiohttp.ClientSession,
         limits: ClientSettings,
+        *,
+        strict: bool = False,
     ) -> None:
         self._source = source
         self._calls = calls
         self._streams = streams
         self._limits = limits
+        self._write_query = {"fieldValidation": "Strict"} if strict else {}
         self._timeout = aiohttp.ClientTimeout(
             total=limits.request_timeout_seconds, sock_connect=limits.connect_timeout_seconds
         )
@@ -133,20 +140,21 @@ class KubeClient:
 
     async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
         """POST."""
-        return await self._call("POST", path_of(resource, namespace), body=body)
+        return await self._call("POST", path_of(resource, namespace), self._write_query, body=body)
 
     async def replace(
         self, resource: Resource, namespace: str | None, name: str, body: Object, *, subresource: str = ""
     ) -> Object:
         """PUT."""
-        return await self._call("PUT", path_of(resource, namespace, name, subresource), body=body)
+        path = path_of(resource, namespace, name, subresource)
+        return await self._call("PUT", path, self._write_query, body=body)
 
     async def patch(
         self, resource: Resource, namespace: str | None, name: str, body: Object, *, subresource: str = ""
     ) -> Object:
         """PATCH with a JSON merge patch."""
         path = path_of(resource, namespace, name, subresource)
-        return await self._call("PATCH", path, body=body, content_type=MERGE_PATCH)
+        return await self._call("PATCH", path, self._write_query, body=body, content_type=MERGE_PATCH)
 
     async def delete(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def create(
     """A POST to a collection, or a PUT to a free `name` where the kind allows it."""
     strategy = store.strategy(resource)
     decoded = strategy.decode_request(document)
-    warnings = field_warnings(strategy, decoded, options)
+    warnings = field_warnings(decoded, options, strategy.undecodable)
     body = strategy.prepare_create(decoded.body, now)
     metadata = body["metadata"] = dict(body["metadata"])
     if name and metadata.setdefault("name", name) != name:
@@ -134,13 +135,13 @@ def _check_creatable(store: Store, resource: Resource, namespace: str, name: str
         )
 
 
-def field_warnings(strategy: Strategy, decoded: Decoded, options: WriteOptions) -> tuple[str, ...]:
+def field_warnings(decoded: Decoded, options: WriteOptions, refusal: Callable[[str], ApiError]) -> tuple[str, ...]:
     """Tells of unknown fields, or refuses them, as the request wants it."""
     if not decoded.unknown or options.field_validation == "Ignore":
         return ()
     texts = [f'unknown field "{path}"' for path in decoded.unknown]
     if options.field_validation == "Strict":
-        raise strategy.undecodable(f"strict decoding error: {', '.join(texts)}")
+        raise refusal(f"strict decoding error: {', '.join(texts)}")
     return tuple(texts)
 
 

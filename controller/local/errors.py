@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 Json = dict[str, Any]
 
 
@@ -167,9 +169,10 @@ def invalid(target: Target, causes: Sequence[Cause], *, kind: str = "") -> ApiEr
     return ApiError(422, "Invalid", f'{subject} "{target.name}" is invalid: {joined}', details)
 
 
-def undecodable_patch(document: str, why: str) -> ApiError:
-    """422: the patched object no longer decodes into its kind."""
-    cause = Cause("FieldValueInvalid", f"Invalid value: {document}: {why}", "patch")
+def undecodable_patch(document: Any, why: str) -> ApiError:
+    """422: the patched object does not decode into its kind. All of it is shown, as the real server does."""
+    shown = orjson.dumps(orjson.dumps(document).decode()).decode()
+    cause = Cause("FieldValueInvalid", f"Invalid value: {shown}: {why}", "patch")
     return ApiError(422, "Invalid", f' "" is invalid: patch: {cause.message}', {"causes": [cause.document()]})
 
 

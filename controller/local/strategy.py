@@ -94,8 +94,7 @@ class Strategy:
             return self.decode(document, original)
         except DecodeError as error:
             if patched:
-                shown = orjson.dumps(orjson.dumps(document).decode()).decode()
-                raise undecodable_patch(shown, str(error)) from error
+                raise undecodable_patch(document, str(error)) from error
             raise self.undecodable(str(error)) from error
 
     def undecodable(self, why: str) -> ApiError:

@@ -16,6 +16,7 @@ from controller.local.errors import (
     invalid_value,
     not_found,
     required,
+    undecodable_patch,
     unsupported_media_type,
 )
 from controller.local.outcomes import DEFAULT_OPTIONS, Outcome, WriteOptions, stamp
@@ -57,7 +58,8 @@ def update(
     if uid and uid != old.uid:
         text = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old.uid}"
         raise conflict(resource.target(name), text)
-    return _change(store, resource, old, decoded, subresource=subresource, options=options)
+    warnings = field_warnings(decoded, options, strategy.undecodable)
+    return _change(store, resource, old, decoded, warnings, subresource=subresource, options=options)
 
 
 def patch(
@@ -78,10 +80,12 @@ def patch(
     document = {"kind": resource.kind, "apiVersion": resource.api_version, **old.body}
     if not isinstance(patch, dict) and content_type != patches.JSON:
         raise bad_request("json: cannot unmarshal array into Go value of type map[string]interface {}")
-    decoded = strategy.decode_request(apply(document, patch), patched=True, original=old.body)
+    patched = apply(document, patch)
+    decoded = strategy.decode_request(patched, patched=True, original=old.body)
+    warnings = field_warnings(decoded, options, lambda why: undecodable_patch(patched, why))
     if not decoded.body["metadata"].get("name"):
         raise invalid(resource.target(name), [invalid_value("metadata.name", '""', "field is immutable")])
-    return _change(store, resource, old, decoded, subresource=subresource, options=options)
+    return _change(store, resource, old, decoded, warnings, subresource=subresource, options=options)
 
 
 def _patch_function(resource: Resource, content_type: str) -> Callable[[Json, Any], Any]:
@@ -107,12 +111,12 @@ def _change(
     resource: Resource,
     old: Record,
     decoded: Decoded,
+    warnings: tuple[str, ...],
     *,
     subresource: str,
     options: WriteOptions,
 ) -> Outcome:
     strategy = store.strategy(resource)
-    warnings = field_warnings(strategy, decoded, options)
     target = resource.target(old.name)
     asked = decoded.body["metadata"]
     version = asked.get("resourceVersion", "")

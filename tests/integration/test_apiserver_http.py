@@ -60,6 +60,17 @@ async def test_unknown_fields_are_told_as_a_warning() -> None:
         assert answer.headers["Warning"] == '299 - "unknown field \\"spec.bogus\\""'
 
 
+async def test_unknown_fields_are_refused_where_the_request_is_strict() -> None:
+    async with running_server() as (_, client):
+        await client.send("POST", PODS, pod("a"))
+        for method, path, code in (("POST", PODS, 400), ("PUT", f"{PODS}/a", 400), ("PATCH", f"{PODS}/a", 422)):
+            content_type = "application/merge-patch+json" if method == "PATCH" else "application/json"
+            body = {"spec": {"bogus": 1}} if method == "PATCH" else pod("a", bogus=1)
+            answer = await client.send(method, f"{path}?fieldValidation=Strict", body, content_type=content_type)
+            assert answer.status == code
+            assert answer.body["message"].endswith('strict decoding error: unknown field "spec.bogus"')
+
+
 async def test_yaml_is_taken_and_too_much_is_refused() -> None:
     async with running_server() as (_, client):
         body = "metadata: {name: c}\ndata: {a: '1'}\n"

@@ -74,8 +74,10 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     folder = tmp_path_factory.mktemp("cli") / "local"
     cli = Cli(folder)
     # In a process of its own, which leaves the cluster's to init, as it does for people.
-    subprocess.run([PODSLOTS, "local", "up", "--detach", "--state-dir", str(folder)], check=True, timeout=60)
+    up = [PODSLOTS, "local", "up", "--detach", "--state-dir", str(folder)]
+    said = subprocess.run(up, check=True, timeout=60, stdout=subprocess.PIPE, text=True).stdout
     try:
+        assert said.endswith(f"Stop it with: podslots local down --state-dir {folder}\n")
         cli.submit(POOL)
         yield cli
     finally:
@@ -93,6 +95,16 @@ def test_the_api_servers_refusal_is_one_clear_line(cli: Cli) -> None:
     assert refused.startswith("Error: ")
     assert "spec.pool" in refused
     assert len(refused.splitlines()) == 1
+
+
+def test_a_field_that_is_not_known_is_refused_and_named(cli: Cli) -> None:
+    """Dropped in silence it would be a task of another priority, and a pool that does not what its author thinks."""
+    text = task("typo", "true", priorty=3)
+    assert cli.run("submit", "-f", "-", text=text, code=1) == 'Error: slottask/typo: unknown field "spec.priorty"\n'
+    cli.submit(task("typo", "true"))
+    assert cli.run("submit", "-f", "-", text=text, code=1) == 'Error: slottask/typo: unknown field "spec.priorty"\n'
+    pool = POOL.replace("spec:\n", "spec:\n  mode: Deployment\n")
+    assert 'unknown field "spec.mode"' in cli.run("submit", "-f", "-", text=pool, code=1)
 
 
 def test_a_plan_runs_and_its_output_can_be_read(cli: Cli) -> None:
@@ -146,10 +158,34 @@ def test_cancel_ends_a_running_step(cli: Cli) -> None:
 
 def test_wait_tells_another_end_from_a_timeout(cli: Cli) -> None:
     cli.submit(task("fails", "exit 3") + task("sleeps", "sleep 1000"))
-    assert "fails ended as Failed" in cli.run("wait", "fails", "--for", "Succeeded", "--timeout", "40", code=1)
+    assert "fails ended as Failed: exit code 3" in cli.run(
+        "wait", "fails", "--for", "Succeeded", "--timeout", "40", code=1
+    )
     assert "did not become Succeeded" in cli.run("wait", "sleeps", "--for", "Succeeded", "--timeout", "0.5", code=3)
     assert "no such phase" in cli.run("wait", "fails", "--for", "Done", code=2)
     cli.run("cancel", "sleeps")
+
+
+def test_wait_says_once_why_a_task_does_not_go_on(cli: Cli) -> None:
+    cli.submit(task("homeless", "true", pool="nowhere"))
+    said = cli.run("wait", "homeless", "--for", "Succeeded", "--timeout", "3", code=3).splitlines()
+    assert said[0].startswith("homeless does not go on: PoolNotFound: there is no SlotPool 'nowhere'")
+    assert len(said) == 2
+    assert "PoolNotFound: there is no SlotPool 'nowhere'" in cli.run("get", "tasks", "homeless")
+    following = subprocess.Popen(
+        [PODSLOTS, "--kubeconfig", str(cli.folder / "cluster" / "kubeconfig"), "logs", "-f", "homeless"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert following.stderr is not None
+    assert following.stderr.readline().startswith("homeless does not go on: PoolNotFound")
+    following.terminate()
+    following.communicate(timeout=20)
+    cli.submit(task("waits", "true >tfplan", "true"))
+    said = cli.run("wait", "waits", "--for", "Succeeded", "--timeout", "10", code=3).splitlines()
+    assert said[0] == "waits does not go on: it waits for an approval (podslots approve)"
+    for name in ("homeless", "waits"):
+        cli.run("cancel", name)
 
 
 def test_a_lock_is_freed_only_when_asked_twice(cli: Cli) -> None:
@@ -184,6 +220,18 @@ def test_forget_asks_first(cli: Cli, tmp_path: Path) -> None:
     assert "not forgotten" in cli.run("forget", pod, text="\n", code=1)
     assert cli.phase("stays") == "Running"
     gate.touch()
+
+
+def test_one_of_a_kind_can_be_named_in_the_singular(cli: Cli) -> None:
+    for kind in ("pool", "pod", "task", "slot"):
+        assert cli.run("get", kind).split()[:1] == cli.run("get", f"{kind}s").split()[:1]
+    assert "terraform" in cli.run("get", "pool", "terraform")
+
+
+def test_a_missing_kubeconfig_is_one_clear_line(cli: Cli, tmp_path: Path) -> None:
+    error = cli.run("--kubeconfig", f"{tmp_path}/none", "get", "pools", code=1, cluster=False)
+    assert f"there is no kubeconfig {tmp_path}/none. Name a kubeconfig with --kubeconfig" in error
+    assert len(error.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import random
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from controller.errors import (
     Forbidden,
     Gone,
     Invalid,
+    NoConfiguration,
     NotFound,
     PodslotsError,
     TooManyRequests,
@@ -256,6 +258,14 @@ async def test_a_kubeconfig_names_server_user_and_namespace(tmp_path: Any) -> No
             await client.create(SECRETS, "default", {"metadata": {"name": "s"}, "data": {}})
 
 
+async def test_one_of_several_kubeconfigs_may_be_missing(tmp_path: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    settings = kubeconfig(tmp_path, "http://127.0.0.1:1", "{}")
+    several = replace(settings, kubeconfig=f"{tmp_path}/none:{settings.kubeconfig}")
+    async with connect(several, now, LIMITS) as client:
+        assert await client.default_namespace() == "team"
+    assert capfd.readouterr().err == ""
+
+
 async def test_a_token_file_that_is_rewritten_is_read_again_at_the_first_401(tmp_path: Any) -> None:
     async with cluster() as (server, _):
         file = tmp_path / "token"
@@ -291,8 +301,12 @@ echo '{{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential
 
 
 async def test_a_configuration_that_cannot_be_read_says_so(tmp_path: Any) -> None:
-    with pytest.raises(ApiUnavailable, match="no usable Kubernetes configuration"):
-        async with connect(KubeSettings(kubeconfig=str(tmp_path / "none")), now, LIMITS):
+    for missing in (str(tmp_path / "none"), f"{tmp_path}/none:{tmp_path}/nor"):
+        with pytest.raises(NoConfiguration, match=f"there is no kubeconfig {missing.replace(':', ' or ')}"):
+            async with connect(KubeSettings(kubeconfig=missing), now, LIMITS):
+                pass
+    with pytest.raises(NoConfiguration, match=f"{tmp_path}: Is a directory"):
+        async with connect(KubeSettings(kubeconfig=str(tmp_path)), now, LIMITS):
             pass
     with pytest.raises(ApiUnavailable, match="no usable Kubernetes configuration"):
         async with connect(KubeSettings(in_cluster=True, service_account_dir=tmp_path), now, LIMITS):

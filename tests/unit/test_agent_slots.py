@@ -18,8 +18,8 @@ from agent.slots import (
     decide,
     transition,
 )
-from agent.state import ACKED_KEPT, Event, State, TaskAcked, apply, initial_state
-from agent.wire import AcquireAnswer, ErrorCode, Origin, SlotState
+from agent.state import ACKED_KEPT, Event, State, TaskAcked, TaskChanged, TaskEntry, apply, initial_state
+from agent.wire import AcquireAnswer, ErrorCode, Origin, SlotState, Step, TaskState
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 LAYOUT = (("plan", "apply", "plan_and_apply"), ("plan",), ("plan",))
@@ -157,6 +157,13 @@ def test_drain_and_open() -> None:
     with pytest.raises(Refusal) as refusal:
         decide(held, Drain(drain_id="d"), NOW)
     assert (refusal.value.slots, refusal.value.tasks) == ((1,), ("t",))
+    assert refusal.value.message == "1 slot is held"
+    over = TaskEntry(
+        task_id="o", task_type="plan", name="n/o", attempt=1, slot=2, state=TaskState.ENDED, step=Step.PLAN
+    )
+    both = apply(after(held, Acquire(task_id="u", task_type="plan")), TaskChanged(entry=over))
+    with pytest.raises(Refusal, match="2 slots are held and 1 ended task waits for its ack"):
+        decide(both, Drain(drain_id="d"), NOW)
     drained = after(state, Drain(drain_id="d"))
     assert refused(drained, Acquire(task_id="t", task_type="plan")) is ErrorCode.DRAINED
     assert refused(drained, Open(drain_id="born")) is ErrorCode.DRAIN_MISMATCH

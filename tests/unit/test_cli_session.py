@@ -2,8 +2,8 @@
 
 import pytest
 
-from controller.commands.session import explain, settings
-from controller.errors import ApiError, ApiUnavailable, PodslotsError
+from controller.commands.session import CONFIGURATION_HINT, STRICT, explain, settings
+from controller.errors import ApiError, ApiUnavailable, NoConfiguration, PodslotsError
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,8 @@ def test_a_context_can_be_named() -> None:
         (ApiError(422, "Invalid", "spec.pool: required"), "spec.pool: required"),
         (ApiError(500, "InternalError", ""), "500 InternalError: "),
         (ApiUnavailable("GET /x: refused"), "the Kubernetes API can't be reached: GET /x: refused"),
+        (ApiError(422, "Invalid", f'{{"a": 1}}: {STRICT}unknown field "a"'), 'unknown field "a"'),
+        (NoConfiguration("nothing"), f"nothing. {CONFIGURATION_HINT}"),
         (PodslotsError("something else"), "something else"),
     ],
 )

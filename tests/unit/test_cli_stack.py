@@ -65,6 +65,16 @@ def test_a_second_start_on_a_folder_is_refused(tmp_path: Path) -> None:
         asyncio.run(Stack(tmp_path, os.environ).start())
 
 
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    places = {tmp_path / "file" / "x": f"in {tmp_path}/file: that is a file", Path("/proc/x/y"): "in /proc: "}
+    for folder, problem in places.items():
+        stack = Stack(folder, os.environ)
+        assert stack.running() == []
+        with pytest.raises(StackError, match=f"the state folder {folder} can't be made {problem}"):
+            asyncio.run(stack.start())
+
+
 def test_a_process_that_does_not_start_is_said_with_the_end_of_its_log(tmp_path: Path) -> None:
     """The cluster's folder can't be made: a file is in its place."""
     (tmp_path / "cluster").write_text("")

@@ -71,6 +71,40 @@ def test_why_says_what_a_queued_task_waits_for_and_why_a_task_ended() -> None:
     assert [cell(table, "WHY", row) for row in range(4)] == ["LockHeld", "TimeLimit", "-", "-"]
 
 
+def denied(kind: str, reason: str, message: str) -> list[dict[str, str]]:
+    return [{"type": kind, "status": "False", "reason": reason, "message": message}]
+
+
+@pytest.mark.parametrize(
+    ("obj", "shown"),
+    [
+        (
+            task(conditions=denied("Accepted", "PoolNotFound", "there is no SlotPool 'x'"), queuedReason="old"),
+            "PoolNotFound: there is no SlotPool 'x'",
+        ),
+        (task(phase="Queued", conditions=denied("Accepted", "UnknownTaskType", "m" * 200)), "UnknownTaskType"),
+        (task(phase="Failed", reason="Failed", message="exit code 9"), "exit code 9"),
+        (task(phase="Failed", reason="Failed", message="a\nb"), "a b"),
+        (task(phase="Lost", reason="PodLost", message="Pod p is gone"), "PodLost: Pod p is gone"),
+        (task(phase="Lost", reason="PodLost", message="m" * 200), "PodLost"),
+        (task(phase="Running", conditions=denied("Accepted", "PoolNotFound", "")), "-"),
+    ],
+)
+def test_why_says_what_refused_a_task_and_what_it_failed_of(obj: dict[str, Any], shown: str) -> None:
+    assert cell(tables.tasks([obj], NOW, namespaces=False), "WHY") == shown
+
+
+def test_an_approval_of_another_plan_is_shown_until_it_is_mended() -> None:
+    waits = task(
+        phase="AwaitingApproval", attempt=2, planDigest="sha256:b", conditions=denied("Approved", "DigestMismatch", "m")
+    )
+    assert tables.why(waits) == "-"  # said of an attempt before this one
+    waits["spec"]["approval"] = {"attempt": 1, "planDigest": "sha256:a"}
+    assert tables.why(waits) == "DigestMismatch: m"
+    waits["spec"]["approval"] = {"attempt": 2, "planDigest": "sha256:b"}
+    assert tables.why(waits) == "-"
+
+
 def test_slot_zero_is_shown_as_zero() -> None:
     assert cell(tables.tasks([task(slot=0)], NOW, namespaces=False), "SLOT") == "0"
 
@@ -113,7 +147,7 @@ def test_what_people_asked_of_a_pod_is_shown() -> None:
     assert cell(tables.pods([asked], NOW, namespaces=False), "ASKED") == "drain,forget"
 
 
-def test_slots_come_from_worker_containers_and_hold_what_tasks_say() -> None:
+def test_slots_hold_what_tasks_say_and_none_is_called_idle() -> None:
     tasks = [
         task("runs", phase="Running", podUID="uid-p", slot=1, step="plan"),
         task("waits", phase="AwaitingApproval", podUID="uid-p", slot=0, step="plan"),
@@ -121,4 +155,4 @@ def test_slots_come_from_worker_containers_and_hold_what_tasks_say() -> None:
         task("elsewhere", phase="Running", podUID="uid-of-a-pod-before", slot=2),
     ]
     rows = tables.slots([pod()], tasks, namespaces=False).rows
-    assert [row[1:4] for row in rows] == [["0", "reserved", "waits"], ["1", "running", "runs"], ["2", "idle", "-"]]
+    assert [row[1:4] for row in rows] == [["0", "reserved", "waits"], ["1", "running", "runs"], ["2", "-", "-"]]

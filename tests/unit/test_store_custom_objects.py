@@ -65,9 +65,12 @@ class Things:
         assert outcome.record is not None
         return outcome.record.body
 
-    def patch(self, spec: Json, *, subresource: str = "", part: str = "spec") -> Json:
+    def patch(self, spec: Json, *, subresource: str = "", part: str = "spec", validation: str = "Warn") -> Json:
         resource = self.store.registry.by_key(KEY)
-        outcome = self.store.patch(resource, "default", "a", MERGE, {part: spec}, subresource=subresource)
+        options = WriteOptions(field_validation=validation)
+        outcome = self.store.patch(
+            resource, "default", "a", MERGE, {part: spec}, subresource=subresource, options=options
+        )
         assert outcome.record is not None
         return outcome.record.body
 
@@ -127,6 +130,11 @@ def test_unknown_fields_fall_out_except_where_kept() -> None:
     assert caught.value.code == 400
     for path in ("spec.x", "spec.open.closed.b", "spec.list[0].b"):
         assert f'unknown field "{path}"' in caught.value.message
+    with pytest.raises(ApiError) as caught:
+        things.patch({"y": 1}, validation="Strict")
+    assert caught.value.code == 422  # as the real server: a patch that is refused is invalid, not a bad request
+    assert caught.value.message.endswith('strict decoding error: unknown field "spec.y"')
+    assert "y" not in things.patch({"y": 1})["spec"]
 
 
 def test_a_write_that_changes_no_defaulted_field_shares_the_spec() -> None:
