@@ -35,6 +35,19 @@ def all_final(world: World) -> bool:
     return all(phase_of(task) in FINAL_PHASES for task in world.tasks())
 
 
+async def most_pods(world: World, seconds: float) -> int:
+    """How many Pods there were at most until every task was over."""
+    most = 0
+
+    def done() -> bool:
+        nonlocal most
+        most = max(most, len(world.pods()))
+        return all_final(world)
+
+    await world.until(done, seconds, "done")
+    return most
+
+
 def slots_of(world: World) -> Counter[str]:
     """How many slots are in each state, by the agents' own word."""
     return Counter(slot.state.value for pod in world.node.alive for slot in pod.state().slots)

@@ -11,7 +11,7 @@ from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKS, Resource
 from controller.local.versions import Change
 from controller.task import TaskPhase
 from tests.simulation.replica import NS, Fate, Trap
-from tests.simulation.story import LEADER_SECONDS, RESYNC_SECONDS, START_SECONDS, all_final, holder, play
+from tests.simulation.story import LEADER_SECONDS, RESYNC_SECONDS, START_SECONDS, all_final, holder, most_pods, play
 from tests.simulation.world import POOL, World, phase_of
 
 
@@ -62,17 +62,9 @@ def test_as_many_pods_are_made_as_are_needed_however_late_the_watch_is(late_seco
                 await before(verb, resource, name)
 
             api.after = after
-        most = 0
         for number in range(6):
             world.add_task(f"t{number}", "apply", seconds=30)
-
-        def done() -> bool:
-            nonlocal most
-            most = max(most, len(world.pods()))
-            return all_final(world)
-
-        await world.until(done, 200, "done")
-        assert most == 6
+        assert await most_pods(world, 200) == 6
 
     play(story, pool={"autoscaling": {"minReplicas": 0, "maxReplicas": 10, "minIdleSeconds": 0}})
 
@@ -149,16 +141,9 @@ def test_a_pool_stays_within_its_bounds_whatever_is_asked_for() -> None:
     async def story(world: World) -> None:
         for number in range(12):
             world.add_task(f"t{number}", "apply", seconds=10)
-        sizes = set()
-
-        def done() -> bool:
-            sizes.add(len(world.pods()))
-            return all_final(world)
-
-        await world.until(done, 300, "done")
+        assert await most_pods(world, 300) == 3
         await world.until(lambda: len(world.pods()) == 2, 90, "at its least")
         await asyncio.sleep(120)
-        assert max(sizes) == 3
         assert len(world.pods()) == 2
 
     play(story, pool={"autoscaling": {"minReplicas": 2, "maxReplicas": 3, "minIdleSeconds": 0}})
@@ -185,15 +170,7 @@ def test_tasks_that_wait_for_a_lock_ask_for_no_pod() -> None:
     async def story(world: World) -> None:
         for number in range(6):
             world.add_task(f"t{number}", "apply", seconds=10, lockKey="vpc")
-        most = 0
-
-        def done() -> bool:
-            nonlocal most
-            most = max(most, len(world.pods()))
-            return all_final(world)
-
-        await world.until(done, 300, "done")
-        assert most == 1
+        assert await most_pods(world, 300) == 1
 
     play(story, pool={"autoscaling": {"minReplicas": 0, "maxReplicas": 6, "scaleUpUtilizationPercent": 100}})
 
@@ -217,15 +194,7 @@ def test_as_few_pods_are_made_as_the_layout_allows(mix: dict[str, int], pods: in
         for kind, count in mix.items():
             for number in range(count):
                 world.add_task(f"{kind.replace('_', '-')}-{number}", kind, seconds=60, approvalPolicy="Auto")
-        most = 0
-
-        def done() -> bool:
-            nonlocal most
-            most = max(most, len(world.pods()))
-            return all_final(world)
-
-        await world.until(done, 300, "done")
-        assert most == pods
+        assert await most_pods(world, 300) == pods
 
     play(story, pool={"autoscaling": {"minReplicas": 0, "maxReplicas": 9, "scaleUpUtilizationPercent": 100}})
 
