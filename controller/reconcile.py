@@ -336,15 +336,7 @@ class Reconciler:
 
     def _on_task(self, key: Key, task: Task, start: Start, *, dispatched_to: str | None = None) -> None:
         dispatching = self._world.under_way.dispatching
-
-        def ended() -> None:
-            dispatching.pop(task.uid, None)
-            now = self._world.tasks.get(task.namespace, task.name)
-            if now is None or now["metadata"]["resourceVersion"] != task.resource_version:
-                # What it wrote has woken the pool, but maybe before it ended, and then nothing more was begun.
-                self._queue.add(key)
-
-        started = self._start(key, f"task/{task.uid}", start, ended=ended)
+        started = self._start(key, f"task/{task.uid}", start, ended=lambda: dispatching.pop(task.uid, None))
         if started and dispatched_to is not None:
             dispatching[task.uid] = dispatched_to
 
