@@ -1,6 +1,7 @@
 """A queue of keys for a level-based loop: a key waits in it at most once, now or at a later moment.
 
-Time is the running loop's.
+Time is the running loop's. The moment of each key is kept here: asyncio's timers can be asked for theirs, but uvloop's
+have whole milliseconds, and one that rounds to none is a plain handle that knows no moment.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ class WorkQueue(Generic[Key]):
 
     def __init__(self) -> None:
         self._ready: dict[Key, None] = {}
-        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._timers: dict[Key, tuple[float, asyncio.Handle]] = {}
         self._wakeup = asyncio.Event()
 
     def add(self, key: Key) -> None:
@@ -26,11 +27,12 @@ class WorkQueue(Generic[Key]):
         """Let `key` be processed after a delay, unless an earlier moment is set already."""
         loop = asyncio.get_running_loop()
         due = loop.time() + delay_seconds
-        if timer := self._timers.get(key):
-            if timer.when() <= due:
+        if known := self._timers.get(key):
+            known_due, timer = known
+            if known_due <= due:
                 return
             timer.cancel()
-        self._timers[key] = loop.call_at(due, self._expire, key)
+        self._timers[key] = (due, loop.call_at(due, self._expire, key))
 
     def _expire(self, key: Key) -> None:
         del self._timers[key]
@@ -47,6 +49,6 @@ class WorkQueue(Generic[Key]):
 
     def close(self) -> None:
         """Drop every timer."""
-        for timer in self._timers.values():
+        for _, timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

@@ -3,6 +3,9 @@
 import asyncio
 import random
 
+import pytest
+import uvloop
+
 from controller.queue import WorkQueue
 from tests.support import virtual_time
 
@@ -96,3 +99,24 @@ def test_no_wakeup_is_lost_over_random_adds() -> None:
         assert all(seen[key] >= moment for key, moment in asked.items())
 
     virtual_time.run(main)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_delays_too_short_for_a_timer_are_delays_as_any_other(new_loop: type[asyncio.AbstractEventLoop]) -> None:
+    """N1: uvloop's timers have whole milliseconds, and what rounds to none is a plain handle without a moment."""
+
+    async def main() -> None:
+        queue: WorkQueue[str] = WorkQueue()
+        for delay in (0.0004, 0.0003, 0.0005, 0.0, -1.0, 1e-9):
+            queue.add_after("a", delay)
+        queue.add_after("b", 30)
+        queue.add_after("b", 0.0001)
+        async with asyncio.timeout(5):
+            assert {await queue.get(), await queue.get()} == {"a", "b"}
+        queue.add_after("c", 0.0001)
+        queue.close()
+        await asyncio.sleep(0)
+        assert not queue._ready, "a closed queue adds nothing"
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
