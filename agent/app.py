@@ -17,21 +17,21 @@ from aiohttp import web
 from agent import __version__
 from agent.auth import Keyring, TokenFolder, has_credentials, own_credentials, read_pool_tokens
 from agent.config import Settings, from_environ
-from agent.desk import Desk
-from agent.disk_thread import DiskThread, do_now, is_in_memory
+from agent.counters import Counters
 from agent.errors import ConfigError
-from agent.eventlog import StreamLog, report_restored
-from agent.http_access import Access
-from agent.http_api import HttpApi
-from agent.http_server import Server
-from agent.instruments import Instruments
-from agent.journal import FolderDisk, Header, Opened, open_journal
-from agent.listeners import Listeners
-from agent.output import FolderFiles, Outputs
+from agent.http.access import Access
+from agent.http.listeners import Listeners
+from agent.http.routes import HttpApi
+from agent.http.server import Server
+from agent.log import StreamLog, report_restored
+from agent.rules.report import Facts
+from agent.rules.state import PhaseChanged, Record, initial_state
 from agent.service import TICK_SECONDS, Service
-from agent.state import PhaseChanged, Record, initial_state
+from agent.store.disk_thread import DiskThread, do_now, is_in_memory
+from agent.store.journal import FolderDisk, Header, Opened, open_journal
+from agent.store.output import FolderFiles, Outputs
 from agent.tls import TlsFolder
-from agent.view import Facts
+from agent.workers import Workers
 from metrics.exposition import new_registry
 
 SHUTDOWN_SECONDS = 1.0
@@ -112,19 +112,19 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         journal=opened.journal,
         submit=submit,
         now=utc_now,
-        instruments=Instruments(new_registry()),
+        counters=Counters(new_registry()),
         log=log,
         warnings=opened.warnings,
     )
     report_restored(log, opened.state)
     service.on_publish(lambda _, records: _flush_phase(log, records))
-    desk = Desk(service, outputs)
+    workers = Workers(service, outputs)
     keyring = Keyring(own, _first_tokens(settings, log))
     tokens = TokenFolder(settings.tokens_dir, keyring, lambda: service.set_tokens(keyring.pool_token_ids))
     service.set_tokens(keyring.pool_token_ids)
     api = HttpApi(
         service=service,
-        desk=desk,
+        workers=workers,
         outputs=outputs,
         access=Access(
             keyring,
@@ -153,7 +153,7 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         phase=opened.state.phase,
         held=[slot.task_id for slot in opened.state.slots if slot.task_id is not None],
     )
-    return _Agent(service=service, desk=desk, tokens=tokens, outputs=outputs, api=api, tls=tls)
+    return _Agent(service=service, workers=workers, tokens=tokens, outputs=outputs, api=api, tls=tls)
 
 
 def _flush_phase(log: StreamLog, records: list[Record]) -> None:
@@ -167,7 +167,7 @@ class _Agent:
     """What runs."""
 
     service: Service
-    desk: Desk
+    workers: Workers
     tokens: TokenFolder
     outputs: Outputs
     api: HttpApi
@@ -236,7 +236,7 @@ async def _tick_surroundings(agent: _Agent) -> None:
     """What the clock brings around it: silent workers, new tokens, the date."""
     while True:
         agent.api.tick()
-        agent.desk.tick()
+        agent.workers.tick()
         await agent.tokens.refresh()
         if agent.tls is not None:
             await agent.tls.refresh()

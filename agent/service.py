@@ -14,13 +14,13 @@ from typing import Any, Protocol
 
 import orjson
 
-from agent import slots, tasks
+from agent.counters import Counters
 from agent.errors import Refusal
-from agent.eventlog import Log, report
-from agent.instruments import Instruments
-from agent.journal import Journal, encode_records
-from agent.state import Decision, Record, State, apply
-from agent.view import Facts, make_view
+from agent.log import Log, report
+from agent.rules import slots, tasks
+from agent.rules.report import Facts, make_view
+from agent.rules.state import Decision, Record, State, apply
+from agent.store.journal import Journal, encode_records
 from agent.wire import (
     AgentState,
     ErrorCode,
@@ -72,12 +72,12 @@ class Service:
         journal: Journal,
         submit: Submit,
         now: Callable[[], datetime],
-        instruments: Instruments,
+        counters: Counters,
         log: Log,
         warnings: tuple[str, ...] = (),
     ) -> None:
         self.facts = facts
-        self.instruments = instruments
+        self.counters = counters
         self.state = state
         self.revision = facts.first_revision
         self.watchers = 0
@@ -187,9 +187,9 @@ class Service:
         """What was stored is what is so. `befores` are the states before each record."""
         self.state = state
         self._failing = False
-        self.instruments.committed(seconds)
+        self.counters.committed(seconds)
         for record, before in zip(records, befores, strict=True):
-            self.instruments.recorded(record, before)
+            self.counters.recorded(record, before)
             report(self._log, record, before)
         for listener in self._on_publish:
             listener(state, records)
@@ -197,7 +197,7 @@ class Service:
 
     def _drop(self, records: int, error: OSError) -> Refusal:
         """Nothing of this batch was stored, and what was decided after it was decided on it."""
-        self.instruments.commit_failed()
+        self.counters.commit_failed()
         self._log.event("journal write failed", error=str(error), records=records)
         self._pending = _Batch(self.state)
         self._last_probe = asyncio.get_running_loop().time()
@@ -321,7 +321,7 @@ class Service:
 
     def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """The answer to a scrape."""
-        return self.instruments.render(
+        return self.counters.render(
             accept,
             state=self.state,
             workers=sum(link is not None and link.connected for link in self._links),

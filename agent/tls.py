@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent.auth import write_beside
 from agent.errors import ConfigError
-from agent.eventlog import Log
+from agent.log import Log
 
 CERTIFICATE = "tls.crt"
 KEY = "tls.key"

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 import uvloop
 from aiohttp import web
 
-from controller.agent_client import http_transport
+from controller.agents.client import http_transport
 from controller.app import Controller
 from controller.config import Config, ConfigError
 from controller.errors import PodslotsError

@@ -14,27 +14,27 @@ from datetime import datetime
 from prometheus_client import CollectorRegistry
 
 from controller import names
-from controller.agent_client import Stamps, Transport
-from controller.agent_tls import AgentTls, OverTls
+from controller.act.events import EventRecorder
+from controller.act.locks import Locks
+from controller.act.operations import Operations, Result
+from controller.act.pods import Pods
+from controller.act.pools import Images, Pools
+from controller.act.tasks import Tasks
+from controller.act.tokens import PoolTokens
+from controller.act.work_queue import WorkQueue
+from controller.agents.client import Stamps, Transport
+from controller.agents.fleet import Fleet, FleetSettings
+from controller.agents.tls import AgentTls, OverTls
 from controller.config import Config
-from controller.dispatcher import Dispatcher
-from controller.election import Election
 from controller.errors import NotLeader
-from controller.events import EventRecorder
-from controller.fleet import Fleet, FleetSettings
 from controller.kube.api import LEASES, NODES, PODS, SECRETS, SLOTPOOLS, SLOTTASKS, Api, Object, Resource
 from controller.kube.cache import Cache, trim_pod
-from controller.kube.watch import Reflector
-from controller.lease import LeaseSettings
-from controller.locks import Locks
-from controller.operations import Operations, Result
-from controller.pods import Pods
-from controller.pools import Images, Pools
-from controller.queue import WorkQueue
-from controller.reconcile import OPERATION_KINDS, Reconciler, Settings
-from controller.secrets import PoolTokens
-from controller.world import Key, World, pool_of
-from metrics.pools import ControllerMetrics
+from controller.kube.reflector import Reflector
+from controller.leader.election import Election
+from controller.leader.lease import LeaseSettings
+from controller.passes.reconcile import OPERATION_KINDS, Reconciler, Settings
+from controller.world.index import Key, World, pool_of
+from metrics.controller import ControllerMetrics
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class Controller:
             self.queue,
             self.operations,
             pods=pods,
-            dispatcher=Dispatcher(api, self.tasks, locks, self.events, now=now, may_write=self._may_write),
+            tasks=Tasks(api, self.tasks, locks, self.events, now=now, may_write=self._may_write),
             pools=Pools(
                 api,
                 self.pools,

@@ -8,10 +8,10 @@ from prometheus_client import CollectorRegistry
 
 from agent.wire import RECOVERING
 from controller.app import Controller
+from controller.decide.view import PodView
 from controller.kube.api import Object
 from controller.names import STATE_LABEL
-from controller.task import Task
-from controller.view import PodView
+from controller.objects.task import Task
 from metrics.exposition import render
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]

@@ -11,12 +11,12 @@ from typing import Any
 from agent.codec import format_time
 from agent.worker import config, environment
 from agent.worker.client import Link
+from agent.worker.core import Worker
 from agent.worker.errors import ConfigError
 from agent.worker.files import FolderMounts
-from agent.worker.loop import Worker
+from agent.worker.loop import Shell, Signals
 from agent.worker.output import Echo
 from agent.worker.preparation import SlotDisk
-from agent.worker.shell import Shell, Signals
 from agent.worker.step import ProcessRunner
 
 EXIT_CONFIG = 2

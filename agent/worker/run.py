@@ -1,7 +1,7 @@
 """The step that runs now: its limits, and what its end comes to."""
 
 from agent.work_messages import Outcome, StepSpec
-from agent.worker.kept import Kept
+from agent.worker.kept_step import Kept
 from agent.worker.ports import Ended
 
 

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable
 from typing import TypeVar
 
-from agent.worker.client import Connection
+from agent.worker.connection import Connection
 from agent.worker.errors import LinkError
 
 PINNED = "agent.crt"

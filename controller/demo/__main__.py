@@ -20,8 +20,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from controller.agent_client import http_transport
-from controller.commands.stack import Stack
+from controller.agents.client import http_transport
+from controller.cli.stack import Stack
 from controller.demo import workload
 from controller.demo.checked import checked, has_checker
 from controller.demo.display import Display

@@ -8,14 +8,14 @@ from collections import Counter
 import orjson
 
 from agent.wire import PORT, AgentState, Task, WatchLine, WireError, decode
-from controller.agent_client import Transport
+from controller.agents.client import Transport
 from controller.demo.evidence import AgentHistory
 from controller.demo.workload import NAMESPACE
 from controller.errors import AgentRefused, AgentUnreachable
 from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKS, Object, Resource
 from controller.kube.cache import Cache
 from controller.kube.client import KubeClient
-from controller.kube.watch import Reflector
+from controller.kube.reflector import Reflector
 from controller.names import POOL_LABEL
 
 IDLE_TIMEOUT_SECONDS = 15.0  # agents send a heartbeat every 5 s

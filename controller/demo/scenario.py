@@ -7,9 +7,9 @@ from pathlib import Path
 
 from agent.wire import SlotState
 from controller import names
-from controller.commands.approval import Question, patch, question
-from controller.commands.stack import Stack
-from controller.commands.tables import FINAL_PHASES, phase
+from controller.cli.approval import Question, patch, question
+from controller.cli.stack import Stack
+from controller.cli.tables import FINAL_PHASES, phase
 from controller.demo import workload
 from controller.demo.display import Display
 from controller.demo.evidence import Approval, Evidence, Settled, parse_audit, parse_records

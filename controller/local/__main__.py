@@ -18,11 +18,11 @@ from pathlib import Path
 
 import uvloop
 
-from controller.local.addresses import NetworkTakenError
-from controller.local.backoff import BackoffPolicy
 from controller.local.cluster import ClusterConfig, LocalCluster, run_until
 from controller.local.cluster_state import AlreadyRunningError, write_private
-from controller.local.config import KubeletConfig
+from controller.local.node.addresses import NetworkTakenError
+from controller.local.node.backoff import BackoffPolicy
+from controller.local.node.config import KubeletConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

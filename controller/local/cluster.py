@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from controller.local import certificates, cluster_state
-from controller.local.apiserver import ApiServer
+from controller.local.apiserver.server import ApiServer
 from controller.local.certificates import Certificates
 from controller.local.cluster_state import NODE_CONTEXT, PEOPLE, SCHEDULER_CONTEXT, SCHEDULER_USER, Identity
-from controller.local.config import KubeletConfig
-from controller.local.kubelet import Kubelet
-from controller.local.kubelet_admin import KubeletAdmin
+from controller.local.node.config import KubeletConfig
+from controller.local.node.kubelet import Kubelet
+from controller.local.node.kubelet_admin import KubeletAdmin
 
 
 @dataclass(frozen=True)

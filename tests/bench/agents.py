@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from tests.bench.machine import Cores, running_on
-from tests.support.agent_process import ROOT
+from tests.support.repository import ROOT
 
 HOSTS = 250
 TRIES = 20

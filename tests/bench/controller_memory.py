@@ -9,8 +9,8 @@ import aiohttp
 import orjson
 
 from controller.names import DRAIN_ID, STATE_LABEL, token_secret
-from controller.pool import PoolSpec
-from controller.template import build_pod
+from controller.objects.pool import PoolSpec
+from controller.objects.template import build_pod
 from tests.bench.agents import begin, fake_agents
 from tests.bench.effort import Effort
 from tests.bench.machine import Cores, rss_bytes

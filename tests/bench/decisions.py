@@ -5,9 +5,9 @@ import time
 from collections.abc import AsyncIterator
 from statistics import median
 
-from controller.plan import plan
-from controller.scaling import decide
-from controller.view import PoolView
+from controller.decide.pod_actions import pod_actions
+from controller.decide.scaling import decide_size
+from controller.decide.view import PoolView
 from tests.bench.effort import Effort
 from tests.bench.machine import Cores
 from tests.bench.measure import Row
@@ -45,13 +45,13 @@ async def measure(effort: Effort, cores: Cores) -> AsyncIterator[Row]:
 
 def _decide(view: PoolView) -> float:
     began = time.process_time()
-    decide(view)
+    decide_size(view)
     return time.process_time() - began
 
 
 def _decide_and_plan(view: PoolView) -> float:
     began = time.process_time()
-    plan(view, decide(view))
+    pod_actions(view, decide_size(view))
     return time.process_time() - began
 
 

@@ -15,7 +15,7 @@ import orjson
 
 from agent.wire import encode
 from controller.names import TASK_FINALIZER
-from controller.task import Task
+from controller.objects.task import Task
 from tests.bench.effort import Effort
 from tests.bench.machine import Cores
 from tests.bench.measure import Measure, Row, Sample, interleave

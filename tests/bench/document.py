@@ -11,8 +11,9 @@ from pathlib import Path
 from tests.bench.machine import describe
 from tests.bench.measure import Row
 from tests.bench.table import markdown
+from tests.support.repository import ROOT
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "performance.md"
+DOCUMENT = ROOT / "docs" / "performance.md"
 TABLE, SOAK = "bench", "bench-soak"
 
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import aiohttp
 
 from agent.wire import PORT
-from controller.agent_client import AgentClient, Stamps, agent_url, http_transport
-from controller.fleet import Fleet
+from controller.agents.client import AgentClient, Stamps, agent_url, http_transport
+from controller.agents.fleet import Fleet
 from tests.bench.agents import begin, fake_agents
 from tests.bench.effort import Effort
 from tests.bench.machine import Cores

@@ -17,8 +17,9 @@ import aiohttp
 import orjson
 
 from tests.bench.machine import IN_MEMORY, Cores, cpu_seconds, running_on
-from tests.support.agent_process import ROOT, free_port
+from tests.support.agent_process import free_port
 from tests.support.api_client import TOKEN
+from tests.support.repository import ROOT
 
 NAMESPACE = "default"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"

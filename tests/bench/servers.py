@@ -12,7 +12,8 @@ from typing import Any
 
 from tests.bench.load import Client
 from tests.bench.machine import IN_MEMORY, Cores, cpu_seconds, running_on
-from tests.support.agent_process import ROOT, AgentProcess, free_port, own_address
+from tests.support.agent_process import AgentProcess, free_port, own_address
+from tests.support.repository import ROOT
 
 
 @dataclass(frozen=True, slots=True)

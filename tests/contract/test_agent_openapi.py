@@ -10,14 +10,15 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
-from agent.http_access import READERS
-from agent.http_api import HttpApi
-from agent.openapi import CALLS, codes_of, document
+from agent.http.access import READERS
+from agent.http.openapi import CALLS, codes_of, document
+from agent.http.routes import HttpApi
 from agent.wire import ErrorCode
 from tests.support import schemathesis_hooks
-from tests.support.agent_process import POOL_TOKEN, ROOT, AgentProcess, running_agent
+from tests.support.agent_process import POOL_TOKEN, AgentProcess, running_agent
 from tests.support.documented import check_answer
 from tests.support.fake_worker import FakeWorker, one_step, two_steps
+from tests.support.repository import ROOT
 
 SETTINGS = ROOT / "tests" / "support" / "schemathesis.toml"
 

@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from agent import slots
-from agent.disk_thread import do_now
+from agent.counters import Counters
 from agent.errors import Refusal
-from agent.eventlog import NoLog
-from agent.instruments import Instruments
-from agent.journal import NAME, Header, new_file, open_journal
-from agent.recovery import vouch
+from agent.log import NoLog
+from agent.rules import slots
+from agent.rules.recovery import vouch
+from agent.rules.report import Facts
+from agent.rules.slots import Acquire, Drain, Hold, Open
+from agent.rules.state import Event, State, initial_state
 from agent.service import PROBE_SECONDS, Service
-from agent.slots import Acquire, Drain, Hold, Open
-from agent.state import Event, State, initial_state
-from agent.view import Facts
+from agent.store.disk_thread import do_now
+from agent.store.journal import NAME, Header, new_file, open_journal
 from agent.wire import AgentState, ErrorCode, Origin, Outcome, Phase, SlotState, Steps, StepSpec, TaskState, Work
 from tests.support import virtual_time
 from tests.support.agent_process import AgentProcess, Refused, running_agent, wait_for
@@ -39,9 +39,9 @@ WORK = Work(name="n/t", attempt=1, steps=Steps(plan=StepSpec(command=("x",))))
 
 
 @cache
-def instruments() -> Instruments:
+def counters() -> Counters:
     """One for all: nothing is read off it here, and it takes longer to make than everything else."""
-    return Instruments(CollectorRegistry())
+    return Counters(CollectorRegistry())
 
 
 def start(disk: MemoryDisk) -> Service:
@@ -55,7 +55,7 @@ def start(disk: MemoryDisk) -> Service:
         journal=opened.journal,
         submit=do_now,
         now=lambda: NOW,
-        instruments=instruments(),
+        counters=counters(),
         log=NoLog(),
         warnings=opened.warnings,
     )

@@ -13,10 +13,10 @@ from typing import Any
 import aiohttp
 
 from tests.support.api_client import MERGE, TOKEN, ApiClient, until
+from tests.support.repository import ROOT
 
 Json = dict[str, Any]
 
-ROOT = Path(__file__).parents[2]
 MAPS = "/api/v1/namespaces/default/configmaps"
 GONE = -1
 

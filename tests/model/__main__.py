@@ -1,8 +1,9 @@
 """`python -m tests.model`: explore the whole protocol, in a size that the options give. Exits with 1 if a rule breaks.
 
-What is modelled: docs/protocol.md. The agent and its recovery decide by the code that ships (`agent.slots`,
-`agent.tasks`, `agent.recovery`), and so does the controller what to do next for a task (`controller.progress`); the
-order of its reads and writes (`controller.pods`, `controller.dispatcher`) is written down again, in `*_operations.py`.
+What is modelled: docs/protocol.md. The agent and its recovery decide by the code that ships (`slots`,
+`tasks`, `recovery` of `agent.rules`), and so does the controller what to do next for a task
+(`controller.decide.task_actions`); the order of its reads and writes (`controller.act.pods`, `controller.act.tasks`)
+is written down again, in `*_operations.py`.
 
 What is bounded:
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from agent import tasks
+from agent.rules import tasks
 from agent.wire import ErrorCode
-from controller.task import TaskPhase
-from controller.view import PodState
+from controller.decide.view import PodState
+from controller.objects.task import TaskPhase
 from tests.model import site as sites
 from tests.model.objects import PodObject, TaskObject, plain
 from tests.model.site import Site

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from controller.view import PodState
+from controller.decide.view import PodState
 from tests.model import site as sites
 from tests.model.checker import Move
 from tests.model.effects import GUARDED, LEADS_TO_A_GUARDED_WRITE, POD_KINDS, READS, TO_AGENT, Local, Op, drain_number

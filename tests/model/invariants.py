@@ -7,9 +7,9 @@ The rules about single writes (deleting a Pod, writing a phase, an ack) stand wh
 from collections import Counter
 from collections.abc import Sequence
 
-from agent.state import Event, SlotChanged
+from agent.rules.state import Event, SlotChanged
 from agent.wire import Phase, Step
-from controller.task import TaskPhase
+from controller.objects.task import TaskPhase
 from tests.model.objects import PodObject, TaskObject
 from tests.model.site import Site, parse_task_id
 

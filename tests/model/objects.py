@@ -10,11 +10,11 @@ from functools import cache
 from typing import NamedTuple
 
 from agent.wire import AgentState, Slot, SlotState, Step, Steps, StepSpec
-from controller.conditions import Condition
+from controller.decide.task_actions import CANCELLING, Action, Whereabouts, cancel_message, next_action
+from controller.decide.view import PodState, PodView
 from controller.names import TASK_FINALIZER
-from controller.progress import CANCELLING, Action, Whereabouts, cancel_message, next_action
-from controller.task import Approval, OnLostReservation, Task, TaskPhase, TaskSpec, TaskStatus
-from controller.view import PodState, PodView
+from controller.objects.conditions import Condition
+from controller.objects.task import Approval, OnLostReservation, Task, TaskPhase, TaskSpec, TaskStatus
 from tests.model.site import Site, digest, task_id
 
 MOMENT = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""The controller's operations, step by step: what each coroutine of `controller.pods` and `controller.dispatcher` does
+"""The controller's operations, step by step: what each coroutine of `controller.act.pods` and `.tasks` does
 between two awaits that others can get between.
 
 An operation in flight is an `Op`. `at` names its next effect: a read, or a write at the API or an agent. `step` gives

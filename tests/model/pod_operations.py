@@ -1,8 +1,8 @@
-"""The steps of `controller.pods`: open, drain and delete, delete."""
+"""The steps of `controller.act.pods`: open, drain and delete, delete."""
 
-from agent import slots
+from agent.rules import slots
 from agent.wire import ErrorCode, Phase
-from controller.view import PodState
+from controller.decide.view import PodState
 from tests.model import site as sites
 from tests.model.effects import Effect, Local, Op, Rules, delete_pod, drain_id, end, go, label, tell
 

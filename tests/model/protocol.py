@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from controller.task import TaskPhase
+from controller.objects.task import TaskPhase
 from tests.model import invariants
 from tests.model.checker import Move
 from tests.model.flight import Flight

@@ -1,6 +1,6 @@
 """A Pod from the inside: its agent, and what its workers keep. The agent decides by its own code.
 
-`agent.slots`, `agent.tasks` and `agent.recovery` are pure, so the model runs them as they are. What is left out of an
+`slots`, `tasks` and `recovery` of `agent.rules` are pure, so the model runs them as they are. What is left out of an
 agent's state, and why nothing hangs on it:
 
 - Times. A limit either has come or not; that it comes is an event of its own (`expire`).
@@ -20,9 +20,9 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
 
-from agent import slots, tasks
 from agent.errors import Refusal
-from agent.state import Record, SlotChanged, SlotEntry, State, TaskEntry, apply, initial_state
+from agent.rules import slots, tasks
+from agent.rules.state import Record, SlotChanged, SlotEntry, State, TaskEntry, apply, initial_state
 from agent.wire import (
     ErrorCode,
     Outcome,

@@ -1,4 +1,4 @@
-"""Which operations the leader may start: those that `controller.plan` and `controller.progress` ask for.
+"""Which operations the leader may start: those that `pod_actions` and `task_actions` ask for.
 
 For tasks `progress.next_action` itself is asked. For Pods the model is freer than the controller: any idle Pod may be
 drained at any time, for any reason. A start is *fair* if the controller would come to it by itself for certain.
@@ -10,9 +10,9 @@ was true then, and whose first step is put off.
 from collections.abc import Iterator
 
 from agent.wire import Phase, SlotState
-from controller.progress import Do
-from controller.task import TaskPhase
-from controller.view import PodState
+from controller.decide.task_actions import Do
+from controller.decide.view import PodState
+from controller.objects.task import TaskPhase
 from tests.model.checker import Move
 from tests.model.effects import Op, drain_number
 from tests.model.flight import Flight, named
@@ -181,7 +181,7 @@ class Starts:
             yield True, Op("approve", "intend", task.pod, number, task.attempt)
 
     def _operation(self, number: int, task: TaskObject, do: Do, phase: TaskPhase | None, *, look: bool) -> Op | None:
-        """The dispatcher's operation for an action, as `reconcile` maps them."""
+        """The operation of `act.tasks` for an action, as `reconcile` maps them."""
         pod, attempt = task.pod, task.attempt
         match do:
             case Do.ACQUIRE:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from controller.progress import keeps_lock
-from controller.task import TaskPhase
+from controller.decide.task_actions import keeps_lock
+from controller.objects.task import TaskPhase
 from tests.model.effects import Op, Rules
 from tests.model.objects import PodObject, TaskObject, parsed
 from tests.model.site import DEAD, Site, fresh_site

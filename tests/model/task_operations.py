@@ -1,9 +1,9 @@
-"""The steps of `controller.dispatcher`: lock, intent, acquire, result, ack, and what goes before and after."""
+"""The steps of `controller.act.tasks`: lock, intent, acquire, result, ack, and what goes before and after."""
 
-from agent import slots, tasks
+from agent.rules import slots, tasks
 from agent.wire import ErrorCode, Outcome, Step, TaskState
-from controller.progress import may_retry
-from controller.task import TaskPhase
+from controller.decide.task_actions import may_retry
+from controller.objects.task import TaskPhase
 from tests.model import site as sites
 from tests.model.effects import Effect, Local, Op, Rules, end, go, tell, write_task
 from tests.model.objects import parsed

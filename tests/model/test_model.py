@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from agent.errors import Refusal
-from agent.recovery import recover
-from agent.slots import Acquire, decide
-from agent.state import apply, initial_state
+from agent.rules.recovery import recover
+from agent.rules.slots import Acquire, decide
+from agent.rules.state import apply, initial_state
 from agent.wire import ErrorCode, Outcome, RegisterRequest, Step, TaskState
 from tests.model import workers
 from tests.model.checker import check

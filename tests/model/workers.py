@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Final
 
-from agent import tasks
-from agent.recovery import recover
-from agent.state import Record, State, TaskEntry
+from agent.rules import tasks
+from agent.rules.recovery import recover
+from agent.rules.state import Record, State, TaskEntry
 from agent.wire import (
     Assignment,
     ExitReport,

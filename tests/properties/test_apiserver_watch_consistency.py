@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.local import lists, selectors
-from controller.local.deletion import DeleteOptions
-from controller.local.errors import ApiError
-from controller.local.store import Store
-from controller.local.versions import HistoryExpiredError
-from controller.local.watch_hub import WatchHub
-from controller.local.watches import Watcher, WatchRequest
+from controller.local.apiserver import lists
+from controller.local.apiserver.errors import ApiError
+from controller.local.apiserver.store import selectors
+from controller.local.apiserver.store.deletion import DeleteOptions
+from controller.local.apiserver.store.store import Store
+from controller.local.apiserver.store.versions import HistoryExpiredError
+from controller.local.apiserver.watch_hub import WatchHub
+from controller.local.apiserver.watches import Watcher, WatchRequest
 
 Json = dict[str, Any]
 

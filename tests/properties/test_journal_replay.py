@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import JournalDamagedError
-from agent.journal import (
+from agent.rules.slots import Acquire, Hold, Open, decide
+from agent.rules.state import Call, Event, SlotChanged, SlotEntry, State, apply, initial_state
+from agent.store.journal import (
     COMPACT_BYTES,
     MAGIC,
     NAME,
@@ -22,8 +24,6 @@ from agent.journal import (
     open_journal,
     replay,
 )
-from agent.slots import Acquire, Hold, Open, decide
-from agent.state import Call, Event, SlotChanged, SlotEntry, State, apply, initial_state
 from agent.wire import Origin, SlotState, Step, Steps, StepSpec, Work
 from tests.support.memory_disk import MemoryDisk
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from controller.errors import ApiError, ApiUnavailable
 from controller.kube.api import PODS, Resource
 from controller.kube.cache import Cache
-from controller.kube.watch import Reflector, ReflectorSettings
+from controller.kube.reflector import Reflector, ReflectorSettings
 from controller.names import POOL_LABEL
 from tests.support import virtual_time
 from tests.support.memory_api import Change, MemoryApi

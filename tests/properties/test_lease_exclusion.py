@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.election import Election
 from controller.errors import ApiUnavailable, Conflict, NotLeader
 from controller.kube.api import LEASES, Object, Resource
+from controller.leader.election import Election
 from controller.names import LEADER_LEASE
 from tests.support import virtual_time
 from tests.support.memory_api import MemoryApi

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.wire import Phase, SlotState
-from controller.assignment import assign
-from controller.plan import (
+from controller.decide.assignment import assign
+from controller.decide.pod_actions import (
     CancelTask,
     CreatePods,
     DeleteDead,
@@ -17,13 +17,13 @@ from controller.plan import (
     FinishDeletion,
     OpenPod,
     TakeBack,
-    plan,
+    pod_actions,
     removed,
 )
-from controller.pool import DeletionPolicy
-from controller.scaling import decide
-from controller.task import Task, TaskPhase
-from controller.view import Operation, PodState, PodView, PoolView
+from controller.decide.scaling import decide_size
+from controller.decide.view import PodOperation, PodState, PodView, PoolView
+from controller.objects.pool import DeletionPolicy
+from controller.objects.task import Task, TaskPhase
 from tests.support.pools import NOW, pod, pool, task
 
 ages = st.integers(0, 200).map(lambda seconds: NOW - timedelta(seconds=seconds))
@@ -50,7 +50,7 @@ def any_pod(draw: st.DrawFn, name: str, held: list[str]) -> PodView:
         contacting=draw(rarely),
         deleting=draw(rarely),
         dead=draw(rarely),
-        in_flight=draw(st.sampled_from([None, None, None, *Operation])),
+        in_flight=draw(st.sampled_from([None, None, None, *PodOperation])),
         drain_requested=draw(rarely),
         node_cordoned=draw(rarely),
     )
@@ -91,7 +91,7 @@ def views(draw: st.DrawFn) -> PoolView:
 def test_a_pod_that_may_have_work_is_never_taken_away(view: PoolView) -> None:
     """T1, T3, D1, R2, A1."""
     on_their_way = {item.status.pod_uid for item in view.tasks if item.placed} | set(view.dispatching.values())
-    for action in plan(view, decide(view)):
+    for action in pod_actions(view, decide_size(view)):
         match action:
             case DrainPod(pod=it):
                 assert it.connected
@@ -120,7 +120,7 @@ def _shown(it: PodView) -> set[str]:
 
 @given(views())
 def test_each_pod_has_at_most_one_thing_done_to_it(view: PoolView) -> None:
-    actions = plan(view, decide(view))
+    actions = pod_actions(view, decide_size(view))
     touched = Counter(
         action.pod.uid for action in actions if not isinstance(action, CreatePods | CancelTask | FinishDeletion)
     )
@@ -131,7 +131,7 @@ def test_each_pod_has_at_most_one_thing_done_to_it(view: PoolView) -> None:
 @given(views())
 def test_a_pod_is_opened_only_if_work_would_run_there(view: PoolView) -> None:
     """T6."""
-    for action in plan(view, decide(view)):
+    for action in pod_actions(view, decide_size(view)):
         if isinstance(action, OpenPod):
             it = action.pod
             assert it.running
@@ -151,8 +151,8 @@ def test_a_pod_is_opened_only_if_work_would_run_there(view: PoolView) -> None:
 @given(views())
 def test_creation_stays_below_the_maximum_and_is_for_what_is_missing(view: PoolView) -> None:
     """T5, A3: with everything that is alive or on its way counted."""
-    decision = decide(view)
-    actions = plan(view, decision)
+    decision = decide_size(view)
+    actions = pod_actions(view, decision)
     made = sum(action.count for action in actions if isinstance(action, CreatePods))
     if made:
         assert not view.deleting
@@ -167,7 +167,7 @@ def test_creation_stays_below_the_maximum_and_is_for_what_is_missing(view: PoolV
 @given(views())
 def test_nothing_is_assigned_to_a_pod_that_does_not_serve_or_is_about_to_go(view: PoolView) -> None:
     """T6, T19, A1."""
-    victims = removed(plan(view, decide(view)))
+    victims = removed(pod_actions(view, decide_size(view)))
     given_out = assign(view, victims)
     for item in given_out:
         it = item.pod
@@ -179,7 +179,7 @@ def test_nothing_is_assigned_to_a_pod_that_does_not_serve_or_is_about_to_go(view
         assert not it.agent.closing
         assert it.counts
         assert not it.leaving
-        assert it.in_flight not in (Operation.REMOVE, Operation.OPEN)
+        assert it.in_flight not in (PodOperation.REMOVE, PodOperation.OPEN)
         assert item.task.queued
         assert not item.task.unwanted
         assert item.task.uid not in view.blocked

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.wire import SlotState
-from controller.pool import Layout
-from controller.view import PodState
+from controller.decide.view import PodState
+from controller.objects.pool import Layout
 from tests.support.pool_model import PoolModel
 from tests.support.pools import LONG_AGO, task
 

@@ -8,12 +8,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent import slots, tasks
 from agent.errors import Refusal
-from agent.journal import MAGIC, Header, encode_frame, encode_records, new_file, replay
-from agent.recovery import recover
-from agent.slots import TRANSITIONS
-from agent.state import (
+from agent.rules import slots, tasks
+from agent.rules.recovery import recover
+from agent.rules.slots import TRANSITIONS
+from agent.rules.state import (
     Event,
     PhaseChanged,
     Record,
@@ -24,6 +23,7 @@ from agent.state import (
     initial_state,
     snapshot_of,
 )
+from agent.store.journal import MAGIC, Header, encode_frame, encode_records, new_file, replay
 from agent.wire import (
     Assignment,
     ExitReport,

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent import wire
-from agent.state import RECORD_TYPES, Snapshot
+from agent.rules.state import RECORD_TYPES, Snapshot
 from agent.wire import WireError, decode, encode, format_time, parse_time
 
 MESSAGES = sorted(

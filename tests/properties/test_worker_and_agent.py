@@ -10,9 +10,9 @@ from enum import StrEnum
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from agent import recovery, slots, tasks
 from agent.errors import Refusal
-from agent.state import Decision, apply, initial_state
+from agent.rules import recovery, slots, tasks
+from agent.rules.state import Decision, apply, initial_state
 from agent.wire import (
     Empty,
     ErrorCode,
@@ -30,7 +30,7 @@ from agent.wire import (
     WorkAnswer,
     is_older,
 )
-from agent.worker.loop import Worker
+from agent.worker.core import Worker
 from agent.worker.ports import Answer, Call, Channel, Request
 from tests.support.worker_world import WorkerWorld
 
@@ -214,7 +214,7 @@ class System:
     def _disk(self) -> None:
         self.world.disk.full = not self.world.disk.full
 
-    # --- the agent's side, as its desk does it ------------------------------------------------------------------------
+    # --- the agent's side, as its `workers` do it --------------------------------------------------------------------
 
     def _serve(self, request: Request) -> Answer | Refusal | None:
         try:

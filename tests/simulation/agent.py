@@ -1,4 +1,4 @@
-"""A real agent in this process: service, desk, journal and HTTP routes as they are, on a disk in memory.
+"""A real agent in this process: service, workers, journal and HTTP routes as they are, on a disk in memory.
 
 What is simulated is the process (it can be killed at any instant, with its journal written or not) and the sockets.
 """
@@ -15,18 +15,18 @@ from aiohttp import web
 from aiohttp.http import HttpVersion10
 
 from agent.auth import Identity, Keyring, Kind
-from agent.desk import Desk
-from agent.http_access import Access
-from agent.http_api import HttpApi
-from agent.http_messages import MAX_BODY_BYTES
-from agent.http_streams import HEARTBEAT_SECONDS
-from agent.instruments import Instruments
-from agent.journal import Header, open_journal, replay
-from agent.output import Outputs
+from agent.counters import Counters
+from agent.http.access import Access
+from agent.http.bodies import MAX_BODY_BYTES
+from agent.http.routes import HttpApi
+from agent.http.streams import HEARTBEAT_SECONDS
+from agent.rules.report import Facts
+from agent.rules.state import Record, State, initial_state
 from agent.service import TICK_SECONDS, Service
-from agent.state import Record, State, initial_state
-from agent.view import Facts
+from agent.store.journal import Header, open_journal, replay
+from agent.store.output import Outputs
 from agent.wire import Step, WatchType
+from agent.workers import Workers
 from controller.errors import AgentUnreachable
 from metrics.exposition import new_registry
 
@@ -183,20 +183,20 @@ class SimAgent:
             journal=opened.journal,
             submit=self._submit,
             now=now,
-            instruments=Instruments(new_registry()),
+            counters=Counters(new_registry()),
             log=NoLog(),
             warnings=opened.warnings,
         )
         if published is not None:
             self.service.on_publish(published)
         self.desk_outputs = Outputs(home.outputs, _at_once)
-        self.desk = Desk(self.service, self.desk_outputs)
+        self.workers = Workers(self.service, self.desk_outputs)
         own = {Identity(Kind.SLOT, slot): home.slot_token(slot) for slot in range(len(home.layout))}
         self._keyring = Keyring({**own, Identity(Kind.LOCAL): home.local_token}, tokens())
         self.service.set_tokens(self._keyring.pool_token_ids)
         self._api = HttpApi(
             service=self.service,
-            desk=self.desk,
+            workers=self.workers,
             outputs=self.desk_outputs,
             access=Access(self._keyring, self._refresh_tokens),
             now=now,
@@ -240,7 +240,7 @@ class SimAgent:
     async def _tick(self) -> None:
         while True:
             await self.service.tick()
-            self.desk.tick()
+            self.workers.tick()
             await self._refresh_tokens()
             await asyncio.sleep(TICK_SECONDS)
 
@@ -286,7 +286,7 @@ class SimAgent:
         return response.status, content or b""
 
     async def watch(self) -> AsyncIterator[bytes]:
-        """The lines of a watch, as `agent.http_streams.watch` writes them."""
+        """The lines of a watch, as `agent.http.streams.watch` writes them."""
         service = self.service
         revision = service.revision
         yield service.watch_line(WatchType.STATE)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from controller import names
 from controller.kube.api import NODES, PODS, SLOTPOOLS
-from controller.local.errors import ApiError as Refusal
+from controller.local.apiserver.errors import ApiError as Refusal
 from tests.simulation.node import NODE
 from tests.simulation.replica import NS
 from tests.simulation.world import POOL, World

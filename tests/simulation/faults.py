@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
-from controller.election import Election
-from controller.lease import Standing
+from controller.leader.election import Election
+from controller.leader.lease import Standing
 from tests.simulation.network import NetworkFaults
 from tests.simulation.themes import Theme
 

@@ -6,9 +6,9 @@ import random
 from agent.wire import SlotState
 from controller import names
 from controller.kube.api import LEASES, SECRETS, SLOTPOOLS
-from controller.local.errors import ApiError as Refusal
-from controller.pool import DEFAULT_LAYOUT
-from controller.task import FINAL_PHASES
+from controller.local.apiserver.errors import ApiError as Refusal
+from controller.objects.pool import DEFAULT_LAYOUT
+from controller.objects.task import FINAL_PHASES
 from tests.simulation.bystander import Bystander
 from tests.simulation.changes import Operator
 from tests.simulation.chaos import Chaos

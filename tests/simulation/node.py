@@ -8,15 +8,15 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from agent.errors import JournalDamagedError
-from agent.state import Record, State
+from agent.rules.state import Record, State
 from agent.wire import Assignment, Phase, SlotState
 from controller import names
+from controller.act.tokens import tokens_of
 from controller.errors import AgentUnreachable
 from controller.kube.api import NODES, PODS, SECRETS, Object
-from controller.local.deletion import DeleteOptions
-from controller.local.errors import ApiError as Refusal
-from controller.local.versions import Change, ChangeType
-from controller.secrets import tokens_of
+from controller.local.apiserver.errors import ApiError as Refusal
+from controller.local.apiserver.store.deletion import DeleteOptions
+from controller.local.apiserver.store.versions import Change, ChangeType
 from tests.simulation.agent import AgentHome, Answered, FakeRequest, SimAgent
 from tests.simulation.worker import GRACE_SECONDS, Commands, SimWorker, SlotDisk
 from tests.support.store_api import Cluster

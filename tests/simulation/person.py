@@ -7,8 +7,8 @@ from typing import Any
 from agent.wire import Outcome
 from controller import names
 from controller.kube.api import LEASES, PODS, SLOTTASKS
-from controller.local.errors import ApiError as Refusal
-from controller.task import TaskPhase
+from controller.local.apiserver.errors import ApiError as Refusal
+from controller.objects.task import TaskPhase
 from tests.simulation.replica import NS
 from tests.simulation.themes import Theme
 from tests.simulation.world import World, phase_of

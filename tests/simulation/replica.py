@@ -14,7 +14,7 @@ from controller.app import Controller
 from controller.config import Config
 from controller.errors import ApiUnavailable
 from controller.kube.api import LEASES, PODS, Object, Resource
-from controller.local.errors import ApiError as Refusal
+from controller.local.apiserver.errors import ApiError as Refusal
 from metrics.exposition import new_registry
 from tests.simulation.network import SimNetwork
 from tests.support.store_api import StoreApi

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import JournalDamagedError
-from agent.state import Event, PhaseChanged, Record, SlotChanged, State, TaskAcked
+from agent.rules.state import Event, PhaseChanged, Record, SlotChanged, State, TaskAcked
 from agent.wire import Assignment, Origin, Phase, SlotState, Step, TaskState
 from controller import names
 from controller.kube.api import PODS, SLOTPOOLS, Object
-from controller.local.versions import Change, ChangeType
-from controller.task import FINAL_PHASES
+from controller.local.apiserver.store.versions import Change, ChangeType
+from controller.objects.task import FINAL_PHASES
 from tests.simulation.trace import Trace
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from controller.task import FINAL_PHASES
+from controller.objects.task import FINAL_PHASES
 from tests.simulation.node import SimPod
 from tests.simulation.world import World, phase_of
 from tests.support import virtual_time

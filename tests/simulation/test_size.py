@@ -8,8 +8,8 @@ import pytest
 
 from controller import names
 from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKS, Resource
-from controller.local.versions import Change
-from controller.task import TaskPhase
+from controller.local.apiserver.store.versions import Change
+from controller.objects.task import TaskPhase
 from tests.simulation.replica import NS, Fate, Trap
 from tests.simulation.story import LEADER_SECONDS, RESYNC_SECONDS, START_SECONDS, all_final, holder, most_pods, play
 from tests.simulation.world import POOL, World, phase_of

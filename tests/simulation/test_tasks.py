@@ -8,7 +8,7 @@ import pytest
 from agent.wire import Outcome, SlotState
 from controller import names
 from controller.kube.api import LEASES, NODES, PODS, SLOTPOOLS, SLOTTASKS
-from controller.task import TaskPhase
+from controller.objects.task import TaskPhase
 from tests.simulation.faults import Faults
 from tests.simulation.node import NODE
 from tests.simulation.replica import NS

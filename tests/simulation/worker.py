@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from agent.wire import Assignment, Outcome, Step
 from agent.worker.client import CALL_TIMEOUT_SECONDS, POLL_TIMEOUT_SECONDS, RefusedError, _compose, _understand
+from agent.worker.core import Worker
 from agent.worker.errors import LinkError, StepRefusedError
-from agent.worker.loop import Worker
 from agent.worker.ports import Answer, Call, Channel, Ended, Launch, Request
 from controller.errors import AgentUnreachable
 from tests.simulation.agent import FakeRequest
@@ -131,7 +131,7 @@ class Command:
 
 
 class SimWorker:
-    """One instance: `agent.worker.loop.Worker`, and what `agent.worker.shell` does around it."""
+    """One instance: `agent.worker.core.Worker`, and what `agent.worker.loop` does around it."""
 
     def __init__(
         self,

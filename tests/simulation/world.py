@@ -18,9 +18,9 @@ from agent.wire import Assignment, Outcome, Step
 from controller import names
 from controller.app import Controller
 from controller.kube.api import LEASES, PODS, SLOTPOOLS, SLOTTASKS, Object
-from controller.local.errors import ApiError as Refusal
-from controller.pool import DEFAULT_LAYOUT
-from controller.task import TaskPhase
+from controller.local.apiserver.errors import ApiError as Refusal
+from controller.objects.pool import DEFAULT_LAYOUT
+from controller.objects.task import TaskPhase
 from tests.simulation.faults import Faults
 from tests.simulation.node import SimNode, SimPod
 from tests.simulation.replica import NS, Replica, failure_of

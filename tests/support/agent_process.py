@@ -20,8 +20,8 @@ import orjson
 
 from agent.wire import AgentState, Task, decode, encode
 from tests.support.documented import check_answer
+from tests.support.repository import ROOT
 
-ROOT = Path(__file__).parents[2]
 LAYOUT: tuple[tuple[str, ...], ...] = (("plan", "apply", "plan_and_apply"), ("plan",), ("plan",))
 POOL_TOKEN = "pool-token-of-the-tests"
 

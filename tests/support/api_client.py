@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 import yaml
 
-from controller.local.apiserver import ApiServer
+from controller.local.apiserver.server import ApiServer
 
 Json = dict[str, Any]
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.support.agent_process import AgentProcess, wait_for
+from tests.support.repository import ROOT
 from tests.support.worker_process import WorkerProcess
 
-ROOT = Path(__file__).parents[2]
 BINARY = ROOT / "dist" / "slot-agent"
 OLD_ROOT = ROOT / "build" / "roots" / "bullseye"
 """A Debian whose C library is older than any that Python could be built with: `make roots`."""

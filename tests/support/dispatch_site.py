@@ -1,20 +1,20 @@
-"""SlotTasks in memory, agents without a loop, and replicas whose dispatchers work on both. For tests step by step."""
+"""SlotTasks in memory, agents without a loop, and replicas that work on both. For tests step by step."""
 
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
-from agent import slots
+from agent.rules import slots
 from controller import names
-from controller.agent_client import AgentClient, Stamps
-from controller.dispatcher import Dispatcher
-from controller.events import EventRecorder
+from controller.act.events import EventRecorder
+from controller.act.locks import Locks
+from controller.act.tasks import Tasks
+from controller.agents.client import AgentClient, Stamps
+from controller.decide.view import PodState, PodView
 from controller.kube.api import LEASES, SLOTTASKS, Object, Resource
 from controller.kube.cache import Cache
-from controller.locks import Locks
-from controller.task import Task, TaskPhase
-from controller.view import PodState, PodView
+from controller.objects.task import Task, TaskPhase
 from tests.support.machine_agent import MOMENT, MachineAgent
 from tests.support.memory_api import MemoryApi
 
@@ -117,7 +117,7 @@ class DispatchSite:
 
 
 class DispatchReplica:
-    """One controller's dispatcher with caches and clients of its own."""
+    """One controller's `Tasks` with caches and clients of its own."""
 
     def __init__(self, site: DispatchSite, term: int, may_write: Callable[[], None]) -> None:
         self.site = site
@@ -125,36 +125,34 @@ class DispatchReplica:
         self.leases = Cache(LEASES)
         self.locks = Locks(site.api, self.leases, may_write=may_write)
         self.events = EventRecorder(site.api, component="c", instance="i", now=lambda: MOMENT, rng=random.Random(term))
-        self.dispatcher = Dispatcher(
-            site.api, self.tasks, self.locks, self.events, now=lambda: MOMENT, may_write=may_write
-        )
+        self.writer = Tasks(site.api, self.tasks, self.locks, self.events, now=lambda: MOMENT, may_write=may_write)
         self.clients: dict[str, AgentClient] = {
             name: agent.client(stamps=site.stamps[term]) for name, agent in site.agents.items()
         }
 
     async def assign(self, task: Task, pod: PodView | None = None) -> None:
         pod = pod or self.site.pod()
-        await self.dispatcher.assign(task, pod, self.clients[pod.name], reservation_ttl_seconds=TTL_SECONDS)
+        await self.writer.assign(task, pod, self.clients[pod.name], reservation_ttl_seconds=TTL_SECONDS)
 
     async def ask_again(self, task: Task, pod: PodView | None = None) -> None:
         pod = pod or self.site.pod()
-        await self.dispatcher.ask_again(task, pod, self.clients[pod.name], reservation_ttl_seconds=TTL_SECONDS)
+        await self.writer.ask_again(task, pod, self.clients[pod.name], reservation_ttl_seconds=TTL_SECONDS)
 
     async def follow(self, task: Task, pod: PodView | None = None) -> None:
         pod = pod or self.site.pod()
-        await self.dispatcher.follow(task, pod, self.clients[pod.name])
+        await self.writer.follow(task, pod, self.clients[pod.name])
 
     async def approve(self, task: Task, pod: PodView | None = None) -> None:
         pod = pod or self.site.pod()
-        await self.dispatcher.approve(task, pod, self.clients[pod.name])
+        await self.writer.approve(task, pod, self.clients[pod.name])
 
     async def cancel(self, task: Task, pod: PodView | None = None) -> None:
         pod = pod or self.site.pod()
-        await self.dispatcher.cancel(task, pod, self.clients[pod.name])
+        await self.writer.cancel(task, pod, self.clients[pod.name])
 
     async def settle_orphan(self, task_id: str, pod: PodView | None = None) -> None:
         pod = pod or self.site.pod()
-        await self.dispatcher.settle_orphan(task_id, pod, self.clients[pod.name])
+        await self.writer.settle_orphan(task_id, pod, self.clients[pod.name])
 
     def said(self) -> list[str]:
         """The reasons of the events that wait to be written."""

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import jsonschema_rs
 
-from agent.openapi import document
+from agent.http.openapi import document
 from agent.wire import TASK_ID_PATTERN
 
 METHODS = {"get", "post"}

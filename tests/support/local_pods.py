@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from controller.local.api import ApiClient, ApiRefusedError
-from controller.local.backoff import BackoffPolicy
 from controller.local.cluster import ClusterConfig, LocalCluster
-from controller.local.config import KubeletConfig
-from controller.local.processes import ProcessName, carriers
+from controller.local.node.backoff import BackoffPolicy
+from controller.local.node.client import ApiClient, ApiRefusedError
+from controller.local.node.config import KubeletConfig
+from controller.local.node.pods.processes import ProcessName, carriers
 
 Json = dict[str, Any]
 Answer = TypeVar("Answer")

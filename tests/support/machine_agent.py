@@ -11,12 +11,12 @@ from typing import Any
 
 import orjson
 
-from agent import slots, tasks
 from agent.codec import decode, encode
 from agent.errors import Refusal
-from agent.slots import Acquire, Drain, Open
-from agent.state import State, apply, initial_state
-from agent.tasks import Ack, Approve, Cancel, Exited, Started
+from agent.rules import slots, tasks
+from agent.rules.slots import Acquire, Drain, Open
+from agent.rules.state import State, apply, initial_state
+from agent.rules.tasks import Ack, Approve, Cancel, Exited, Started
 from agent.wire import (
     AckRequest,
     AcquireRequest,
@@ -38,9 +38,9 @@ from agent.wire import (
     WorkerLink,
     Write,
 )
-from controller.agent_client import AgentClient, Stamps
+from controller.agents.client import AgentClient, Stamps
 from controller.errors import AgentUnreachable
-from controller.pool import DEFAULT_LAYOUT, Layout
+from controller.objects.pool import DEFAULT_LAYOUT, Layout
 
 MOMENT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DIGEST = "sha256:aa"

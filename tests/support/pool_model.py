@@ -6,13 +6,22 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from agent.wire import AgentState, Phase, Slot, SlotState
-from controller.assignment import assign
-from controller.demand import agents_choice
-from controller.plan import CreatePods, DeleteDead, DeleteStarting, DrainPod, OpenPod, TakeBack, plan, removed
-from controller.pool import Layout
-from controller.scaling import Decision, decide
-from controller.task import Task
-from controller.view import PodState, PodView, PoolView
+from controller.decide.assignment import assign
+from controller.decide.matching import agents_choice
+from controller.decide.pod_actions import (
+    CreatePods,
+    DeleteDead,
+    DeleteStarting,
+    DrainPod,
+    OpenPod,
+    TakeBack,
+    pod_actions,
+    removed,
+)
+from controller.decide.scaling import SizeDecision, decide_size
+from controller.decide.view import PodState, PodView, PoolView
+from controller.objects.pool import Layout
+from controller.objects.task import Task
 from tests.support.pools import NOW, pod, pool
 
 
@@ -39,11 +48,11 @@ class PoolModel:
             tuple(self.pods.values()), tuple(self.queue.values()), layout=self.layout, now=self.now, **self.settings
         )
 
-    def round(self, seconds: float = 30) -> Decision:
+    def round(self, seconds: float = 30) -> SizeDecision:
         """Decide, do it, let time pass."""
         view = self.view()
-        decision = decide(view)
-        actions = plan(view, decision)
+        decision = decide_size(view)
+        actions = pod_actions(view, decision)
         for assignment in assign(view, removed(actions)):
             self._run(assignment.task, assignment.pod.name)
         for action in actions:

@@ -17,13 +17,14 @@ import yaml
 from controller import crds
 from controller.errors import ApiError, Gone
 from controller.kube.api import Object, Resource
-from controller.local import lists, patches, selectors
-from controller.local.deletion import DeleteOptions
-from controller.local.errors import ApiError as Refusal
-from controller.local.outcomes import Outcome
-from controller.local.registry import Resource as Served
-from controller.local.store import Store
-from controller.local.versions import Change, ChangeType, HistoryExpiredError, Record
+from controller.local.apiserver import lists
+from controller.local.apiserver.errors import ApiError as Refusal
+from controller.local.apiserver.store import patches, selectors
+from controller.local.apiserver.store.deletion import DeleteOptions
+from controller.local.apiserver.store.outcomes import Outcome
+from controller.local.apiserver.store.registry import Resource as Served
+from controller.local.apiserver.store.store import Store
+from controller.local.apiserver.store.versions import Change, ChangeType, HistoryExpiredError, Record
 
 Hook = Callable[[str, Resource, str], Awaitable[None]]
 """`hook(verb, resource, name)`: may wait, or raise. `verb` is that of the call, or `event`."""

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.wire import Assignment, EnvFrom, EnvVar, Step, Steps, StepSpec, Work
-
-ROOT = Path(__file__).parents[2]
+from tests.support.repository import ROOT
 
 
 class WorkerProcess:

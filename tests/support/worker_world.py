@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agent.wire import Assignment, ExitReport, Step
+from agent.worker.core import Worker
 from agent.worker.errors import StepRefusedError
-from agent.worker.loop import Worker
 from agent.worker.ports import Ended, Launch, StoredStep
 
 EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from agent import journal, recovery, service, slots, state, tasks
-from agent.journal import encode_records
+from agent import service
+from agent.rules import recovery, slots, state, tasks
+from agent.rules.state import Decision, Event, PhaseChanged, Record, SlotChanged, State
 from agent.service import Service
-from agent.state import Decision, Event, PhaseChanged, Record, SlotChanged, State
+from agent.store import journal
+from agent.store.journal import encode_records
 from agent.wire import Phase, SlotState
 from tests.simulation.agent import AgentHome
 from tests.simulation.planted.registry import Plant, bug

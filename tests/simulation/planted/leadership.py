@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 from unittest.mock import patch
 
-from controller import election, lease
-from controller import fleet as fleets
+from controller.agents import fleet as fleets
+from controller.leader import election, lease
 from tests.simulation.faults import leases_fail
 from tests.simulation.planted.registry import Plant, bug
 from tests.simulation.replica import clock_of_process

@@ -5,13 +5,14 @@ from typing import Any
 from unittest.mock import patch
 
 from agent import wire as agent_wire
-from controller import observe, world
-from controller.agent_client import AgentClient
+from controller.act.pods import Pods
+from controller.agents.client import AgentClient
+from controller.decide import observe
+from controller.decide.view import PodState
 from controller.errors import AgentRefused, ApiUnavailable, NotFound
-from controller.kube import watch
+from controller.kube import reflector
 from controller.kube.api import PODS
-from controller.pods import Pods
-from controller.view import PodState
+from controller.world import index
 from tests.simulation.planted.registry import Plant, bug
 
 
@@ -105,20 +106,20 @@ def _() -> Plant:
         return "failed" if (pod.get("status") or {}).get("phase") in {"Failed", "Succeeded"} else None
 
     stack = contextlib.ExitStack()
-    stack.enter_context(patch.object(world, "death_proof", proof))
+    stack.enter_context(patch.object(index, "death_proof", proof))
     stack.enter_context(patch.object(observe, "death_proof", proof))
     return stack
 
 
 @bug("empty list after an error trusted", theme="leaders that come back", seed=7)
 def _() -> Plant:
-    original = watch.Reflector._list
+    original = reflector.Reflector._list
 
-    async def trusting(self: watch.Reflector) -> None:
+    async def trusting(self: reflector.Reflector) -> None:
         try:
             await original(self)
         except ApiUnavailable:
             self.cache.apply_list([], str(10**15))
             raise
 
-    return patch.object(watch.Reflector, "_list", trusting)
+    return patch.object(reflector.Reflector, "_list", trusting)

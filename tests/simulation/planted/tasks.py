@@ -7,15 +7,17 @@ from typing import Any
 from unittest.mock import patch
 
 from agent import wire as agent_wire
-from controller import dispatcher, progress, world
-from controller.agent_client import AgentClient
-from controller.dispatcher import Dispatcher
+from controller.act import tasks
+from controller.act.locks import Locks
+from controller.act.tasks import Tasks
+from controller.agents.client import AgentClient
+from controller.decide import task_actions
+from controller.decide.task_actions import Whereabouts
 from controller.errors import AgentUnreachable
-from controller.kube import watch
+from controller.kube import reflector
 from controller.kube.api import SLOTTASKS
-from controller.locks import Locks
-from controller.progress import Whereabouts
-from controller.task import Task, TaskPhase
+from controller.objects.task import Task, TaskPhase
+from controller.world import index
 from tests.simulation.planted.registry import Plant, bug
 
 
@@ -29,9 +31,7 @@ def _() -> Plant:
 
 @bug("intent after acquire")
 def _() -> Plant:
-    async def assign(
-        self: Dispatcher, task: Task, pod: Any, agent: AgentClient, *, reservation_ttl_seconds: int
-    ) -> None:
+    async def assign(self: Tasks, task: Task, pod: Any, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
         if pod.agent is None or not await self._locks.take(task):
             return
         attempt = max(1, task.status.attempt)
@@ -53,28 +53,28 @@ def _() -> Plant:
             started_at=self._now(),
         )
 
-    return patch.object(Dispatcher, "assign", assign)
+    return patch.object(Tasks, "assign", assign)
 
 
 @bug("retry on another agent", theme="one lock", seed=16)
 def _() -> Plant:
-    original = Dispatcher._acquire
+    original = Tasks._acquire
 
-    async def acquire(self: Dispatcher, task: Task, pod: Any, agent: AgentClient, **options: Any) -> None:
+    async def acquire(self: Tasks, task: Task, pod: Any, agent: AgentClient, **options: Any) -> None:
         try:
             await original(self, task, pod, agent, **options)
         except AgentUnreachable:
             await self._write(task, phase=TaskPhase.QUEUED, pod=None, pod_uid=None, step=None, slot=None)
             raise
 
-    return patch.object(Dispatcher, "_acquire", acquire)
+    return patch.object(Tasks, "_acquire", acquire)
 
 
 @bug("ack before the status write")
 def _() -> Plant:
-    original = Dispatcher._ended
+    original = Tasks._ended
 
-    async def follow(self: Dispatcher, task: Task, pod: Any, agent: AgentClient) -> None:
+    async def follow(self: Tasks, task: Task, pod: Any, agent: AgentClient) -> None:
         known = await agent.task(task.task_id)
         if known.state is agent_wire.TaskState.ENDED:
             await self.ack(task.task_id, pod, agent)
@@ -82,8 +82,8 @@ def _() -> Plant:
         else:
             await unchanged(self, task, pod, agent)
 
-    unchanged = Dispatcher.follow
-    return patch.object(Dispatcher, "follow", follow)
+    unchanged = Tasks.follow
+    return patch.object(Tasks, "follow", follow)
 
 
 def _approved(same: Callable[[Any, Any], bool]) -> Plant:
@@ -106,26 +106,26 @@ def _() -> Plant:
 @bug("approval taken from the step's end", theme="approvals", seed=35)
 def _() -> Plant:
     """As if `approvalPolicy` were Auto once the agent has restarted."""
-    original = progress._reserved
+    original = task_actions._reserved
 
     def reserved(task: Task, pod: Any) -> Any:
         if pod.agent.warnings:
-            return progress.Action(do=progress.Do.APPROVE)
+            return task_actions.Action(do=task_actions.Do.APPROVE)
         return original(task, pod)
 
-    return patch.object(progress, "_reserved", reserved)
+    return patch.object(task_actions, "_reserved", reserved)
 
 
 @bug("final phase overwritten", theme="leaders that come back", seed=9)
 def _() -> Plant:
-    async def write(self: Dispatcher, task: Task, **changes: Any) -> Task:
+    async def write(self: Tasks, task: Task, **changes: Any) -> Task:
         after = replace(task.status, observed_generation=task.generation, **changes).to_json()
         self._may_write()
         document = await self._api.patch(SLOTTASKS, task.namespace, task.name, {"status": after}, subresource="status")
         self._cache.note(document)
         return Task.parse(document)
 
-    return patch.object(Dispatcher, "_write", write)
+    return patch.object(Tasks, "_write", write)
 
 
 @bug("apply tried again", theme="one lock", seed=3)
@@ -134,14 +134,14 @@ def _() -> Plant:
         return task.status.attempt < task.spec.plan_max_attempts
 
     stack = contextlib.ExitStack()
-    stack.enter_context(patch.object(progress, "may_retry", may_retry))
-    stack.enter_context(patch.object(dispatcher, "may_retry", may_retry))
+    stack.enter_context(patch.object(task_actions, "may_retry", may_retry))
+    stack.enter_context(patch.object(tasks, "may_retry", may_retry))
     return stack
 
 
 @bug("lock released on Lost", theme="one lock", seed=7)
 def _() -> Plant:
-    return patch.object(progress, "keeps_lock", lambda _task: False)
+    return patch.object(task_actions, "keeps_lock", lambda _task: False)
 
 
 @bug("lock not looked at", seed=5)
@@ -152,7 +152,7 @@ def _() -> Plant:
 
     stack = contextlib.ExitStack()
     stack.enter_context(patch.object(Locks, "take", take))
-    stack.enter_context(patch.object(world, "blocked", lambda _tasks, _locks: frozenset()))
+    stack.enter_context(patch.object(index, "blocked", lambda _tasks, _locks: frozenset()))
     return stack
 
 
@@ -166,21 +166,21 @@ def _() -> Plant:
 
     stack = contextlib.ExitStack()
     stack.enter_context(patch.object(Locks, "take", take))
-    stack.enter_context(patch.object(world, "blocked", lambda _tasks, _locks: frozenset()))
+    stack.enter_context(patch.object(index, "blocked", lambda _tasks, _locks: frozenset()))
     return stack
 
 
 @bug("a final task's result is not acknowledged")
 def _() -> Plant:
-    async def ack(self: Dispatcher, task_id: str, pod: Any, agent: AgentClient) -> None:
+    async def ack(self: Tasks, task_id: str, pod: Any, agent: AgentClient) -> None:
         del self, task_id, pod, agent
 
-    return patch.object(Dispatcher, "ack", ack)
+    return patch.object(Tasks, "ack", ack)
 
 
 @bug("a new leader trusts its watch", theme="leaders that take over", seed=23)
 def _() -> Plant:
-    async def refresh(self: watch.Reflector) -> None:
+    async def refresh(self: reflector.Reflector) -> None:
         del self
 
-    return patch.object(watch.Reflector, "refresh", refresh)
+    return patch.object(reflector.Reflector, "refresh", refresh)

@@ -1,0 +1,102 @@
+"""The HTTP server under `routes`: aiohttp's, with its words replaced by ours.
+
+aiohttp answers and logs what it can't parse by quoting it, and what a client sends may be a token with a slip of the
+pen beside it. Here such a request gets the error body that all others get, and the log says the kind of mistake only.
+"""
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from agent.errors import Refusal
+from agent.http.bodies import dump
+from agent.http.ready_answers import JSON_HEADERS
+from agent.log import Log
+from agent.wire import ErrorCode
+
+SERVER_ERROR = 500
+
+HEAD_SECONDS = 10.0
+"""How long the head of a request may take, once it has begun."""
+
+IDLE_SECONDS = 75.0
+"""How long a connection is kept that asks nothing: longer than clients keep theirs, so that none closes under way."""
+
+
+class Server(web.Server):
+    """Makes a connection's handler. `handler` answers the requests."""
+
+    def __init__(self, handler: Any, log: Log) -> None:
+        super().__init__(handler)
+        self._log = log
+
+    def __call__(self) -> web.RequestHandler:
+        """A new connection."""
+        return _Connection(self, self._log)
+
+
+class _Connection(web.RequestHandler):
+    __slots__ = ("_events", "_late")
+
+    def __init__(self, manager: Server, log: Log) -> None:
+        quiet: Any = None
+        loop = manager._loop  # noqa: SLF001 - as the base class does it
+        super().__init__(manager, loop=loop, access_log=quiet, keepalive_timeout=IDLE_SECONDS)
+        self._events = log
+        self._late: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came in. A head that has begun and never ends holds the connection no longer than any other."""
+        super().data_received(data)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            if self._late is None:
+                self._late = self._loop.call_later(HEAD_SECONDS, self._give_up)
+        elif self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection is gone."""
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        super().connection_lost(exc)
+
+    def _give_up(self) -> None:
+        self._late = None
+        self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = SERVER_ERROR,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to what is no HTTP request, or what broke on the way to a handler."""
+        del message  # it quotes what was sent
+        self.log_exception("request not understood", exc_info=exc)
+        if isinstance(exc, ConnectionError):
+            # Nobody is there any more, or somebody who must ask again: what follows is told to nobody.
+            self.force_close()
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer had begun already")
+        if status < SERVER_ERROR:
+            kind = type(exc).__name__ if isinstance(exc, HttpProcessingError) else "not HTTP"
+            refusal = Refusal(ErrorCode.BAD_REQUEST, f"this is no request that the agent can read: {kind}")
+        else:
+            refusal = Refusal(ErrorCode.INTERNAL, "see the agent's log")
+        response = web.Response(status=refusal.status, body=dump(refusal.body()), headers=JSON_HEADERS)
+        response.force_close()
+        return response
+
+    def log_debug(self, *args: Any, **kw: Any) -> None:
+        """Nobody reads it."""
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """One line, without what the client sent."""
+        error = kw.get("exc_info")
+        self._events.event("connection failed", what=str(args[0]).partition(" from ")[0], error=type(error).__name__)

@@ -1,0 +1,133 @@
+"""The answers that have no end yet: the watch of the state, and the output of a task."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import web
+
+from agent.rules.state import TaskEntry
+from agent.service import Service
+from agent.store.output import Outputs, follow
+from agent.wire import Step, Task, TaskState, WatchType
+
+HEARTBEAT_SECONDS = 5.0
+"""Half of what readers may count on, so that one late beat is none missed."""
+
+WRITE_SECONDS = 30.0
+"""A reader that takes nothing for this long is given up."""
+
+LOOK_SECONDS = 2.0
+"""How often a quiet log looks whether its reader is still there."""
+
+
+async def watch(request: web.BaseRequest, service: Service, known_revision: int | None) -> web.StreamResponse:
+    """The state, then each change as a line; several changes in one line for a slow reader."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
+    service.watchers += 1
+    try:
+        await response.prepare(request)
+        current = known_revision == service.revision
+        revision = service.revision
+        await _write(response, service.watch_line(WatchType.HEARTBEAT if current else WatchType.STATE))
+        while not service.stopping and _is_open(request):
+            changed = await service.changed_since(revision, HEARTBEAT_SECONDS)
+            revision = service.revision
+            await _write(response, service.watch_line(WatchType.CHANGE if changed else WatchType.HEARTBEAT))
+        await response.write_eof()
+    except (ConnectionError, TimeoutError):
+        # Nobody reads any more.
+        pass
+    finally:
+        service.watchers -= 1
+    return response
+
+
+async def send_log(
+    request: web.BaseRequest,
+    pieces: AsyncIterator[bytes],
+) -> web.StreamResponse:
+    """Bytes as they come."""
+    headers = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
+    response = web.StreamResponse(headers=headers)
+    try:
+        await response.prepare(request)
+        async for piece in pieces:
+            if not _is_open(request):
+                return response
+            if piece:
+                await _write(response, piece)
+        await response.write_eof()
+    except (ConnectionError, TimeoutError):
+        # Nobody reads any more.
+        pass
+    return response
+
+
+async def log_pieces(
+    service: Service, outputs: Outputs, task_id: str, *, step: Step | None, offset: int, following: bool
+) -> AsyncIterator[bytes]:
+    """The output of one step, or of all in order; `offset` counts over what is kept of them."""
+    for part in (step,) if step is not None else tuple(Step):
+        kept, _ = await outputs.kept(task_id, part)
+        going = _going(service, task_id, part) if following else _never
+        if offset > kept and not going():
+            offset -= kept
+            continue
+        async for piece in follow(outputs, task_id, part, offset, going=going, look_again_seconds=LOOK_SECONDS):
+            yield piece
+        offset = 0
+
+
+async def task_answer(service: Service, outputs: Outputs, task: TaskEntry) -> Task:
+    """What `GET /tasks/{id}` says, with the end of the output as it is now."""
+    slot = service.state.slots[task.slot]
+    holds = slot.task_id == task.task_id
+    answer = {}
+    for step in Step:
+        result = task.result_of(step)
+        if result is not None:
+            received, tail = await outputs.tail(task.task_id, step)
+            values = {name: getattr(result, name) for name in result.__dataclass_fields__}
+            values |= {"log_bytes": max(received, result.log_bytes), "log_tail": tail or result.log_tail}
+            result = type(result)(**values)
+        answer[step.value] = result
+    return Task(
+        task_id=task.task_id,
+        task_type=task.task_type,
+        name=task.name,
+        attempt=task.attempt,
+        slot=task.slot,
+        state=task.state,
+        step=task.step,
+        plan=answer["plan"],
+        apply=answer["apply"],
+        outcome=task.outcome,
+        reason=task.reason,
+        plan_digest=task.plan_digest,
+        cancel_requested=task.cancel_requested,
+        expires_at=slot.expires_at if holds else None,
+    )
+
+
+def _going(service: Service, task_id: str, step: Step) -> Callable[[], bool]:
+    def going() -> bool:
+        task = service.state.tasks.get(task_id)
+        if task is None or task.state is TaskState.ENDED or service.stopping:
+            return False
+        return step is Step.APPLY or (task.step is step and task.state is not TaskState.RESERVED)
+
+    return going
+
+
+def _never() -> bool:
+    return False
+
+
+def _is_open(request: web.BaseRequest) -> bool:
+    transport = request.transport
+    return transport is not None and not transport.is_closing()
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    async with asyncio.timeout(WRITE_SECONDS):
+        await response.write(data)

@@ -1,0 +1,225 @@
+"""What a worker's registration proves, and how a lost journal is rebuilt from what the workers keep. Pure.
+
+Silence proves nothing, and neither does a repeated message of an instance that is already registered. Proof is: a
+*different* instance than the one that started a step (one instance at a time has the slot's directory, under a lock)
+that does not have the step's directory any more. A step it has, started and without an exit, it reports itself.
+
+Where there are no workers, the workload that holds slots is asked instead: its next call on a slot says what it has.
+
+A fence above any that this agent gave out is proof of the opposite kind: the agent once knew more than its journal
+says. What such a task's worker keeps is then taken for the truth.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from agent.errors import Refusal
+from agent.rules import slots
+from agent.rules.slots import DEFAULT_TTL_SECONDS, Hold, hold_answer, transition
+from agent.rules.state import (
+    Call,
+    Decision,
+    Event,
+    Record,
+    SlotRecovered,
+    State,
+    TaskChanged,
+    TaskEntry,
+    WorkGiven,
+    apply,
+)
+from agent.rules.tasks import Exited, decide, lose_task
+from agent.wire import (
+    ErrorCode,
+    ExitReport,
+    KeptTask,
+    Origin,
+    Outcome,
+    RegisterRequest,
+    SlotState,
+    Step,
+    StepResult,
+    TaskState,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """Records to journal, and the ids of directories that the worker can remove."""
+
+    records: tuple[Record, ...] = ()
+    forget: tuple[str, ...] = ()
+
+
+def recover(state: State, slot_id: int, request: RegisterRequest, now: datetime, *, repeated: bool) -> Recovered:
+    """Compare what the agent knows of a slot with what its worker keeps.
+
+    `repeated`: this instance is the one registered already, so the request may be a delayed copy of an earlier one
+    and its silence about a task proves nothing.
+    """
+    kept = {task.assignment.task_id: task for task in request.tasks}
+    newest = max((task.assignment.fence for task in request.tasks), default=0)
+    records: list[Record] = []
+    forget: list[str] = []
+    for task_id, task in kept.items():
+        if _is_unknown(state, slot_id, task):
+            if not _must_adopt(state, task):
+                forget.append(task_id)
+                continue
+            changes = _adopt(state, slot_id, task, now, is_newest=task.assignment.fence == newest)
+        else:
+            changes = _take_exit(state, slot_id, task, now)
+        state = _apply_all(state, changes)
+        records += changes
+    if not repeated:
+        changes = _lose(state, slot_id, request.instance, kept, now)
+        state = _apply_all(state, changes)
+        records += changes
+    if slot_id in state.recovering:
+        records.append(SlotRecovered(slot=slot_id))
+    return Recovered(tuple(records), tuple(forget))
+
+
+def vouch(state: State, command: Hold, now: datetime) -> Decision:
+    """A local holder's call, where no worker speaks for the slots: after a lost journal it is taken at its word.
+
+    A release says that the slot is free, a reserve or resume that the task has it. Raises Refusal.
+    """
+    if command.slot not in state.recovering:
+        return slots.decide(state, command, now)
+    slot, known = state.slots[command.slot], SlotRecovered(slot=command.slot)
+    if command.call is Event.RELEASE:
+        return Decision((known,), hold_answer(slot))
+    if any(other.task_id == command.task_id for other in state.slots):
+        raise Refusal(ErrorCode.ILLEGAL, f"task {command.task_id} holds another slot")
+    reserves = command.call is Event.RESERVE
+    changed = transition(
+        replace(state, fence=max(state.fence, command.fence)),
+        slot,
+        Event.ADOPT_RESERVED if reserves else Event.ADOPT_RUNNING,
+        now,
+        before=Call(call=command.call, task_id=command.task_id, fence=command.fence),
+        task_id=command.task_id,
+        task_type=state.layout[slot.id][0],
+        origin=Origin.LOCAL,
+        acquire_fence=command.fence,
+        expires_at=now + timedelta(seconds=command.ttl_seconds or DEFAULT_TTL_SECONDS) if reserves else None,
+    )
+    return Decision((changed, known), hold_answer(changed.entry))
+
+
+def _is_unknown(state: State, slot_id: int, kept: KeptTask) -> bool:
+    task = state.tasks.get(kept.assignment.task_id)
+    return task is None or task.slot != slot_id
+
+
+def _must_adopt(state: State, kept: KeptTask) -> bool:
+    """Whether an unknown task is one that the agent forgot, and not one that it was told to forget."""
+    task_id = kept.assignment.task_id
+    if task_id in state.acked or task_id in state.tasks:
+        return False
+    return bool(state.recovering) or kept.assignment.fence > state.fence
+
+
+def _take_exit(state: State, slot_id: int, kept: KeptTask, now: datetime) -> tuple[Record, ...]:
+    """The end of a known task's step, should the report of it have been lost."""
+    report = kept.exit
+    task = state.tasks[kept.assignment.task_id]
+    if report is None or task.fence_of(report.step) != report.fence or report.outcome is Outcome.EXPIRED:
+        return ()
+    return decide(state, Exited(slot=slot_id, report=report), now).records
+
+
+def _lose(state: State, slot_id: int, instance: str, kept: dict[str, KeptTask], now: datetime) -> tuple[Record, ...]:
+    slot = state.slots[slot_id]
+    task = state.tasks.get(slot.task_id) if slot.task_id is not None else None
+    if task is None or task.task_id in kept or task.started_by == instance:
+        return ()
+    if task.state is TaskState.RUNNING:
+        return lose_task(state, task, now, "its worker was replaced by one without its directory")
+    if task.state is TaskState.RESERVED:
+        return lose_task(state, task, now, "its plan's directory is gone")
+    if task.step is Step.APPLY and task.plan_digest is not None:
+        # Approved, and not started: without the directory there is nothing left that could be applied.
+        return lose_task(state, task, now, "its plan's directory is gone")
+    return ()
+
+
+def _adopt(state: State, slot_id: int, kept: KeptTask, now: datetime, *, is_newest: bool) -> tuple[Record, ...]:
+    """The records that make a forgotten task known again, as far as its worker got.
+
+    Only the newest task of a slot can still hold it: the slot was given to it because the others were over. A plan of
+    one of those looks as if it waited for its approval all the same; how its reservation ended is lost.
+    """
+    assignment, report = kept.assignment, kept.exit
+    state = replace(state, fence=max(state.fence, assignment.fence))
+    is_plan = assignment.step is Step.PLAN
+    task = TaskEntry(
+        task_id=assignment.task_id,
+        task_type=assignment.task_type,
+        name=assignment.work.name,
+        attempt=assignment.work.attempt,
+        slot=slot_id,
+        state=TaskState.WAITING,
+        step=assignment.step,
+        plan_fence=assignment.fence if is_plan else None,
+        apply_fence=None if is_plan else assignment.fence,
+        plan_digest=assignment.plan_digest,
+    )
+    if report is not None:
+        task = _with_exit(task, report)
+        if not _awaits_approval(kept, report):
+            ended = replace(task, state=TaskState.ENDED, outcome=report.outcome, reason=report.reason)
+            return (TaskChanged(entry=ended),)
+        if not is_newest:
+            reason = "its reservation was over; how it ended was lost with the journal"
+            return (TaskChanged(entry=replace(task, state=TaskState.ENDED, outcome=Outcome.LOST, reason=reason)),)
+        task = replace(task, state=TaskState.RESERVED, plan_digest=report.plan_digest)
+    slot = state.slots[slot_id]
+    if slot.state is not SlotState.IDLE:
+        return ()
+    event = Event.ADOPT_RUNNING if report is None else Event.ADOPT_RESERVED
+    expires_at = None if report is None else now + timedelta(seconds=assignment.work.reservation_ttl_seconds)
+    changed = transition(
+        state,
+        slot,
+        event,
+        now,
+        task_id=task.task_id,
+        task_type=task.task_type,
+        step=task.step,
+        origin=Origin.CONTROLLER,
+        managed=True,
+        acquire_fence=assignment.fence,
+        expires_at=expires_at,
+    )
+    if report is None and kept.started:
+        task = replace(task, state=TaskState.RUNNING)
+    return (changed, WorkGiven(task_id=task.task_id, work=assignment.work), TaskChanged(entry=task))
+
+
+def _awaits_approval(kept: KeptTask, report: ExitReport) -> bool:
+    return (
+        kept.assignment.step is Step.PLAN
+        and report.outcome is Outcome.SUCCEEDED
+        and report.plan_digest is not None
+        and kept.assignment.work.steps.apply is not None
+    )
+
+
+def _with_exit(task: TaskEntry, report: ExitReport) -> TaskEntry:
+    result = StepResult(
+        start_time=report.start_time,
+        end_time=report.end_time,
+        outcome=report.outcome,
+        exit_code=report.exit_code,
+        reason=report.reason,
+        log_bytes=report.log_bytes,
+    )
+    return replace(task, plan=result) if report.step is Step.PLAN else replace(task, apply=result)
+
+
+def _apply_all(state: State, records: tuple[Record, ...]) -> State:
+    for record in records:
+        state = apply(state, record)
+    return state

@@ -1,0 +1,410 @@
+"""What a worker does on each answer, each end of a process and at each moment. No threads, no sockets, no files.
+
+The theory. Everything to be said to the agent follows from the state of the steps that this worker keeps: a step that
+started and whose start is not yet acknowledged needs a StartedReport, output that the agent lacks needs an upload, an
+end needs an ExitReport after its output. So nothing is queued, and nothing can be lost from a queue: whenever a channel
+is free, `next_request` looks for what is missing (`kept.Kept.report`). An answer that never comes changes nothing, and
+the same request is made again. The agent answers every repetition as it did the first time.
+
+A step starts only in `_begin`, after `Disk.claim` made its marker. Whatever else happens, an offer of a step whose
+marker exists leads to a report and never to a start.
+"""
+
+from agent.work_messages import (
+    Assignment,
+    ErrorCode,
+    ExitReport,
+    Outcome,
+    OutputAnswer,
+    RegisterRequest,
+    Step,
+    StepSpec,
+    WorkAnswer,
+)
+from agent.worker.errors import StepRefusedError
+from agent.worker.kept_step import Kept
+from agent.worker.pacing import LAST_RETRY_SECONDS, Line
+from agent.worker.ports import (
+    Answer,
+    Call,
+    Channel,
+    Clock,
+    Disk,
+    Ended,
+    Jitter,
+    Launch,
+    Log,
+    Request,
+    Runner,
+    StoredStep,
+)
+from agent.worker.run import Run
+
+STORM_SECONDS = 0.25
+"""The pause after an answer that brought nothing new: an agent that keeps offering what runs is not asked in a loop."""
+RECLAIM_SECONDS = 0.1
+RESAVE_SECONDS = 1.0
+STOP_MARGIN_SECONDS = 15.0
+"""Left of the Pod's grace for ending the step and reporting it."""
+LEAVE_SECONDS = 1.0
+"""Left of the Pod's grace when the worker ends, whatever is unsaid: a true exit status is better than SIGKILL."""
+LAST_WORD_SECONDS = 2.0
+"""Before it leaves, for reporting a step that had to be killed."""
+
+EXIT_SUPERSEDED = 3
+LOST_REASON = "the worker ended while the step ran; nothing of it runs any more"
+
+
+class Worker:
+    """The worker of one slot. `exit_status` is set when it is done; until then, see `agent.worker.ports`."""
+
+    def __init__(
+        self,
+        *,
+        instance: str,
+        grace_seconds: float,
+        disk: Disk,
+        runner: Runner,
+        clock: Clock,
+        jitter: Jitter,
+        log: Log,
+    ) -> None:
+        self.instance = instance
+        self.exit_status: int | None = None
+        self._grace_seconds = grace_seconds
+        self._disk = disk
+        self._runner = runner
+        self._clock = clock
+        self._log = log
+        self._lines = {channel: Line(clock, jitter) for channel in Channel}
+        self._registered = False
+        self._registered_at = float("-inf")
+        self._kept = {stored.assignment.task_id: Kept(stored) for stored in disk.load()}
+        self._run: Run | None = None
+        self._runs = 0
+        self._unsaved: list[Kept] = []
+        self._again_at = 0.0
+        self._stop_at: float | None = None  # when the running step is told to stop
+        self._leave_at: float | None = None  # when the worker ends, whatever is unsaid
+
+    # --- requests and answers ---------------------------------------------------------------------------------------
+
+    def next_request(self, channel: Channel) -> Request | None:
+        """What to send now, which then counts as under way; None while there is nothing to say or it is too early."""
+        line = self._lines[channel]
+        if self.exit_status is not None or not line.free:
+            return None
+        request = self._work_request() if channel is Channel.WORK else self._report_request()
+        if request is not None:
+            line.sent(request)
+        return request
+
+    def answered(self, channel: Channel, answer: Answer) -> None:
+        """The agent took the request under way."""
+        line = self._lines[channel]
+        request = line.done()
+        if request.call is Call.REGISTER:
+            self._registered = True
+            self._registered_at = self._clock.monotonic()
+            self._log("registered with the agent", instance=self.instance, kept=len(self._kept))
+        else:
+            line.healthy()
+        kept = self._named(request)
+        if isinstance(answer, WorkAnswer):
+            self._take(request, answer)
+        elif kept and isinstance(answer, OutputAnswer):
+            line.pause(kept.uploaded(request, answer.offset, self._clock.monotonic()))
+        elif kept and request.call is Call.STARTED:
+            kept.started_told = True
+        elif kept and request.call is Call.EXIT:
+            kept.exit_told = True
+            self._disk.exit_told(*kept.key)
+
+    def refused(self, channel: Channel, status: int, code: str) -> None:
+        """The agent answered with an error."""
+        line = self._lines[channel]
+        request = line.done()
+        if code == ErrorCode.UNREGISTERED:
+            if self._registered:
+                self._log("the agent asks to register again")
+            self._registered = False
+            if self._clock.monotonic() - self._registered_at < LAST_RETRY_SECONDS:
+                line.back_off()
+            return
+        if code == ErrorCode.SUPERSEDED:
+            self._log("a newer worker has the slot; leaving it")
+            self._runner.kill()
+            self.exit_status = EXIT_SUPERSEDED
+            return
+        if line.is_news(f"{request.call} {status} {code}"):
+            self._log("the agent refused", call=request.call.value, status=status, code=code)
+        final = 400 <= status < 500 and status not in {401, 403, 408, 429}  # noqa: PLR2004 - HTTP's own numbers
+        kept = self._named(request) if channel is Channel.REPORTS else None
+        if kept and final:
+            kept.settle(request.call)
+            return
+        if kept and request.call is Call.OUTPUT:
+            kept.output_refused(self._clock.monotonic())
+        line.back_off()
+
+    def unanswered(self, channel: Channel, problem: str) -> None:
+        """No usable answer came. The request may have taken effect; it will be made again."""
+        line = self._lines[channel]
+        request = line.done()
+        if line.is_news(problem):
+            self._log("the agent does not answer; trying on", call=request.call.value, error=problem)
+        line.back_off()
+
+    def _named(self, request: Request) -> Kept | None:
+        """The kept step that a request named, if it is still that one."""
+        kept = self._kept.get(request.params.get("task_id", ""))
+        return kept if kept and kept.assignment.step == request.params.get("step") else None
+
+    def _work_request(self) -> Request | None:
+        if not self._registered:
+            tasks = tuple(kept.registration() for kept in self._kept.values())
+            return Request(call=Call.REGISTER, message=RegisterRequest(instance=self.instance, tasks=tasks))
+        if self._stop_at is not None and self._run is None:
+            return None
+        params = self._run.kept.params(self.instance) if self._run else {"instance": self.instance}
+        return Request(call=Call.POLL, params=params)
+
+    def _report_request(self) -> Request | None:
+        if not self._registered:
+            return None
+        current = [self._run.kept] if self._run else []
+        for kept in (*current, *self._kept.values()):
+            if request := kept.report(self.instance, self._disk):
+                return request
+        return None
+
+    # --- what the agent asks for ------------------------------------------------------------------------------------
+
+    def _take(self, request: Request, answer: WorkAnswer) -> None:
+        news = False
+        for task_id in answer.forget:
+            news |= self._forget(task_id)
+        if answer.run is not None:
+            news |= self._offered(answer.run, cancelled=answer.cancel)
+        elif answer.cancel and self._run and self._named(request) in {None, self._run.kept}:
+            news |= self._stop_run(Outcome.CANCELLED, "cancelled")
+        line = self._lines[Channel.WORK]
+        if request.call is Call.POLL and not news and line.age_seconds < 1:
+            line.pause(STORM_SECONDS)
+
+    def _forget(self, task_id: str) -> bool:
+        kept = self._kept.get(task_id)
+        if kept is None:
+            return False
+        if kept.orphaned or (self._run and self._run.kept is kept):
+            self._log("asked to forget a task that still runs; keeping it", task=kept.name)
+            return False
+        del self._kept[task_id]
+        try:
+            self._disk.forget(task_id)
+        except OSError as error:
+            self._log("a task's directory can't be removed", task=kept.name, error=str(error))
+        return True
+
+    def _offered(self, assignment: Assignment, *, cancelled: bool) -> bool:
+        """A step was offered. True if that led to anything."""
+        kept = self._kept.get(assignment.task_id)
+        if kept and kept.assignment.step is Step.APPLY and assignment.step is Step.PLAN:
+            return False  # a late message: the plan is long over
+        if kept and kept.assignment.step is assignment.step and kept.started:
+            if self._run and self._run.kept is kept:
+                return cancelled and self._stop_run(Outcome.CANCELLED, "cancelled")
+            kept.offered_again(assignment)
+            return False
+        if self._stop_at is not None or self._run or any(other.orphaned for other in self._kept.values()):
+            return False
+        return self._begin(assignment, cancelled=cancelled)
+
+    def _begin(self, assignment: Assignment, *, cancelled: bool) -> bool:
+        task_id, step, name = assignment.task_id, assignment.step, assignment.work.name
+        launch: Launch | None = None
+        refusal = (Outcome.CANCELLED, "cancelled before it started")
+        now = self._clock.now()
+        run_id = f"{self.instance}-{self._runs}"
+        self._runs += 1
+        try:
+            self._disk.assign(assignment)
+            if not cancelled:
+                try:
+                    launch = self._disk.prepare(assignment, run_id)
+                except StepRefusedError as error:
+                    refusal = (Outcome.FAILED, str(error))
+            claimed = self._disk.claim(task_id, step, instance=self.instance, run_id=run_id, start_time=now)
+            kept = Kept(StoredStep(assignment=assignment, started=True, start_time=now))
+            if not claimed:
+                self._log("a step is offered that was started before", task=name, step=step.value)
+                kept.exit = self._disk.stored_exit(task_id, step)
+                kept.orphaned = kept.exit is None
+                self._kept[task_id] = kept
+                return True
+        except OSError as error:
+            # Nothing ran, so nothing is decided: the agent offers the step again.
+            self._log("a step can't be started", task=name, step=step.value, error=str(error))
+            return False
+        kept.begun_here()
+        self._kept[task_id] = kept
+        if launch is not None:
+            try:
+                self._start(kept, launch)
+            except StepRefusedError as error:
+                refusal = (Outcome.FAILED, str(error))
+            else:
+                return True
+        kept.started_told = True
+        self._finish(kept, *refusal)
+        return True
+
+    def _start(self, kept: Kept, launch: Launch) -> None:
+        assignment = kept.assignment
+        # Said before it is so: a worker that is killed in between leaves no start untold.
+        self._log(
+            "step started",
+            task=launch.name,
+            task_id=launch.task_id,
+            step=launch.step.value,
+            attempt=assignment.work.attempt,
+            digest=assignment.plan_digest,
+        )
+        self._runner.start(launch)
+        spec = assignment.work.steps.get(assignment.step) or StepSpec(command=launch.command)
+        self._run = Run(kept, spec, self._clock.monotonic())
+
+    def _stop_run(self, outcome: Outcome, reason: str) -> bool:
+        """Tell the command to stop. False if it was told before."""
+        if self._run is None or not self._run.stop(outcome, reason, self._clock.monotonic()):
+            return False
+        self._log("stopping the step", task=self._run.kept.name, reason=reason)
+        self._runner.terminate()
+        return True
+
+    # --- ends -------------------------------------------------------------------------------------------------------
+
+    def ended(self, ended: Ended) -> None:
+        """The running command and all its processes are gone, and its output is in the log."""
+        if self._run is None:
+            raise RuntimeError("a command ended, but none was running")
+        run, self._run = self._run, None
+        outcome, reason, exit_code = run.result(ended)
+        digest = None
+        if outcome is Outcome.SUCCEEDED:
+            try:
+                digest = self._digest(run.kept.assignment)
+            except (StepRefusedError, OSError) as error:
+                outcome, reason = Outcome.FAILED, f"the plan can't be hashed: {error}"
+        self._finish(run.kept, outcome, reason, exit_code=exit_code, digest=digest, log_bytes=ended.output_bytes)
+
+    def _digest(self, assignment: Assignment) -> str | None:
+        two_steps = assignment.step is Step.PLAN and assignment.work.steps.apply is not None
+        return self._disk.plan_digest(assignment) if two_steps else None
+
+    def _finish(
+        self,
+        kept: Kept,
+        outcome: Outcome,
+        reason: str | None,
+        *,
+        exit_code: int | None = None,
+        digest: str | None = None,
+        log_bytes: int = 0,
+    ) -> None:
+        kept.exit = ExitReport(
+            instance=self.instance,
+            task_id=kept.assignment.task_id,
+            step=kept.assignment.step,
+            fence=kept.assignment.fence,
+            outcome=outcome,
+            end_time=self._clock.now(),
+            start_time=kept.start_time,
+            exit_code=exit_code,
+            reason=reason[:1024] if reason else None,
+            plan_digest=digest,
+            log_bytes=log_bytes,
+        )
+        kept.orphaned = False
+        self._lines[Channel.REPORTS].pause(0.0)
+        self._log(
+            "step ended",
+            task=kept.name,
+            task_id=kept.assignment.task_id,
+            step=kept.assignment.step.value,
+            outcome=outcome.value,
+            exit_code=exit_code,
+            reason=reason,
+            digest=digest,
+        )
+        self._save(kept)
+
+    def _save(self, kept: Kept) -> None:
+        """Keep the end on disk; if that fails, tell the agent all the same, and try again."""
+        try:
+            if kept.exit:
+                self._disk.store_exit(kept.exit)
+        except OSError as error:
+            self._log("a step's end can't be stored", task=kept.name, error=str(error))
+            self._unsaved.append(kept)
+            self._again_at = self._clock.monotonic() + RESAVE_SECONDS
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """The Pod is being stopped: no new step; the running one may go on until the grace is nearly over."""
+        if self._stop_at is not None:
+            return
+        now = self._clock.monotonic()
+        self._stop_at = now + max(0.0, self._grace_seconds - STOP_MARGIN_SECONDS)
+        self._leave_at = now + max(LEAVE_SECONDS, self._grace_seconds - LEAVE_SECONDS)
+        self._log("asked to stop", running=self._run is not None)
+
+    def tick(self) -> None:
+        """Do what is due."""
+        now = self._clock.monotonic()
+        if self._run:
+            if self._run.limit_at is not None and now >= self._run.limit_at:
+                self._run.limit_at = None
+                self._stop_run(Outcome.FAILED, self._run.limit_reason)
+            if self._stop_at is not None and self._leave_at is not None and now >= self._stop_at:
+                self._stop_run(Outcome.FAILED, "Pod stopped")
+                self._run.kill_by(self._leave_at - LAST_WORD_SECONDS)
+            if self._run.kill_at is not None and now >= self._run.kill_at:
+                self._run.kill_at = now + 1.0
+                self._runner.kill()
+        if now >= self._again_at:
+            self._retry(now)
+        if self._stop_at is not None and not self._run:
+            told = all(kept.exit_told for kept in self._kept.values() if kept.started)
+            if told or (self._leave_at is not None and now >= self._leave_at):
+                self.exit_status = 0
+
+    def _retry(self, now: float) -> None:
+        for kept in self._kept.values():
+            if kept.orphaned:
+                try:
+                    gone = self._disk.reclaim(*kept.key)
+                except OSError as error:
+                    self._log("a step's lock can't be looked at", task=kept.name, error=str(error))
+                    gone = False
+                if gone:
+                    size = self._disk.log_bytes(*kept.key)
+                    self._finish(kept, Outcome.LOST, LOST_REASON, log_bytes=size)
+                else:
+                    self._again_at = now + RECLAIM_SECONDS
+        unsaved, self._unsaved = self._unsaved, []
+        for kept in unsaved:
+            if self._kept.get(kept.assignment.task_id) is kept:
+                self._save(kept)
+
+    def deadline(self) -> float | None:
+        """When `tick` or `next_request` may have something to do again, on monotonic time; None: not by itself."""
+        now = self._clock.monotonic()
+        moments = [self._leave_at, *(line.free_at for line in self._lines.values())]
+        if self._run:
+            moments += [self._run.limit_at, self._run.kill_at, self._stop_at]
+        due = [moment for moment in moments if moment is not None and moment > now]
+        if self._unsaved or any(kept.orphaned for kept in self._kept.values()):
+            due.append(max(now, self._again_at))
+        return min(due, default=None)

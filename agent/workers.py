@@ -1,0 +1,240 @@
+"""The workers' side: who is registered for each slot, what it is handed, and what it reports.
+
+Who is there is not journaled. A worker that is silent is not gone: its step ends only by its own report, or by proof
+(see `recovery.py`).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from agent.errors import Refusal
+from agent.rules import tasks
+from agent.rules.recovery import recover
+from agent.rules.state import Decision, Record, SlotChanged, State, TaskAcked, TaskChanged
+from agent.service import Service
+from agent.store.output import Outputs
+from agent.wire import (
+    ErrorCode,
+    ExitReport,
+    RegisterRequest,
+    SlotState,
+    StartedReport,
+    Step,
+    TaskState,
+    WorkAnswer,
+    WorkerLink,
+    is_older,
+)
+
+POLL_SECONDS = 20.0
+"""How long a worker's poll is held."""
+
+SILENT_SECONDS = 15.0
+"""A worker that has no poll open and was not heard of for this long is shown as not connected."""
+
+LOOK_SECONDS = 2.0
+"""How often a held poll looks whether its worker is still there to be answered."""
+
+REPEAT_SECONDS = 1.0
+"""What was handed over already is handed over again after this: the answer may have been lost."""
+
+SUPERSEDED_KEPT = 64
+"""How many earlier instances of a slot are told that they were replaced; the others, that they must register."""
+
+FORGET_REPEATS = 3
+"""How many answers say that a directory can go. One that is missed nevertheless goes when the worker registers."""
+
+
+@dataclass(slots=True)
+class _Session:
+    """One worker instance. `handed` is what the last answer said, and when."""
+
+    instance: str
+    registered: bool = False
+    polls: int = 0
+    heard: float = 0.0
+    handed: tuple[int, bool] | None = None
+    handed_at: float = 0.0
+
+
+@dataclass(slots=True)
+class _Place:
+    """One slot's worker, those before it, and what to tell it."""
+
+    session: _Session | None = None
+    superseded: deque[str] = field(default_factory=lambda: deque(maxlen=SUPERSEDED_KEPT))
+    forget: dict[str, int] = field(default_factory=dict)
+    wake: asyncio.Event | None = None
+
+
+class Workers:
+    """Hands steps to workers and takes their reports."""
+
+    def __init__(self, service: Service, outputs: Outputs) -> None:
+        self._service = service
+        self._outputs = outputs
+        self._places = tuple(_Place() for _ in service.state.slots)
+        service.on_publish(self._published)
+        outputs.on_taken = service.counters.output
+
+    async def register(self, slot: int, request: RegisterRequest) -> WorkAnswer:
+        """A worker instance takes over the slot. Raises Refusal."""
+        place = self._places[slot]
+        session = place.session
+        late = session is not None and is_older(request.instance, session.instance)
+        if late or request.instance in place.superseded:
+            raise Refusal(ErrorCode.SUPERSEDED, f"a newer worker has slot {slot}")
+        if session is None or session.instance != request.instance:
+            if session is not None:
+                place.superseded.append(session.instance)
+            session = place.session = _Session(request.instance)
+            self._wake(place)
+        # A copy of a registration that is already done may be older than what was handed over since.
+        repeated = session.registered
+        forget: tuple[str, ...] = ()
+
+        def decide(state: State, now: datetime) -> Decision:
+            nonlocal forget
+            recovered = recover(state, slot, request, now, repeated=repeated)
+            forget = recovered.forget
+            return Decision(recovered.records)
+
+        await self._service.execute(decide)
+        session.registered = True
+        self._heard(session)
+        return WorkAnswer(forget=forget)
+
+    async def poll(
+        self, slot: int, instance: str, task_id: str | None, step: Step | None, *, listening: Callable[[], bool]
+    ) -> WorkAnswer:
+        """What the worker is to do, as soon as there is something. `task_id` and `step` are what it is running."""
+        place = self._places[slot]
+        session = self._session(slot, instance)
+        session.polls += 1
+        self._heard(session)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + POLL_SECONDS
+        try:
+            while True:
+                self._session(slot, instance)
+                if place.wake is None:
+                    place.wake = asyncio.Event()
+                wake = place.wake
+                answer, ready_at = self._answer(slot, place, session, task_id, step)
+                wait_seconds = min(deadline, ready_at) - loop.time()
+                if not listening():
+                    return WorkAnswer()
+                if wait_seconds <= 0:
+                    return self._hand_over(slot, place, session, answer)
+                try:
+                    async with asyncio.timeout(min(wait_seconds, LOOK_SECONDS)):
+                        await wake.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            session.polls -= 1
+            if listening():
+                self._heard(session)
+
+    async def started(self, slot: int, report: StartedReport) -> None:
+        """The worker is about to run its step's command. Raises Refusal."""
+        self._heard(self._session(slot, report.instance))
+        command = tasks.Started(slot=slot, report=report)
+        await self._service.execute(lambda state, now: tasks.decide(state, command, now))
+
+    async def exited(self, slot: int, report: ExitReport) -> None:
+        """The worker's step ended. Raises Refusal."""
+        self._heard(self._session(slot, report.instance))
+        self._task_of(slot, report.task_id)
+        _, tail = await self._outputs.tail(report.task_id, report.step)
+        command = tasks.Exited(slot=slot, report=report, log_tail=tail)
+        await self._service.execute(lambda state, now: tasks.decide(state, command, now))
+
+    async def output(self, slot: int, *, instance: str, task_id: str, step: Step, offset: int, data: bytes) -> int:
+        """The worker's step has written more; return how much of all is here. Raises Refusal."""
+        self._heard(self._session(slot, instance))
+        self._task_of(slot, task_id)
+        return await self._outputs.append(task_id, step, offset, data)
+
+    def tick(self) -> None:
+        """See which workers have fallen silent."""
+        self._service.set_links(tuple(self._link(place) for place in self._places))
+
+    def _session(self, slot: int, instance: str) -> _Session:
+        place = self._places[slot]
+        session = place.session
+        if instance in place.superseded:
+            raise Refusal(ErrorCode.SUPERSEDED, f"a newer worker has slot {slot}")
+        if session is None or session.instance != instance or not session.registered:
+            raise Refusal(ErrorCode.UNREGISTERED, "register first")
+        return session
+
+    def _task_of(self, slot: int, task_id: str) -> None:
+        task = self._service.state.tasks.get(task_id)
+        if task is None or task.slot != slot:
+            raise Refusal(ErrorCode.NOT_FOUND, f"slot {slot} has no task {task_id}")
+
+    def _heard(self, session: _Session) -> None:
+        session.heard = asyncio.get_running_loop().time()
+        self.tick()
+
+    def _link(self, place: _Place) -> WorkerLink | None:
+        session = place.session
+        if session is None or not session.registered:
+            return None
+        silent = asyncio.get_running_loop().time() - session.heard
+        return WorkerLink(instance=session.instance, connected=session.polls > 0 or silent < SILENT_SECONDS)
+
+    def _answer(
+        self, slot: int, place: _Place, session: _Session, task_id: str | None, step: Step | None
+    ) -> tuple[WorkAnswer, float]:
+        """What there is to say, and from when on it is worth saying."""
+        state = self._service.state
+        entry = state.slots[slot]
+        task = state.tasks.get(entry.task_id) if entry.managed and entry.task_id is not None else None
+        ready_at = float("-inf") if FORGET_REPEATS in place.forget.values() else float("inf")
+        forget = tuple(place.forget)
+        if task is None or entry.state is not SlotState.RUNNING:
+            return WorkAnswer(forget=forget), ready_at
+        named = task_id == task.task_id and step is task.step
+        run = None
+        if task.state is TaskState.WAITING and not named:
+            run = tasks.assignment_of(state, task)
+        cancel = task.cancel_requested and (named or run is not None)
+        if run is None and not cancel:
+            return WorkAnswer(forget=forget), ready_at
+        again_at = session.handed_at + REPEAT_SECONDS if session.handed == (entry.fence, cancel) else float("-inf")
+        return WorkAnswer(run=run, cancel=cancel, forget=forget), min(ready_at, again_at)
+
+    def _hand_over(self, slot: int, place: _Place, session: _Session, answer: WorkAnswer) -> WorkAnswer:
+        for task_id in answer.forget:
+            place.forget[task_id] -= 1
+            if place.forget[task_id] <= 0:
+                del place.forget[task_id]
+        if answer.run is not None or answer.cancel:
+            session.handed = (self._service.state.slots[slot].fence, answer.cancel)
+            session.handed_at = asyncio.get_running_loop().time()
+        return answer
+
+    def _published(self, state: State, records: list[Record]) -> None:
+        del state
+        for record in records:
+            match record:
+                case SlotChanged(entry=entry):
+                    self._wake(self._places[entry.id])
+                case TaskChanged(entry=task):
+                    self._wake(self._places[task.slot])
+                    self._outputs.nudge(task.task_id)
+                case TaskAcked(task_id=task_id, slot=slot):
+                    self._places[slot].forget[task_id] = FORGET_REPEATS
+                    self._wake(self._places[slot])
+                case _:
+                    pass
+
+    def _wake(self, place: _Place) -> None:
+        if place.wake is not None:
+            place.wake.set()
+            place.wake = None

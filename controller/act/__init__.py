@@ -1,0 +1,5 @@
+"""What the controller does: one module for each kind of thing acted on, and the queue and operations that run it all.
+
+Nothing here decides whether to act; each call carries out what `controller.decide` has decided, checking what the API
+server and the agent say meanwhile.
+"""

@@ -1,0 +1,111 @@
+"""lockKeys: a Lease for each, named after it, holding the UID of the task that has it. Creating it is the lock."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+from controller import names
+from controller.errors import AlreadyExists, NotFound
+from controller.kube.api import LEASES, Api, Object
+from controller.objects.task import Task
+
+
+class LeaseCache(Protocol):
+    """The lock Leases as last seen, and where answers of own writes go."""
+
+    synced: bool
+
+    def items(self, namespace: str | None = None) -> Iterator[Object]:
+        """All of them."""
+        ...
+
+    def note(self, obj: Object) -> None:
+        """A newer version."""
+        ...
+
+    def get(self, namespace: str | None, name: str) -> Object | None:
+        """One of them."""
+        ...
+
+    def note_deleted(self, namespace: str | None, name: str, answer: Object) -> None:
+        """The answer of a DELETE."""
+        ...
+
+    def note_gone(self, namespace: str | None, name: str, uid: str) -> None:
+        """A live read did not find it."""
+        ...
+
+
+class Locks:
+    """Takes and releases lockKeys."""
+
+    def __init__(self, api: Api, cache: LeaseCache, *, may_write: Callable[[], None]) -> None:
+        self._api = api
+        self.cache = cache
+        self._may_write = may_write
+
+    def holders(self, namespace: str) -> Mapping[str, str]:
+        """UID of the holder by lockKey, as last seen."""
+        return {
+            lease["metadata"]["annotations"][names.LOCK_KEY]: lease["spec"].get("holderIdentity", "")
+            for lease in self.cache.items(namespace)
+            if names.LOCK_KEY in lease["metadata"].get("annotations", {})
+        }
+
+    def holder(self, namespace: str, key: str) -> str | None:
+        """UID of the task that has a lockKey, as last seen; None if it is free."""
+        lease = self.cache.get(namespace, names.lock_lease(key))
+        return lease["spec"].get("holderIdentity") if lease is not None else None
+
+    def holder_name(self, namespace: str, key: str) -> str | None:
+        """Name of the task that has a lockKey, as last seen; None if it is free."""
+        lease = self.cache.get(namespace, names.lock_lease(key))
+        return None if lease is None else str((lease["metadata"].get("annotations") or {}).get(names.LOCK_TASK))
+
+    async def take(self, task: Task) -> bool:
+        """Take the task's lockKey; True if it has none, needs none, or holds it."""
+        key = task.spec.lock_key
+        if not key or not task.may_change:
+            return True
+        lease = {
+            "apiVersion": LEASES.api_version,
+            "kind": LEASES.kind,
+            "metadata": {
+                "name": names.lock_lease(key),
+                "namespace": task.namespace,
+                "labels": {names.LOCK_LABEL: "true"},
+                "annotations": {names.LOCK_KEY: key, names.LOCK_TASK: task.name},
+            },
+            "spec": {"holderIdentity": task.uid},
+        }
+        self._may_write()
+        try:
+            held = await self._api.create(LEASES, task.namespace, lease)
+        except AlreadyExists:
+            held = await self._api.get(LEASES, task.namespace, names.lock_lease(key))
+        self.cache.note(held)
+        return bool(held["spec"].get("holderIdentity") == task.uid)
+
+    async def release(self, task: Task) -> None:
+        """Release the task's lockKey, if it is still the holder."""
+        if not task.spec.lock_key:
+            return
+        name = names.lock_lease(task.spec.lock_key)
+        try:
+            held = await self._api.get(LEASES, task.namespace, name)
+        except NotFound:
+            if (known := self.cache.get(task.namespace, name)) is not None:
+                self.cache.note_gone(task.namespace, name, known["metadata"]["uid"])
+            return
+        if held["spec"].get("holderIdentity") != task.uid:
+            self.cache.note(held)
+            return
+        metadata = held["metadata"]
+        self._may_write()
+        answer = await self._api.delete(
+            LEASES,
+            task.namespace,
+            metadata["name"],
+            uid=metadata["uid"],
+            resource_version=metadata["resourceVersion"],
+        )
+        self.cache.note_deleted(task.namespace, metadata["name"], answer)

@@ -1,0 +1,220 @@
+"""What the controller does to Pods: create, open, drain and delete. The order of the writes is the safety.
+
+A Pod is deleted only after its agent granted a drain that still holds. Each write carries a resourceVersion that was
+read before the agent last confirmed this very drain; whoever opens a Pod moves its resourceVersion first. So of one
+replica that deletes and one that opens, the second to write fails, or finds the Pod on its way out, and stops.
+"""
+
+import logging
+import random
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Protocol
+
+from agent import wire
+from controller import names
+from controller.agents.client import AgentClient
+from controller.decide.view import PodState, PodView
+from controller.errors import (
+    AgentRefused,
+    AlreadyExists,
+    ApiUnavailable,
+    Conflict,
+    NotFound,
+)
+from controller.kube.api import PODS, Api, Object
+
+log = logging.getLogger(__name__)
+
+_DRAIN_TRIES = 5
+_CREATE_TRIES = 5
+
+
+class PodCache(Protocol):
+    """Where answers of own writes go, so that the next reconcile reads them."""
+
+    def note(self, obj: Object) -> None:
+        """A newer version of a Pod."""
+        ...
+
+    def note_deleted(self, namespace: str | None, name: str, answer: Object) -> None:
+        """The answer of a DELETE."""
+        ...
+
+    def note_gone(self, namespace: str | None, name: str, uid: str) -> None:
+        """A live read found nothing, or another Pod, in this one's place."""
+        ...
+
+
+class Pods:
+    """Operations on Pods. `may_write` raises NotLeader unless this replica leads; it is asked before every write."""
+
+    def __init__(self, api: Api, cache: PodCache, *, rng: random.Random, may_write: Callable[[], None]) -> None:
+        self._api = api
+        self._cache = cache
+        self._rng = rng
+        self._may_write = may_write
+
+    def new_name(self, pool: str) -> str:
+        """A name for a Pod that is to be created."""
+        return names.pod_name(pool, self._rng.choice)
+
+    async def create(self, pod: Object) -> Object:
+        """Create `pod`, whose name was chosen before. An answer that never came is looked for under that name."""
+        namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+        for tried_before in range(_CREATE_TRIES):
+            self._may_write()
+            try:
+                created = await self._api.create(PODS, namespace, pod)
+            except AlreadyExists:
+                if not tried_before:
+                    raise  # the name is another Pod's: the next try chooses a new one
+                created = await self._api.get(PODS, namespace, name)
+                break
+            except ApiUnavailable:
+                continue
+            break
+        else:
+            raise ApiUnavailable(f"creating Pod {name}: no answer after {_CREATE_TRIES} tries")
+        self._cache.note(created)
+        return created
+
+    async def open(
+        self, pod: PodView, namespace: str, agent: AgentClient, *, opened_at: datetime | None = None
+    ) -> None:
+        """Let a Pod take work: one that starts, or one whose drain is taken back."""
+        state = pod.agent
+        if state is None:
+            return
+        patched = await self._label(pod, namespace, PodState.ACTIVE, self._new_drain_id(), opened_at=opened_at)
+        if patched["metadata"].get("deletionTimestamp"):
+            return
+        if state.phase is wire.Phase.DRAINED and state.drain_id:
+            self._may_write()
+            await agent.open(state.incarnation, state.drain_id)
+
+    async def drain_and_delete(self, pod: PodView, namespace: str, agent: AgentClient) -> bool:
+        """Drain a Pod and delete it; False if its agent refused, or the Pod was on its way out already."""
+        if pod.agent is None:
+            return False
+        for _ in range(_DRAIN_TRIES):
+            live = await self._read(pod.name, pod.uid, namespace)
+            if live is None or live["metadata"].get("deletionTimestamp"):
+                return False
+            # A new one each time: who moved the version knows the last one, and may be about to take it back.
+            drain_id = self._new_drain_id()
+            if not await self._granted(pod, namespace, agent, drain_id):
+                return False
+            try:
+                labelled = await self._label(
+                    pod, namespace, PodState.DRAINING, drain_id, resource_version=_version(live)
+                )
+                if not await self._granted(pod, namespace, agent, drain_id):
+                    return False
+                await self._delete(labelled)
+            except Conflict:
+                continue
+            return True
+        raise Conflict(409, "Conflict", f"Pod {pod.name} changed {_DRAIN_TRIES} times while it was to be deleted")
+
+    async def _granted(self, pod: PodView, namespace: str, agent: AgentClient, drain_id: str) -> bool:
+        """Ask the agent for the drain. Where it refuses, a label that says otherwise is put right."""
+        if pod.agent is None:
+            return False
+        self._may_write()
+        try:
+            await agent.drain(pod.agent.incarnation, drain_id)
+        except AgentRefused as refusal:
+            if refusal.code != wire.ErrorCode.BUSY:
+                raise
+            if pod.state is PodState.DRAINING:
+                await self._label(pod, namespace, PodState.ACTIVE, self._new_drain_id())
+            return False
+        return True
+
+    async def delete_starting(self, pod: PodView, namespace: str) -> bool:
+        """Delete a Pod that was never opened: opening it would have moved its resourceVersion."""
+        live = await self._read(pod.name, pod.uid, namespace)
+        if live is None or live["metadata"]["labels"].get(names.STATE_LABEL) != PodState.STARTING:
+            return False
+        await self._delete(live)
+        return True
+
+    async def delete_dead(
+        self, pod: PodView, namespace: str, proof: Callable[[Object], str | None], *, force: bool
+    ) -> bool:
+        """Delete a Pod that is provably dead, judged on a live read. `force`: no kubelet is left to finish that."""
+        live = await self._read(pod.name, pod.uid, namespace)
+        if live is None or proof(live) is None:
+            return False
+        await self._delete(live, grace_period_seconds=0 if force else None)
+        return True
+
+    async def exists(self, namespace: str, name: str, uid: str) -> bool:
+        """Whether the API still has this very Pod, read live."""
+        return await self._read(name, uid, namespace) is not None
+
+    async def any_left(self, namespace: str, pool: str) -> bool:
+        """Whether the API still has any Pod of a pool, read live."""
+        page = await self._api.list_page(PODS, namespace, label_selector=f"{names.POOL_LABEL}={pool}", limit=1)
+        for pod in page.get("items") or ():
+            self._cache.note(pod)
+        return bool(page.get("items"))
+
+    async def _read(self, name: str, uid: str, namespace: str) -> Object | None:
+        """The Pod, read live; None if it is gone or its name is another's now. Either is news for the cache."""
+        try:
+            live = await self._api.get(PODS, namespace, name)
+        except NotFound:
+            self._cache.note_gone(namespace, name, uid)
+            return None
+        self._cache.note(live)
+        if live["metadata"]["uid"] != uid:
+            self._cache.note_gone(namespace, name, uid)
+            return None
+        return live
+
+    async def _label(
+        self,
+        pod: PodView,
+        namespace: str,
+        state: PodState,
+        drain_id: str,
+        *,
+        resource_version: str | None = None,
+        opened_at: datetime | None = None,
+    ) -> Object:
+        """PATCH the state label and a new drain-id annotation, so that the resourceVersion always moves."""
+        metadata: dict[str, Any] = {
+            "uid": pod.uid,
+            "labels": {names.STATE_LABEL: state.value},
+            "annotations": {names.DRAIN_ID: drain_id},
+        }
+        if opened_at is not None:
+            metadata["annotations"][names.OPENED] = wire.format_time(opened_at)
+        if resource_version is not None:
+            metadata["resourceVersion"] = resource_version
+        self._may_write()
+        patched = await self._api.patch(PODS, namespace, pod.name, {"metadata": metadata})
+        self._cache.note(patched)
+        return patched
+
+    async def _delete(self, pod: Object, *, grace_period_seconds: int | None = None) -> None:
+        metadata = pod["metadata"]
+        self._may_write()
+        answer = await self._api.delete(
+            PODS,
+            metadata["namespace"],
+            metadata["name"],
+            uid=metadata["uid"],
+            resource_version=metadata["resourceVersion"],
+            grace_period_seconds=grace_period_seconds,
+        )
+        self._cache.note_deleted(metadata["namespace"], metadata["name"], answer)
+
+    def _new_drain_id(self) -> str:
+        return f"{self._rng.getrandbits(64):016x}"
+
+
+def _version(pod: Object) -> str:
+    return str(pod["metadata"]["resourceVersion"])

@@ -1,0 +1,183 @@
+"""What the controller does to pools themselves: prepare one, make its Pods, write its status, and see it off."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from controller import names
+from controller.act.events import EventRecorder
+from controller.act.pods import Pods
+from controller.act.tokens import PoolTokens
+from controller.decide.pool_status import Problem, Problems
+from controller.decide.view import PodView
+from controller.errors import ApiError, ApiUnavailable, Forbidden, Invalid, InvalidObject, NotFound, TooManyRequests
+from controller.kube.api import SLOTPOOLS, Api, Object
+from controller.kube.cache import Cache
+from controller.objects.pool import PoolSpec
+from controller.objects.template import build_pod
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Images that the controller puts into Pods."""
+
+    agent: str
+
+
+class Pools:
+    """Operations on pools."""
+
+    def __init__(
+        self,
+        api: Api,
+        cache: Cache,
+        *,
+        pods: Pods,
+        tokens: PoolTokens,
+        events: EventRecorder,
+        images: Images,
+        may_write: Callable[[], None],
+    ) -> None:
+        self._api = api
+        self._cache = cache
+        self._pods = pods
+        self._tokens = tokens
+        self._events = events
+        self._images = images
+        self._may_write = may_write
+        self._problems: dict[Key, Problems] = defaultdict(Problems)
+        self._told_too_old: dict[Key, Problem] = {}
+
+    def prepared(self, pool: Object) -> bool:
+        """Whether the pool has its finalizer and its token."""
+        namespace, name = key_of(pool)
+        return names.POOL_FINALIZER in pool["metadata"].get("finalizers", ()) and not self._tokens.needs_work(
+            namespace, name
+        )
+
+    async def prepare(self, pool: Object, *, has_pods: bool) -> None:
+        """Give the pool its finalizer, then its token Secret."""
+        metadata = pool["metadata"]
+        finalizers = metadata.get("finalizers", [])
+        if names.POOL_FINALIZER not in finalizers:
+            await self._patch_finalizers(pool, [*finalizers, names.POOL_FINALIZER])
+        self._may_write()
+        await self._tokens.ensure(metadata["namespace"], metadata["name"], in_use=has_pods)
+
+    async def finish(self, pool: Object) -> None:
+        """Nothing of the pool is left: remove its Secret, then let it go."""
+        metadata = pool["metadata"]
+        if await self._pods.any_left(metadata["namespace"], metadata["name"]):
+            return
+        self._may_write()
+        await self._tokens.remove(metadata["namespace"], metadata["name"])
+        kept = [entry for entry in metadata.get("finalizers", ()) if entry != names.POOL_FINALIZER]
+        await self._patch_finalizers(pool, kept)
+        self._problems.pop(key_of(pool), None)
+        self._told_too_old.pop(key_of(pool), None)
+
+    async def _patch_finalizers(self, pool: Object, finalizers: list[str]) -> None:
+        metadata = pool["metadata"]
+        body = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": finalizers}}
+        self._may_write()
+        try:
+            self._cache.note(await self._api.patch(SLOTPOOLS, metadata["namespace"], metadata["name"], body))
+        except NotFound:
+            self._cache.note_gone(metadata["namespace"], metadata["name"], metadata["uid"])
+
+    def new_pod(self, pool: Object, spec: PoolSpec) -> Object:
+        """The document of a new Pod, under a name of its own. Raises InvalidObject if the template can't be used."""
+        name = pool["metadata"]["name"]
+        return build_pod(
+            pool,
+            spec,
+            name=self._pods.new_name(name),
+            token_secret=names.token_secret(name),
+            agent_image=self._images.agent,
+        )
+
+    async def create_pod(self, pool: Object, pod: Object) -> None:
+        """Create a Pod; that it can't be done stands in the pool's conditions until it can."""
+        key = key_of(pool)
+        try:
+            await self._pods.create(pod)
+        except (ApiError, ApiUnavailable) as error:
+            if isinstance(error, Forbidden | Invalid | TooManyRequests):
+                reason = "QuotaExceeded" if "exceeded quota" in str(error) else "FailedCreate"
+                self._problems[key] = Problems(unable_to_scale=Problem(reason=reason, message=str(error)))
+                self._events.event(pool, reason, f"creating a Pod: {error}", warning=True)
+            raise
+        self._problems.pop(key, None)
+        self._events.event(pool, "SuccessfulCreate", f"created Pod {pod['metadata']['name']}")
+
+    def template_problem(self, pool: Object, problem: InvalidObject) -> None:
+        """Note that no Pod can be made from the pool's template."""
+        self._problems[key_of(pool)] = Problems(
+            degraded=Problem(reason="InvalidTemplate", message=str(problem)),
+            unable_to_scale=Problem(reason="InvalidTemplate", message=str(problem)),
+        )
+
+    def removed(self, pool: Object | None, pod: PodView, how: str) -> None:
+        """Say that a Pod was deleted."""
+        log.info("pod deleted", extra={"pod": pod.name, "how": how})
+        if pool is not None:
+            self._events.event(pool, "SuccessfulDelete", f"Pod {pod.name}: {how}")
+
+    def scaled(self, pool: Object, current: int, desired: int, reason: str, message: str) -> None:
+        """Say that the size changes, and why."""
+        log.info(
+            "scale",
+            extra={
+                "pool": "/".join(key_of(pool)),
+                "from": current,
+                "to": desired,
+                "reason": reason,
+                "because": message,
+            },
+        )
+        self._events.event(pool, reason, f"{current} → {desired} Pods: {message}")
+
+    def too_old(self, pool: Object, problem: Problem | None) -> None:
+        """Say once which agents this controller can't work with; again when they are others."""
+        key = key_of(pool)
+        if problem is None:
+            self._told_too_old.pop(key, None)
+        elif self._told_too_old.get(key) != problem:
+            self._told_too_old[key] = problem
+            log.warning("agents too old", extra={"pool": "/".join(key), "because": problem.message})
+            self._events.event(pool, problem.reason, problem.message, warning=True)
+
+    def problems(self, pool: Object) -> Problems:
+        """What keeps the pool from working as it should."""
+        return self._problems.get(key_of(pool), Problems())
+
+    async def write(self, pool: Object, status: dict[str, Any]) -> None:
+        """PATCH the status of this very version of the pool."""
+        metadata = pool["metadata"]
+        body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": status}
+        self._may_write()
+        try:
+            written = await self._api.patch(
+                SLOTPOOLS, metadata["namespace"], metadata["name"], body, subresource="status"
+            )
+        except NotFound:
+            self._cache.note_gone(metadata["namespace"], metadata["name"], metadata["uid"])
+        else:
+            self._cache.note(written)
+
+
+def key_of(obj: Object) -> Key:
+    """Namespace and name."""
+    return obj["metadata"]["namespace"], obj["metadata"]["name"]
+
+
+def differs(pool: Object, status: dict[str, Any]) -> bool:
+    """Whether the pool's status lacks something of `status`."""
+    present = pool.get("status") or {}
+    return any(present.get(name) != value for name, value in status.items() if value is not None)

@@ -1,0 +1,413 @@
+"""What the controller does to tasks: lock, intent, acquire, result, ack. `task_actions` decides what comes next.
+
+Every message that can start something on an agent follows a status write that says so: a leader that takes over finds
+the intent, and asks the same agent again. A result is written to the SlotTask before the agent may forget it.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Protocol
+
+from agent import wire
+from controller import names
+from controller.act.events import EventRecorder
+from controller.act.locks import Locks
+from controller.agents.client import AgentClient
+from controller.decide.task_actions import (
+    ACCEPTED,
+    APPROVED,
+    ASSIGNED,
+    CANCELLING,
+    Action,
+    cancel_message,
+    keeps_lock,
+    may_retry,
+)
+from controller.decide.view import PodView
+from controller.errors import AgentRefused, NotFound
+from controller.kube.api import SLOTTASKS, Api, Object
+from controller.objects.conditions import Condition, put
+from controller.objects.task import Task, TaskPhase, TaskStatus
+
+log = logging.getLogger(__name__)
+
+_NOT_TAKEN = {
+    wire.ErrorCode.NO_FREE_SLOT,
+    wire.ErrorCode.DRAINED,
+    wire.ErrorCode.CLOSING,
+    wire.ErrorCode.UNKNOWN_TASK_TYPE,
+}
+"""Answers to an acquire after which this agent certainly doesn't have the task, and another may be asked."""
+
+_NEVER_TAKEN = {wire.ErrorCode.BAD_REQUEST, wire.ErrorCode.INVALID, wire.ErrorCode.TOO_LARGE}
+"""Answers after which no agent will ever take the task: it can't be asked for differently."""
+
+_PHASES = {
+    wire.Outcome.SUCCEEDED: TaskPhase.SUCCEEDED,
+    wire.Outcome.FAILED: TaskPhase.FAILED,
+    wire.Outcome.CANCELLED: TaskPhase.CANCELLED,
+    wire.Outcome.EXPIRED: TaskPhase.EXPIRED,
+    wire.Outcome.LOST: TaskPhase.LOST,
+}
+
+
+class TaskCache(Protocol):
+    """Where answers of own writes go, so that the next reconcile reads them."""
+
+    def note(self, obj: Object) -> None:
+        """A newer version of a SlotTask."""
+        ...
+
+    def note_deleted(self, namespace: str | None, name: str, answer: Object) -> None:
+        """The answer of a DELETE."""
+        ...
+
+    def note_gone(self, namespace: str | None, name: str, uid: str) -> None:
+        """A write found no such SlotTask."""
+        ...
+
+
+class Tasks:
+    """Operations on tasks. `may_write` raises NotLeader unless this replica leads; asked before every write."""
+
+    def __init__(
+        self,
+        api: Api,
+        cache: TaskCache,
+        locks: Locks,
+        events: EventRecorder,
+        *,
+        now: Callable[[], datetime],
+        may_write: Callable[[], None],
+    ) -> None:
+        self._api = api
+        self._cache = cache
+        self._locks = locks
+        self._events = events
+        self._now = now
+        self._may_write = may_write
+
+    async def assign(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
+        """Take the lockKey, write the intent, acquire a slot."""
+        if not await self._locks.take(task):
+            return
+        written = await self._write(
+            task,
+            phase=TaskPhase.ASSIGNED,
+            queued_reason=None,
+            attempt=max(1, task.status.attempt),
+            pod=pod.name,
+            pod_uid=pod.uid,
+            step=None,
+            slot=None,
+            plan_digest=None,
+        )
+        self._event(task, "Assigned", f"assigned to Pod {pod.name}")
+        await self._acquire(written, pod, agent, reservation_ttl_seconds=reservation_ttl_seconds)
+
+    async def ask_again(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
+        """Ask the agent for a slot once more: nobody knows what became of the first time.
+
+        The write before it moves the version. So the intent still stands, whatever this replica's cache knows, and a
+        write from before that withdraws it (a former leader's, or one of ours without an answer) comes too late.
+        """
+        message = f"Pod {pod.name} is asked again, as of version {task.resource_version}"
+        asked = await self._write(task, conditions=self._condition(task, ASSIGNED, True, "AskedAgain", message))
+        await self._acquire(asked, pod, agent, reservation_ttl_seconds=reservation_ttl_seconds)
+
+    async def _acquire(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
+        """Ask the agent for a slot. The intent was written just now; the same question again gets the same answer."""
+        if pod.agent is None:
+            return
+        self._may_write()
+        try:
+            answer = await agent.acquire(
+                pod.agent.incarnation, task.task_id, task.spec.type, task.to_work(reservation_ttl_seconds)
+            )
+        except AgentRefused as refusal:
+            if refusal.code in _NEVER_TAKEN:
+                await self._finish(task, TaskPhase.FAILED, "WorkRefused", refusal.message)
+                return
+            if refusal.code in _NOT_TAKEN:
+                await self._write(task, phase=TaskPhase.QUEUED, pod=None, pod_uid=None, step=None, slot=None)
+            raise
+        step = wire.Step.PLAN if task.spec.steps.plan else wire.Step.APPLY
+        started = task.status.started_at or self._now()
+        await self._write(task, phase=TaskPhase.RUNNING, slot=answer.slot, step=step, started_at=started)
+
+    async def follow(self, task: Task, pod: PodView, agent: AgentClient) -> None:
+        """Read the task from its agent and write what it says; a final result is acknowledged."""
+        try:
+            known = await agent.task(task.task_id)
+        except AgentRefused as refusal:
+            if refusal.code != wire.ErrorCode.NOT_FOUND:
+                raise
+            await self._forgotten(task, pod, agent)
+            return
+        if known.state is wire.TaskState.ENDED:
+            await self._ended(task, known)
+            await self.ack(task.task_id, pod, agent)
+        elif task.status.step is wire.Step.APPLY and known.step is not wire.Step.APPLY:
+            return  # it was approved, and the agent has not heard of it yet: what was let go is not called back
+        elif known.state is wire.TaskState.RESERVED:
+            await self._write(task, phase=TaskPhase.AWAITING_APPROVAL, **_progress(known))
+            self._event(task, "AwaitingApproval", f"plan {known.plan_digest} waits for an approval")
+        else:
+            await self._write(task, phase=TaskPhase.RUNNING, **_progress(known))
+
+    async def _ended(self, task: Task, known: wire.Task) -> None:
+        if known.outcome is wire.Outcome.LOST and known.step is not wire.Step.APPLY and may_retry(task):
+            await self._retry(task, "WorkerLost", known.reason or "the worker was lost")
+            return
+        phase = _PHASES[known.outcome or wire.Outcome.FAILED]
+        if known.outcome is wire.Outcome.LOST and task.status.phase is TaskPhase.AWAITING_APPROVAL:
+            phase = TaskPhase.FAILED
+        await self._finish(task, phase, phase.value, known.reason or "", **_progress(known))
+
+    async def _forgotten(self, task: Task, pod: PodView, agent: AgentClient) -> None:
+        """The agent said that it doesn't know the task: believed only from this very Pod's agent, twice."""
+        state = await agent.state()
+        known = {slot.task_id for slot in state.slots} | set(state.ended)
+        if state.pod_uid != pod.uid or state.recovering or task.task_id in known:
+            return
+        message = f"the agent of Pod {pod.name} no longer knows the task: its journal was lost"
+        if may_retry(task):
+            await self._retry(task, "AgentLostTask", message)
+        else:
+            await self._finish(task, TaskPhase.LOST, "AgentLostTask", message)
+
+    async def approve(self, task: Task, pod: PodView, agent: AgentClient) -> None:
+        """Write that the apply may start, then let the agent start it."""
+        digest = task.status.plan_digest
+        if pod.agent is None or digest is None:
+            return
+        if task.status.phase is TaskPhase.AWAITING_APPROVAL:
+            by = task.spec.approval.by if task.spec.approval else None
+            message = f"attempt {task.status.attempt}, {digest}" + (f", by {by}" if by else "")
+            task = await self._write(
+                task,
+                phase=TaskPhase.RUNNING,
+                step=wire.Step.APPLY,
+                expires_at=None,
+                conditions=self._condition(task, APPROVED, True, "Approved", message),
+            )
+            self._event(task, "Approved", message)
+        else:
+            # As `ask_again`: a write from before that ends the task comes too late once it is approved again.
+            message = f"attempt {task.status.attempt}, {digest}: said again, as of version {task.resource_version}"
+            task = await self._write(task, conditions=self._condition(task, APPROVED, True, "ApprovedAgain", message))
+        self._may_write()
+        await agent.approve(pod.agent.incarnation, task.task_id, plan_digest=digest, attempt=task.status.attempt)
+
+    async def reject_approval(self, task: Task, action: Action) -> None:
+        """Say on the task why its approval is not one."""
+        await self._write(task, conditions=self._condition(task, APPROVED, False, action.reason, action.message))
+        self._event(task, action.reason, action.message, warning=True)
+
+    async def cancel(self, task: Task, pod: PodView, agent: AgentClient) -> None:
+        """End the task on its agent. One that the agent never got ends here: it can't get it any more."""
+        if pod.agent is None:
+            return
+        self._may_write()
+        try:
+            await agent.cancel(pod.agent.incarnation, task.task_id)
+        except AgentRefused as refusal:
+            if refusal.code != wire.ErrorCode.NOT_FOUND or task.status.phase is not TaskPhase.ASSIGNED:
+                raise
+            await self._finish(task, TaskPhase.CANCELLED, "Cancelled", "cancelled before it started")
+            return
+        message = cancel_message(task, pod)
+        await self._write(task, conditions=self._condition(task, CANCELLING, True, "Cancelled", message))
+
+    async def retry(self, task: Task, action: Action) -> None:
+        """Back to the queue as the next attempt. The last one's processes are over."""
+        await self._retry(task, action.reason, action.message)
+
+    async def _retry(self, task: Task, reason: str, message: str) -> None:
+        attempt = task.status.attempt + 1
+        await self._write(
+            task,
+            phase=TaskPhase.QUEUED,
+            attempt=attempt,
+            pod=None,
+            pod_uid=None,
+            slot=None,
+            step=None,
+            plan_digest=None,
+            expires_at=None,
+            plan=None,
+            apply=None,
+            conditions=self._condition(task, "Retried", True, reason, message),
+        )
+        self._event(task, reason, f"{message}; queued again as attempt {attempt}", warning=True)
+
+    async def finish(self, task: Task, action: Action) -> None:
+        """Write a final phase."""
+        await self._finish(task, action.phase or TaskPhase.FAILED, action.reason, action.message)
+
+    async def _finish(self, task: Task, phase: TaskPhase, reason: str, message: str, **fields: Any) -> None:
+        succeeded = phase is TaskPhase.SUCCEEDED
+        kind = "Complete" if succeeded else "Failed"
+        ending: dict[str, Any] = {
+            "phase": phase,
+            "reason": reason,
+            "message": message or None,
+            "finished_at": self._now(),
+            "expires_at": None,
+            "conditions": self._condition(task, kind, True, reason, message),
+        }
+        await self._write(task, **{**fields, **ending})
+        self._event(task, phase.value, message or phase.value, warning=not succeeded)
+
+    async def ack(self, task_id: str, pod: PodView, agent: AgentClient) -> None:
+        """Let the agent forget a task whose result is stored."""
+        if pod.agent is not None:
+            self._may_write()
+            await agent.ack(pod.agent.incarnation, task_id)
+
+    async def settle_orphan(self, task_id: str, pod: PodView, agent: AgentClient) -> None:
+        """End a task on an agent that no SlotTask stands for. An apply that runs is waited for.
+
+        Judged on live reads: the intent is written before an agent gets a task, so whoever reads the SlotTask after
+        the agent's report finds that intent, unless it was withdrawn.
+        """
+        try:
+            known = await agent.task(task_id)
+        except AgentRefused as refusal:
+            if refusal.code == wire.ErrorCode.NOT_FOUND:
+                return  # a slot without work, that a person took with the pool's token; or over in the meantime
+            raise
+        namespace, _, name = known.name.partition("/")
+        parsed = names.split_task_id(task_id)
+        if parsed is None or pod.agent is None:
+            return
+        try:
+            live = Task.parse(await self._api.get(SLOTTASKS, namespace, name))
+        except NotFound:
+            live = None
+        if live is not None and live.uid == parsed[0]:
+            if not live.final and (live.task_id, live.status.pod_uid) == (task_id, pod.uid):
+                return
+            if live.final and live.task_id == task_id and known.state is wire.TaskState.ENDED:
+                await self.ack(task_id, pod, agent)
+                return
+        self._may_write()
+        if known.state is wire.TaskState.ENDED:
+            await self.ack(task_id, pod, agent)
+        elif known.step is not wire.Step.APPLY and not known.cancel_requested:
+            log.warning("ending a task that no SlotTask stands for", extra={"task": task_id, "pod": pod.name})
+            await agent.cancel(pod.agent.incarnation, task_id)
+
+    async def release_lock(self, task: Task) -> None:
+        """Let the next task of its lockKey go."""
+        await self._locks.release(task)
+
+    async def say_not_accepted(self, task: Task, reason: str, message: str) -> None:
+        """Say on a queued task why it can't be assigned."""
+        await self._write(
+            task, conditions=self._condition(task, ACCEPTED, False, reason, message), phase=TaskPhase.QUEUED
+        )
+        self._event(task, reason, message, warning=True)
+
+    async def say_waiting(self, task: Task, reason: str) -> None:
+        """Say on a queued task what it waits for."""
+        await self._write(task, phase=TaskPhase.QUEUED, queued_reason=reason)
+
+    async def say_accepted(self, task: Task) -> None:
+        """Take back what `say_not_accepted` said."""
+        await self._write(task, conditions=self._condition(task, ACCEPTED, True, "Accepted", ""))
+
+    async def add_finalizer(self, task: Task) -> None:
+        """Make sure that the task is not gone from the API before it ended."""
+        await self._patch_finalizers(task, [*task.finalizers, names.TASK_FINALIZER])
+
+    async def remove_finalizer(self, task: Task) -> None:
+        """Let a deleted task go. Its lock is looked for once more: with the task, nobody would know whose it was."""
+        if task.may_change and not keeps_lock(task):
+            await self._locks.release(task)
+        await self._patch_finalizers(task, [entry for entry in task.finalizers if entry != names.TASK_FINALIZER])
+
+    async def delete(self, task: Task) -> None:
+        """Delete a finished task whose time to live is over."""
+        self._may_write()
+        try:
+            answer = await self._api.delete(SLOTTASKS, task.namespace, task.name, uid=task.uid)
+        except NotFound:
+            self._cache.note_gone(task.namespace, task.name, task.uid)
+        else:
+            self._cache.note_deleted(task.namespace, task.name, answer)
+
+    async def _patch_finalizers(self, task: Task, finalizers: list[str]) -> None:
+        self._may_write()
+        body = {"metadata": {"resourceVersion": task.resource_version, "finalizers": finalizers}}
+        self._cache.note(await self._api.patch(SLOTTASKS, task.namespace, task.name, body))
+
+    async def _write(self, task: Task, **changes: Any) -> Task:
+        """PATCH the status of this very version of the task, unless that would say nothing new."""
+        before = task.status.to_json()
+        after = replace(task.status, observed_generation=task.generation, **changes).to_json()
+        status = {name: after.get(name) for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+        if not status:
+            return task
+        self._may_write()
+        body = {"metadata": {"resourceVersion": task.resource_version}, "status": _cleared(before, status)}
+        document = await self._api.patch(SLOTTASKS, task.namespace, task.name, body, subresource="status")
+        self._cache.note(document)
+        written = Task.parse(document)
+        if written.status.phase is not task.status.phase:
+            log.info("task", extra=_transition(task, written.status))
+        return written
+
+    def _condition(self, task: Task, kind: str, status: bool, reason: str, message: str) -> tuple[Condition, ...]:
+        new = Condition(
+            type=kind, status=str(status), reason=reason, message=message, observed_generation=task.generation
+        )
+        return put(task.status.conditions, new, self._now())
+
+    def _event(self, task: Task, reason: str, message: str, *, warning: bool = False) -> None:
+        self._events.event(_reference(task), reason, message, warning=warning)
+
+
+def _reference(task: Task) -> Object:
+    return {
+        "apiVersion": SLOTTASKS.api_version,
+        "kind": SLOTTASKS.kind,
+        "namespace": task.namespace,
+        "name": task.name,
+        "uid": task.uid,
+        "resourceVersion": task.resource_version,
+    }
+
+
+def _transition(task: Task, after: TaskStatus) -> dict[str, Any]:
+    return {
+        "task": f"{task.namespace}/{task.name}",
+        "from": task.status.phase.value,
+        "to": after.phase.value,
+        "pod": after.pod,
+        "slot": after.slot,
+        "attempt": after.attempt,
+    }
+
+
+def _cleared(before: Object, changed: Object) -> Object:
+    """`changed` as a merge patch: fields within a step that are gone are set to null, as merging would keep them."""
+    steps = changed.get("steps")
+    if not steps or "steps" not in before:
+        return changed
+    cleared = {name: {**dict.fromkeys(before["steps"].get(name, ())), **result} for name, result in steps.items()}
+    return {**changed, "steps": {**dict.fromkeys(before["steps"]), **cleared}}
+
+
+def _progress(known: wire.Task) -> dict[str, Any]:
+    """Fields of the status from what the agent knows."""
+    return {
+        "slot": known.slot,
+        "step": known.step,
+        "plan_digest": known.plan_digest,
+        "expires_at": known.expires_at,
+        "plan": known.plan,
+        "apply": known.apply,
+    }

@@ -1,0 +1,5 @@
+"""What the commands of `podslots` do, and how they show it. `main` has their names and options.
+
+They speak to the Kubernetes API only. Nothing here imports the controller's decisions: a person's command is an
+object, an annotation or a field, and the controller does the rest.
+"""

@@ -1,0 +1,104 @@
+"""`podslots submit`: create the objects of YAML files, or merge what changed into those that exist."""
+
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from controller.cli.session import STRICT, Connection, explain
+from controller.errors import AlreadyExists, Invalid
+from controller.kube.api import SLOTPOOLS, SLOTTASKS, Object, Resource
+from controller.names import API_VERSION
+
+KINDS = {resource.kind: resource for resource in (SLOTPOOLS, SLOTTASKS)}
+
+
+def parse(text: str, origin: str) -> Iterator[Object]:
+    """The SlotPools and SlotTasks of a YAML (or JSON) text, pools first. Anything else is refused, naming its place."""
+    try:
+        documents = [document for document in yaml.safe_load_all(text) if document is not None]
+    except yaml.YAMLError as error:
+        raise click.ClickException(f"{origin}: not YAML: {_yaml_problem(error)}") from error
+    found: list[Object] = []
+    for number, document in enumerate(documents, 1):
+        listed = document.get("items") if isinstance(document, Mapping) else None
+        items = listed if isinstance(listed, list) else [document]
+        for item in items:
+            _check(item, f"{origin}, document {number}")
+            found.append(dict(item))
+    if not found:
+        raise click.ClickException(f"{origin}: no objects in it")
+    yield from sorted(found, key=lambda obj: obj["kind"] != SLOTPOOLS.kind)
+
+
+def _check(item: Any, where: str) -> None:
+    if not isinstance(item, Mapping):
+        raise click.ClickException(f"{where}: an object with apiVersion, kind, metadata and spec is expected")
+    kind, version = item.get("kind"), item.get("apiVersion")
+    if kind not in KINDS:
+        what = f"{version or 'no apiVersion,'} {kind}" if kind else "an object without kind"
+        raise click.ClickException(f"{where}: {what}, where {' or '.join(KINDS)} is expected (use kubectl for others)")
+    if version != API_VERSION:
+        raise click.ClickException(f"{where}: a {kind} with apiVersion {version or 'missing'}, not {API_VERSION}")
+    metadata = item.get("metadata")
+    if not isinstance(metadata, Mapping) or not (metadata.get("name") or metadata.get("generateName")):
+        raise click.ClickException(f"{where}: {kind} without metadata.name")
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    """What is wrong and where, in one line."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem or error.context}"
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"character {error.position + 1}: {error.reason}"
+    return str(error)
+
+
+def read(path: str) -> str:
+    """A file's text, or standard input for `-`."""
+    try:
+        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        problem = "not a text file in UTF-8, as YAML is"
+        raise click.ClickException(f"{path}: {problem}") from error
+    except IsADirectoryError as error:
+        problem = "a folder; name the YAML files in it, each with -f"
+        raise click.ClickException(f"{path}: {problem}") from error
+    except FileNotFoundError as error:
+        raise click.ClickException(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror}") from error
+
+
+async def submit(connection: Connection, objects: list[Object]) -> AsyncIterator[str]:
+    """Create or merge each object; yields a line for each, as kubectl does."""
+    for obj in objects:
+        resource = KINDS[obj["kind"]]
+        namespace = obj["metadata"].get("namespace") or connection.namespace
+        try:
+            outcome, name = await _apply(connection, resource, namespace, obj)
+        except Invalid as error:
+            if STRICT not in error.message:
+                raise  # names the object itself
+            shown = obj["metadata"].get("name") or obj["metadata"]["generateName"]
+            raise click.ClickException(f"{resource.kind.lower()}/{shown}: {explain(error)}") from error
+        yield f"{resource.kind.lower()}/{name} {outcome}"
+
+
+async def _apply(connection: Connection, resource: Resource, namespace: str, obj: Object) -> tuple[str, str]:
+    api = connection.api
+    try:
+        created = await api.create(resource, namespace, obj)
+    except AlreadyExists:
+        name = obj["metadata"]["name"]
+    else:
+        return "created", created["metadata"]["name"]
+    before = await api.get(resource, namespace, name)
+    changes = {key: value for key, value in obj.items() if key not in {"apiVersion", "kind", "status"}}
+    after = await api.patch(resource, namespace, name, changes)
+    same = before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]
+    return "unchanged" if same else "configured", name

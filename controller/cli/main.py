@@ -1,0 +1,260 @@
+"""`podslots`: the command line for people. Speaks to the Kubernetes API only.
+
+Exit codes: 0 done; 1 the cluster or the object says no; 2 the command line is wrong; 3 `wait` gave up.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import yaml
+
+from controller import names
+from controller.cli import documents, local, logs, pods, tables, tasks
+from controller.cli.session import Connection, Session, settings
+from controller.cli.stack import Stack
+from controller.errors import PodslotsError
+from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKS, Object
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+T = TypeVar("T")
+KINDS = ("pools", "pods", "tasks", "slots")
+pass_session = click.make_pass_decorator(Session)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--kubeconfig", type=click.Path(dir_okay=False), help="Path of a kubeconfig (default: KUBECONFIG).")
+@click.option("--context", help="Context of the kubeconfig.")
+@click.option("-n", "--namespace", help="Namespace (default: the context's).")
+@click.version_option(package_name="podslots")
+@click.pass_context
+def main(ctx: click.Context, kubeconfig: str | None, context: str | None, namespace: str | None) -> None:
+    """Pools of slots for long work, and the tasks in them."""
+    here = Stack(local.DEFAULT_FOLDER, os.environ).kubeconfig
+    found = settings(
+        os.environ,
+        kubeconfig=kubeconfig,
+        context=context,
+        local_kubeconfig=str(here) if here.is_file() else None,
+    )
+    ctx.obj = Session(settings=found, now=_now, namespace=namespace)
+
+
+# --- looking ----------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument(
+    "what",
+    metavar=f"{{{'|'.join(KINDS)}}}",
+    type=click.Choice([*KINDS, *(kind.removesuffix("s") for kind in KINDS)]),
+    callback=lambda _ctx, _argument, value: f"{value.removesuffix('s')}s",
+)
+@click.argument("names_", metavar="[NAME]...", nargs=-1)
+@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="In all namespaces.")
+@click.option("-p", "--pool", help="Only of this pool.")
+@click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table")
+@pass_session
+def get(
+    session: Session, *, what: str, names_: tuple[str, ...], everywhere: bool, pool: str | None, output: str
+) -> None:
+    """Show pools, Pods, tasks or slots.
+
+    Slots are shown as the tasks' status has them. A state of "-" means that no task is known to be there; whether the
+    slot is idle, only its agent knows. Pools show how many are.
+    """
+
+    async def run(connection: Connection) -> str:
+        selector = f"{names.POOL_LABEL}={pool}" if pool else names.POOL_LABEL
+        if what == "slots":
+            if output != "table":
+                raise click.UsageError("slots are no objects: they have no JSON or YAML")
+            found = await connection.list_all(PODS, everywhere=everywhere, label_selector=selector)
+            held = await connection.list_all(SLOTTASKS, everywhere=everywhere)
+            return tables.slots(_named(found, names_, "Pod"), held, namespaces=everywhere).text()
+        if what == "pods":
+            found = await connection.list_all(PODS, everywhere=everywhere, label_selector=selector)
+        else:
+            resource = SLOTPOOLS if what == "pools" else SLOTTASKS
+            found = await connection.list_all(resource, everywhere=everywhere)
+            if pool:
+                found = [obj for obj in found if pool in {obj["metadata"]["name"], obj["spec"].get("pool")}]
+        found = _named(found, names_, what.removesuffix("s"))
+        if output != "table":
+            return _serialized(found, output)
+        table = {"pools": tables.pools, "pods": tables.pods, "tasks": tables.tasks}[what]
+        return table(found, connection.now(), namespaces=everywhere).text()
+
+    click.echo(session.run(run))
+
+
+def _named(objects: list[Object], wanted: tuple[str, ...], kind: str) -> list[Object]:
+    """The objects with these names, or all; a name without an object is an error."""
+    if not wanted:
+        return objects
+    missing = set(wanted) - {obj["metadata"]["name"] for obj in objects}
+    if missing:
+        raise click.ClickException(f"no {kind} named {', '.join(sorted(missing))}")
+    return [obj for obj in objects if obj["metadata"]["name"] in wanted]
+
+
+def _serialized(objects: list[Object], output: str) -> str:
+    document = {"apiVersion": "v1", "kind": "List", "items": objects}
+    return json.dumps(document, indent=2) if output == "json" else yaml.safe_dump(document, sort_keys=False).rstrip()
+
+
+@main.command("logs")
+@click.argument("task")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the task has ended.")
+@click.option("--step", type=click.Choice(logs.STEPS), help="Only this step's output.")
+@pass_session
+def show_logs(session: Session, task: str, follow: bool, step: str | None) -> None:
+    """Show a task's output."""
+    session.run(lambda connection: logs.show(connection, task, step=step, follow=follow))
+
+
+@main.command()
+@click.argument("task")
+@click.option("--for", "wanted", required=True, help="Phase to wait for, or several: Succeeded,Failed.")
+@click.option("--timeout", type=click.FloatRange(min=0), help="Give up after so many seconds.")
+@pass_session
+def wait(session: Session, task: str, wanted: str, timeout: float | None) -> None:
+    """Wait until a task is in a phase. Fails at once if it ends in another."""
+    phases = frozenset(part.strip() for part in wanted.removeprefix("phase=").split(","))
+    if unknown := phases - set(tasks.PHASES):
+        raise click.UsageError(f"no such phase: {', '.join(sorted(unknown))}. Phases are {', '.join(tasks.PHASES)}")
+    click.echo(session.run(lambda connection: tasks.wait(connection, task, phases, timeout)))
+
+
+# --- doing ------------------------------------------------------------------------------------------------------------
+
+
+class Confirmation:
+    """Shows what is at stake and asks, unless --yes was given."""
+
+    def __init__(self, *, yes: bool, question: str) -> None:
+        self._yes = yes
+        self._question = question
+
+    def __call__(self, shown: str) -> bool:
+        """Whether to go on."""
+        click.echo(shown)
+        return self._yes or click.confirm(self._question)
+
+
+@main.command()
+@click.option("-f", "--file", "files", multiple=True, required=True, help="YAML file, or - for standard input.")
+@pass_session
+def submit(session: Session, files: tuple[str, ...]) -> None:
+    """Create pools and tasks from YAML, or merge changes into those that exist."""
+    objects = [obj for path in files for obj in documents.parse(documents.read(path), path)]
+
+    async def run(connection: Connection) -> None:
+        async for line in documents.submit(connection, objects):
+            click.echo(line)
+
+    session.run(run)
+
+
+@main.command()
+@click.argument("task")
+@click.option("--digest", help="Approve only if this is the plan's digest (12 hex digits or more).")
+@click.option("--by", help="Who approves (default: the user that the API server knows you as).")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@pass_session
+def approve(session: Session, task: str, digest: str | None, by: str | None, yes: bool) -> None:
+    """Approve the plan that a task waits with. Shows the end of its output and asks."""
+    confirm = Confirmation(yes=yes, question="Apply this plan?")
+    click.echo(session.run(lambda connection: tasks.approve(connection, task, digest=digest, by=by, confirm=confirm)))
+
+
+@main.command()
+@click.argument("task")
+@pass_session
+def cancel(session: Session, task: str) -> None:
+    """Cancel a task: a step that runs gets SIGTERM, then SIGKILL; a reservation ends."""
+    click.echo(session.run(lambda connection: tasks.cancel(connection, task)))
+
+
+@main.command()
+@click.argument("pod")
+@pass_session
+def drain(session: Session, pod: str) -> None:
+    """Ask for a Pod to be deleted as soon as it is idle. Interrupts nothing."""
+    click.echo(session.run(lambda connection: pods.drain(connection, pod)))
+
+
+@main.command()
+@click.argument("pod")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@pass_session
+def forget(session: Session, pod: str, yes: bool) -> None:
+    """Declare a Pod dead that nothing else proves dead."""
+    confirm = Confirmation(yes=yes, question="Are its containers surely gone?")
+    click.echo(session.run(lambda connection: pods.forget(connection, pod, confirm)))
+
+
+@main.command()
+@click.argument("lockkey", required=False)
+@click.option("--task", help="The lockKey of this task.")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@pass_session
+def unlock(session: Session, lockkey: str | None, task: str | None, yes: bool) -> None:
+    """Free a lockKey whose holder is lost."""
+    confirm = Confirmation(yes=yes, question="Is nothing of the holder running any more?")
+    click.echo(session.run(lambda connection: tasks.unlock(connection, lockkey, task, confirm)))
+
+
+# --- one machine ------------------------------------------------------------------------------------------------------
+
+
+@main.group("local")
+def local_group() -> None:
+    """A cluster embedded in this machine."""
+
+
+state_dir = click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=local.DEFAULT_FOLDER,
+    show_default=True,
+    help="Where it keeps everything.",
+)
+
+
+@local_group.command()
+@state_dir
+@click.option("--detach", is_flag=True, help="Return once it runs.")
+@click.option("--keep-pods", is_flag=True, help="A stop leaves the Pods' processes running for the next start.")
+@click.option("--http-port", type=click.IntRange(0, 65535), default=0, help="Port of the status page.")
+def up(state_dir: Path, detach: bool, keep_pods: bool, http_port: int) -> None:
+    """Start the cluster and a controller, or start them again on what they left."""
+    stack = Stack(state_dir, os.environ)
+    _run_local(local.up(stack, detach=detach, keep_pods=keep_pods, http_port=http_port, echo=click.echo))
+
+
+@local_group.command()
+@state_dir
+@click.option("--force", is_flag=True, help="Even if tasks run: they end as lost.")
+def down(state_dir: Path, force: bool) -> None:
+    """Stop the cluster and its controller. Everything it knows is kept."""
+    stack = Stack(state_dir, os.environ)
+    session = Session(settings=local.settings_of(stack), now=_now)
+    stopped = _run_local(local.down(stack, session, force=force))
+    click.echo("stopped" if stopped else f"nothing runs in {state_dir}")
+
+
+def _run_local(command: Coroutine[None, None, T]) -> T:
+    try:
+        return asyncio.run(command)
+    except PodslotsError as error:
+        raise click.ClickException(str(error)) from error

@@ -1,0 +1,250 @@
+"""What the slots of a pool do now, counted from the agents' reports and from what is on its way to them.
+
+Counts are derived anew for each decision, never kept: nothing can leak (B1).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from agent.wire import AgentState, Phase, SlotState
+from controller.decide.matching import SlotClass, agents_choice
+from controller.decide.view import PodOperation, PodState, PodView, PoolView
+from controller.names import TASK_ID_SEPARATOR
+from controller.objects.pool import Layout
+from controller.objects.task import Task, TaskPhase
+
+# Members of an enumeration, looked up once: the loops below run over 30 000 slots.
+_IDLE, _RUNNING = SlotState.IDLE, SlotState.RUNNING
+_ACTIVE, _DRAINING = PodState.ACTIVE, PodState.DRAINING
+_OPEN = Phase.OPEN
+_QUEUED = TaskPhase.QUEUED
+
+
+class Offer(Enum):
+    """What a Pod's idle slots are good for."""
+
+    NOW = "now"  # a task can be given to it
+    COMING = "coming"  # it will take tasks once it is opened, or its agent is heard
+    NOTHING = "nothing"  # it takes nothing new
+    UNKNOWN = "unknown"  # its agent is not heard, or lost its journal: it may hold anything
+
+
+@dataclass(slots=True, kw_only=True)
+class Census:
+    """The slots of the Pods that count.
+
+    `now` and `coming` are free slots by class. `promised` are tasks given to a Pod whose agent does not show them yet:
+    each is counted as held there. `rest_*` leave out the Pods that hold a reservation: those stay, whatever the load.
+    A Pod whose agent is not heard, or is recovering, counts in `rest_used` as full. `idle` are the Pods that serve and
+    hold nothing, by the classes of their slots, and `others` all that do not just serve: what `removal` looks at.
+    """
+
+    size: int = 0
+    total_slots: int = 0
+    running: int = 0
+    reserved: int = 0
+    promised: int = 0
+    rest_slots: int = 0
+    rest_used: int = 0
+    now: Counter[SlotClass] = field(default_factory=Counter)
+    coming: Counter[SlotClass] = field(default_factory=Counter)
+    idle: dict[Layout, list[PodView]] = field(default_factory=dict)
+    others: list[PodView] = field(default_factory=list)
+
+    @property
+    def used(self) -> int:
+        """Slots that are held."""
+        return self.running + self.reserved + self.promised
+
+    @property
+    def capacity(self) -> Counter[SlotClass]:
+        """Slots that are free, or will be."""
+        return self.now + self.coming
+
+
+def offer(pod: PodView) -> Offer:
+    """What the idle slots of a Pod are good for."""
+    if pod.leaving or not pod.counts:
+        return Offer.NOTHING
+    agent = pod.agent
+    if agent is not None and agent.closing:
+        return Offer.NOTHING
+    if pod.state is PodState.STARTING or pod.in_flight is PodOperation.OPEN:
+        return Offer.COMING
+    if pod.agent_too_old:
+        return Offer.NOTHING
+    if not pod.connected or agent is None:
+        return Offer.COMING if pod.contacting else Offer.UNKNOWN
+    if agent.recovering:
+        return Offer.UNKNOWN
+    return Offer.NOW if agent.phase is Phase.OPEN else Offer.COMING
+
+
+def promises(view: PoolView) -> dict[str, list[Task]]:
+    """Tasks that were given to a Pod whose agent shows them neither as held nor as ended, by the Pod's UID."""
+    given: dict[str, list[Task]] = {}
+    for task in view.tasks:
+        pod_uid = view.dispatching.get(task.uid) if task.status.phase is _QUEUED else task.status.pod_uid
+        if pod_uid is not None:
+            given.setdefault(pod_uid, []).append(task)
+    if not given:
+        return {}
+    result: dict[str, list[Task]] = {}
+    for pod in view.pods:
+        if pod.uid in given:
+            unseen = [task for task in given[pod.uid] if not _seen(pod.agent, task)]
+            if unseen:
+                result[pod.uid] = unseen
+    return result
+
+
+def _seen(agent: AgentState | None, task: Task) -> bool:
+    if agent is None:
+        return False
+    # A task never has two slots, so any attempt of it that is held is the one that was given to the Pod.
+    mine = task.uid + TASK_ID_SEPARATOR
+    for slot in agent.slots:
+        if slot.task_id is not None and slot.task_id.startswith(mine):
+            return True
+    return task.status.phase is not _QUEUED and task.task_id in agent.ended
+
+
+def take_census(view: PoolView, promised: Mapping[str, Sequence[Task]]) -> Census:
+    """Count the slots.
+
+    Of 10 000 Pods nearly all just serve, and it has to take a few milliseconds: those are told from the others without
+    a call, and their free slots are counted by Pods that are alike.
+    """
+    census = Census(size=view.creating)
+    serving: list[tuple[PodView, AgentState]] = []
+    fresh = view.creating
+    for pod in view.pods:
+        agent = pod.agent
+        if (
+            agent is not None
+            and pod.connected
+            and pod.state is _ACTIVE
+            and pod.in_flight is None
+            and not (pod.dead or pod.deleting or pod.drain_requested or pod.node_cordoned)
+            and not (agent.closing or agent.recovering)
+            and agent.phase is _OPEN
+            and pod.uid not in promised
+        ):
+            serving.append((pod, agent))
+        elif pod.counts:
+            census.size += 1
+            census.others.append(pod)
+            if agent is None and pod.state is PodState.STARTING and not pod.leaving and pod.uid not in promised:
+                fresh += 1
+            else:
+                _count(census, pod, view.spec.layout, promised.get(pod.uid, ()))
+    _count_serving(census, serving)
+    for slot_class in view.spec.layout:
+        census.coming[slot_class] += fresh
+    census.total_slots += fresh * len(view.spec.layout)
+    census.rest_slots += fresh * len(view.spec.layout)
+    return census
+
+
+def _count_serving(census: Census, serving: Sequence[tuple[PodView, AgentState]]) -> None:
+    """Count the slots of Pods that take work now and that nothing is on its way to."""
+    busy: dict[tuple[int, int, Layout], int] = {}
+    idle = census.idle
+    for pod, agent in serving:
+        free: list[SlotClass] = []
+        running = reserved = 0
+        for slot in agent.slots:
+            state = slot.state
+            if state is _IDLE:
+                free.append(slot.accepts)
+            elif state is _RUNNING:
+                running += 1
+            else:
+                reserved += 1
+        classes = tuple(free)
+        if running or reserved:
+            key = running, reserved, classes
+            busy[key] = busy.get(key, 0) + 1
+        elif classes in idle:
+            idle[classes].append(pod)
+        else:
+            idle[classes] = [pod]
+    alike = [*busy.items(), *(((0, 0, classes), len(pods)) for classes, pods in idle.items())]
+    for (running, reserved, classes), pods in alike:
+        total = pods * (running + reserved + len(classes))
+        census.size += pods
+        census.total_slots += total
+        census.running += pods * running
+        census.reserved += pods * reserved
+        if not reserved:
+            census.rest_slots += total
+            census.rest_used += pods * running
+        for slot_class in classes:
+            census.now[slot_class] += pods
+
+
+def _count(census: Census, pod: PodView, layout: Layout, expected: Sequence[Task]) -> None:
+    """Count the slots of any one Pod."""
+    kind = offer(pod)
+    free: list[SlotClass] = []
+    running = reserved = 0
+    if pod.agent is None:
+        free.extend(layout)
+    else:
+        free.extend(slot.accepts for slot in pod.agent.slots if slot.state is _IDLE)
+        running = sum(slot.state is _RUNNING for slot in pod.agent.slots)
+        reserved = len(pod.agent.slots) - running - len(free)
+    total = len(free) + running + reserved
+    recovering = pod.agent is not None and pod.agent.recovering
+    take_promised(free, expected)
+    census.total_slots += total
+    census.running += running
+    census.reserved += reserved
+    census.promised += len(expected)
+    if not reserved:
+        known = not recovering and (pod.connected or pod.state is PodState.STARTING)
+        census.rest_slots += total
+        census.rest_used += min(total, running + len(expected)) if known else total
+    if kind is Offer.NOW:
+        census.now.update(free)
+    elif kind is Offer.COMING:
+        census.coming.update(free)
+
+
+def take_promised(free: list[SlotClass], tasks: Sequence[Task]) -> None:
+    """Take out of `free` the slots that these tasks will get, those with the fewest choices first."""
+    for task in sorted(tasks, key=lambda task: sum(task.spec.type in accepts for accepts in free)):
+        chosen = agents_choice(free, task.spec.type)
+        if chosen is not None:
+            free.remove(chosen)
+
+
+def waiting(view: PoolView) -> list[Task]:
+    """The tasks that wait for nothing but a slot of this pool, in no order."""
+    found = [
+        task
+        for task in view.tasks
+        if task.status.phase is _QUEUED
+        and not (task.spec.cancel or task.deleting)
+        and task.uid not in view.blocked
+        and task.uid not in view.dispatching
+    ]
+    unknown = {name for name in {task.spec.type for task in found} if not view.spec.accepts(name)}
+    return [task for task in found if task.spec.type not in unknown] if unknown else found
+
+
+def demand(view: PoolView) -> Counter[str]:
+    """How many tasks of each type wait for a slot.
+
+    A task that was given to a Pod which is gone or dead, and never known to be there, will be queued again.
+    """
+    wanted = Counter([task.spec.type for task in waiting(view)])
+    assigned = [task for task in view.tasks if task.status.phase is TaskPhase.ASSIGNED and not task.unwanted]
+    if assigned:
+        alive = {pod.uid for pod in view.pods if not pod.dead}
+        for task in assigned:
+            if task.status.pod_uid not in alive and view.spec.accepts(task.spec.type):
+                wanted[task.spec.type] += 1
+    return wanted

@@ -1,0 +1,202 @@
+"""What to do about a pool's Pods: actions, from a view and the size decided on.
+
+Every action is safe to repeat and safe to be late: the shell reads the Pod live before it writes, and asks the agent
+before it deletes. What is planned here only has to be right for the view.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from agent.wire import Phase
+from controller.decide.capacity import promises, take_census
+from controller.decide.removal import Removable, idle_since, removable
+from controller.decide.scaling import SizeDecision
+from controller.decide.view import PodOperation, PodState, PodView, PoolView
+from controller.objects.pool import DeletionPolicy
+from controller.objects.task import Task
+
+_KUBELET_TIME = timedelta(seconds=30)
+"""How long after a Pod's grace its kubelet is waited for, before what is provably dead is removed by force."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePods:
+    """Create this many Pods from the template."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPod:
+    """Label the Pod `active`, then have its agent take work."""
+
+    pod: PodView
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Undo a drain: as OpenPod, of a Pod labelled `draining`."""
+
+    pod: PodView
+
+
+@dataclass(frozen=True, slots=True)
+class DrainPod:
+    """Ask the agent to drain; if it grants that, label the Pod `draining` and delete it. Goes on where it stopped."""
+
+    pod: PodView
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteStarting:
+    """Delete a Pod that was never opened, by UID and resourceVersion."""
+
+    pod: PodView
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteDead:
+    """Delete a Pod that is provably dead. `force`: it was deleted before, and no kubelet is left to finish that."""
+
+    pod: PodView
+    force: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTask:
+    """Cancel a task of a pool that is deleted with `deletionPolicy: Force`."""
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class FinishDeletion:
+    """Nothing of the pool is left: take the finalizers off, and what they kept."""
+
+
+PodAction = CreatePods | OpenPod | TakeBack | DrainPod | DeleteStarting | DeleteDead | CancelTask | FinishDeletion
+
+
+def pod_actions(view: PoolView, decision: SizeDecision) -> tuple[PodAction, ...]:
+    """The actions that lead from the view towards the decision."""
+    actions: list[PodAction] = []
+    removals = _removals(view, decision)
+    actions.extend(_dead(view))
+    actions.extend(removals)
+    actions.extend(_opens(view, removed(removals)))
+    taken_back, drains = _draining(view, decision)
+    actions.extend(taken_back)
+    actions.extend(drains)
+    if view.deleting:
+        actions.extend(_deletion(view))
+    elif (count := _creations(view, decision, len(taken_back))) > 0:
+        actions.append(CreatePods(count))
+    return tuple(actions)
+
+
+def removed(actions: "tuple[PodAction, ...] | list[DrainPod | DeleteStarting]") -> frozenset[str]:
+    """UIDs of the Pods that these actions take away: nothing is to be assigned to them."""
+    return frozenset(action.pod.uid for action in actions if isinstance(action, DrainPod | DeleteStarting))
+
+
+def _removals(view: PoolView, decision: SizeDecision) -> list[DrainPod | DeleteStarting]:
+    """Pods that somebody wants gone, and as many as the decision has too many, of those that lose nothing."""
+    excess = decision.current - decision.desired
+    if not view.synced or (excess <= 0 and not any(pod.leaving for pod in view.pods)):
+        return []
+    scaler = None if view.deleting else view.spec.scaler
+    promised = promises(view)
+    candidates = removable(view, take_census(view, promised), promised, scaler.min_idle_seconds if scaler else 0)
+    surplus = max(0, excess - len(candidates.leaving) - candidates.pending)
+    victims = _victims(candidates, surplus)
+    return [DeleteStarting(pod) if pod.state is PodState.STARTING else DrainPod(pod) for pod in victims]
+
+
+def _victims(candidates: Removable, surplus: int) -> tuple[PodView, ...]:
+    return candidates.leaving + (tuple(candidates.victims()[:surplus]) if surplus else ())
+
+
+def _dead(view: PoolView) -> list[DeleteDead]:
+    """Dead Pods whose end has been written into the status of every task that was there.
+
+    Until then the Pod is the proof that the task is lost. One that was deleted is its kubelet's to finish.
+    """
+    if not view.synced:
+        return []
+    needed = {task.status.pod_uid for task in view.tasks if task.placed} | set(view.dispatching.values())
+    return [
+        DeleteDead(pod, force=pod.deleting)
+        for pod in view.pods
+        if pod.dead and not pod.in_flight and pod.uid not in needed and not _being_finished(view, pod)
+    ]
+
+
+def _being_finished(view: PoolView, pod: PodView) -> bool:
+    """Whether a kubelet may still finish the Pod's deletion by itself, as it does within moments."""
+    return pod.gone_by is not None and view.now < pod.gone_by + _KUBELET_TIME
+
+
+def _opens(view: PoolView, victims: frozenset[str]) -> list[OpenPod]:
+    """Pods that can take work and do not yet: new ones, and those whose agent came back drained."""
+    if view.deleting:
+        return []
+    return [
+        OpenPod(pod)
+        for pod in view.pods
+        if pod.state is not PodState.DRAINING
+        and pod.counts
+        and pod.in_flight is not PodOperation.OPEN
+        and pod.uid not in victims
+        and ready_to_open(view, pod)
+    ]
+
+
+def ready_to_open(view: PoolView, pod: PodView) -> bool:
+    """Whether work given to the Pod would run: it runs, its agent is heard, and so is every slot's worker (T6).
+
+    Without workers the workload itself comes for slots, and needs no waiting for.
+    """
+    agent = pod.agent
+    if not (pod.running and pod.connected) or pod.leaving or agent is None:
+        return False
+    if agent.phase is not Phase.DRAINED or agent.closing or pod.agent_too_old:
+        return False
+    return not view.spec.has_workers or all(slot.worker is not None and slot.worker.connected for slot in agent.slots)
+
+
+def _draining(view: PoolView, decision: SizeDecision) -> tuple[list[TakeBack], list[DrainPod]]:
+    """Drains under way: taken back if something came in between or the size wants the Pod again, else gone on with."""
+    missing = 0 if view.deleting else decision.desired - decision.current
+    back: list[TakeBack] = []
+    on: list[DrainPod] = []
+    for pod in view.pods:
+        if pod.state is not PodState.DRAINING or pod.in_flight or not (pod.alive and pod.connected):
+            continue
+        if idle_since(pod) is None:
+            # It holds something after all (a journal was lost, a label was edited by hand): it is to be protected
+            # as any other, and gives its slots back first.
+            back.append(TakeBack(pod))
+            missing -= 1
+        elif missing > 0 and not pod.leaving:
+            back.append(TakeBack(pod))
+            missing -= 1
+        elif view.synced:
+            on.append(DrainPod(pod))
+    return back, on
+
+
+def _creations(view: PoolView, decision: SizeDecision, taken_back: int) -> int:
+    """How many Pods are missing. Those on their way out still take up room below maxReplicas."""
+    missing = decision.desired - decision.current - taken_back
+    scaler = view.spec.scaler
+    if scaler is None:
+        return missing
+    return min(missing, scaler.max_replicas - view.creating - sum(pod.alive for pod in view.pods))
+
+
+def _deletion(view: PoolView) -> list[CancelTask | FinishDeletion]:
+    if view.synced and not view.pods and not view.creating:
+        return [FinishDeletion()]
+    if view.spec.deletion_policy is not DeletionPolicy.FORCE:
+        return []
+    return [CancelTask(task) for task in view.tasks if task.placed and not task.spec.cancel]

@@ -1,0 +1,172 @@
+"""A pool's status from what a reconcile saw and decided. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from agent.wire import RECOVERING, AgentState, Slot, SlotState, format_time
+from controller import names
+from controller.decide.agent_version import MINIMUM
+from controller.decide.scaling import SizeDecision
+from controller.decide.view import PodState, PoolView
+from controller.objects.conditions import Condition, put
+from controller.objects.fields import Fields
+from controller.objects.task import Task, TaskPhase
+from metrics.figures import PoolFigures
+
+AGENT_TOO_OLD = "AgentTooOld"
+
+READY = "Ready"
+PROGRESSING = "Progressing"
+DEGRADED = "Degraded"
+ABLE_TO_SCALE = "AbleToScale"
+SCALING_ACTIVE = "ScalingActive"
+SCALING_LIMITED = "ScalingLimited"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something that keeps a pool from working as it should: a machine word and a text for people."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problems:
+    """What keeps a pool from working as it should, and from changing its size."""
+
+    degraded: Problem | None = None
+    unable_to_scale: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """What the status said until now, and the generation of the spec that is looked at now."""
+
+    generation: int
+    conditions: tuple[Condition, ...] = ()
+    last_scale_time: str | None = None
+    desired: int | None = None
+
+    @staticmethod
+    def of(pool: dict[str, Any]) -> "Before":
+        """From the SlotPool object. Raises InvalidObject if somebody else wrote nonsense into its status."""
+        status = Fields(pool, "").optional_child("status") or Fields({}, "status")
+        return Before(
+            generation=pool["metadata"].get("generation", 0),
+            conditions=tuple(Condition.parse(entry) for entry in status.children("conditions")),
+            last_scale_time=status.optional_text("lastScaleTime"),
+            desired=status.optional_integer("desiredReplicas"),
+        )
+
+
+def pool_status(view: PoolView, decision: SizeDecision, *, before: Before, problems: Problems) -> dict[str, Any]:
+    """The status of a pool whose spec is usable."""
+    present = [pod for pod in view.pods if not pod.dead]
+    agents = [pod.agent for pod in present if pod.agent and pod.state is PodState.ACTIVE]
+    count = Counter(_word(slot, agent) for agent in agents for slot in agent.slots)
+    ready = sum(pod.ready and pod.connected and pod.state is PodState.ACTIVE for pod in present)
+    scaled = before.desired is not None and before.desired != decision.desired
+    return {
+        "observedGeneration": before.generation,
+        "replicas": len(present),
+        "readyReplicas": ready,
+        "desiredReplicas": decision.desired,
+        "slots": {
+            "total": sum(len(agent.slots) for agent in agents),
+            "idle": count[SlotState.IDLE],
+            "running": count[SlotState.RUNNING],
+            "reserved": count[SlotState.RESERVED],
+        },
+        "selector": f"{names.POOL_LABEL}={view.name}",
+        "lastScaleTime": format_time(view.now) if scaled else before.last_scale_time,
+        "conditions": _conditions(view, decision, ready, before=before, problems=problems),
+    }
+
+
+def _word(slot: Slot, agent: AgentState) -> str:
+    """What a slot counts as. What is not known to be held is not known to be idle, until the agent knows all again."""
+    return RECOVERING if agent.recovering and slot.state is SlotState.IDLE else slot.state.value
+
+
+def _conditions(
+    view: PoolView, decision: SizeDecision, ready: int, *, before: Before, problems: Problems
+) -> list[dict[str, Any]]:
+    degraded, unable_to_scale = problems.degraded, problems.unable_to_scale
+    counting = [pod for pod in view.pods if pod.counts]
+    moving = len(counting) + view.creating != decision.desired or ready != len(counting)
+    # One that starts counts as soon as it runs: its own probes reach the agent then, and only the controller does not.
+    served = [pod for pod in counting if pod.state is PodState.ACTIVE or pod.running]
+    unreachable = [pod.name for pod in served if not pod.connected]
+    if degraded is None and unreachable and not any(pod.contacting for pod in counting):
+        degraded = Problem(reason="AgentsUnreachable", message=f"no answer from {', '.join(sorted(unreachable)[:5])}")
+    degraded = degraded or too_old_agents(view)
+    settled = not moving and degraded is None
+    scaling = view.spec.scaler is not None
+    entries = (
+        (READY, settled, "Settled" if settled else "NotSettled", f"{ready} of {len(counting)} Pods serve"),
+        (PROGRESSING, moving, decision.reason if moving else "Settled", decision.message),
+        (DEGRADED, degraded is not None, *_words(degraded, "AsExpected")),
+        (ABLE_TO_SCALE, unable_to_scale is None, *_words(unable_to_scale, "Ready")),
+        (SCALING_ACTIVE, scaling, "Autoscaling" if scaling else "FixedSize", decision.message),
+        (SCALING_LIMITED, decision.limited, decision.reason if decision.limited else "WithinRange", ""),
+    )
+    return _put_all(before, entries, view.now)
+
+
+def too_old_agents(view: PoolView) -> Problem | None:
+    """Agents that this controller can't work with. They keep what they hold, and get nothing new."""
+    found = {pod.name: pod.agent.version for pod in view.pods if pod.alive and pod.agent and pod.agent_too_old}
+    if not found:
+        return None
+    listed = ", ".join(f"{name} ({version})" for name, version in sorted(found.items())[:5])
+    return Problem(reason=AGENT_TOO_OLD, message=f"older than {MINIMUM}, and given nothing new: {listed}")
+
+
+def invalid_pool_status(problem: Problem, *, before: Before, now: datetime) -> dict[str, Any]:
+    """The status of a pool whose spec can't be used: its Pods and tasks go on as they are."""
+    entries = (
+        (READY, False, problem.reason, problem.message),
+        (DEGRADED, True, problem.reason, problem.message),
+        (SCALING_ACTIVE, False, problem.reason, "the size is held"),
+    )
+    return {"observedGeneration": before.generation, "conditions": _put_all(before, entries, now)}
+
+
+def pool_figures(view: PoolView, decision: SizeDecision, tasks: Iterable[Task]) -> PoolFigures:
+    """The pool's metrics; `tasks` are all that still exist, ended ones too."""
+    slots = Counter({state.value: 0 for state in SlotState} | {RECOVERING: 0})
+    for pod in view.pods:
+        if pod.agent is not None and not pod.dead:
+            slots.update(_word(slot, pod.agent) for slot in pod.agent.slots)
+    pods = Counter({state.value: 0 for state in PodState} | {"dead": 0})
+    pods.update("dead" if pod.dead else pod.state.value for pod in view.pods)
+    phases = Counter({phase.value: 0 for phase in TaskPhase})
+    phases.update(task.status.phase.value for task in tasks)
+    return PoolFigures(
+        desired=decision.desired,
+        utilization_ratio=decision.utilization_percent / 100,
+        queued_tasks=decision.queued_tasks,
+        blocked_tasks=decision.blocked_tasks,
+        connected_agents=sum(pod.connected for pod in view.pods),
+        pods=pods,
+        slots=slots,
+        tasks=phases,
+    )
+
+
+def _words(problem: Problem | None, fine: str) -> tuple[str, str]:
+    return (problem.reason, problem.message) if problem else (fine, "")
+
+
+def _put_all(before: Before, entries: Sequence[tuple[str, bool, str, str]], now: datetime) -> list[dict[str, Any]]:
+    conditions = before.conditions
+    for kind, status, reason, message in entries:
+        new = Condition(
+            type=kind, status=str(status), reason=reason, message=message, observed_generation=before.generation
+        )
+        conditions = put(conditions, new, now)
+    return [condition.to_json() for condition in conditions]

@@ -1,0 +1,235 @@
+"""How many Pods a pool should have: one number with its reason.
+
+Up: what waits must fit into what is free or coming, class by class, and a buffer of idle slots on top of that; and
+utilisation must not be above its threshold. Down: only if the Pods that hold no reservation are used no more than the
+lower threshold says, to the least size into which all of it still fits, and from which nothing would scale up again
+(K2). Only Pods that are idle can go, so a smaller size is never asked for than they allow.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from controller.decide.capacity import Census, demand, promises, take_census
+from controller.decide.matching import Matching, SlotClass
+from controller.decide.removal import Removable, removable
+from controller.decide.view import PoolView
+from controller.objects.pool import Autoscaling
+from controller.objects.task import Task
+
+
+class Reason(StrEnum):
+    """Why the size is what it is: the machine's word."""
+
+    POOL_DELETED = "PoolDeleted"
+    FIXED_SIZE = "FixedSize"
+    PAUSED = "Paused"
+    QUEUED_TASKS = "QueuedTasks"
+    IDLE_SLOTS_WANTED = "IdleSlotsWanted"
+    UTILIZATION_ABOVE = "UtilizationAbove"
+    UTILIZATION_BELOW = "UtilizationBelow"
+    NO_POD_IDLE = "NoPodIdle"
+    AT_MINIMUM = "AtMinimum"
+    AT_MAXIMUM = "AtMaximum"
+    WITHIN_THRESHOLDS = "WithinThresholds"
+    NOT_SYNCED = "NotSynced"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizeDecision:
+    """The size a pool should have.
+
+    `limited`: a bound kept it from what the load alone asks for. The rest are the numbers it rests on:
+    `utilization_percent` is of all slots, with what is queued; `missing_pods` are those that the queue and the buffer
+    lack, before bounds.
+    """
+
+    desired: int
+    current: int
+    reason: Reason
+    message: str
+    limited: bool = False
+    total_slots: int = 0
+    running_slots: int = 0
+    reserved_slots: int = 0
+    promised_slots: int = 0
+    free_slots: int = 0
+    queued_tasks: int = 0
+    blocked_tasks: int = 0
+    missing_pods: int = 0
+    utilization_percent: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Load:
+    """What a decision rests on, computed once."""
+
+    view: PoolView
+    census: Census
+    promised: Mapping[str, list[Task]]
+    queue: Counter[str]
+
+    @property
+    def used(self) -> int:
+        """Slots held, and those that the queue will take."""
+        return self.census.used + self.queue.total()
+
+    @property
+    def active(self) -> bool:
+        """Whether anything runs or waits.
+
+        Reservations alone call for no headroom: a pool whose layout they fill would never come down to the Pods that
+        hold them (G2).
+        """
+        return self.used > self.census.reserved
+
+
+def decide_size(view: PoolView) -> SizeDecision:
+    """The size that the pool should have now."""
+    promised = promises(view)
+    load = _Load(view=view, census=take_census(view, promised), promised=promised, queue=demand(view))
+    size = load.census.size
+    if view.deleting:
+        return _decision(load, 0, Reason.POOL_DELETED, f"the pool is being deleted: {_pods(size)} to drain")
+    scaler = view.spec.scaler
+    if scaler is None:
+        paused = view.spec.autoscaling is not None
+        text = f"spec.replicas is {view.spec.replicas}"
+        return _decision(
+            load,
+            view.spec.replicas,
+            Reason.PAUSED if paused else Reason.FIXED_SIZE,
+            f"autoscaling is paused; {text}" if paused else text,
+        )
+    return _autoscaled(load, scaler)
+
+
+def _autoscaled(load: _Load, scaler: Autoscaling) -> SizeDecision:
+    """Up if anything asks for it, else down if nothing speaks against it; within the bounds in any case."""
+    size = load.census.size
+    wanted, reason, message, missing = _up(load, scaler)
+    if wanted == size and load.view.synced:
+        wanted, reason, message = _down(load, scaler)
+    elif wanted == size:
+        reason, message = Reason.NOT_SYNCED, f"not everything is known yet: {_pods(size)} at least stay"
+    desired = min(max(wanted, scaler.min_replicas), scaler.max_replicas)
+    if wanted > scaler.max_replicas:
+        message = f"{message}; maxReplicas is {scaler.max_replicas}"
+        reason = Reason.AT_MAXIMUM
+    elif wanted < scaler.min_replicas:
+        message = f"{message}; minReplicas is {scaler.min_replicas}"
+        reason = Reason.AT_MINIMUM
+    return _decision(load, desired, reason, message, limited=desired != wanted, missing=missing)
+
+
+def _up(load: _Load, scaler: Autoscaling) -> tuple[int, Reason, str, int]:
+    """The size that queue, buffer and upper threshold ask for; never below the current one. And what is missing."""
+    census, layout = load.census, load.view.spec.layout
+    size = census.size
+    matching = Matching(census.capacity)
+    for_queue = matching.further_pods(load.queue, layout)
+    missing = for_queue + matching.further_pods(_buffer(load, scaler), layout)
+    # The least `further` with used <= threshold * (total + further * slots per Pod).
+    lacking = load.used * 100 - scaler.scale_up_utilization_percent * census.total_slots
+    per_pod = scaler.scale_up_utilization_percent * len(layout)
+    for_utilization = max(0, -(-lacking // per_pod)) if load.active else 0
+    wanted = size + max(missing, for_utilization)
+    if for_queue:
+        count = load.queue.total()
+        message = f"{count} queued task{'s' * (count != 1)} and {_pods(for_queue)} too few to take them"
+        return wanted, Reason.QUEUED_TASKS, message, missing
+    if missing >= for_utilization:
+        text = ", ".join(f"{count} for {name}" for name, count in scaler.idle_slots.items())
+        return wanted, Reason.IDLE_SLOTS_WANTED, f"idle slots wanted: {text}", missing
+    message = f"{_percent(load):.0f} % of slots are used, above {scaler.scale_up_utilization_percent} %"
+    return wanted, Reason.UTILIZATION_ABOVE, message, missing
+
+
+def _down(load: _Load, scaler: Autoscaling) -> tuple[int, Reason, str]:
+    """The least size into which everything fits, if the load is low enough; else the current one."""
+    census = load.census
+    size = census.size
+    rest_used = census.rest_used + load.queue.total()
+    bound = scaler.scale_down_utilization_percent
+    if not size:
+        return 0, Reason.WITHIN_THRESHOLDS, "nothing is queued and there is no Pod"
+    if not census.rest_slots:
+        return size, Reason.NO_POD_IDLE, "every Pod holds a reservation"
+    percent = 100 * rest_used / census.rest_slots
+    used = f"{percent:.0f} % of the slots of Pods without a reservation are used"
+    if rest_used * 100 > bound * census.rest_slots:
+        return size, Reason.WITHIN_THRESHOLDS, f"{used}: above {bound} %"
+    candidates = removable(load.view, load.census, load.promised, scaler.min_idle_seconds)
+    fewer = _surplus(load, scaler, candidates)
+    if fewer:
+        return size - fewer, Reason.UTILIZATION_BELOW, f"{used}: no more than {bound} %"
+    if candidates.count:
+        return size, Reason.WITHIN_THRESHOLDS, f"{used}, but one Pod fewer would be too few"
+    return size, Reason.NO_POD_IDLE, f"{used}, but no Pod has been idle for {scaler.min_idle_seconds} s"
+
+
+def _surplus(load: _Load, scaler: Autoscaling, candidates: Removable) -> int:
+    """How many Pods can go, in the candidates' order, so that the rest need not grow again at once."""
+    offered = candidates.offered(load.view.spec.layout)
+    wanted = load.queue + _buffer(load, scaler)
+    capacity = load.census.capacity
+
+    def suffices(fewer: int) -> bool:
+        gone: Counter[SlotClass] = Counter()
+        slots = 0
+        for size, classes, places in offered:
+            count = bisect_left(places, fewer)
+            slots += count * size
+            for slot_class in classes:
+                gone[slot_class] += count
+        left = load.census.total_slots - slots
+        if load.active and load.used * 100 > scaler.scale_up_utilization_percent * left:
+            return False
+        matching = Matching(capacity - gone)
+        return all(matching.add(name, count) == count for name, count in wanted.items())
+
+    low, high = 0, candidates.count
+    while low < high:
+        middle = (low + high + 1) // 2
+        if suffices(middle):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _buffer(load: _Load, scaler: Autoscaling) -> Counter[str]:
+    return Counter({name: count for name, count in scaler.idle_slots.items() if load.view.spec.accepts(name)})
+
+
+def _percent(load: _Load) -> float:
+    total = load.census.total_slots
+    return 100 * load.used / total if total else 0.0
+
+
+def _pods(count: int) -> str:
+    return f"{count} Pod{'s' * (count != 1)}"
+
+
+def _decision(
+    load: _Load, desired: int, reason: Reason, message: str, *, limited: bool = False, missing: int = 0
+) -> SizeDecision:
+    census = load.census
+    return SizeDecision(
+        desired=desired,
+        current=census.size,
+        reason=reason,
+        message=message,
+        limited=limited,
+        total_slots=census.total_slots,
+        running_slots=census.running,
+        reserved_slots=census.reserved,
+        promised_slots=census.promised,
+        free_slots=census.capacity.total(),
+        queued_tasks=load.queue.total(),
+        blocked_tasks=len(load.view.blocked),
+        missing_pods=missing,
+        utilization_percent=_percent(load),
+    )

@@ -1,0 +1,251 @@
+"""What to do next for one task: a pure function of the task, its Pod, and what that Pod's agent reports.
+
+The agent's report outranks the task's status. Nothing is concluded from silence: an agent that is not connected leaves
+its tasks as they are, until it answers, or its Pod is provably dead, or its Pod is gone from the API.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from agent.wire import Slot, SlotState, Step
+from controller.decide.view import PodView
+from controller.names import TASK_FINALIZER
+from controller.objects.conditions import find
+from controller.objects.task import ApprovalPolicy, OnLostReservation, Task, TaskPhase
+
+
+class Do(StrEnum):
+    """The kinds of action. Each is one call of `act.tasks`."""
+
+    NOTHING = "nothing"
+    ADD_FINALIZER = "add finalizer"
+    ASSIGN = "assign"  # choose a Pod: not for this module to say which
+    ACQUIRE = "acquire"  # the intent is written: ask that agent, again if need be
+    FOLLOW = "follow"  # read the task from its agent and write what it says
+    APPROVE = "approve"  # write that the apply may start, then tell the agent
+    REJECT_APPROVAL = "reject approval"  # the approval names another plan or attempt: say so
+    CANCEL = "cancel"
+    RETRY = "retry"  # back to the queue, as the next attempt
+    FINISH = "finish"  # write a final phase
+    ACK = "ack"
+    RELEASE_LOCK = "release lock"
+    REMOVE_FINALIZER = "remove finalizer"
+    DELETE = "delete"  # its time to live after the end is over
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """One thing to do. `phase`, `reason` and `message` are given for FINISH, RETRY and REJECT_APPROVAL.
+
+    `if_pod_gone`: conclude only after a live read found that the Pod does not exist.
+    """
+
+    do: Do
+    phase: TaskPhase | None = None
+    reason: str = ""
+    message: str = ""
+    if_pod_gone: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whereabouts:
+    """What is known of the Pod a task was assigned to.
+
+    `pod` is None if no such Pod is in the cache. `buried` tells that its processes are known to be over although the
+    Pod is gone: its last version proved its death, or its agent had granted a drain. `synced`: the cache is complete.
+    """
+
+    pod: PodView | None
+    buried: bool = False
+    synced: bool = True
+
+    @property
+    def dead(self) -> bool:
+        """The Pod's processes are provably over."""
+        return self.buried or (self.pod is not None and self.pod.dead)
+
+    @property
+    def answers(self) -> bool:
+        """The agent's report is fresh."""
+        return self.pod is not None and self.pod.connected and self.pod.agent is not None
+
+
+NOTHING = Action(do=Do.NOTHING)
+
+# Types of a task's conditions
+ACCEPTED = "Accepted"
+ASSIGNED = "Assigned"
+APPROVED = "Approved"
+CANCELLING = "Cancelling"
+
+
+def next_action(task: Task, where: Whereabouts, *, lock_held: bool, now: datetime) -> Action:
+    """The next thing to do for `task`; `lock_held` tells whether its lockKey's Lease names it."""
+    if task.final:
+        return _after_the_end(task, where, lock_held=lock_held, now=now)
+    if task.status.phase is TaskPhase.QUEUED:
+        return _queued(task)
+    if where.dead or (where.pod is None and where.synced):
+        return _pod_lost(task, where)
+    if not where.answers or where.pod is None:
+        return NOTHING
+    return _on_its_pod(task, where.pod)
+
+
+def _queued(task: Task) -> Action:
+    if task.unwanted:
+        return Action(
+            do=Do.FINISH, phase=TaskPhase.CANCELLED, reason="Cancelled", message="cancelled before it was assigned"
+        )
+    return Action(do=Do.ASSIGN if TASK_FINALIZER in task.finalizers else Do.ADD_FINALIZER)
+
+
+def _on_its_pod(task: Task, pod: PodView) -> Action:
+    """The task was assigned to a Pod whose agent is connected."""
+    if pod.agent is None:
+        return NOTHING
+    slot = find_slot(pod, task.task_id)
+    cancel = wants_cancel(task) and not cancelling(task, pod)
+    if slot is None:
+        if task.task_id in pod.agent.ended:
+            return Action(do=Do.FOLLOW)
+        if task.status.phase is TaskPhase.ASSIGNED:
+            return Action(do=Do.CANCEL if cancel else Do.ACQUIRE)
+        return Action(do=Do.FOLLOW)  # the agent forgot it, or its report is older than the status: ask
+    if cancel and not (task.deleting and not task.spec.cancel and slot.step is Step.APPLY):
+        return Action(do=Do.CANCEL)
+    if slot.state is SlotState.RESERVED:
+        return _reserved(task, pod)
+    if task.status.phase is TaskPhase.RUNNING and task.status.step is slot.step:
+        return NOTHING
+    return Action(do=Do.FOLLOW)
+
+
+def _reserved(task: Task, pod: PodView) -> Action:
+    if task.status.phase is TaskPhase.RUNNING and task.status.step is Step.APPLY:
+        return Action(do=Do.APPROVE)  # the intent is written; the agent has not heard of it yet
+    if task.status.phase is not TaskPhase.AWAITING_APPROVAL or not task.status.plan_digest:
+        return Action(do=Do.FOLLOW)
+    if cancelling(task, pod):
+        return NOTHING
+    if task.spec.approval_policy is ApprovalPolicy.AUTO:
+        return Action(do=Do.APPROVE)
+    approval = task.spec.approval
+    if approval is None:
+        return NOTHING
+    if task.approved:
+        return Action(do=Do.APPROVE)
+    message = (
+        f"the approval names attempt {approval.attempt} and {approval.plan_digest}; "
+        f"the plan that waits is attempt {task.status.attempt} with {task.status.plan_digest}"
+    )
+    said = find(task.status.conditions, APPROVED)
+    if said is not None and said.message == message:
+        return NOTHING
+    return Action(do=Do.REJECT_APPROVAL, reason="DigestMismatch", message=message)
+
+
+def _pod_lost(task: Task, where: Whereabouts) -> Action:
+    """The Pod is provably dead, or gone from the API: what becomes of its task.
+
+    A cache that lacks the Pod may only have lost sight of it, as when somebody removed its label.
+    """
+    proof = where.dead
+    unseen = where.pod is None
+    fate = "is provably dead" if proof else "is gone, and nothing proves that its processes ended"
+    message = f"Pod {task.status.pod} {fate}"
+    if wants_cancel(task) and proof and not apply_may_have_started(task):
+        return Action(do=Do.FINISH, phase=TaskPhase.CANCELLED, reason="Cancelled", message=message, if_pod_gone=unseen)
+    if proof and may_retry(task):
+        return Action(do=Do.RETRY, reason="PodLost", message=message, if_pod_gone=unseen)
+    phase = TaskPhase.LOST
+    if proof and task.status.phase is TaskPhase.AWAITING_APPROVAL:
+        phase = TaskPhase.FAILED
+    reason = "ReservationLost" if task.status.phase is TaskPhase.AWAITING_APPROVAL else "PodLost"
+    return Action(do=Do.FINISH, phase=phase, reason=reason, message=message, if_pod_gone=unseen)
+
+
+def may_retry(task: Task) -> bool:
+    """Whether an attempt that was lost, its processes over, may be followed by another. An apply never is."""
+    if apply_may_have_started(task) or wants_cancel(task) or task.status.attempt >= task.spec.plan_max_attempts:
+        return False
+    waiting = task.status.phase is TaskPhase.AWAITING_APPROVAL
+    return not waiting or task.spec.on_lost_reservation is OnLostReservation.REPLAN
+
+
+def apply_may_have_started(task: Task) -> bool:
+    """Whether the apply of this attempt was ever let go: its intent is written before the agent is told."""
+    if task.status.phase is TaskPhase.QUEUED:
+        return False
+    return task.status.step is Step.APPLY or task.spec.steps.plan is None
+
+
+def wants_cancel(task: Task) -> bool:
+    """Whether the task should end. Deleting it cancels it, but waits for an apply that runs."""
+    if task.spec.cancel:
+        return True
+    return task.deleting and not (task.status.phase is TaskPhase.RUNNING and task.status.step is Step.APPLY)
+
+
+def cancel_message(task: Task, pod: PodView) -> str:
+    """What the condition Cancelling says once the agent was told: which attempt, and which start of the agent."""
+    incarnation = pod.agent.incarnation if pod.agent else ""
+    return f"the agent of Pod {pod.name} was told to end attempt {task.status.attempt} (incarnation {incarnation})"
+
+
+def cancelling(task: Task, pod: PodView) -> bool:
+    """Whether the agent, as it is now, was told to end this attempt.
+
+    It keeps that in its journal; one that came back is told again all the same, for a journal can be lost.
+    """
+    said = find(task.status.conditions, CANCELLING)
+    return said is not None and said.status == "True" and said.message == cancel_message(task, pod)
+
+
+def queued_reason(task: Task, *, blocked_by: str | None, decision: str, now: datetime) -> str | None:
+    """What to say of a task that waits, if it is not what its status says already. `decision` is the pool's, in words.
+
+    `blocked_by` says in words who is before it, if it waits for its lockKey.
+
+    A task that is queued for moments is not written to: it will be assigned before anybody could read it.
+    """
+    if now - task.created < timedelta(seconds=_SAID_AFTER_SECONDS):
+        return None
+    reason = f"for lockKey {task.spec.lock_key}, {blocked_by}" if blocked_by else f"for a slot: {decision}"
+    return None if task.status.queued_reason == reason[:_MAX_REASON] else reason[:_MAX_REASON]
+
+
+_SAID_AFTER_SECONDS = 5.0
+_MAX_REASON = 1024
+
+
+def is_refused(task: Task) -> bool:
+    """Whether the task waits for a pool that is not there, or for a slot that accepts its type."""
+    said = find(task.status.conditions, ACCEPTED)
+    return task.queued and said is not None and said.status == "False"
+
+
+def find_slot(pod: PodView, task_id: str) -> Slot | None:
+    """The slot in which the Pod's agent reports `task_id`."""
+    return next((slot for slot in pod.held if slot.task_id == task_id), None)
+
+
+def _after_the_end(task: Task, where: Whereabouts, *, lock_held: bool, now: datetime) -> Action:
+    if where.answers and where.pod and where.pod.agent and task.task_id in where.pod.agent.ended:
+        return Action(do=Do.ACK)
+    if lock_held and (where.dead or not keeps_lock(task)):
+        return Action(do=Do.RELEASE_LOCK)
+    if task.deleting:
+        return Action(do=Do.REMOVE_FINALIZER) if TASK_FINALIZER in task.finalizers else NOTHING
+    if lock_held:
+        return NOTHING
+    ttl, finished = task.spec.ttl_seconds_after_finished, task.status.finished_at
+    if finished is not None and now >= finished + timedelta(seconds=ttl):
+        return Action(do=Do.DELETE)
+    return NOTHING
+
+
+def keeps_lock(task: Task) -> bool:
+    """Whether the end of the task left open if its apply still runs somewhere: its lockKey stays held."""
+    return task.status.phase is TaskPhase.LOST and apply_may_have_started(task)

@@ -1,0 +1,121 @@
+"""What a reconcile decides on: one pool with its Pods and tasks, read once from the caches and frozen.
+
+Built by `controller.world` from raw objects and agents' reports. Everything that decides (`scaling`, `pod_actions`,
+`assignment`, `task_actions`) takes a `PoolView` and returns values; none of it does I/O or reads a clock.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from agent.wire import AgentState, Slot, SlotState
+from controller.decide.agent_version import is_too_old
+from controller.objects.pool import PoolSpec
+from controller.objects.task import Task
+
+
+class PodState(StrEnum):
+    """The label `podslots.dev/state`."""
+
+    STARTING = "starting"
+    ACTIVE = "active"
+    DRAINING = "draining"
+
+
+class PodOperation(StrEnum):
+    """What is under way with a Pod. If several are, the first in this order counts."""
+
+    REMOVE = "remove"  # a drain and delete, or a delete
+    OPEN = "open"  # an open, or a drain taken back
+    DISPATCH = "dispatch"  # a task on its way to it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodView:
+    """One Pod of the pool.
+
+    `agent` is the last state its agent reported, None if it never did. `connected` tells whether that is fresh: an
+    agent that is not connected may have taken or ended anything since, and is treated as holding all it may hold.
+    `contacting`: it is not connected, but only since a moment (the controller or the agent has just started), so that
+    the slots it is believed to have free still count as capacity to come. `gone_by` is when a deleted Pod's grace is
+    over. `opened` is when the controller last opened it, where that is known. `dead` is proof of death. `in_flight` is
+    the operation under way.
+    """
+
+    name: str
+    uid: str
+    resource_version: str
+    state: PodState
+    created: datetime
+    running: bool = False
+    ready: bool = False
+    deleting: bool = False
+    gone_by: datetime | None = None
+    dead: bool = False
+    agent: AgentState | None = None
+    connected: bool = False
+    contacting: bool = False
+    in_flight: PodOperation | None = None
+    opened: datetime | None = None
+    drain_requested: bool = False
+    node_cordoned: bool = False
+    disowned: bool = False
+    """Whether it belongs to an earlier pool of this name, so that the garbage collector may delete it at any time."""
+    template_hash: str = ""
+
+    @property
+    def held(self) -> tuple[Slot, ...]:
+        """Slots that the agent last reported as running or reserved."""
+        return tuple(s for s in self.agent.slots if s.state is not SlotState.IDLE) if self.agent else ()
+
+    @property
+    def reserved(self) -> bool:
+        """Whether a slot is reserved: such a Pod stays, whatever the scale."""
+        return self.agent is not None and any(slot.state is SlotState.RESERVED for slot in self.agent.slots)
+
+    @property
+    def counts(self) -> bool:
+        """Whether the Pod is part of the pool's size: neither dead, nor on its way out."""
+        if self.dead or self.deleting or self.in_flight is PodOperation.REMOVE:
+            return False
+        return self.state is not PodState.DRAINING or self.in_flight is PodOperation.OPEN
+
+    @property
+    def alive(self) -> bool:
+        """Whether the Pod takes up room: a draining one still does, and its drain can be taken back."""
+        return not (self.dead or self.deleting)
+
+    @property
+    def agent_too_old(self) -> bool:
+        """Whether its agent is older than this controller can work with: it keeps what it holds, and gets no more."""
+        return self.agent is not None and is_too_old(self.agent.version)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether somebody wants it gone: it takes nothing new, and is drained as it falls idle."""
+        return self.drain_requested or self.node_cordoned or self.disowned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolView:
+    """A pool at one moment. `now` is wall time; `tasks` are those of the pool that are not final.
+
+    `blocked` are UIDs of queued tasks that wait for a lockKey: no demand. `dispatching` maps the UIDs of tasks whose
+    status still says Queued, but whose dispatch is under way, to the UID of their Pod: they are held there.
+    `creating` counts Pods whose creation is under way and that are not among `pods` yet: they are coming capacity.
+    `synced` is False while any list that this view rests on is not known to be complete: then nothing shrinks.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    spec: PoolSpec
+    pods: tuple[PodView, ...]
+    tasks: tuple[Task, ...]
+    now: datetime
+    creating: int = 0
+    blocked: frozenset[str] = field(default_factory=frozenset)
+    dispatching: Mapping[str, str] = field(default_factory=dict)
+    deleting: bool = False
+    synced: bool = True

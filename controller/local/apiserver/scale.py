@@ -1,0 +1,87 @@
+"""The scale subresource of custom resources: a small window on two numbers and a selector, at configured paths."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from controller.local.apiserver.errors import bad_request, invalid, invalid_value, no_such_resource
+from controller.local.apiserver.requests import RequestInfo
+from controller.local.apiserver.store.registry import Resource
+from controller.local.apiserver.store.store import Outcome, Store
+from controller.local.apiserver.store.versions import Record
+
+Json = dict[str, Any]
+
+_METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+
+
+def read_scale(resource: Resource, record: Record) -> Json:
+    """The Scale of an object."""
+    paths = _paths(resource)
+    spec, status = {}, {"replicas": _read(record.body, paths["statusReplicasPath"]) or 0}
+    replicas = _read(record.body, paths["specReplicasPath"])
+    if replicas:
+        spec["replicas"] = replicas
+    selector = _read(record.body, paths["labelSelectorPath"]) if paths.get("labelSelectorPath") else None
+    if selector:
+        status["selector"] = selector
+    metadata = record.body["metadata"]
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {name: metadata[name] for name in _METADATA if name in metadata},
+        "spec": spec,
+        "status": status,
+    }
+
+
+def write_scale(
+    store: Store,
+    resource: Resource,
+    info: RequestInfo,
+    *,
+    change: Callable[[Json], Any],
+    now: datetime,
+    rng: random.Random,
+) -> Outcome:
+    """Sets the wanted replicas to what `change` makes of the Scale."""
+    record = store.get(resource, info.namespace, info.name)
+    scale = change(read_scale(resource, record))
+    if not isinstance(scale, dict) or not isinstance(scale.get("spec") or {}, dict):
+        raise bad_request("wrong object passed to Scale update")
+    replicas = (scale.get("spec") or {}).get("replicas", 0)
+    if not isinstance(replicas, int) or isinstance(replicas, bool):
+        raise bad_request('Scale in version "v1" cannot be handled as a Scale: spec.replicas must be an integer')
+    if replicas < 0:
+        cause = invalid_value("spec.replicas", str(replicas), "must be greater than or equal to 0")
+        raise invalid(resource.target(info.name), [cause])
+    body = _write(record.body, _paths(resource)["specReplicasPath"].split(".")[1:], replicas)
+    version = (scale.get("metadata") or {}).get("resourceVersion") or record.body["metadata"]["resourceVersion"]
+    document = {
+        "kind": resource.kind,
+        "apiVersion": resource.api_version,
+        **body,
+        "metadata": {**body["metadata"], "resourceVersion": version},
+    }
+    return store.update(resource, info.namespace, info.name, document, now=now, rng=rng)
+
+
+def _paths(resource: Resource) -> Mapping[str, str]:
+    if resource.custom is None or resource.custom.scale is None:
+        raise no_such_resource()
+    return resource.custom.scale
+
+
+def _read(body: Any, path: str) -> Any:
+    for step in path.split(".")[1:]:
+        body = body.get(step) if isinstance(body, dict) else None
+    return body
+
+
+def _write(body: Json, steps: list[str], value: int) -> Json:
+    if len(steps) == 1:
+        return {**body, steps[0]: value}
+    return {**body, steps[0]: _write(body.get(steps[0]) or {}, steps[1:], value)}

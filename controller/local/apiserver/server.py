@@ -1,0 +1,346 @@
+"""The embedded API server: HTTP before the store, a journal behind it.
+
+Compose it so::
+
+    server = ApiServer(state_dir, users={token: "admin"}, now=now, rng=random.Random(), audit_path=path, crds=folder)
+    await server.start(host="127.0.0.1", port=0)
+    server.url                      # "http://127.0.0.1:43217"
+    server.set_log_source(kubelet)  # pods/log, once there is a kubelet
+    await server.stop()
+
+Every write is decided by the store at once, journaled, published to watchers, noted in the audit log, and answered, in
+this order. Answers to reads wait until all they rest on is durable, so nobody ever sees what a crash could undo.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+from aiohttp import web
+
+from controller.local.apiserver import access, discovery, requests, streams
+from controller.local.apiserver.administration import PREFIX as ADMINISTRATION
+from controller.local.apiserver.administration import Administration
+from controller.local.apiserver.audit import AuditEntry, AuditSink, FileAudit
+from controller.local.apiserver.errors import ApiError, Target, bad_request, no_such_resource
+from controller.local.apiserver.faults import FaultRule, Faults
+from controller.local.apiserver.persistence import JournalError, Persistence, SqliteJournal, Volatile
+from controller.local.apiserver.requests import RequestInfo
+from controller.local.apiserver.resource_api import Reply, ResourceApi
+from controller.local.apiserver.store.store import Store
+from controller.local.apiserver.store.versions import Change
+from controller.local.apiserver.watch_hub import WatchHub
+from controller.local.apiserver.watches import Watcher, WatchRequest
+from controller.local.log_source import LogSource
+
+Json = dict[str, Any]
+
+# etcd refuses requests above 1.5 MiB; the API server bodies above 3 MiB.
+_MAX_BODY_BYTES = 3 * 1024 * 1024
+_EVENT_EXPIRY_INTERVAL_SECONDS = 60.0
+_SHUTDOWN_SECONDS = 2.0
+_FIRST_ERROR_STATUS = 400
+ADMIN_USERS = frozenset({"admin", "system:admin"})
+
+
+class ApiServer:
+    """A running API server."""
+
+    def __init__(
+        self,
+        state_dir: Path | None,
+        *,
+        users: Mapping[str, str],
+        now: Callable[[], datetime],
+        rng: random.Random,
+        audit_path: Path | None = None,
+        crds: Path | None = None,
+        log_source: LogSource | None = None,
+        audit: AuditSink | None = None,
+        admin_users: frozenset[str] = ADMIN_USERS,
+        bookmark_interval_seconds: float = 15.0,
+        history_limit: int = 8192,
+    ) -> None:
+        self.store = Store(history_limit=history_limit)
+        self.hub = WatchHub()
+        self.faults = Faults(rng)
+        self._users = users
+        self._now = now
+        self._rng = rng
+        self._admin_users = admin_users
+        self._crds = crds
+        self._log_source = log_source
+        self._bookmark_interval_seconds = bookmark_interval_seconds
+        self._file_audit = FileAudit(audit_path) if audit is None and audit_path is not None else None
+        self._audit: AuditSink | None = audit or self._file_audit
+        self._journal: Persistence = (
+            SqliteJournal(state_dir, self.hub.publish) if state_dir is not None else Volatile(self.hub.publish)
+        )
+        self._api = ResourceApi(self.store, now, rng)
+        self._administration = Administration(self.store, self.hub, self.faults)
+        self._runner: web.AppRunner | None = None
+        self._collector: asyncio.Task[None] | None = None
+        self._collect = asyncio.Event()
+        self._address = ("", 0)
+        self._scheme = "http"
+
+    # --- life ---------------------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """Where the server listens."""
+        return f"{self._scheme}://{self._address[0]}:{self._address[1]}"
+
+    def set_log_source(self, log_source: LogSource) -> None:
+        """Who answers `pods/log` from now on."""
+        self._log_source = log_source
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0, *, tls: ssl.SSLContext | None = None) -> None:
+        """Loads what was stored, then serves."""
+        version, bodies = self._journal.load()
+        self.store.restore(version, bodies)
+        self.hub.published = version
+        await self.commit(self.store.bootstrap(self._now(), self._rng))
+        if self._crds is not None:
+            await self.load_crds(self._crds)
+        self._collector = asyncio.create_task(self._collect_garbage(), name="garbage-collector")
+        app = web.Application(client_max_size=_MAX_BODY_BYTES)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port, ssl_context=tls, backlog=1024).start()
+        self._scheme = "https" if tls else "http"
+        self._address = self._runner.addresses[0][:2]
+
+    async def stop(self) -> None:
+        """Cuts the watches, finishes what is under way, closes the journal."""
+        self.hub.drop_watches()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._collector is not None:
+            self._collector.cancel()
+            await asyncio.wait([self._collector])
+        await self._journal.close()
+        if self._file_audit is not None:
+            self._file_audit.close()
+
+    async def load_crds(self, folder: Path) -> None:
+        """Creates or updates the CustomResourceDefinitions in a folder's YAML files."""
+        for document in await asyncio.to_thread(_definitions, folder):
+            await self.commit(self.store.apply_crd(document, now=self._now(), rng=self._rng))
+
+    async def commit(self, changes: tuple[Change, ...]) -> None:
+        """Makes changes durable and visible; for code in this process that writes to the store itself."""
+        if self.store.garbage:
+            self._collect.set()
+        if changes:
+            await self._journal.commit(changes)
+        else:
+            await self._journal.settled()
+
+    async def _collect_garbage(self) -> None:
+        loop = asyncio.get_running_loop()
+        expire_at = loop.time()
+        self._collect.set()
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_EVENT_EXPIRY_INTERVAL_SECONDS):
+                    await self._collect.wait()
+            self._collect.clear()
+            try:
+                while changes := self.store.collect(self._now()):
+                    await self._journal.commit(changes)
+                if loop.time() >= expire_at:
+                    expire_at = loop.time() + _EVENT_EXPIRY_INTERVAL_SECONDS
+                    await self.commit(self.store.expire_events(self._now()))
+            except JournalError:
+                return  # every answer says so from now on
+
+    # --- requests -----------------------------------------------------------------------------------------
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        info = requests.parse(request.method, request.path, request.query)
+        entry = AuditEntry(
+            audit_id=str(uuid.UUID(int=self._rng.getrandbits(128), version=4)),
+            info=info,
+            uri=request.raw_path,
+            user=access.ANONYMOUS,
+            user_agent=request.headers.get("User-Agent", ""),
+            source=request.remote or "",
+            received=self._now(),
+        )
+        try:
+            entry.user = access.authenticate(self._users, request.headers.get("Authorization"))
+            access.authorize(entry.user, info, Target(info.group, info.plural, "", info.name))
+            if info.path.startswith(ADMINISTRATION):
+                return await self._administer(request, entry)
+            if not info.is_resource:
+                return await self._discover(request, info, entry)
+            return await self._serve_with_faults(request, info, entry)
+        except ApiError as error:
+            return self._refuse(error, entry)
+        except JournalError as error:
+            # The store holds what the disk refused: whatever is asked from now on has no true answer.
+            return self._refuse(ApiError(500, "InternalError", f"Internal error occurred: {error}"), entry)
+
+    async def _serve_with_faults(
+        self, request: web.Request, info: RequestInfo, entry: AuditEntry
+    ) -> web.StreamResponse:
+        rule = self.faults.strike(info, entry.user)
+        if rule is None:
+            return await self._serve(request, info, entry)
+        entry.annotations["podslots.dev/fault"] = orjson.dumps(rule.document()).decode()
+        if rule.delay_seconds > 0:
+            await asyncio.sleep(rule.delay_seconds)
+        if rule.drop == "before":
+            self._log_audit(entry)
+        elif rule.status is not None:
+            raise rule.error(info)
+        else:
+            response = await self._carry_out(rule, request, info, entry)
+            if rule.drop is None:
+                return response
+        streams.abort(request)
+        return web.Response(status=503)  # nobody reads it
+
+    async def _carry_out(
+        self, rule: FaultRule, request: web.Request, info: RequestInfo, entry: AuditEntry
+    ) -> web.StreamResponse:
+        try:
+            return await self._serve(request, info, entry)
+        except ApiError as error:
+            if rule.drop is None:
+                raise
+            return self._refuse(error, entry)
+
+    async def _serve(self, request: web.Request, info: RequestInfo, entry: AuditEntry) -> web.StreamResponse:
+        known = self.store.registry.find(info.group, info.version, info.plural) is not None
+        if not known and not self.store.registry.resources(info.group, info.version):
+            return self._page_not_found(entry)
+        if info.verb == "watch":
+            return await self._watch(request, info, entry)
+        if info.subresource == "log" and info.verb == "get":
+            return await self._log(request, info, entry)
+        raw = await _read_body(request)
+        accept = request.headers.get("Accept", "")
+        content_type = request.content_type if request.headers.get("Content-Type") else ""
+        try:
+            reply, entry.body = self._api.handle(info, request.query, content_type, accept, raw)
+        except ApiError:
+            await self._journal.settled()  # what is refused may rest on a change not yet durable
+            raise
+        entry.code = reply.code
+        entry.name = reply.name
+        if reply.record is not None:
+            entry.uid = reply.record.uid
+            entry.version = reply.record.body["metadata"].get("resourceVersion", "")
+        # Events come by the thousand, and nothing rests on them.
+        if reply.changes and self._audit is not None and info.plural != "events":
+            self._audit.write(entry.line(self._now(), complete=False))
+        await self.commit(reply.changes)
+        return self._answer(reply, entry)
+
+    def _answer(self, reply: Reply, entry: AuditEntry) -> web.Response:
+        response = web.Response(status=reply.code, body=reply.body, content_type="application/json")
+        for warning in reply.warnings:
+            quoted = warning.replace("\\", "\\\\").replace('"', '\\"')
+            response.headers.add("Warning", f'299 - "{quoted}"')
+        self._log_audit(entry)
+        response.headers["Audit-Id"] = entry.audit_id
+        return response
+
+    def _refuse(self, error: ApiError, entry: AuditEntry) -> web.Response:
+        entry.code = error.code
+        self._log_audit(entry)
+        headers = {"Audit-Id": entry.audit_id, **error.headers}
+        return web.Response(
+            status=error.code, body=orjson.dumps(error.status()), content_type="application/json", headers=headers
+        )
+
+    def _log_audit(self, entry: AuditEntry) -> None:
+        if self._audit is not None and (entry.info.is_resource or entry.code >= _FIRST_ERROR_STATUS):
+            self._audit.write(entry.line(self._now()))
+
+    async def _discover(self, request: web.Request, info: RequestInfo, entry: AuditEntry) -> web.Response:
+        if info.verb not in ("get", "head"):
+            raise ApiError(405, "MethodNotAllowed", "method not allowed", {})
+        parts = info.path.strip("/").split("/")
+        if parts[0] in ("healthz", "livez", "readyz"):
+            await self._journal.settled()
+            return web.Response(text="ok")
+        document = discovery.document(self.store.registry, parts, request.host)
+        if document is None:
+            return self._page_not_found(entry)
+        return web.Response(body=orjson.dumps(document), content_type="application/json")
+
+    def _page_not_found(self, entry: AuditEntry) -> web.Response:
+        """Go's plain answer to a path below no served group."""
+        entry.code = 404
+        self._log_audit(entry)
+        return web.Response(status=404, text="404 page not found\n")
+
+    async def _administer(self, request: web.Request, entry: AuditEntry) -> web.Response:
+        if entry.user not in self._admin_users:
+            raise ApiError(403, "Forbidden", f'forbidden: User "{entry.user}" is no admin', {})
+        raw = await _read_body(request)
+        await self._journal.settled()
+        answer = self._administration.handle(request.method, request.path, raw)
+        return web.Response(body=orjson.dumps(answer), content_type="application/json")
+
+    async def _watch(self, request: web.Request, info: RequestInfo, entry: AuditEntry) -> web.StreamResponse:
+        resource = self._api.resource(info)
+        watcher = Watcher(
+            self.store,
+            self.hub,
+            resource,
+            info.namespace,
+            WatchRequest.parse(resource, request.query, info.name, self._rng),
+            bookmark_interval_seconds=self._bookmark_interval_seconds,
+        )
+        entry.code = 200
+        try:
+            return await streams.send_events(request, watcher.events(), self.hub, entry.audit_id)
+        finally:
+            self._log_audit(entry)
+
+    async def _log(self, request: web.Request, info: RequestInfo, entry: AuditEntry) -> web.StreamResponse:
+        resource = self._api.resource(info)
+        if resource.key != "pods":
+            raise no_such_resource()
+        pod = self.store.get(resource, info.namespace, info.name)
+        entry.uid = pod.uid
+        first, pieces = await streams.open_log(request, pod, self._log_source)
+        entry.code = 200
+        self._log_audit(entry)
+        return await streams.send_log(request, first, pieces, entry.audit_id)
+
+
+async def _read_body(request: web.Request) -> bytes:
+    if not request.can_read_body:
+        return b""
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        message = f"Request entity too large: limit is {_MAX_BODY_BYTES}"
+        raise ApiError(413, "RequestEntityTooLarge", message, {}) from error
+    except ConnectionError as error:  # nobody reads the answer; the audit log has it
+        raise bad_request("unexpected EOF") from error
+
+
+def _definitions(folder: Path) -> list[Json]:
+    return [
+        document
+        for path in sorted(folder.rglob("*.y*ml"))
+        for document in yaml.safe_load_all(path.read_text())
+        if isinstance(document, dict) and document.get("kind") == "CustomResourceDefinition"
+    ]

@@ -1,0 +1,1 @@
+"""The objects: kinds, versions, and what creating, changing and deleting them does. Pure."""

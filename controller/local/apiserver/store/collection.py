@@ -1,0 +1,146 @@
+"""What the garbage collector and the namespace controller of a real cluster do, one settled step at a time."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from controller.local.apiserver.store.core import Core
+from controller.local.apiserver.store.deletion import CRD_CLEANUP, DeleteOptions, delete, is_complete
+from controller.local.apiserver.store.suspects import FOREGROUND, ORPHAN
+from controller.local.apiserver.store.versions import Change, Record
+
+Json = dict[str, Any]
+
+_BACKGROUND = DeleteOptions(propagation="Background")
+
+
+def collect(core: Core, now: datetime, limit: int) -> tuple[Change, ...]:
+    """Looks at what was noticed since the last time; at most about `limit` changes."""
+    changes: list[Change] = []
+    places = core.garbage.places
+    while places and len(changes) < limit:
+        place = next(iter(places))
+        del places[place]
+        record = core.versions.get(*place)
+        if record is not None:
+            changes += _examine(core, record, now)
+    for place in list(core.garbage.emptying):
+        if len(changes) >= limit:
+            break
+        record = core.versions.get(*place)
+        if record is not None:
+            changes += _empty(core, record, now)
+    return tuple(changes)
+
+
+def _examine(core: Core, record: Record, now: datetime) -> list[Change]:
+    metadata = record.body["metadata"]
+    finalizers = metadata.get("finalizers", ())
+    if "deletionTimestamp" in metadata:
+        if ORPHAN in finalizers:
+            return _orphan_dependents(core, record)
+        if FOREGROUND in finalizers:
+            return _delete_dependents_first(core, record, now)
+        return []
+    references = metadata.get("ownerReferences", ())
+    alive = [reference for reference in references if _owner_lives(core, record, reference)]
+    if len(alive) == len(references):
+        waiting = [r for r in references if _waits_for_dependents(core, r["uid"])]
+        if waiting and len(waiting) == len(references):
+            return list(delete(core, record, _foreground_for(core, record), now).changes)
+        return []
+    if not alive:
+        return list(delete(core, record, DeleteOptions(uid=record.uid, propagation="Background"), now).changes)
+    return [_set_metadata(core, record, ownerReferences=alive)]
+
+
+def _owner_lives(core: Core, record: Record, reference: Json) -> bool:
+    resource = core.registry.by_kind(reference["apiVersion"], reference["kind"])
+    if resource is None:
+        return True  # of a kind not served here: nothing proves its absence
+    owner = core.versions.by_uid(reference["uid"])
+    if owner is None or owner.resource != resource.key or owner.name != reference["name"]:
+        return False
+    return not resource.namespaced or owner.namespace == record.namespace
+
+
+def _waits_for_dependents(core: Core, uid: str) -> bool:
+    owner = core.versions.by_uid(uid)
+    if owner is None:
+        return False
+    metadata = owner.body["metadata"]
+    return "deletionTimestamp" in metadata and FOREGROUND in metadata.get("finalizers", ())
+
+
+def _foreground_for(core: Core, record: Record) -> DeleteOptions:
+    """A dependent that has dependents of its own goes in the same manner."""
+    propagation = "Foreground" if core.versions.dependents(record.uid) else "Background"
+    return DeleteOptions(uid=record.uid, propagation=propagation)
+
+
+def _orphan_dependents(core: Core, owner: Record) -> list[Change]:
+    changes = []
+    for dependent in core.versions.dependents(owner.uid):
+        references = dependent.body["metadata"].get("ownerReferences", ())
+        kept = [reference for reference in references if reference["uid"] != owner.uid]
+        changes.append(_set_metadata(core, dependent, ownerReferences=kept))
+    return [*changes, _drop_finalizer(core, owner, ORPHAN)]
+
+
+def _delete_dependents_first(core: Core, owner: Record, now: datetime) -> list[Change]:
+    changes: list[Change] = []
+    for dependent in core.versions.dependents(owner.uid):
+        if "deletionTimestamp" not in dependent.body["metadata"]:
+            changes += _examine(core, dependent, now)
+    blocking = any(
+        reference["uid"] == owner.uid and reference.get("blockOwnerDeletion")
+        for dependent in core.versions.dependents(owner.uid)
+        for reference in dependent.body["metadata"]["ownerReferences"]
+    )
+    current = core.versions.by_uid(owner.uid)
+    if current is not None and not blocking:
+        changes.append(_drop_finalizer(core, current, FOREGROUND))
+    return changes
+
+
+def _set_metadata(core: Core, record: Record, **parts: list[Any]) -> Change:
+    metadata = dict(record.body["metadata"])
+    for name, value in parts.items():
+        if value:
+            metadata[name] = value
+        else:
+            metadata.pop(name, None)
+    body = {**record.body, "metadata": metadata}
+    if is_complete(metadata):
+        return core.remove(record, body)
+    return core.put(core.registry.by_key(record.resource), body)
+
+
+def _drop_finalizer(core: Core, record: Record, finalizer: str) -> Change:
+    kept = [found for found in record.body["metadata"].get("finalizers", ()) if found != finalizer]
+    return _set_metadata(core, record, finalizers=kept)
+
+
+def _empty(core: Core, record: Record, now: datetime) -> list[Change]:
+    """Deletes what a namespace or a definition holds, then lets it go."""
+    changes: list[Change] = []
+    if record.resource == "namespaces":
+        held = [
+            item
+            for resource in core.versions.resources()
+            for item in core.versions.collection(resource).current(record.name)
+        ]
+    else:
+        held = list(core.versions.collection(record.name).current(""))
+    for item in held:
+        if "deletionTimestamp" not in item.body["metadata"]:
+            changes += delete(core, item, _BACKGROUND, now).changes
+    if any(core.versions.by_uid(item.uid) is not None for item in held):
+        return changes
+    if record.resource == "namespaces":
+        if not record.body["metadata"].get("finalizers"):
+            changes.append(core.remove(record))
+    elif CRD_CLEANUP in record.body["metadata"].get("finalizers", ()):
+        changes.append(_drop_finalizer(core, record, CRD_CLEANUP))
+    return changes

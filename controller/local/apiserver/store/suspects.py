@@ -1,0 +1,48 @@
+"""Which objects the collectors have to look at: those whose place in the world may have changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from controller.local.apiserver.store.versions import Change, ChangeType, Key, Record, Versions
+
+ORPHAN = "orphan"
+FOREGROUND = "foregroundDeletion"
+CRDS = "customresourcedefinitions.apiextensions.k8s.io"
+
+
+@dataclass
+class Suspects:
+    """The objects whose place in the world may have changed: to be looked at by `collect`."""
+
+    places: dict[tuple[str, Key], None] = field(default_factory=dict)
+    # Namespaces and definitions that wait to become empty.
+    emptying: dict[tuple[str, Key], None] = field(default_factory=dict)
+
+    def add(self, record: Record) -> None:
+        """Has this object looked at."""
+        self.places[record.resource, record.key] = None
+
+    def noticed(self, change: Change) -> None:
+        """Takes note of a change."""
+        record = change.record
+        metadata = record.body["metadata"]
+        place = (record.resource, record.key)
+        if change.type is ChangeType.DELETED:
+            self.places.pop(place, None)
+            self.emptying.pop(place, None)
+            return
+        if "deletionTimestamp" in metadata and record.resource in ("namespaces", CRDS):
+            self.emptying[place] = None
+        collected = not {ORPHAN, FOREGROUND}.isdisjoint(metadata.get("finalizers", ()))
+        if metadata.get("ownerReferences") or ("deletionTimestamp" in metadata and collected):
+            self.places[place] = None
+
+    def suspect_all(self, versions: Versions) -> None:
+        """After a restart nothing is remembered, so everything is looked at once."""
+        for resource in versions.resources():
+            for record in versions.collection(resource).current(""):
+                self.noticed(Change(record.version, ChangeType.ADDED, record))
+
+    def __bool__(self) -> bool:
+        return bool(self.places or self.emptying)

@@ -1,0 +1,181 @@
+"""The spec of a SlotPool, parsed once from the object. The CRD refuses most mistakes; this refuses all of them."""
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from controller.errors import InvalidObject
+from controller.names import WORKER_CONTAINER, agent_server_name
+from controller.objects.fields import Fields
+
+Layout = tuple[tuple[str, ...], ...]
+"""The task types that each slot of a Pod accepts, by slot id."""
+
+DEFAULT_LAYOUT: Layout = (("plan", "apply", "plan_and_apply"), ("plan",), ("plan",))
+MAX_SLOTS = 16
+MAX_REPLICAS = 10_000
+MAX_NAME_LENGTH = 253
+
+_TASK_TYPE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+"""Names of Secrets, and of hosts: as Kubernetes has them."""
+
+
+class DeletionPolicy(StrEnum):
+    """What happens to held slots when the pool is deleted."""
+
+    DRAIN = "Drain"
+    FORCE = "Force"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Autoscaling:
+    """When the controller decides the size. `idle_slots` are slots kept free per task type."""
+
+    max_replicas: int
+    min_replicas: int = 0
+    scale_up_utilization_percent: int = 80
+    scale_down_utilization_percent: int = 20
+    idle_slots: dict[str, int] = field(default_factory=dict)
+    min_idle_seconds: int = 60
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """TLS at the agents. The Secrets are the pool's namespace's, of the type that cert-manager writes.
+
+    `client_secret`: agents require certificates that its `ca.crt` signed, and the controller shows its `tls.crt`.
+    """
+
+    secret: str
+    server_name: str
+    client_secret: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    """Who gets to the agents of new Pods, and how."""
+
+    lock_reads: bool = False
+    tls: Tls | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSpec:
+    """What a SlotPool asks for. `template` is the user's PodTemplateSpec, unread (see `template`)."""
+
+    replicas: int = 0
+    autoscaling: Autoscaling | None = None
+    layout: Layout = DEFAULT_LAYOUT
+    reservation_ttl_seconds: int = 86400
+    deletion_policy: DeletionPolicy = DeletionPolicy.DRAIN
+    auth: Auth = field(default_factory=Auth)
+    template: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether the template has a `worker` container; without one the workload manages its slots itself."""
+        spec = self.template.get("spec")
+        containers = spec.get("containers") if isinstance(spec, dict) else None
+        if not isinstance(containers, list):
+            return False
+        return any(isinstance(item, dict) and item.get("name") == WORKER_CONTAINER for item in containers)
+
+    @property
+    def scaler(self) -> Autoscaling | None:
+        """The autoscaling in force: none if it is absent or paused."""
+        return None if self.autoscaling is None or self.autoscaling.paused else self.autoscaling
+
+    def accepts(self, task_type: str) -> bool:
+        """Whether any slot of the layout takes tasks of this type."""
+        return any(task_type in slot for slot in self.layout)
+
+    @staticmethod
+    def parse(pool: dict[str, Any]) -> "PoolSpec":
+        """The spec of a SlotPool object. Raises InvalidObject."""
+        spec = Fields(pool, "").child("spec")
+        layout = _layout(spec)
+        autoscaling = spec.optional_child("autoscaling")
+        template = spec.child("template")
+        template.child("spec")
+        reservation = spec.optional_child("reservation") or Fields({}, spec.at("reservation"))
+        policies = tuple(DeletionPolicy)
+        return PoolSpec(
+            replicas=spec.integer("replicas", 0, most=MAX_REPLICAS),
+            autoscaling=_autoscaling(autoscaling, layout) if autoscaling else None,
+            layout=layout,
+            reservation_ttl_seconds=reservation.integer("ttlSeconds", 86400, least=1),
+            deletion_policy=DeletionPolicy(spec.choice("deletionPolicy", DeletionPolicy.DRAIN, policies)),
+            auth=_auth(spec, pool),
+            template=template.data,
+        )
+
+
+def _layout(spec: Fields) -> Layout:
+    if not spec.has("slots"):
+        return DEFAULT_LAYOUT
+    layout = tuple(_accepts(slot) for slot in spec.children("slots"))
+    if not 1 <= len(layout) <= MAX_SLOTS:
+        raise spec.fail("slots", f"must have 1 to {MAX_SLOTS} slots")
+    return layout
+
+
+def _accepts(slot: Fields) -> tuple[str, ...]:
+    types = slot.texts("accepts")
+    if not types:
+        raise slot.fail("accepts", "must name a task type")
+    if not all(_TASK_TYPE.fullmatch(name) for name in types):
+        raise slot.fail("accepts", "a task type has 1 to 63 letters, digits, '.', '_' and '-'")
+    if len(set(types)) < len(types):
+        raise slot.fail("accepts", "names a task type twice")
+    return types
+
+
+def _auth(spec: Fields, pool: dict[str, Any]) -> Auth:
+    given = spec.optional_child("auth") or Fields({}, spec.at("auth"))
+    tls = given.optional_child("tls")
+    return Auth(lock_reads=given.boolean("lockReads"), tls=_tls(tls, pool) if tls else None)
+
+
+def _tls(given: Fields, pool: dict[str, Any]) -> Tls:
+    client = given.optional_child("clientAuth")
+    owner = pool.get("metadata") or {}
+    default = agent_server_name(str(owner.get("namespace")), str(owner.get("name")))
+    return Tls(
+        secret=_dns_name(given, "secretName"),
+        server_name=_dns_name(given, "serverName") if given.has("serverName") else default,
+        client_secret=_dns_name(client, "secretName") if client else None,
+    )
+
+
+def _dns_name(given: Fields, name: str) -> str:
+    text = given.text(name)
+    if len(text) > MAX_NAME_LENGTH or not _DNS_NAME.fullmatch(text):
+        raise given.fail(name, f"a name has 1 to {MAX_NAME_LENGTH} lower case letters, digits, '-' and '.'")
+    return text
+
+
+def _autoscaling(given: Fields, layout: Layout) -> Autoscaling:
+    idle = given.optional_child("idleSlots") or Fields({}, given.at("idleSlots"))
+    accepted = {name for slot in layout for name in slot}
+    if unknown := sorted(set(idle.data) - accepted):
+        raise InvalidObject(idle.at(unknown[0]), "no slot accepts this task type")
+    parsed = Autoscaling(
+        min_replicas=given.integer("minReplicas", 0, most=MAX_REPLICAS),
+        max_replicas=given.integer("maxReplicas", most=MAX_REPLICAS),
+        scale_up_utilization_percent=given.integer("scaleUpUtilizationPercent", 80, least=1, most=100),
+        scale_down_utilization_percent=given.integer("scaleDownUtilizationPercent", 20, most=99),
+        idle_slots={name: idle.integer(name, most=MAX_REPLICAS) for name in sorted(idle.data)},
+        min_idle_seconds=given.integer("minIdleSeconds", 60),
+        paused=given.boolean("paused"),
+    )
+    if parsed.min_replicas > parsed.max_replicas:
+        raise given.fail("minReplicas", f"must not exceed maxReplicas ({parsed.max_replicas})")
+    if parsed.scale_down_utilization_percent >= parsed.scale_up_utilization_percent:
+        raise given.fail(
+            "scaleDownUtilizationPercent",
+            f"must be below scaleUpUtilizationPercent ({parsed.scale_up_utilization_percent})",
+        )
+    return parsed

@@ -1,0 +1,315 @@
+"""The `podslots` command line against an embedded cluster with a controller: what each command does, and says."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from controller.cli.main import main
+from controller.cli.stack import start_ticks
+from tests.support.repository import ROOT
+from tests.support.waiting import wait_until
+
+PODSLOTS = str(Path(sys.executable).parent / "podslots")
+
+POOL = """
+apiVersion: podslots.dev/v1alpha1
+kind: SlotPool
+metadata: {name: terraform}
+spec:
+  autoscaling: {maxReplicas: 2, minIdleSeconds: 0}
+  template: {spec: {containers: [{name: worker, image: any}]}}
+"""
+
+
+def task(name: str, plan: str, apply: str | None = None, **spec: object) -> str:
+    steps: dict[str, object] = {"plan": {"command": ["sh", "-c", plan], "cancelGraceSeconds": 1}}
+    if apply is not None:
+        steps["apply"] = {"command": ["sh", "-c", apply]}
+    kind = "plan" if apply is None else "plan_and_apply"
+    document = {
+        "apiVersion": "podslots.dev/v1alpha1",
+        "kind": "SlotTask",
+        "metadata": {"name": name},
+        "spec": {"pool": "terraform", "type": kind, "steps": steps, **spec},
+    }
+    return f"---\n{yaml.safe_dump(document)}"
+
+
+@dataclass(frozen=True)
+class Cli:
+    """Runs `podslots` on one cluster."""
+
+    folder: Path
+
+    def run(self, *arguments: str, text: str = "", code: int = 0, cluster: bool = True) -> str:
+        """Its stdout, or its stderr where it is to fail. In this process: a start of its own costs a second."""
+        chosen = ("--kubeconfig", str(self.folder / "cluster" / "kubeconfig")) if cluster else ()
+        done = CliRunner(env={"KUBECONFIG": None}).invoke(main, [*chosen, *arguments], input=text)
+        assert done.exit_code == code, done.output
+        return done.stdout if code == 0 else done.stderr
+
+    def submit(self, text: str) -> str:
+        return self.run("submit", "-f", "-", text=text)
+
+    def get(self, kind: str, name: str) -> dict[str, dict[str, object]]:
+        found: dict[str, dict[str, object]] = json.loads(self.run("get", kind, name, "-o", "json"))["items"][0]
+        return found
+
+    def phase(self, name: str) -> object:
+        return self.get("tasks", name).get("status", {}).get("phase")
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    folder = tmp_path_factory.mktemp("cli") / "local"
+    cli = Cli(folder)
+    # In a process of its own, which leaves the cluster's to init, as it does for people.
+    up = [PODSLOTS, "local", "up", "--detach", "--state-dir", str(folder)]
+    said = subprocess.run(up, check=True, timeout=60, stdout=subprocess.PIPE, text=True).stdout
+    try:
+        assert said.endswith(f"Stop it with: podslots local down --state-dir {folder}\n")
+        cli.submit(POOL)
+        yield cli
+    finally:
+        cli.run("local", "down", "--force", "--state-dir", str(folder), cluster=False)
+
+
+def test_submit_creates_then_merges(cli: Cli) -> None:
+    assert cli.submit(task("twice", "true")) == "slottask/twice created\n"
+    assert cli.submit(task("twice", "true")) == "slottask/twice unchanged\n"
+    assert cli.submit(task("twice", "true", priority=7)) == "slottask/twice configured\n"
+
+
+def test_the_api_servers_refusal_is_one_clear_line(cli: Cli) -> None:
+    refused = cli.run("submit", "-f", "-", text=task("bad", "true", pool=7), code=1)
+    assert refused.startswith("Error: ")
+    assert "spec.pool" in refused
+    assert len(refused.splitlines()) == 1
+
+
+def test_a_field_that_is_not_known_is_refused_and_named(cli: Cli) -> None:
+    """Dropped in silence it would be a task of another priority, and a pool that does not what its author thinks."""
+    text = task("typo", "true", priorty=3)
+    assert cli.run("submit", "-f", "-", text=text, code=1) == 'Error: slottask/typo: unknown field "spec.priorty"\n'
+    cli.submit(task("typo", "true"))
+    assert cli.run("submit", "-f", "-", text=text, code=1) == 'Error: slottask/typo: unknown field "spec.priorty"\n'
+    pool = POOL.replace("spec:\n", "spec:\n  mode: Deployment\n")
+    assert 'unknown field "spec.mode"' in cli.run("submit", "-f", "-", text=pool, code=1)
+
+
+def test_a_plan_runs_and_its_output_can_be_read(cli: Cli) -> None:
+    cli.submit(task("reads", "echo one; echo two"))
+    assert cli.run("wait", "reads", "--for", "Succeeded", "--timeout", "40") == "reads: Succeeded\n"
+    assert cli.run("logs", "reads") == "one\ntwo\n"
+
+
+def test_following_shows_everything_and_ends_with_the_task(cli: Cli, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    cli.submit(task("follows", f"echo begun; while ! test -e {gate}; do sleep 0.1; done; echo over"))
+    cli.run("wait", "follows", "--for", "Running", "--timeout", "40")
+    following = subprocess.Popen(
+        [PODSLOTS, "--kubeconfig", str(cli.folder / "cluster" / "kubeconfig"), "logs", "-f", "follows"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert following.stdout is not None
+    assert following.stdout.readline() == "begun\n"
+    gate.touch()
+    rest, _ = following.communicate(timeout=20)
+    assert (rest, following.returncode) == ("over\n", 0)
+
+
+def test_an_approval_is_asked_for_and_names_the_plan(cli: Cli) -> None:
+    cli.submit(task("net", "echo the plan; echo p >tfplan", "echo applied; cat tfplan"))
+    cli.run("wait", "net", "--for", "phase=AwaitingApproval", "--timeout", "40")
+    assert "reserved" in cli.run("get", "slots")
+    declined = cli.run("approve", "net", text="n\n", code=1)
+    assert "not approved" in declined
+    assert "look at the plan again" in cli.run("approve", "net", "--yes", "--digest", "0" * 64, code=1)
+    assert cli.phase("net") == "AwaitingApproval"
+    digest = str(cli.get("tasks", "net")["status"]["planDigest"])
+    shown = cli.run("approve", "net", "--by", "anna", text="y\n")
+    assert "the plan\n" in shown
+    assert digest in shown
+    cli.run("wait", "net", "--for", "Succeeded", "--timeout", "30")
+    assert cli.run("logs", "net", "--step", "apply") == "applied\np\n"
+    assert cli.get("tasks", "net")["spec"]["approval"] == {"attempt": 1, "planDigest": digest, "by": "anna"}
+    assert "only a task that is AwaitingApproval" in cli.run("approve", "net", "--yes", code=1)
+
+
+def test_cancel_ends_a_running_step(cli: Cli) -> None:
+    """T24."""
+    cli.submit(task("endless", "sleep 1000"))
+    cli.run("wait", "endless", "--for", "Running", "--timeout", "40")
+    cli.run("cancel", "endless")
+    assert cli.run("wait", "endless", "--for", "Cancelled", "--timeout", "30") == "endless: Cancelled\n"
+    assert "is Cancelled already" in cli.run("cancel", "endless", code=1)
+
+
+def test_wait_tells_another_end_from_a_timeout(cli: Cli) -> None:
+    cli.submit(task("fails", "exit 3") + task("sleeps", "sleep 1000"))
+    assert "fails ended as Failed: exit code 3" in cli.run(
+        "wait", "fails", "--for", "Succeeded", "--timeout", "40", code=1
+    )
+    assert "did not become Succeeded" in cli.run("wait", "sleeps", "--for", "Succeeded", "--timeout", "0.5", code=3)
+    assert "no such phase" in cli.run("wait", "fails", "--for", "Done", code=2)
+    cli.run("cancel", "sleeps")
+
+
+def test_wait_says_once_why_a_task_does_not_go_on(cli: Cli) -> None:
+    cli.submit(task("homeless", "true", pool="nowhere"))
+    said = cli.run("wait", "homeless", "--for", "Succeeded", "--timeout", "3", code=3).splitlines()
+    assert said[0].startswith("homeless does not go on: PoolNotFound: there is no SlotPool 'nowhere'")
+    assert len(said) == 2
+    assert "PoolNotFound: there is no SlotPool 'nowhere'" in cli.run("get", "tasks", "homeless")
+    following = subprocess.Popen(
+        [PODSLOTS, "--kubeconfig", str(cli.folder / "cluster" / "kubeconfig"), "logs", "-f", "homeless"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert following.stderr is not None
+    assert following.stderr.readline().startswith("homeless does not go on: PoolNotFound")
+    following.terminate()
+    following.communicate(timeout=20)
+    cli.submit(task("waits", "true >tfplan", "true"))
+    said = cli.run("wait", "waits", "--for", "Succeeded", "--timeout", "10", code=3).splitlines()
+    assert said[0] == "waits does not go on: it waits for an approval (podslots approve)"
+    for name in ("homeless", "waits"):
+        cli.run("cancel", name)
+
+
+def test_a_lock_is_freed_only_when_asked_twice(cli: Cli) -> None:
+    cli.submit(task("locks", "true >tfplan", "true", lockKey="vpc prod/7"))
+    cli.run("wait", "locks", "--for", "AwaitingApproval", "--timeout", "40")
+    assert "not unlocked" in cli.run("unlock", "vpc prod/7", text="n\n", code=1)
+    warning = cli.run("unlock", "--task", "locks", "--yes")
+    assert "held by task locks" in warning
+    assert "'vpc prod/7' is free" in warning
+    cli.run("cancel", "locks")
+    assert "is not held" in cli.run("unlock", "no such key", "--yes", code=1)
+
+
+def test_a_drained_pod_goes_when_it_is_idle(cli: Cli, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    cli.submit(task("holds", f"while ! test -e {gate}; do sleep 0.1; done"))
+    cli.run("wait", "holds", "--for", "Running", "--timeout", "40")
+    pod = str(cli.get("tasks", "holds")["status"]["pod"])
+    cli.run("drain", pod)
+    assert "drain" in cli.run("get", "pods", pod)
+    assert cli.phase("holds") == "Running"
+    gate.touch()
+    cli.run("wait", "holds", "--for", "Succeeded", "--timeout", "30")
+    wait_until(lambda: pod not in cli.run("get", "pods"), 40, f"{pod} is still there")
+
+
+def test_forget_asks_first(cli: Cli, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    cli.submit(task("stays", f"while ! test -e {gate}; do sleep 0.1; done"))
+    cli.run("wait", "stays", "--for", "Running", "--timeout", "40")
+    pod = str(cli.get("tasks", "stays")["status"]["pod"])
+    assert "not forgotten" in cli.run("forget", pod, text="\n", code=1)
+    assert cli.phase("stays") == "Running"
+    gate.touch()
+
+
+def test_one_of_a_kind_can_be_named_in_the_singular(cli: Cli) -> None:
+    for kind in ("pool", "pod", "task", "slot"):
+        assert cli.run("get", kind).split()[:1] == cli.run("get", f"{kind}s").split()[:1]
+    assert "terraform" in cli.run("get", "pool", "terraform")
+
+
+def test_a_missing_kubeconfig_is_one_clear_line(cli: Cli, tmp_path: Path) -> None:
+    error = cli.run("--kubeconfig", f"{tmp_path}/none", "get", "pools", code=1, cluster=False)
+    assert f"there is no kubeconfig {tmp_path}/none. Name a kubeconfig with --kubeconfig" in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("get", "pools", "none"),
+        ("logs", "none"),
+        ("approve", "none"),
+        ("cancel", "none"),
+        ("drain", "none"),
+        ("forget", "none"),
+        ("unlock", "--task", "none"),
+        ("wait", "none", "--for", "Failed"),
+    ],
+)
+def test_what_does_not_exist_is_named(cli: Cli, arguments: tuple[str, ...]) -> None:
+    assert "none" in cli.run(*arguments, code=1)
+
+
+def test_an_api_server_that_is_away_is_one_clear_line(cli: Cli, tmp_path: Path) -> None:
+    text = (cli.folder / "cluster" / "kubeconfig").read_text()
+    server = yaml.safe_load(text)["clusters"][0]["cluster"]["server"]
+    (tmp_path / "kubeconfig").write_text(text.replace(server, "https://127.0.0.1:1"))
+    error = cli.run("--kubeconfig", str(tmp_path / "kubeconfig"), "get", "pools", code=1, cluster=False)
+    assert error.startswith("Error: the Kubernetes API can't be reached")
+
+
+def test_local_down_refuses_while_a_task_runs_and_up_refuses_twice(cli: Cli, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    cli.submit(task("busy", f"while ! test -e {gate}; do sleep 0.1; done"))
+    cli.run("wait", "busy", "--for", "Running", "--timeout", "40")
+    state = ("--state-dir", str(cli.folder))
+    assert "still running: " in cli.run("local", "down", *state, code=1, cluster=False)
+    assert "run already" in cli.run("local", "up", "--detach", *state, code=1, cluster=False)
+    gate.touch()
+    cli.run("wait", "busy", "--for", "Succeeded", "--timeout", "30")
+
+
+def kill(cli: Cli, name: str) -> None:
+    """SIGKILL the cluster or the controller."""
+    records = json.loads((cli.folder / "processes.json").read_text())
+    (pid,) = (record["pid"] for record in records if record["name"] == name)
+    os.kill(pid, signal.SIGKILL)
+    while start_ticks(pid) is not None:
+        time.sleep(0.01)
+
+
+def test_up_replaces_what_was_killed_and_down_stops_what_a_killed_cluster_left(cli: Cli, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    cli.submit(task("outlives", f"while ! test -e {gate}; do sleep 0.1; done"))
+    cli.run("wait", "outlives", "--for", "Running", "--timeout", "40")
+    up = ("local", "up", "--detach", "--state-dir", str(cli.folder))
+    for name in ("controller", "cluster"):
+        kill(cli, name)
+        subprocess.run([PODSLOTS, *up], check=True, timeout=60)
+        assert cli.phase("outlives") == "Running"
+    kill(cli, "cluster")
+    refused = subprocess.run(
+        [PODSLOTS, "local", "down", "--state-dir", str(cli.folder)], check=False, timeout=60, capture_output=True
+    )
+    assert b"still running: outlives" in refused.stderr
+    gate.touch()
+    cli.run("wait", "outlives", "--for", "Succeeded", "--timeout", "30")
+
+
+def test_the_controllers_role_grants_all_that_it_asked_for(cli: Cli) -> None:
+    """The embedded cluster looks at no RBAC objects: what was asked of it is compared with the ClusterRole here."""
+    documents = yaml.safe_load_all((ROOT / "manifests/base/rbac/controller.yaml").read_text())
+    rules = next(document["rules"] for document in documents if document["kind"] == "ClusterRole")
+    asked = set()
+    for line in (cli.folder / "cluster" / "audit.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        if event["user"]["username"] == "podslots-controller" and "objectRef" in event:
+            reference = event["objectRef"]
+            parts = (reference["resource"], reference.get("subresource"))
+            asked.add((event["verb"], reference.get("apiGroup", ""), "/".join(part for part in parts if part)))
+    assert asked
+    for verb, group, resource in asked:
+        assert any(
+            group in rule["apiGroups"] and resource in rule["resources"] and verb in rule["verbs"] for rule in rules
+        ), f"{verb} {group}/{resource}"

@@ -1,0 +1,187 @@
+"""What a registration proves, case by case; the random histories are in properties/."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from agent.rules import slots, tasks
+from agent.rules.recovery import recover
+from agent.rules.state import State, apply, initial_state
+from agent.wire import (
+    Assignment,
+    ExitReport,
+    KeptTask,
+    Outcome,
+    RegisterRequest,
+    SlotState,
+    StartedReport,
+    Step,
+    Steps,
+    StepSpec,
+    TaskState,
+    Work,
+)
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+LAYOUT = (("plan_and_apply",), ("plan_and_apply",))
+STEP = StepSpec(command=("x",))
+BOTH = Work(name="n/t", attempt=1, steps=Steps(plan=STEP, apply=STEP), reservation_ttl_seconds=60)
+DIGEST = "sha256:d"
+
+
+def do(state: State, module: Any, command: Any) -> State:
+    for record in module.decide(state, command, NOW).records:
+        state = apply(state, record)
+    return state
+
+
+def acquired() -> State:
+    state = initial_state(LAYOUT, drain_id="born", lost=False, now=NOW)
+    state = do(state, slots, slots.Open(drain_id="born"))
+    return do(state, slots, slots.Acquire(task_id="t", task_type="plan_and_apply", work=BOTH))
+
+
+def assignment(state: State) -> Assignment:
+    found = tasks.assignment_of(state, state.tasks["t"])
+    assert found is not None
+    return found
+
+
+def started(state: State, instance: str = "1") -> State:
+    report = StartedReport(
+        instance=instance,
+        task_id="t",
+        step=state.tasks["t"].step,
+        fence=assignment(state).fence,
+        start_time=NOW,
+    )
+    return do(state, tasks, tasks.Started(slot=0, report=report))
+
+
+def exit_of(state: State, outcome: Outcome = Outcome.SUCCEEDED) -> ExitReport:
+    return exit_for(assignment(state), outcome)
+
+
+def exit_for(given: Assignment, outcome: Outcome = Outcome.SUCCEEDED) -> ExitReport:
+    return ExitReport(
+        instance="1",
+        task_id="t",
+        step=given.step,
+        fence=given.fence,
+        outcome=outcome,
+        end_time=NOW,
+        plan_digest=DIGEST if given.step is Step.PLAN and outcome is Outcome.SUCCEEDED else None,
+    )
+
+
+def reserved() -> State:
+    state = started(acquired())
+    return do(state, tasks, tasks.Exited(slot=0, report=exit_of(state)))
+
+
+def approved() -> State:
+    return do(reserved(), tasks, tasks.Approve(task_id="t", plan_digest=DIGEST, attempt=1))
+
+
+def registered(
+    state: State, *kept: KeptTask, instance: str = "2", repeated: bool = False
+) -> tuple[State, tuple[str, ...]]:
+    found = recover(state, 0, RegisterRequest(instance=instance, tasks=kept), NOW, repeated=repeated)
+    for record in found.records:
+        state = apply(state, record)
+    return state, found.forget
+
+
+def test_a_kept_step_is_left_to_its_worker() -> None:
+    for state in (acquired(), started(acquired()), reserved(), approved()):
+        kept = KeptTask(assignment=assignment(state), started=True)
+        assert registered(state, kept) == (state, ())
+
+
+def test_a_running_step_without_its_directory_is_lost_if_the_instance_is_another() -> None:
+    state = started(acquired(), instance="1")
+    assert registered(state, instance="1")[0] == state
+    assert registered(state, instance="2", repeated=True)[0] == state
+    lost, _ = registered(state, instance="2")
+    assert (lost.tasks["t"].outcome, lost.slots[0].state) == (Outcome.LOST, SlotState.IDLE)
+    assert lost.tasks["t"].plan is not None
+    assert lost.tasks["t"].plan.outcome is Outcome.LOST
+    assert lost.tasks["t"].reason
+
+
+def test_a_waiting_plan_is_offered_again_to_whoever_comes() -> None:
+    assert registered(acquired(), instance="2")[0] == acquired()
+
+
+def test_a_plans_directory_that_is_gone_loses_the_reservation_and_the_approved_apply() -> None:
+    """R5: with the directory goes the plan that was approved; another one must not be applied in its place."""
+    for state in (reserved(), approved()):
+        lost, _ = registered(state, instance="2")
+        assert lost.tasks["t"].outcome is Outcome.LOST
+        assert lost.slots[0].state is SlotState.IDLE
+
+
+def test_an_exit_that_was_never_reported_is_taken() -> None:
+    """T21."""
+    state = started(acquired())
+    kept = KeptTask(assignment=assignment(state), started=True, exit=exit_of(state))
+    after, _ = registered(state, kept)
+    assert after.slots[0].state is SlotState.RESERVED
+    assert registered(after, kept, instance="3")[0] == after, "and again, without effect"
+
+
+def test_what_the_agent_knows_nothing_of_is_forgotten() -> None:
+    state = acquired()
+    kept = KeptTask(assignment=assignment(state), started=True)
+    done = do(started(state), tasks, tasks.Exited(slot=0, report=exit_of(state, Outcome.FAILED)))
+    acked = do(done, tasks, tasks.Ack(task_id="t"))
+    assert registered(acked, kept) == (acked, ("t",))
+    assert registered(done, kept) == (done, ()), "until its ack the directory stays"
+
+
+def lost_state() -> State:
+    return initial_state(LAYOUT, drain_id="born-2", lost=True, now=NOW)
+
+
+def test_after_a_loss_running_steps_reservations_and_ends_are_adopted() -> None:
+    """T3: what the worker holds is the truth then."""
+    given = assignment(acquired())
+    running, _ = registered(lost_state(), KeptTask(assignment=given, started=True))
+    assert (running.slots[0].state, running.tasks["t"].state) == (SlotState.RUNNING, TaskState.RUNNING)
+    waiting, _ = registered(lost_state(), KeptTask(assignment=given, started=False))
+    assert waiting.tasks["t"].state is TaskState.WAITING
+    held, _ = registered(lost_state(), KeptTask(assignment=given, started=True, exit=exit_for(given)))
+    assert held.slots[0].state is SlotState.RESERVED
+    assert held.slots[0].expires_at == NOW + timedelta(seconds=60)
+    assert held.tasks["t"].plan_digest == DIGEST
+    failed = KeptTask(assignment=given, started=True, exit=exit_for(given, Outcome.FAILED))
+    ended, _ = registered(lost_state(), failed)
+    assert (ended.slots[0].state, ended.ended) == (SlotState.IDLE, ("t",))
+    for state in (running, waiting, held, ended):
+        assert state.recovering == (1,)
+        assert all(slot.fence == 0 or slot.fence > given.fence for slot in state.slots)
+
+
+def test_an_adopted_apply_still_knows_what_was_approved() -> None:
+    """T10."""
+    given = assignment(approved())
+    state, _ = registered(lost_state(), KeptTask(assignment=given, started=False))
+    again = assignment(state)
+    assert (again.step, again.plan_digest, again.fence) == (Step.APPLY, DIGEST, given.fence)
+
+
+def test_a_fence_from_the_future_is_proof_that_the_journal_forgot() -> None:
+    """Not flagged as lost, and yet: this agent never gave out such a fence. Then its worker must know better."""
+    given = assignment(acquired())
+    state = do(initial_state(LAYOUT, drain_id="b", lost=False, now=NOW), slots, slots.Open(drain_id="b"))
+    adopted, forget = registered(state, KeptTask(assignment=given, started=True))
+    assert forget == ()
+    assert adopted.slots[0].task_id == "t"
+
+
+def test_all_recovered_means_all_slots() -> None:
+    state, _ = registered(lost_state())
+    assert state.recovering == (1,)
+    found = recover(state, 1, RegisterRequest(instance="x"), NOW, repeated=False)
+    for record in found.records:
+        state = apply(state, record)
+    assert state.recovering == ()

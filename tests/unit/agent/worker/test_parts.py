@@ -1,0 +1,358 @@
+"""The worker's smaller parts: settings, digest, environment, paths, HTTP answers, output, the log's limits."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.wire import EnvFrom, EnvVar, KeyRef, Step, StepSpec
+from agent.worker import config, environment, files, output
+from agent.worker.connection import parse
+from agent.worker.digest import Source, hash_content, plan_digest
+from agent.worker.directories import Directories
+from agent.worker.errors import ConfigError, LinkError, StepRefusedError
+from tests.support.worker_process import assignment
+
+
+def test_the_worker_imports_nothing_that_is_slow_or_large() -> None:
+    """It may take four times the start and twice the memory of a bare interpreter."""
+    program = "import sys, agent.worker.__main__; print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, check=True, text=True)
+    heavy = {"asyncio", "ssl", "http.client", "subprocess", "logging", "hashlib", "_hashlib", "dataclasses", "inspect"}
+    heavy |= {"pathlib", "shutil", "urllib.parse", "threading", "random", "tempfile", "email"}
+    assert not heavy & set(ended.stdout.split())
+
+
+# --- settings -------------------------------------------------------------------------------------------------------
+
+ENVIRON = {
+    "PODSLOTS_URL": "http://10.0.0.7:8721",
+    "PODSLOTS_SLOT": "2",
+    "PODSLOTS_CREDENTIAL_DIR": "/credential",
+    "PODSLOTS_WORK_DIR": "/work",
+}
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://10.0.0.7:8721", ("10.0.0.7", 8721, False)),
+        ("http://10.0.0.7", ("10.0.0.7", 8721, False)),
+        ("http://[fd00::7]:99/", ("fd00::7", 99, False)),
+        ("http://localhost:1", ("localhost", 1, False)),
+        ("https://10.0.0.7:99", ("10.0.0.7", 99, True)),
+    ],
+)
+def test_the_agents_address(url: str, address: tuple[str, int, bool]) -> None:
+    settings = config.from_environ({**ENVIRON, "PODSLOTS_URL": url})
+    assert (settings.host, settings.port, settings.tls) == address
+    assert settings.grace_seconds == 30
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PODSLOTS_URL", ""),
+        ("PODSLOTS_URL", "ftp://10.0.0.7"),
+        ("PODSLOTS_URL", "http://a/b"),
+        ("PODSLOTS_URL", "http://a:b"),
+        ("PODSLOTS_SLOT", "-1"),
+        ("PODSLOTS_SLOT", ""),
+        ("PODSLOTS_WORK_DIR", ""),
+        ("PODSLOTS_GRACE_SECONDS", "1.5"),
+        ("PODSLOTS_SECRETS", "{"),
+        ("PODSLOTS_CONFIG_MAPS", '["a"]'),
+        ("PODSLOTS_CONFIG_MAPS", '{"a": 1}'),
+    ],
+)
+def test_bad_settings_name_the_variable(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        config.from_environ({**ENVIRON, name: value})
+
+
+# --- digest ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_digest_is_pinned() -> None:
+    """An approval waits for hours, over upgrades: another way of writing the parts down would undo it."""
+    work = assignment("plan", apply=("apply", "-auto"), env=(EnvVar(name="A", value="1"),)).work
+    assert work.steps.apply
+    assert plan_digest(Source.FILE, "00ff", work.steps.apply, work) == (
+        "sha256:56429f24114025d1416e50c1b1ae544c9212cfe17271db74b8c4474c3e1c4862"
+    )
+
+
+def test_the_digest_changes_with_each_part() -> None:
+    base: dict[str, Any] = {"source": Source.FILE, "content": "00", "apply": ("a", "b"), "env": (), "env_from": ()}
+    changes: list[dict[str, Any]] = [
+        {},
+        {"source": Source.OUTPUT},
+        {"content": "01"},
+        {"apply": ("a b",)},
+        {"apply": ("a", "b", "")},
+        {"env": (EnvVar(name="A", value=""),)},
+        {"env": (EnvVar(name="A", secret=KeyRef(name="s", key="k")),)},
+        {"env": (EnvVar(name="A", config_map=KeyRef(name="s", key="k")),)},
+        {"env": (EnvVar(name="A", secret=KeyRef(name="s", key="k", optional=True)),)},
+        {"env_from": (EnvFrom(secret="s"),)},
+        {"env_from": (EnvFrom(config_map="s"),)},
+        {"env_from": (EnvFrom(config_map="s", prefix="P"),)},
+        {"attempt": 2},
+    ]
+    digests = set()
+    for change in changes:
+        parts = base | change
+        work = assignment("plan", env=parts["env"], env_from=parts["env_from"], attempt=parts.get("attempt", 1)).work
+        digests.add(plan_digest(parts["source"], parts["content"], StepSpec(command=parts["apply"]), work))
+    assert len(digests) == len(changes)
+
+
+def test_content_is_hashed_in_blocks() -> None:
+    blocks = [b"hello ", b"world", b""]
+    expected = "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"
+    assert hash_content(lambda size: blocks.pop(0)[:size]) == expected
+
+
+# --- environment ----------------------------------------------------------------------------------------------------
+
+
+def test_commands_do_not_see_the_workers_credential() -> None:
+    own = {"PODSLOTS_CREDENTIAL_DIR": "/credential", "LD_LIBRARY_PATH": "/usr/lib/special", "KEPT": "1"}
+    assert environment.container_environment(own) == {"LD_LIBRARY_PATH": "/usr/lib/special", "KEPT": "1"}
+
+
+def test_mounts_show_keys_and_no_more(tmp_path: Path) -> None:
+    data = tmp_path / "..2026_01"
+    data.mkdir()
+    (data / "key").write_bytes(b"va\xfflue")
+    (tmp_path / "..data").symlink_to(data.name)
+    (tmp_path / "key").symlink_to("..data/key")
+    mounts = files.FolderMounts({"s": str(tmp_path), "gone": str(tmp_path / "no")})
+    assert mounts.keys("s") == ["key"]
+    assert os.fsencode(mounts.read("s", "key") or "") == b"va\xfflue"
+    assert mounts.keys("gone") is None
+    assert mounts.keys("unknown") is None
+    assert mounts.read("s", "../" + tmp_path.name + "/key") is None
+    assert mounts.read("s", "..data/key") is None
+
+
+# --- paths ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["..", "a/..", "/a", "a//b", "", ".", "a/./b", "a\0b", "a/"])
+def test_paths_that_could_lead_elsewhere(path: str) -> None:
+    with pytest.raises(StepRefusedError):
+        files.split(path)
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    (outside / "secret").write_text("s")
+    (inside / "folder").symlink_to(outside)
+    (inside / "file").symlink_to(outside / "secret")
+    for path in ("folder/new", "folder/secret", "file"):
+        with pytest.raises(StepRefusedError):
+            files.write_files(str(inside), {path: "x"})
+    for path in ("folder/secret", "file"):
+        with pytest.raises(StepRefusedError):
+            files.open_plain(str(inside), path)
+    assert files.open_plain(str(inside), "missing") is None
+    assert {path.name: path.read_text() for path in outside.iterdir()} == {"secret": "s"}
+
+
+# --- HTTP answers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "ended", "result"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", False, (200, b"{}", True)),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nConnection: close\r\n\r\n{}", False, (200, b"{}", False)),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}", False, (200, b"{}", False)),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", False, (204, b"", True)),
+        (b"HTTP/1.1 200 OK\r\n\r\n{}", False, None),
+        (b"HTTP/1.1 200 OK\r\n\r\n{}", True, (200, b"{}", False)),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}", False, None),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", False, None),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1;x=y\r\n}\r\n0\r\n\r\n",
+            False,
+            (200, b"{}", True),
+        ),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n", False, None),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{", False, None),
+    ],
+)
+def test_answers(data: bytes, ended: bool, result: tuple[int, bytes, bool] | None) -> None:
+    assert parse(data, ended=ended) == result
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"SSH-2.0-OpenSSH\r\n\r\n",
+        b"HTTP/1.1 abc\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"x" * 100_000,
+    ],
+)
+def test_what_is_no_answer(data: bytes) -> None:
+    with pytest.raises(LinkError):
+        parse(data, ended=False)
+
+
+@pytest.mark.parametrize("size", range(1, 12))
+def test_an_answer_is_the_same_however_it_is_cut(size: int) -> None:
+    whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    results = [parse(whole[:end], ended=False) for end in range(0, len(whole), size)]
+    assert results == [None] * len(results)
+    assert parse(whole, ended=False) == (200, b"{}", True)
+
+
+# --- output ---------------------------------------------------------------------------------------------------------
+
+
+def _output(tmp_path: Path, prefix: str = "> ") -> tuple[output.StepOutput, int, output.Echo, Path]:
+    source, sink = os.pipe()
+    echoed = tmp_path / "echo"
+    echo = output.Echo(os.open(echoed, os.O_CREAT | os.O_WRONLY))
+    return output.StepOutput(source, str(tmp_path / "log"), prefix, echo), sink, echo, echoed
+
+
+def test_lines_are_echoed_whole_and_cut_only_when_too_long(tmp_path: Path) -> None:
+    step, sink, echo, echoed = _output(tmp_path)
+    for piece in (b"par", b"tial\nsecond\nth", b"ird", b"x" * 20_000, b"\n\nlast"):
+        os.write(sink, piece)
+        step.read()
+        echo.flush()
+    os.close(sink)
+    step.finish()
+    echo.flush()
+    os.close(echo.fd)
+    lines = echoed.read_bytes().split(b"\n")
+    assert lines[:2] == [b"> partial", b"> second"]
+    assert [len(line) for line in lines[2:4]] == [2 + 5 + 20_000, 2]
+    assert lines[4:] == [b"> ", b"> last", b""]
+
+
+def test_past_its_limit_a_log_keeps_its_beginning_and_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "LOG_BYTES", 10)
+    monkeypatch.setattr(output, "TAIL_BYTES", 4)
+    step, sink, echo, _ = _output(tmp_path)
+    for piece in (b"0123456", b"789abc", b"defghij"):
+        os.write(sink, piece)
+        step.read()
+    os.close(sink)
+    step.finish()
+    os.close(echo.fd)
+    assert (tmp_path / "log").read_bytes() == b"0123456789\n[slot-agent: 6 bytes of output left out here]\nghij"
+    assert step.total_bytes == 20
+
+
+def test_output_just_past_the_limit_is_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "LOG_BYTES", 10)
+    step, sink, echo, _ = _output(tmp_path)
+    os.write(sink, b"0123456789ab")
+    os.close(sink)
+    step.finish()
+    os.close(echo.fd)
+    assert (tmp_path / "log").read_bytes() == b"0123456789ab"
+
+
+# --- the folder -----------------------------------------------------------------------------------------------------
+
+
+def _folder(tmp_path: Path) -> Directories:
+    folder = Directories(str(tmp_path), lambda *_, **__: None)
+    assert folder.lock_instance()
+    return folder
+
+
+def test_only_one_instance_has_a_folder(tmp_path: Path) -> None:
+    folder = _folder(tmp_path)
+    assert not Directories(str(tmp_path), lambda *_, **__: None).lock_instance()
+    assert folder.load() == []
+
+
+@pytest.mark.parametrize("task_id", ["..", "a/b", "", ".hidden", "a" * 129])
+def test_a_task_id_that_is_no_name_makes_no_folder(tmp_path: Path, task_id: str) -> None:
+    folder = _folder(tmp_path)
+    with pytest.raises(OSError, match="task id"):
+        folder.assign(assignment("true", task_id=task_id))
+    assert not list((tmp_path / "tasks").iterdir())
+
+
+def test_what_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
+    folder = _folder(tmp_path)
+    folder.assign(assignment("true", task_id="good"))
+    folder.assign(assignment("true", task_id="bad"))
+    broken = tmp_path / "tasks" / "bad" / "plan.assignment.json"
+    broken.write_text('{"task_id": 7}')
+    assert [stored.assignment.task_id for stored in folder.load()] == ["good"]
+    assert broken.exists()
+
+
+def test_a_marker_that_was_cut_short_still_says_started(tmp_path: Path) -> None:
+    folder = _folder(tmp_path)
+    folder.assign(assignment("true"))
+    (tmp_path / "tasks" / "task.1" / "plan.started").write_text('{"instance": "w')
+    (stored,) = folder.load()
+    assert (stored.started, stored.start_time, stored.exit) == (True, None, None)
+    assert folder.reclaim("task.1", Step.PLAN)
+
+
+def test_forgotten_trees_go_bit_by_bit_without_following_links(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("stays")
+    folder = _folder(tmp_path / "work")
+    folder.assign(assignment("true"))
+    directory = tmp_path / "work" / "tasks" / "task.1" / "dir"
+    (directory / "link").symlink_to(outside)
+    (directory / "sealed").mkdir()
+    for number in range(1000):
+        (directory / "sealed" / str(number)).touch()
+    (directory / "sealed").chmod(0o500)
+    folder.forget("task.1")
+    folder.assign(assignment("true"))
+    folder.forget("task.1")
+    turns = 0
+    while folder.sweep():
+        turns += 1
+    assert turns >= 5
+    assert not list((tmp_path / "work" / "trash").iterdir())
+    assert (outside / "file").exists()
+
+
+def test_a_tree_deeper_than_the_stack_goes_too(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "w")
+    folder.assign(assignment("true"))
+    deep = str(tmp_path / "w" / "tasks" / "task.1" / "dir")
+    here = os.open(deep, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    folder.forget("task.1")
+    while folder.sweep():
+        pass
+    assert not list((tmp_path / "w" / "trash").iterdir())
+
+
+def test_the_space_of_an_end_is_taken_before_the_command_can_fill_the_disk(tmp_path: Path) -> None:
+    folder = _folder(tmp_path)
+    folder.assign(assignment("true"))
+    assert folder.claim("task.1", Step.PLAN, instance="w", run_id="w-0", start_time=datetime(2026, 1, 1, tzinfo=UTC))
+    space = tmp_path / "tasks" / "task.1" / "plan.exit.json.space"
+    assert space.stat().st_blocks * 512 >= 8192
+    assert json.loads((tmp_path / "tasks" / "task.1" / "plan.started").read_text())["run_id"] == "w-0"

@@ -1,0 +1,206 @@
+"""The token Secret: made once, adopted, mended, and gone only with the pool."""
+
+import asyncio
+import base64
+import random
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from controller.act.tokens import PoolTokens, current_token
+from controller.errors import ApiUnavailable, NotLeader
+from controller.kube.api import SECRETS, Object, Resource
+from controller.kube.cache import Cache
+from controller.names import CURRENT_TOKEN, POOL_LABEL, TOKENS_FINALIZER, token_secret
+from tests.support.memory_api import MemoryApi
+
+NAME = token_secret("p")
+
+
+def allowed() -> None:
+    return None
+
+
+def tokens_on(api: MemoryApi, cache: Cache | None = None, seed: int = 1) -> PoolTokens:
+    return PoolTokens(
+        api,
+        Cache(SECRETS) if cache is None else cache,
+        now=lambda: datetime(2026, 3, 1, tzinfo=UTC),
+        random_bytes=random.Random(seed).randbytes,
+        may_write=allowed,
+    )
+
+
+def live(api: MemoryApi) -> Object:
+    return api.all(SECRETS)["ns", NAME]
+
+
+def data(**values: str) -> dict[str, str]:
+    return {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+
+
+async def test_a_missing_secret_is_made_with_a_finalizer_and_without_owner() -> None:
+    api = MemoryApi()
+    pool = tokens_on(api)
+    token = await pool.ensure("ns", "p")
+    secret = live(api)
+    assert secret["metadata"]["finalizers"] == [TOKENS_FINALIZER]
+    assert secret["metadata"]["labels"] == {POOL_LABEL: "p"}
+    assert "ownerReferences" not in secret["metadata"]
+    assert base64.b64decode(secret["data"][token.id]).decode() == token.value
+    assert len(base64.urlsafe_b64decode(token.value + "=")) == 32
+    assert token.id.startswith("t1-")
+    assert token.value not in repr(token)
+    assert pool.current("ns", "p") == token
+    assert not pool.needs_work("ns", "p")
+
+
+async def test_ensuring_again_writes_nothing() -> None:
+    api = MemoryApi()
+    first = await tokens_on(api).ensure("ns", "p")
+    version = api.version
+    assert await tokens_on(api, seed=2).ensure("ns", "p") == first
+    assert api.version == version
+
+
+async def test_two_replicas_that_make_it_at_once_agree_on_one_token() -> None:
+    api = MemoryApi()
+
+    async def slowly(verb: str, resource: Resource, name: str) -> None:
+        del verb, resource, name
+        await asyncio.sleep(0)
+
+    api.before = api.after = slowly
+    found = await asyncio.gather(*(tokens_on(api, seed=seed).ensure("ns", "p") for seed in range(5)))
+    assert len(set(found)) == 1
+    assert len(live(api)["data"]) == 1
+
+
+async def test_a_creation_whose_answer_was_lost_is_found() -> None:
+    api = MemoryApi()
+
+    async def lose(verb: str, resource: Resource, name: str) -> None:
+        del resource, name
+        if verb == "create":
+            raise ApiUnavailable("lost")
+
+    api.after = lose
+    with pytest.raises(ApiUnavailable):
+        await tokens_on(api).ensure("ns", "p")
+    token = await tokens_on(api, seed=9).ensure("ns", "p")
+    assert list(live(api)["data"]) == [token.id]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "content", "expected"),
+    [
+        ({}, data(**{"own-1": "made-by-hand-0123456789"}), "own-1"),
+        ({"annotations": {CURRENT_TOKEN: "gone"}}, data(**{"t2-aa": "x" * 20, "t10-bb": "y" * 20}), "t10-bb"),
+        ({"annotations": {CURRENT_TOKEN: "read-a"}}, data(**{"read-a": "x" * 20, "a": "y" * 20}), "a"),
+        ({"finalizers": ["other"], "labels": {"a": "b"}}, data(**{"t1-a": "x" * 20}), "t1-a"),
+    ],
+)
+async def test_a_secret_that_is_there_is_adopted_with_the_tokens_it_has(
+    metadata: dict[str, Any], content: dict[str, str], expected: str
+) -> None:
+    """Its tokens are in the agents' hands: none is replaced."""
+    api = MemoryApi()
+    api.put(SECRETS, {"metadata": {"name": NAME, "namespace": "ns", **metadata}, "data": content})
+    token = await tokens_on(api).ensure("ns", "p")
+    assert token.id == expected
+    secret = live(api)
+    assert secret["data"] == content
+    assert TOKENS_FINALIZER in secret["metadata"]["finalizers"]
+    assert set(metadata.get("finalizers", ())) <= set(secret["metadata"]["finalizers"])
+    assert set(metadata.get("labels", {})) <= set(secret["metadata"]["labels"])
+    assert secret["metadata"]["labels"][POOL_LABEL] == "p"
+
+
+@pytest.mark.parametrize(
+    "content", [{}, data(short="abc"), {"t1-a": "%%%"}, data(**{"..data": "x" * 30}), data(**{"read-a": "x" * 30})]
+)
+async def test_a_secret_without_a_usable_token_gets_a_new_one(content: dict[str, str]) -> None:
+    api = MemoryApi()
+    api.put(SECRETS, {"metadata": {"name": NAME, "namespace": "ns"}, "data": content})
+    token = await tokens_on(api).ensure("ns", "p")
+    assert token.id not in content
+    assert current_token(live(api)) == token
+
+
+async def test_a_token_that_somebody_removed_is_used_until_there_is_another_but_not_put_back() -> None:
+    """Agents follow their mounts within minutes; whoever removed it may have had a good reason."""
+    api = MemoryApi()
+    cache = Cache(SECRETS)
+    pool = tokens_on(api, cache)
+    first = await pool.ensure("ns", "p")
+    secret = live(api)
+    cache.note(api.put(SECRETS, {**secret, "data": {}}))
+    assert pool.needs_work("ns", "p")
+    assert pool.current("ns", "p") == first
+    second = await pool.ensure("ns", "p")
+    assert second.id != first.id
+    assert list(live(api)["data"]) == [second.id]
+    assert pool.value("ns", "p") == second.value
+
+
+async def test_a_secret_that_somebody_deletes_stays_while_it_is_used_and_is_made_anew_else() -> None:
+    api = MemoryApi()
+    pool = tokens_on(api)
+    first = await pool.ensure("ns", "p")
+    await api.delete(SECRETS, "ns", NAME)
+    assert await pool.ensure("ns", "p") == first
+    assert live(api)["metadata"]["deletionTimestamp"]
+    second = await pool.ensure("ns", "p", in_use=False)
+    assert second != first
+    assert "deletionTimestamp" not in live(api)["metadata"]
+
+
+@pytest.mark.parametrize("interrupted_at", range(5))
+async def test_removal_leaves_nothing_and_can_be_interrupted_anywhere(interrupted_at: int) -> None:
+    """T30."""
+    api = MemoryApi()
+    pool = tokens_on(api)
+    await pool.ensure("ns", "p")
+    left = interrupted_at
+
+    async def cut(verb: str, resource: Resource, name: str) -> None:
+        nonlocal left
+        del verb, resource, name
+        if left == 0:
+            left = -1
+            raise ApiUnavailable("cut")
+        left -= 1
+
+    api.before = cut
+    try:
+        await pool.remove("ns", "p")
+    except ApiUnavailable:
+        await tokens_on(api).remove("ns", "p")
+    left = -1
+    assert api.all(SECRETS) == {}
+    await pool.remove("ns", "p")
+
+
+async def test_removal_keeps_other_peoples_finalizers() -> None:
+    api = MemoryApi()
+    pool = tokens_on(api)
+    await pool.ensure("ns", "p")
+    secret = live(api)
+    secret["metadata"]["finalizers"] = ["other", TOKENS_FINALIZER]
+    api.put(SECRETS, secret)
+    await pool.remove("ns", "p")
+    assert live(api)["metadata"]["finalizers"] == ["other"]
+
+
+async def test_a_replica_that_does_not_lead_writes_nothing() -> None:
+    def refused() -> None:
+        raise NotLeader("no")
+
+    api = MemoryApi()
+    pool = PoolTokens(
+        api, Cache(SECRETS), now=lambda: datetime(2026, 3, 1, tzinfo=UTC), random_bytes=bytes, may_write=refused
+    )
+    with pytest.raises(NotLeader):
+        await pool.ensure("ns", "p")
+    assert api.all(SECRETS) == {}

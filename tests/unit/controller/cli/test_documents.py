@@ -1,0 +1,59 @@
+"""What `podslots submit` takes from a file, and what it refuses, naming the place."""
+
+from pathlib import Path
+
+import click
+import pytest
+
+from controller.cli.documents import parse, read
+
+TASK = """
+apiVersion: podslots.dev/v1alpha1
+kind: SlotTask
+metadata: {name: one}
+"""
+POOL = """
+apiVersion: podslots.dev/v1alpha1
+kind: SlotPool
+metadata: {name: terraform}
+"""
+
+
+def test_pools_come_before_the_tasks_that_need_them() -> None:
+    assert [obj["kind"] for obj in parse(f"{TASK}---{POOL}---\n", "f")] == ["SlotPool", "SlotTask"]
+
+
+def test_a_list_is_taken_apart() -> None:
+    item = '{"apiVersion": "podslots.dev/v1alpha1", "kind": "SlotTask", "metadata": {"name": "x"}}'
+    text = f'{{"kind": "List", "items": [{item}]}}'
+    assert [obj["metadata"]["name"] for obj in parse(text, "f")] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: [", "f: not YAML"),
+        ("", "f: no objects"),
+        ("- 1", "f, document 1: an object with apiVersion"),
+        ("just text", "f, document 1: an object with apiVersion"),
+        ("a: b\nc: d: e", "f: not YAML: line 2, column 5: mapping values are not allowed here"),
+        ("a\x00", "f: not YAML: character 2: special characters are not allowed"),
+        ("items: 3", "f, document 1: an object without kind"),
+        (f"{TASK}---\nkind: Pod\napiVersion: v1\n", "f, document 2: v1 Pod"),
+        ("kind: SlotTask\nmetadata: {name: x}\n", "a SlotTask with apiVersion missing, not podslots.dev/v1alpha1"),
+        ("apiVersion: podslots.dev/v1alpha1\nkind: SlotTask\n", "SlotTask without metadata.name"),
+    ],
+)
+def test_anything_else_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(click.ClickException) as error:
+        list(parse(text, "f"))
+    assert problem in error.value.message
+
+
+def test_what_is_no_text_file_is_a_clear_error(tmp_path: Path) -> None:
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe\x00")
+    problems = {tmp_path / "none": "there is no such file", tmp_path: "a folder", binary: "not a text file in UTF-8"}
+    for path, problem in problems.items():
+        with pytest.raises(click.ClickException, match=f"^{path}: {problem}"):
+            read(str(path))

@@ -1,0 +1,41 @@
+"""Which cluster a command speaks to, and how what goes wrong is said."""
+
+import pytest
+
+from controller.cli.session import CONFIGURATION_HINT, STRICT, explain, settings
+from controller.errors import ApiError, ApiUnavailable, NoConfiguration, PodslotsError
+
+
+@pytest.mark.parametrize(
+    ("option", "environ", "local", "chosen"),
+    [
+        ("/o", {"KUBECONFIG": "/e"}, "/l", "/o"),
+        (None, {"KUBECONFIG": "/e"}, "/l", "/e"),
+        (None, {}, "/l", "/l"),
+        (None, {"KUBECONFIG": ""}, "/l", "/l"),
+        (None, {}, None, None),
+    ],
+)
+def test_the_option_wins_over_the_environment_and_that_over_a_cluster_in_this_folder(
+    option: str | None, environ: dict[str, str], local: str | None, chosen: str | None
+) -> None:
+    assert settings(environ, kubeconfig=option, context=None, local_kubeconfig=local).kubeconfig == chosen
+
+
+def test_a_context_can_be_named() -> None:
+    assert settings({}, kubeconfig="/k", context="prod", local_kubeconfig=None).context == "prod"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ApiError(422, "Invalid", "spec.pool: required"), "spec.pool: required"),
+        (ApiError(500, "InternalError", ""), "500 InternalError: "),
+        (ApiUnavailable("GET /x: refused"), "the Kubernetes API can't be reached: GET /x: refused"),
+        (ApiError(422, "Invalid", f'{{"a": 1}}: {STRICT}unknown field "a"'), 'unknown field "a"'),
+        (NoConfiguration("nothing"), f"nothing. {CONFIGURATION_HINT}"),
+        (PodslotsError("something else"), "something else"),
+    ],
+)
+def test_errors_are_said_in_the_servers_words(error: PodslotsError, text: str) -> None:
+    assert explain(error) == text

@@ -1,0 +1,158 @@
+"""What `podslots get` prints, from objects alone."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from controller.cli import tables
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+def task(name: str = "t", **status: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "namespace": "team", "creationTimestamp": "2026-03-01T11:58:30Z"},
+        "spec": {"pool": "terraform", "type": "plan"},
+        "status": status,
+    }
+
+
+def pod(name: str = "p", slots: int = 3, **metadata: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "namespace": "team", "uid": f"uid-{name}", **metadata},
+        "spec": {"containers": [{"name": f"worker-{n}"} for n in range(slots)] + [{"name": "log-shipper"}]},
+        "status": {"phase": "Running"},
+    }
+
+
+def cell(table: tables.Table, column: str, row: int = 0) -> str:
+    return table.rows[row][table.columns.index(column)]
+
+
+def test_columns_line_up_and_lines_have_no_trailing_blanks() -> None:
+    text = tables.Table(["NAME", "X"], [["long-name", ""], ["n", "1"]]).text()
+    assert text.splitlines() == ["NAME        X", "long-name", "n           1"]
+
+
+def test_an_empty_table_is_its_heads() -> None:
+    assert tables.tasks([], NOW, namespaces=False).text().split()[:2] == ["NAME", "POOL"]
+
+
+@pytest.mark.parametrize(
+    ("created", "shown"),
+    [
+        ("2026-03-01T11:59:59Z", "1s"),
+        ("2026-03-01T11:58:30Z", "1m30s"),
+        ("2026-03-01T09:00:00Z", "3h"),
+        ("2026-03-01T08:59:00Z", "3h1m"),
+        ("2026-02-27T10:00:00Z", "2d2h"),
+        ("2026-03-01T12:00:05Z", "0s"),
+        (None, "-"),
+    ],
+)
+def test_an_age_has_two_units_at_most_and_never_is_negative(created: str | None, shown: str) -> None:
+    assert tables.age({"metadata": {"creationTimestamp": created}}, NOW) == shown
+
+
+def test_a_task_nobody_has_looked_at_is_queued() -> None:
+    table = tables.tasks([{"metadata": {"name": "new"}, "spec": {"pool": "a", "type": "plan"}}], NOW, namespaces=False)
+    assert (cell(table, "PHASE"), cell(table, "POD"), cell(table, "WHY")) == ("Queued", "-", "-")
+
+
+def test_why_says_what_a_queued_task_waits_for_and_why_a_task_ended() -> None:
+    rows = [
+        task("a", phase="Queued", queuedReason="LockHeld"),
+        task("b", phase="Failed", reason="TimeLimit"),
+        task("c", phase="Succeeded", reason="Succeeded"),
+        task("d", phase="Running", queuedReason="LockHeld"),
+    ]
+    table = tables.tasks(rows, NOW, namespaces=False)
+    assert [cell(table, "WHY", row) for row in range(4)] == ["LockHeld", "TimeLimit", "-", "-"]
+
+
+def denied(kind: str, reason: str, message: str) -> list[dict[str, str]]:
+    return [{"type": kind, "status": "False", "reason": reason, "message": message}]
+
+
+@pytest.mark.parametrize(
+    ("obj", "shown"),
+    [
+        (
+            task(conditions=denied("Accepted", "PoolNotFound", "there is no SlotPool 'x'"), queuedReason="old"),
+            "PoolNotFound: there is no SlotPool 'x'",
+        ),
+        (task(phase="Queued", conditions=denied("Accepted", "UnknownTaskType", "m" * 200)), "UnknownTaskType"),
+        (task(phase="Failed", reason="Failed", message="exit code 9"), "exit code 9"),
+        (task(phase="Failed", reason="Failed", message="a\nb"), "a b"),
+        (task(phase="Lost", reason="PodLost", message="Pod p is gone"), "PodLost: Pod p is gone"),
+        (task(phase="Lost", reason="PodLost", message="m" * 200), "PodLost"),
+        (task(phase="Running", conditions=denied("Accepted", "PoolNotFound", "")), "-"),
+    ],
+)
+def test_why_says_what_refused_a_task_and_what_it_failed_of(obj: dict[str, Any], shown: str) -> None:
+    assert cell(tables.tasks([obj], NOW, namespaces=False), "WHY") == shown
+
+
+def test_an_approval_of_another_plan_is_shown_until_it_is_mended() -> None:
+    waits = task(
+        phase="AwaitingApproval", attempt=2, planDigest="sha256:b", conditions=denied("Approved", "DigestMismatch", "m")
+    )
+    assert tables.why(waits) == "-"  # said of an attempt before this one
+    waits["spec"]["approval"] = {"attempt": 1, "planDigest": "sha256:a"}
+    assert tables.why(waits) == "DigestMismatch: m"
+    waits["spec"]["approval"] = {"attempt": 2, "planDigest": "sha256:b"}
+    assert tables.why(waits) == "-"
+
+
+def test_slot_zero_is_shown_as_zero() -> None:
+    assert cell(tables.tasks([task(slot=0)], NOW, namespaces=False), "SLOT") == "0"
+
+
+def test_all_namespaces_puts_the_namespace_first() -> None:
+    table = tables.tasks([task()], NOW, namespaces=True)
+    assert (table.columns[0], table.rows[0][0]) == ("NAMESPACE", "team")
+
+
+def test_a_pool_shows_size_bounds_and_what_its_slots_do() -> None:
+    pool = {
+        "metadata": {"name": "terraform"},
+        "spec": {"autoscaling": {"minReplicas": 1, "maxReplicas": 9}},
+        "status": {
+            "replicas": 3,
+            "readyReplicas": 2,
+            "desiredReplicas": 4,
+            "slots": {"idle": 5, "running": 3, "reserved": 1},
+            "conditions": [{"type": "Ready", "status": "False", "reason": "NotSettled"}],
+        },
+    }
+    table = tables.pools([pool], NOW, namespaces=False)
+    shown = [cell(table, name) for name in ("PODS", "DESIRED", "BOUNDS", "IDLE", "RUNNING", "RESERVED", "READY")]
+    assert shown == ["2/3", "4", "1-9", "5", "3", "1", "False (NotSettled)"]
+
+
+def test_a_pool_without_autoscaling_is_fixed_at_its_replicas() -> None:
+    table = tables.pools([{"metadata": {"name": "p"}, "spec": {"replicas": 2}}], NOW, namespaces=False)
+    assert (cell(table, "BOUNDS"), cell(table, "DESIRED")) == ("fixed", "2")
+
+
+def test_a_pod_on_its_way_out_says_so_whatever_its_label() -> None:
+    labels = {"podslots.dev/pool": "terraform", "podslots.dev/state": "draining"}
+    leaving = pod(labels=labels, deletionTimestamp="2026-03-01T11:59:00Z")
+    assert cell(tables.pods([leaving], NOW, namespaces=False), "STATE") == "deleting"
+
+
+def test_what_people_asked_of_a_pod_is_shown() -> None:
+    asked = pod(annotations={"podslots.dev/drain-requested": "now", "podslots.dev/forget": "uid-p"})
+    assert cell(tables.pods([asked], NOW, namespaces=False), "ASKED") == "drain,forget"
+
+
+def test_slots_hold_what_tasks_say_and_none_is_called_idle() -> None:
+    tasks = [
+        task("runs", phase="Running", podUID="uid-p", slot=1, step="plan"),
+        task("waits", phase="AwaitingApproval", podUID="uid-p", slot=0, step="plan"),
+        task("over", phase="Succeeded", podUID="uid-p", slot=2),
+        task("elsewhere", phase="Running", podUID="uid-of-a-pod-before", slot=2),
+    ]
+    rows = tables.slots([pod()], tasks, namespaces=False).rows
+    assert [row[1:4] for row in rows] == [["0", "reserved", "waits"], ["1", "running", "runs"], ["2", "-", "-"]]

@@ -1,0 +1,117 @@
+"""What a pool's status says of it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent.wire import format_time
+from controller.act.pools import differs
+from controller.decide.pool_status import Before, Problem, Problems, invalid_pool_status, pool_status
+from controller.decide.scaling import decide_size
+from controller.decide.view import PodState, PoolView
+from tests.support.pools import NOW, pod, pool, tasks
+
+NOTHING_BEFORE = Before(generation=3)
+
+
+def status(view: PoolView, before: Before = NOTHING_BEFORE, problems: Problems | None = None) -> dict[str, Any]:
+    return pool_status(view, decide_size(view), before=before, problems=problems or Problems())
+
+
+def conditions(document: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    return {entry["type"]: (entry["status"], entry["reason"]) for entry in document["conditions"]}
+
+
+def test_slots_are_counted_from_the_agents_of_open_pods() -> None:
+    """T7: never from labels or tasks; a Pod that starts offers nothing yet."""
+    view = pool([pod("a", "rR."), pod("b", "..."), pod("c", "...", state=PodState.STARTING)], replicas=3)
+    document = status(view)
+    assert document["slots"] == {"total": 6, "idle": 4, "running": 1, "reserved": 1}
+    assert (document["replicas"], document["readyReplicas"], document["desiredReplicas"]) == (3, 2, 3)
+    assert document["selector"] == "podslots.dev/pool=pool"
+    assert document["observedGeneration"] == 3
+
+
+def test_a_settled_pool_is_ready() -> None:
+    found = conditions(status(pool([pod("a", "r..")], replicas=1)))
+    assert found["Ready"] == ("True", "Settled")
+    assert found["Progressing"][0] == "False"
+    assert found["Degraded"] == ("False", "AsExpected")
+    assert found["AbleToScale"][0] == "True"
+    assert found["ScalingActive"] == ("False", "FixedSize")
+
+
+def test_a_pool_on_its_way_says_why() -> None:
+    found = conditions(status(pool([], tasks("plan", 2))))
+    assert found["Progressing"] == ("True", "QueuedTasks")
+    assert found["Ready"][0] == "False"
+    assert found["ScalingActive"][0] == "True"
+
+
+def test_a_silent_agent_degrades_its_pool() -> None:
+    """D1: after the moment in which it may just be about to answer."""
+    silent = pod("a", "r..", connected=False)
+    assert conditions(status(pool([silent], replicas=1)))["Degraded"] == ("True", "AgentsUnreachable")
+    young = replace(silent, contacting=True)
+    assert conditions(status(pool([young], replicas=1)))["Degraded"][0] == "False"
+
+
+def test_an_agent_that_is_never_heard_degrades_its_pool_once_its_pod_runs() -> None:
+    """As where the controller does not take its certificate: nothing else would say so."""
+    silent = pod("a", None, state=PodState.STARTING)
+    assert conditions(status(pool([silent], replicas=1)))["Degraded"][0] == "False"
+    running = replace(silent, running=True)
+    assert conditions(status(pool([running], replicas=1)))["Degraded"] == ("True", "AgentsUnreachable")
+
+
+def test_what_keeps_a_pool_from_growing_stands_in_its_conditions() -> None:
+    """R8: a quota, in the API server's words."""
+    problem = Problem(reason="QuotaExceeded", message="exceeded quota: pods")
+    document = status(pool([], tasks("plan", 1)), problems=Problems(unable_to_scale=problem))
+    assert conditions(document)["AbleToScale"] == ("False", "QuotaExceeded")
+
+
+def test_the_upper_bound_is_told() -> None:
+    found = conditions(status(pool([], tasks("plan", 90), max_replicas=2)))
+    assert found["ScalingLimited"] == ("True", "AtMaximum")
+
+
+def test_dead_pods_are_not_counted() -> None:
+    """T27."""
+    assert status(pool([pod("a", dead=True), pod("b")], replicas=1))["replicas"] == 1
+
+
+def test_the_time_of_a_change_of_size_is_kept() -> None:
+    view = pool([], tasks("plan", 2))
+    first = status(view, Before(generation=1, desired=0))
+    assert first["lastScaleTime"] == format_time(NOW)
+    again = status(view, Before(generation=1, desired=first["desiredReplicas"], last_scale_time="2026-01-01T00:00:00Z"))
+    assert again["lastScaleTime"] == "2026-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("replicas", [None, 2])
+def test_the_same_view_gives_the_same_status(replicas: int | None) -> None:
+    """B1: what was written and read back differs in nothing, or it would be written for ever."""
+    view = pool([pod("a", "r.R"), pod("b", connected=False)], tasks("plan", 3), replicas=replicas)
+    first = status(view)
+    stored = {
+        "metadata": {"generation": 3},
+        "status": {name: value for name, value in first.items() if value is not None},
+    }
+    assert not differs(stored, first)
+    later = replace(view, now=NOW.replace(hour=13))
+    again = status(later, Before.of(stored))
+    assert [entry["lastTransitionTime"] for entry in again["conditions"]] == [
+        entry["lastTransitionTime"] for entry in first["conditions"]
+    ]
+    assert not differs(stored, again)
+
+
+def test_an_unusable_spec_is_said_and_changes_nothing_else() -> None:
+    problem = Problem(reason="InvalidSpec", message="spec.autoscaling.maxReplicas: is required")
+    document = invalid_pool_status(problem, before=NOTHING_BEFORE, now=NOW)
+    found = conditions(document)
+    assert found["Degraded"] == ("True", "InvalidSpec")
+    assert found["ScalingActive"] == ("False", "InvalidSpec")
+    assert "replicas" not in document

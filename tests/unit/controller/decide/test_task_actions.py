@@ -1,0 +1,400 @@
+"""What comes next for one task: rules that hold over every combination of what is known, then single cases by name."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from agent.wire import Slot, SlotState, Step
+from controller.decide.task_actions import (
+    CANCELLING,
+    Action,
+    Do,
+    Whereabouts,
+    apply_may_have_started,
+    cancel_message,
+    cancelling,
+    next_action,
+)
+from controller.decide.view import PodView
+from controller.names import TASK_FINALIZER
+from controller.objects.conditions import Condition
+from controller.objects.task import FINAL_PHASES, Approval, ApprovalPolicy, OnLostReservation, Task, TaskPhase
+from tests.support.pools import NOW, pod, task
+
+DIGEST = "sha256:aa"
+RIGHT = Approval(attempt=1, plan_digest=DIGEST, by="anna")
+WRONG = (
+    Approval(attempt=1, plan_digest="sha256:bb", by="anna"),
+    Approval(attempt=2, plan_digest=DIGEST, by="anna"),
+)
+APPLYING = (TaskPhase.RUNNING, Step.APPLY)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One combination."""
+
+    task: Task
+    where: Whereabouts
+    lock_held: bool
+
+    @property
+    def action(self) -> Action:
+        return next_action(self.task, self.where, lock_held=self.lock_held, now=NOW)
+
+    @property
+    def slot(self) -> Slot | None:
+        """The slot in which a fresh report shows the task."""
+        if not self.where.answers or self.where.pod is None:
+            return None
+        return next((slot for slot in self.where.pod.held if slot.task_id == self.task.task_id), None)
+
+
+# Kinds with the phases and steps that a status can have.
+PLACED = {
+    "plan": [
+        (TaskPhase.ASSIGNED, None),
+        (TaskPhase.RUNNING, Step.PLAN),
+    ],
+    "apply": [(TaskPhase.ASSIGNED, None), APPLYING],
+    "plan_and_apply": [
+        (TaskPhase.ASSIGNED, None),
+        (TaskPhase.RUNNING, Step.PLAN),
+        (TaskPhase.AWAITING_APPROVAL, Step.PLAN),
+        APPLYING,
+    ],
+}
+
+
+def a_task(
+    kind: str = "plan_and_apply",
+    phase: TaskPhase = TaskPhase.AWAITING_APPROVAL,
+    step: Step | None = Step.PLAN,
+    *,
+    finalizer: bool = True,
+    **given: Any,
+) -> Task:
+    """A task on Pod `p`, or queued."""
+    on = None if phase is TaskPhase.QUEUED else "p"
+    made = task("t", kind, phase=phase, on=on, **{"attempt": 1, **given})
+    digest = DIGEST if phase is TaskPhase.AWAITING_APPROVAL or (step is Step.APPLY and kind != "apply") else None
+    status = replace(made.status, step=step, plan_digest=digest)
+    return replace(made, status=status, finalizers=(TASK_FINALIZER,) if finalizer else ())
+
+
+def report(slot: tuple[SlotState, Step] | str | None, *, attempt: int = 1, incarnation: str = "i") -> PodView:
+    """Pod `p` with an agent that reports the task in slot 0, `ended`, or not at all."""
+    if slot is None or slot == "ended":
+        view = pod("p", ended=(f"t.{attempt}",) if slot else ())
+    else:
+        letter = "r" if slot[0] is SlotState.RUNNING else "R"
+        view = pod("p", f"{letter}..", tasks=(f"t.{attempt}",))
+    assert view.agent is not None
+    slots = view.agent.slots
+    if isinstance(slot, tuple):
+        slots = (replace(slots[0], step=slot[1]), *slots[1:])
+    return replace(view, agent=replace(view.agent, slots=slots, incarnation=incarnation))
+
+
+def told(a: Task, view: PodView) -> Task:
+    """The task with the condition that this agent was told to cancel it."""
+    said = Condition(type=CANCELLING, status="True", reason="Cancelled", message=cancel_message(a, view))
+    return replace(a, status=replace(a.status, conditions=(said,)))
+
+
+REPORTS = (
+    None,
+    "ended",
+    (SlotState.RUNNING, Step.PLAN),
+    (SlotState.RUNNING, Step.APPLY),
+    (SlotState.RESERVED, Step.PLAN),
+)
+
+
+def places() -> Iterator[Whereabouts]:
+    for slot in REPORTS:
+        yield Whereabouts(pod=report(slot))
+        yield Whereabouts(pod=replace(report(slot), connected=False))
+    yield Whereabouts(pod=replace(report(None), connected=False, agent=None))
+    yield Whereabouts(pod=replace(report(None), connected=False, dead=True))
+    yield Whereabouts(pod=replace(report((SlotState.RUNNING, Step.PLAN)), dead=True))
+    yield Whereabouts(pod=None)
+    yield Whereabouts(pod=None, synced=False)
+    yield Whereabouts(pod=None, buried=True)
+
+
+def placed_tasks() -> Iterator[Task]:
+    for kind, states in PLACED.items():
+        for (phase, step), cancel, deleting, approval, policy, on_lost, attempt in itertools.product(
+            states,
+            (False, True),
+            (False, True),
+            (None, RIGHT, *WRONG),
+            ApprovalPolicy,
+            OnLostReservation,
+            (1, 2),
+        ):
+            yield a_task(
+                kind,
+                phase,
+                step,
+                cancel=cancel,
+                deleting=deleting,
+                approval=replace(approval, attempt=approval.attempt + attempt - 1) if approval else None,
+                approval_policy=policy,
+                on_lost_reservation=on_lost,
+                attempt=attempt,
+            )
+
+
+def cases() -> Iterator[Case]:
+    everywhere = tuple(places())
+    for a in placed_tasks():
+        for where in everywhere:
+            if a.status.attempt == 2 and where.pod is not None and where.pod.agent is not None:
+                where = replace(where, pod=_second(where.pod))  # noqa: PLW2901 - the same place, at the second attempt
+            yield Case(a, where, lock_held=False)
+            if where.answers and where.pod is not None:
+                yield Case(told(a, where.pod), where, lock_held=False)
+
+
+def _second(view: PodView) -> PodView:
+    assert view.agent is not None
+    slots = tuple(replace(slot, task_id="t.2") if slot.task_id == "t.1" else slot for slot in view.agent.slots)
+    ended = ("t.2",) if view.agent.ended else ()
+    return replace(view, agent=replace(view.agent, slots=slots, ended=ended))
+
+
+@pytest.fixture(scope="module")
+def every_case() -> list[tuple[Case, Action]]:
+    return [(case, case.action) for case in cases()]
+
+
+def test_silence_concludes_nothing(every_case: list[tuple[Case, Action]]) -> None:
+    """T25: an agent that does not answer leaves its tasks as they are, unless its Pod is dead or gone."""
+    for case, action in every_case:
+        pod_view = case.where.pod
+        if not case.where.answers and not case.where.dead and (pod_view is not None or not case.where.synced):
+            assert action.do is Do.NOTHING, case
+
+
+def test_an_apply_is_let_go_only_by_an_approval_of_this_very_plan(every_case: list[tuple[Case, Action]]) -> None:
+    """T10: with status, report and approval in any combination."""
+    for case, action in every_case:
+        if action.do is not Do.APPROVE:
+            continue
+        assert case.slot is not None, case
+        assert case.slot.state is SlotState.RESERVED, case
+        status, spec = case.task.status, case.task.spec
+        if (status.phase, status.step) == APPLYING:
+            continue  # it was approved, and the agent may not have heard of it
+        assert status.phase is TaskPhase.AWAITING_APPROVAL, case
+        if spec.approval_policy is ApprovalPolicy.MANUAL:
+            assert spec.approval is not None, case
+            assert (spec.approval.attempt, spec.approval.plan_digest) == (status.attempt, status.plan_digest), case
+
+
+def test_an_approved_apply_is_let_go(every_case: list[tuple[Case, Action]]) -> None:
+    """T2, T11: whatever else is known, a reserved slot and its approval lead to the apply in that very slot."""
+    seen = 0
+    for case, action in every_case:
+        slot, a = case.slot, case.task
+        if slot is None or slot.state is not SlotState.RESERVED or case.where.dead:
+            continue
+        if a.spec.cancel or a.deleting or (case.where.pod and cancelling(a, case.where.pod)):
+            continue
+        approved = a.approved or a.spec.approval_policy is ApprovalPolicy.AUTO
+        waits = a.status.phase is TaskPhase.AWAITING_APPROVAL
+        if (waits and approved) or (a.status.phase, a.status.step) == APPLYING:
+            assert action.do is Do.APPROVE, case
+            seen += 1
+    assert seen
+
+
+def test_only_what_certainly_ended_is_tried_again(every_case: list[tuple[Case, Action]]) -> None:
+    """A second attempt needs proof that the first one's processes are over, and never follows an apply."""
+    for case, action in every_case:
+        if action.do is Do.RETRY:
+            assert case.where.dead, case
+            assert not apply_may_have_started(case.task), case
+            assert case.task.status.attempt < case.task.spec.plan_max_attempts, case
+            assert not case.task.unwanted, case
+
+
+def test_a_pod_that_is_missing_is_looked_for_before_anything_is_concluded(
+    every_case: list[tuple[Case, Action]],
+) -> None:
+    """T22, T3: a cache that lacks a Pod may just be late."""
+    for case, action in every_case:
+        if action.do is Do.FINISH and not case.where.dead:
+            assert action.if_pod_gone, case
+            assert action.phase is TaskPhase.LOST, case
+
+
+def test_a_cancelled_task_is_cancelled_where_it_runs(every_case: list[tuple[Case, Action]]) -> None:
+    """T24: the agent is told; once, and again when it came back. A delete waits for a running apply."""
+    for case, action in every_case:
+        slot, a, view = case.slot, case.task, case.where.pod
+        if slot is None or view is None or case.where.dead or not (a.spec.cancel or a.deleting):
+            continue
+        waits_for_apply = not a.spec.cancel and (slot.step is Step.APPLY or (a.status.phase, a.status.step) == APPLYING)
+        if waits_for_apply:
+            assert action.do is not Do.CANCEL, case
+        elif cancelling(a, view):
+            assert action.do is not Do.CANCEL, case
+            restarted = replace(view, agent=replace(view.agent, incarnation="j") if view.agent else None)
+            again = next_action(a, Whereabouts(pod=restarted), lock_held=False, now=NOW)
+            assert again.do is Do.CANCEL, case
+        else:
+            assert action.do is Do.CANCEL, case
+
+
+def test_a_slot_is_asked_for_only_where_the_intent_says_so(every_case: list[tuple[Case, Action]]) -> None:
+    """T19, T20: one that an agent reports is never asked for again, elsewhere or there."""
+    for case, action in every_case:
+        if action.do is Do.ACQUIRE:
+            assert case.task.status.phase is TaskPhase.ASSIGNED, case
+            assert case.where.answers, case
+            assert case.slot is None, case
+        assert action.do is not Do.ASSIGN, case
+
+
+def test_what_the_agent_knows_better_is_read_from_it(every_case: list[tuple[Case, Action]]) -> None:
+    """T21: a report that differs from the status is never left at that."""
+    for case, action in every_case:
+        a, view = case.task, case.where.pod
+        if not case.where.answers or case.where.dead or view is None or view.agent is None:
+            continue
+        if a.task_id in view.agent.ended:
+            assert action.do is Do.FOLLOW, case
+        slot = case.slot
+        as_reported = slot is not None and {
+            SlotState.RUNNING: a.status.phase is TaskPhase.RUNNING and a.status.step is slot.step,
+            SlotState.RESERVED: a.status.phase is TaskPhase.AWAITING_APPROVAL,
+            SlotState.IDLE: False,
+        }.get(slot.state, False)
+        if not as_reported:
+            assert action.do is not Do.NOTHING or (view is not None and cancelling(a, view)), case
+
+
+@pytest.mark.parametrize("phase", sorted(FINAL_PHASES))
+def test_a_final_phase_is_followed_by_nothing_but_tidying(phase: TaskPhase) -> None:
+    """T23: over every place, report, wish and lock."""
+    tidying = {Do.NOTHING, Do.ACK, Do.RELEASE_LOCK, Do.REMOVE_FINALIZER, Do.DELETE}
+    for where, cancel, deleting, step, lock_held in itertools.product(
+        places(), (False, True), (False, True), (Step.PLAN, Step.APPLY), (False, True)
+    ):
+        a = a_task("plan_and_apply", phase, step, cancel=cancel, deleting=deleting, approval=RIGHT)
+        for finished in (None, NOW, NOW - timedelta(days=2)):
+            ended = replace(a, status=replace(a.status, finished_at=finished))
+            action = next_action(ended, where, lock_held=lock_held, now=NOW)
+            assert action.do in tidying, (ended, where)
+            if action.do is Do.RELEASE_LOCK:
+                certain = where.dead or phase is not TaskPhase.LOST or step is not Step.APPLY
+                assert certain, (ended, where)
+            if where.answers and where.pod and where.pod.agent and where.pod.agent.ended:
+                assert action.do is Do.ACK
+
+
+def test_a_queued_task_gets_its_finalizer_before_a_pod() -> None:
+    assert next_queued(finalizer=False).do is Do.ADD_FINALIZER
+    assert next_queued().do is Do.ASSIGN
+
+
+@pytest.mark.parametrize("wish", ["cancel", "deleting"])
+def test_a_queued_task_that_nobody_wants_ends_without_a_pod(wish: str) -> None:
+    for finalizer in (True, False):
+        action = next_queued(finalizer=finalizer, **{wish: True})
+        assert (action.do, action.phase) == (Do.FINISH, TaskPhase.CANCELLED)
+
+
+def next_queued(*, finalizer: bool = True, **given: Any) -> Action:
+    queued = a_task("plan", TaskPhase.QUEUED, None, finalizer=finalizer, **given)
+    return next_action(queued, Whereabouts(pod=None), lock_held=False, now=NOW)
+
+
+@pytest.mark.parametrize("approval", WRONG)
+def test_an_approval_of_another_plan_or_attempt_is_refused_once(approval: Approval) -> None:
+    """T10: and said, with what waits and what was approved."""
+    waiting, where = a_task(approval=approval), Whereabouts(pod=report((SlotState.RESERVED, Step.PLAN)))
+    action = next_action(waiting, where, lock_held=False, now=NOW)
+    assert action.do is Do.REJECT_APPROVAL
+    assert DIGEST in action.message
+    assert approval.plan_digest in action.message
+    said = Condition(type="Approved", status="False", reason=action.reason, message=action.message)
+    waiting = replace(waiting, status=replace(waiting.status, conditions=(said,)))
+    assert next_action(waiting, where, lock_held=False, now=NOW).do is Do.NOTHING
+    # The plan was made anew under the same approval: that is another refusal.
+    other = replace(waiting, status=replace(waiting.status, plan_digest="sha256:cc"))
+    assert next_action(other, where, lock_held=False, now=NOW).do is Do.REJECT_APPROVAL
+
+
+def test_an_approval_before_the_plan_is_none() -> None:
+    """T10: a reservation whose digest the status does not know is read first."""
+    early = a_task("plan_and_apply", TaskPhase.RUNNING, Step.PLAN, approval=RIGHT)
+    where = Whereabouts(pod=report((SlotState.RESERVED, Step.PLAN)))
+    assert next_action(early, where, lock_held=False, now=NOW).do is Do.FOLLOW
+
+
+@pytest.mark.parametrize(
+    ("on_lost", "attempt", "expected"),
+    [
+        (OnLostReservation.FAIL, 1, (Do.FINISH, TaskPhase.FAILED)),
+        (OnLostReservation.REPLAN, 1, (Do.RETRY, None)),
+        (OnLostReservation.REPLAN, 2, (Do.FINISH, TaskPhase.FAILED)),
+    ],
+)
+def test_a_reservation_lost_with_its_pod_fails_or_is_planned_anew(
+    on_lost: OnLostReservation, attempt: int, expected: tuple[Do, TaskPhase | None]
+) -> None:
+    waiting = a_task(on_lost_reservation=on_lost, attempt=attempt)
+    action = next_action(waiting, Whereabouts(pod=None, buried=True), lock_held=False, now=NOW)
+    assert (action.do, action.phase) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "phase", "step"),
+    [
+        ("plan_and_apply", TaskPhase.RUNNING, Step.APPLY),
+        ("apply", TaskPhase.RUNNING, Step.APPLY),
+        ("apply", TaskPhase.ASSIGNED, None),
+    ],
+)
+@pytest.mark.parametrize("cancel", [False, True])
+def test_an_apply_lost_with_its_pod_is_lost(kind: str, phase: TaskPhase, step: Step | None, cancel: bool) -> None:
+    """Never tried again, never called cancelled: nobody knows how far it came. Its lockKey goes with the proof."""
+    applying = a_task(kind, phase, step, cancel=cancel)
+    for where in (Whereabouts(pod=None, buried=True), Whereabouts(pod=None)):
+        action = next_action(applying, where, lock_held=True, now=NOW)
+        assert (action.do, action.phase) == (Do.FINISH, TaskPhase.LOST)
+        lost = replace(applying, status=replace(applying.status, phase=TaskPhase.LOST, finished_at=NOW))
+        after = next_action(lost, where, lock_held=True, now=NOW)
+        assert after.do is (Do.RELEASE_LOCK if where.dead else Do.NOTHING)
+
+
+def test_a_running_apply_keeps_a_deleted_task() -> None:
+    applying = a_task("apply", *APPLYING, deleting=True)
+    where = Whereabouts(pod=report((SlotState.RUNNING, Step.APPLY)))
+    assert next_action(applying, where, lock_held=True, now=NOW).do is Do.NOTHING
+
+
+def test_a_finished_task_is_deleted_after_its_time_and_not_before() -> None:
+    ended = a_task("plan", TaskPhase.SUCCEEDED, Step.PLAN, ttl_seconds_after_finished=60)
+    where = Whereabouts(pod=None)
+    for seconds, expected in ((59, Do.NOTHING), (60, Do.DELETE)):
+        done = replace(ended, status=replace(ended.status, finished_at=NOW - timedelta(seconds=seconds)))
+        assert next_action(done, where, lock_held=False, now=NOW).do is expected
+
+
+def test_a_second_attempt_is_told_of_a_cancel_too() -> None:
+    """T24: what the agent of the first one was told does not count for the second."""
+    view = report((SlotState.RUNNING, Step.PLAN))
+    first = told(a_task("plan", TaskPhase.RUNNING, Step.PLAN, cancel=True), view)
+    second = replace(first, status=replace(first.status, attempt=2))
+    again = report((SlotState.RUNNING, Step.PLAN), attempt=2)
+    assert next_action(first, Whereabouts(pod=view), lock_held=False, now=NOW).do is Do.NOTHING
+    assert next_action(second, Whereabouts(pod=again), lock_held=False, now=NOW).do is Do.CANCEL

@@ -1,0 +1,68 @@
+"""The manifests hang together: names, images, and examples that this version takes."""
+
+import subprocess
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+import pytest
+import yaml
+
+from controller import crds
+from controller.config import Config
+from controller.objects.pool import PoolSpec
+from controller.objects.task import Task
+from controller.objects.template import build_pod
+from tests.support.repository import ROOT
+
+MANIFESTS = ROOT / "manifests"
+
+
+def documents(folder: Path) -> list[dict[str, Any]]:
+    found = [yaml.safe_load_all(path.read_text()) for path in sorted(folder.rglob("*.yaml"))]
+    return [document for group in found for document in group]
+
+
+def test_every_manifest_is_part_of_the_base() -> None:
+    listed = set()
+    for path in (MANIFESTS / "base").rglob("kustomization.yaml"):
+        for name in yaml.safe_load(path.read_text())["resources"]:
+            target = path.parent / name
+            listed.add(target / "kustomization.yaml" if target.is_dir() else target)
+    assert listed | {MANIFESTS / "base" / "kustomization.yaml"} == set((MANIFESTS / "base").rglob("*.yaml"))
+
+
+@pytest.mark.skipif(which("kubectl") is None, reason="kubectl builds the base")
+def test_the_base_can_be_built() -> None:
+    built = subprocess.run(
+        ["kubectl", "kustomize", str(MANIFESTS / "base")], check=True, capture_output=True, timeout=30
+    )
+    kinds = [document["kind"] for document in yaml.safe_load_all(built.stdout)]
+    assert kinds.count("CustomResourceDefinition") == 2
+
+
+def test_the_crds_are_found_from_the_source_tree() -> None:
+    assert crds.folder() == MANIFESTS / "base" / "crds"
+
+
+def test_the_deployment_gives_the_controller_settings_it_reads() -> None:
+    deployment = next(document for document in documents(MANIFESTS / "base") if document["kind"] == "Deployment")
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    given = {entry["name"]: entry.get("value", "podslots-system") for entry in container["env"]}
+    config = Config.from_environ(given)
+    assert config.agent_image == given["PODSLOTS_AGENT_IMAGE"]
+    assert config.namespace == deployment["metadata"]["namespace"]
+    assert config.http_port == container["ports"][0]["containerPort"]
+
+
+def test_the_examples_can_be_used() -> None:
+    objects = documents(MANIFESTS / "examples")
+    placed = {"namespace": "default", "uid": "u", "resourceVersion": "1", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    pools = {}
+    for pool in (obj for obj in objects if obj["kind"] == "SlotPool"):
+        pool["metadata"].update(placed)
+        spec = pools[pool["metadata"]["name"]] = PoolSpec.parse(pool)
+        build_pod(pool, spec, name="p", token_secret="s", agent_image="a")
+    for task in (obj for obj in objects if obj["kind"] == "SlotTask"):
+        task["metadata"].update(placed)
+        assert pools[task["spec"]["pool"]].accepts(Task.parse(task).spec.type)

@@ -1,0 +1,429 @@
+"""The custom resource definitions: what they take, what they refuse, and that they are bounded and agree with the code.
+
+Objects are validated by the embedded API server's own engine, which is held to a real one elsewhere.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import yaml
+
+from agent.wire import Outcome, Step, StepResult
+from controller.crds import folder
+from controller.errors import InvalidObject
+from controller.local.apiserver.schema.structural import CustomSchema
+from controller.local.apiserver.schema.validation import validate
+from controller.objects.conditions import Condition
+from controller.objects.pool import DEFAULT_LAYOUT, DeletionPolicy, PoolSpec
+from controller.objects.task import ApprovalPolicy, OnLostReservation, Task, TaskPhase, TaskSpec, TaskStatus
+from tests.support.pools import NOW
+
+Json = dict[str, Any]
+
+DIGEST = "sha256:" + "a" * 64
+OTHER_DIGEST = "sha256:" + "b" * 64
+
+
+def definition(plural: str) -> Json:
+    with (folder() / f"{plural}.yaml").open() as file:
+        loaded: Json = yaml.safe_load(file)
+    return loaded
+
+
+DEFINITIONS = {plural: definition(plural) for plural in ("slotpools", "slottasks")}
+SCHEMAS = {plural: CustomSchema.compile(crd["spec"]["versions"][0]) for plural, crd in DEFINITIONS.items()}
+
+
+def submit(plural: str, body: Json, old: Json | None = None) -> tuple[Json, list[str]]:
+    """The object as it would be stored, and what is wrong with it, as `field: message`."""
+    schema = SCHEMAS[plural]
+    metadata = {"name": "n", "namespace": "ns", "uid": "u", "resourceVersion": "1"}
+    metadata = {**metadata, "creationTimestamp": "2026-01-01T00:00:00Z", **body.get("metadata", {})}
+    own, unknown = schema.prune({name: copy.deepcopy(part) for name, part in body.items() if name != "metadata"})
+    stored = {"metadata": metadata, **schema.default(own)}
+    problems = [f"{path}: unknown field" for path in unknown]
+    before = None if old is None else submit(plural, old)[0]
+    problems += [f"{cause.field}: {cause.message}" for cause in validate(schema, stored, before)]
+    return stored, problems
+
+
+def merged(base: Json, change: Json) -> Json:
+    """A JSON merge patch."""
+    result = {key: value for key, value in base.items() if key not in change}
+    for key, value in change.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            result[key] = merged(base[key], value)
+        elif value is not None:
+            result[key] = value
+    return result
+
+
+POOL: Json = {"spec": {"template": {"spec": {"containers": [{"name": "worker", "image": "i"}]}}}}
+SCALED: Json = merged(POOL, {"spec": {"autoscaling": {"maxReplicas": 5}}})
+TASK: Json = {
+    "spec": {
+        "pool": "terraform",
+        "type": "plan_and_apply",
+        "steps": {"plan": {"command": ["terraform", "plan"]}, "apply": {"command": ["terraform", "apply"]}},
+    }
+}
+PLAN: Json = {"spec": {"pool": "p", "type": "plan", "steps": {"plan": {"command": ["true"]}}}}
+
+
+GOOD_POOLS: dict[str, Json] = {
+    "the least": {},
+    "autoscaled": {"autoscaling": {"maxReplicas": 3}},
+    "all of it": {
+        "replicas": 2,
+        "autoscaling": {
+            "minReplicas": 1,
+            "maxReplicas": 20,
+            "scaleUpUtilizationPercent": 80,
+            "scaleDownUtilizationPercent": 20,
+            "idleSlots": {"plan_and_apply": 1},
+            "minIdleSeconds": 60,
+            "paused": True,
+        },
+        "slots": [{"accepts": ["plan", "apply", "plan_and_apply"]}, {"accepts": ["plan"]}],
+        "reservation": {"ttlSeconds": 60},
+        "auth": {
+            "lockReads": True,
+            "tls": {"secretName": "a", "serverName": "a.b.svc", "clientAuth": {"secretName": "c.d"}},
+        },
+        "deletionPolicy": "Force",
+    },
+    "locked reads": {"auth": {"lockReads": True}},
+    "tls, the least": {"auth": {"tls": {"secretName": "agents-tls"}}},
+    "types of its own": {"slots": [{"accepts": ["render-4k", "Index.v2"]}] * 16},
+    "template with anything": {"template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [], "x": 1}}},
+    "min is max": {"autoscaling": {"minReplicas": 3, "maxReplicas": 3}},
+}
+
+BAD_POOLS: dict[str, tuple[Json, str]] = {
+    "no maximum (T5)": ({"autoscaling": {"minReplicas": 1}}, "maxReplicas"),
+    "min above max": ({"autoscaling": {"minReplicas": 4, "maxReplicas": 3}}, "minReplicas must not exceed maxReplicas"),
+    "thresholds crossed": (
+        {"autoscaling": {"maxReplicas": 3, "scaleDownUtilizationPercent": 50, "scaleUpUtilizationPercent": 50}},
+        "scaleDownUtilizationPercent must be below",
+    ),
+    "negative size": ({"replicas": -1}, "spec.replicas"),
+    "no slots": ({"slots": []}, "spec.slots"),
+    "17 slots": ({"slots": [{"accepts": ["plan"]}] * 17}, "spec.slots"),
+    "a slot for nothing": ({"slots": [{"accepts": []}]}, "spec.slots[0].accepts"),
+    "a slot without accepts": ({"slots": [{}]}, "spec.slots[0].accepts"),
+    "a type twice": ({"slots": [{"accepts": ["plan", "plan"]}]}, "spec.slots[0].accepts"),
+    "a type without a name": ({"slots": [{"accepts": [""]}]}, "spec.slots[0].accepts[0]"),
+    "a type with spaces": ({"slots": [{"accepts": ["a b"]}]}, "spec.slots[0].accepts[0]"),
+    "a type too long": ({"slots": [{"accepts": ["x" * 64]}]}, "spec.slots[0].accepts[0]"),
+    "a buffer nothing can hold": (
+        {"autoscaling": {"maxReplicas": 3, "idleSlots": {"plna": 1}}},
+        "idleSlots names a task type that no slot accepts",
+    ),
+    "a policy of its own": ({"deletionPolicy": "Orphan"}, "spec.deletionPolicy"),
+    "no template": ({"template": None}, "spec.template"),
+    "a template without a spec": ({"template": {"spec": None}}, "spec.template.spec"),
+    "a typing mistake": ({"autoscaling": {"maxReplicas": 3, "minReplica": 1}}, "minReplica: unknown field"),
+    "a setting that does not exist yet": ({"updateStrategy": {"type": "WhenIdle"}}, "updateStrategy: unknown field"),
+    "tls without a Secret": ({"auth": {"tls": {}}}, "spec.auth.tls.secretName"),
+    "tls by an empty Secret": ({"auth": {"tls": {"secretName": ""}}}, "spec.auth.tls.secretName"),
+    "tls by no Secret's name": ({"auth": {"tls": {"secretName": "A_b"}}}, "spec.auth.tls.secretName"),
+    "tls by too long a name": ({"auth": {"tls": {"secretName": "a" * 254}}}, "spec.auth.tls.secretName"),
+    "a server name that is an address": (
+        {"auth": {"tls": {"secretName": "a", "serverName": "https://a"}}},
+        "spec.auth.tls.serverName",
+    ),
+    "client certificates of nobody": (
+        {"auth": {"tls": {"secretName": "a", "clientAuth": {}}}},
+        "spec.auth.tls.clientAuth.secretName",
+    ),
+    "reads half locked": ({"auth": {"lockReads": "yes"}}, "spec.auth.lockReads"),
+    "tls with a typing mistake": ({"auth": {"tls": {"secretname": "a"}}}, "secretname: unknown field"),
+    "a reservation without time": ({"reservation": {"ttlSeconds": 0}}, "spec.reservation.ttlSeconds"),
+}
+
+
+@pytest.mark.parametrize("spec", GOOD_POOLS.values(), ids=GOOD_POOLS)
+def test_pools_that_are_taken_are_understood(spec: Json) -> None:
+    stored, problems = submit("slotpools", merged(POOL, {"spec": spec}))
+    assert not problems
+    PoolSpec.parse(stored)
+
+
+@pytest.mark.parametrize(("spec", "problem"), BAD_POOLS.values(), ids=BAD_POOLS)
+def test_pools_that_are_refused(spec: Json, problem: str) -> None:
+    _, problems = submit("slotpools", merged(POOL, {"spec": spec}))
+    assert any(problem in text for text in problems), problems
+
+
+@pytest.mark.parametrize("name", [name for name, (_, problem) in BAD_POOLS.items() if "unknown field" not in problem])
+def test_a_pool_that_slipped_through_is_refused_by_its_parser_too(name: str) -> None:
+    with pytest.raises(InvalidObject):
+        PoolSpec.parse(merged(POOL, {"spec": BAD_POOLS[name][0]}))
+
+
+def test_a_pools_name_fits_a_label() -> None:
+    assert not submit("slotpools", merged(POOL, {"metadata": {"name": "n" * 63}}))[1]
+    assert submit("slotpools", merged(POOL, {"metadata": {"name": "n" * 64}}))[1]
+
+
+def test_defaults_of_the_definition_are_those_of_the_code() -> None:
+    stored, _ = submit("slotpools", SCALED)
+    assert PoolSpec.parse(stored) == PoolSpec.parse(SCALED)
+    assert tuple(tuple(slot["accepts"]) for slot in stored["spec"]["slots"]) == DEFAULT_LAYOUT
+    task, _ = submit("slottasks", TASK)
+    bare = {**task, "spec": TASK["spec"]}
+    assert Task.parse(task) == Task.parse(bare)
+
+
+PAUSED: Json = merged(SCALED, {"spec": {"autoscaling": {"paused": True}}})
+
+REPLICAS: dict[str, tuple[Json, Json, bool]] = {
+    "not autoscaled": (POOL, POOL, True),
+    "autoscaled": (SCALED, SCALED, False),
+    "paused": (PAUSED, PAUSED, True),
+    "being paused": (SCALED, PAUSED, True),
+    "being resumed": (PAUSED, SCALED, True),
+    "autoscaling goes": (SCALED, POOL, True),
+    "autoscaling comes": (POOL, SCALED, True),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "allowed"), REPLICAS.values(), ids=REPLICAS)
+def test_replicas_are_refused_to_change_while_autoscaling_decides(old: Json, new: Json, allowed: bool) -> None:
+    _, problems = submit("slotpools", merged(new, {"spec": {"replicas": 7}}), old)
+    assert (not problems) == allowed, problems
+    _, problems = submit("slotpools", new, old)
+    assert not problems
+
+
+GOOD_TASKS: dict[str, Json] = {
+    "plan and apply": {},
+    "a type of its own": {"type": "render", "steps": {"plan": None}},
+    "all of it": {
+        "lockKey": "vpc-prod",
+        "priority": -5,
+        "files": {"main.tf": "…", "modules/a.tf": ""},
+        "env": [
+            {"name": "A", "value": ""},
+            {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": True}}},
+            {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}},
+        ],
+        "envFrom": [{"prefix": "X_", "secretRef": {"name": "s"}}, {"configMapRef": {"name": "c", "optional": True}}],
+        "steps": {"plan": {"planFile": "out.tfplan", "timeoutSeconds": 3600, "cancelGraceSeconds": 0}},
+        "approvalPolicy": "Auto",
+        "onLostReservation": "Replan",
+        "retry": {"planMaxAttempts": 3},
+        "cancel": False,
+        "ttlSecondsAfterFinished": 0,
+    },
+}
+
+BAD_TASKS: dict[str, tuple[Json, str]] = {
+    "plan with an apply step": ({"type": "plan"}, "a task of type plan has a plan step, and no other"),
+    "apply with a plan step": ({"type": "apply"}, "a task of type apply has an apply step, and no other"),
+    "plan_and_apply without an apply": (
+        {"steps": {"apply": None}},
+        "a task of type plan_and_apply has a plan step and an apply step",
+    ),
+    "no step": ({"type": "render", "steps": {"plan": None, "apply": None}}, "a task has a plan step, an apply step"),
+    "an empty command": ({"steps": {"plan": {"command": []}}}, "spec.steps.plan.command"),
+    "no pool": ({"pool": None}, "spec.pool"),
+    "an empty lockKey": ({"lockKey": ""}, "spec.lockKey"),
+    "value and reference": (
+        {"env": [{"name": "A", "value": "v", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]},
+        "a variable has either a value or a valueFrom",
+    ),
+    "a reference to nothing": ({"env": [{"name": "A", "valueFrom": {}}]}, "either secretKeyRef or configMapKeyRef"),
+    "a reference to two": (
+        {"envFrom": [{"secretRef": {"name": "s"}, "configMapRef": {"name": "c"}}]},
+        "either secretRef or configMapRef",
+    ),
+    "a variable twice": ({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "Duplicate value"),
+    "a variable that is none": ({"env": [{"name": "A B", "value": "1"}]}, "spec.env[0].name"),
+    "an approval of no digest": ({"approval": {"attempt": 1, "planDigest": "yes"}}, "spec.approval.planDigest"),
+    "an approval of no attempt": ({"approval": {"planDigest": DIGEST}}, "spec.approval.attempt"),
+    "a source that does not exist yet": ({"source": {"git": {}}}, "source: unknown field"),
+    "a file too large": ({"files": {"a": "x" * 262145}}, "spec.files"),
+    "too many files": ({"files": {str(number): "" for number in range(65)}}, "spec.files"),
+}
+
+
+@pytest.mark.parametrize("spec", GOOD_TASKS.values(), ids=GOOD_TASKS)
+def test_tasks_that_are_taken_are_understood(spec: Json) -> None:
+    stored, problems = submit("slottasks", merged(TASK, {"spec": spec}))
+    assert not problems
+    Task.parse(stored)
+
+
+@pytest.mark.parametrize(("spec", "problem"), BAD_TASKS.values(), ids=BAD_TASKS)
+def test_tasks_that_are_refused(spec: Json, problem: str) -> None:
+    _, problems = submit("slottasks", merged(TASK, {"spec": spec}))
+    assert any(problem in text for text in problems), problems
+
+
+FULL: Json = merged(TASK, {"spec": GOOD_TASKS["all of it"]})
+
+CHANGES: dict[str, Json] = {
+    "pool": {"pool": "other"},
+    "type": {"type": "render"},
+    "lockKey": {"lockKey": "other"},
+    "files": {"files": {"main.tf": "other"}},
+    "a file more": {"files": {"b.tf": ""}},
+    "env": {"env": [{"name": "A", "value": "other"}]},
+    "envFrom": {"envFrom": [{"secretRef": {"name": "other"}}]},
+    "a command": {"steps": {"apply": {"command": ["rm"]}}},
+    "a limit": {"steps": {"plan": {"timeoutSeconds": 1}}},
+    "a limit less": {"steps": {"plan": {"timeoutSeconds": None}}},
+    "approvalPolicy": {"approvalPolicy": "Manual"},
+    "onLostReservation": {"onLostReservation": "Fail"},
+    "retry": {"retry": {"planMaxAttempts": 9}},
+    "ttl": {"ttlSecondsAfterFinished": 5},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_a_task_does_is_immutable(change: Json) -> None:
+    _, problems = submit("slottasks", merged(FULL, {"spec": change}), FULL)
+    assert any("only approval, cancel and priority can be changed" in text for text in problems), problems
+
+
+def test_every_field_of_a_task_but_three_is_covered_by_the_rule() -> None:
+    spec = DEFINITIONS["slottasks"]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    rule = spec["x-kubernetes-validations"][0]["rule"]
+    free = {name for name in spec["properties"] if f"self.{name} == oldSelf.{name}" not in rule}
+    assert free == {"approval", "cancel", "priority"}
+    optional = {
+        name
+        for name, schema in spec["properties"].items()
+        if name not in free and name not in spec["required"] and "default" not in schema
+    }
+    assert optional == {name for name in spec["properties"] if f"has(self.{name}) == has(oldSelf.{name})" in rule}
+
+
+@pytest.mark.parametrize("field", ["lockKey", "files", "env", "envFrom"])
+def test_an_optional_field_can_neither_be_added_nor_removed(field: str) -> None:
+    without = merged(FULL, {"spec": {field: None}})
+    assert submit("slottasks", without, FULL)[1]
+    assert submit("slottasks", FULL, without)[1]
+
+
+def test_cancel_and_priority_can_change() -> None:
+    for change in ({"cancel": True}, {"priority": 7}):
+        assert not submit("slottasks", merged(FULL, {"spec": change}), FULL)[1]
+
+
+def approval(digest: str, attempt: int = 1) -> Json:
+    return {"spec": {"approval": {"attempt": attempt, "planDigest": digest, "by": "anna"}}}
+
+
+def test_an_approval_can_come_and_change_until_it_names_the_plan_there_is() -> None:
+    waiting = merged(TASK, {"status": {"phase": "AwaitingApproval", "planDigest": DIGEST, "attempt": 1}})
+    wrong = merged(waiting, approval(OTHER_DIGEST))
+    right = merged(waiting, approval(DIGEST))
+    assert not submit("slottasks", right, waiting)[1]
+    assert not submit("slottasks", wrong, waiting)[1]
+    assert not submit("slottasks", right, wrong)[1]
+    assert not submit("slottasks", waiting, wrong)[1]
+    for change in (waiting, wrong, merged(waiting, approval(DIGEST, attempt=2))):
+        assert any("the plan was approved" in text for text in submit("slottasks", change, right)[1])
+    assert not submit("slottasks", merged(right, {"spec": {"cancel": True}}), right)[1]
+    replanned = merged(right, {"status": {"planDigest": OTHER_DIGEST, "attempt": 2}})
+    assert not submit("slottasks", replanned, right)[1]
+    assert not submit("slottasks", merged(replanned, approval(OTHER_DIGEST, attempt=2)), replanned)[1]
+
+
+def test_every_status_the_controller_can_write_is_taken() -> None:
+    result = StepResult(
+        start_time=NOW, end_time=NOW, outcome=Outcome.LOST, exit_code=-9, reason="r", log_bytes=5, log_tail="é" * 4096
+    )
+    condition = Condition(type="Accepted", status="False", reason="R", message="m" * 99999, since=NOW)
+    for phase in TaskPhase:
+        status = TaskStatus(
+            phase=phase,
+            step=Step.APPLY,
+            pod="p",
+            pod_uid="u",
+            slot=0,
+            attempt=2,
+            plan_digest=DIGEST,
+            expires_at=NOW,
+            reason="r",
+            message="m",
+            queued_reason="q",
+            plan=result,
+            apply=StepResult(),
+            conditions=(condition,),
+            observed_generation=3,
+            started_at=NOW,
+            finished_at=NOW,
+        )
+        assert all(getattr(status, field.name) is not None for field in fields(TaskStatus))
+        stored, problems = submit("slottasks", merged(TASK, {"status": status.to_json()}))
+        assert not problems
+        assert stored["status"] == status.to_json()
+
+
+def schemas(schema: Json, path: str) -> Iterator[tuple[str, Json]]:
+    yield path, schema
+    for name, child in schema.get("properties", {}).items():
+        yield from schemas(child, f"{path}.{name}")
+    for name in ("items", "additionalProperties"):
+        if name in schema:
+            yield from schemas(schema[name], f"{path}[]")
+
+
+@pytest.mark.parametrize("plural", DEFINITIONS)
+def test_every_list_map_and_string_is_bounded(plural: str) -> None:
+    """The API server estimates what a rule may cost from the bounds, and refuses a definition that costs too much."""
+    root = DEFINITIONS[plural]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    for path, schema in schemas(root, ""):
+        assert "type" in schema, path
+        if path.split(".")[1:2] in (["apiVersion"], ["kind"]):
+            continue
+        match schema["type"]:
+            case "string":
+                assert schema.keys() & {"maxLength", "enum", "format"}, path
+            case "array":
+                assert {"maxItems", "items", "x-kubernetes-list-type"} <= schema.keys(), path
+            case "object" if "additionalProperties" in schema:
+                assert "maxProperties" in schema, path
+
+
+@pytest.mark.parametrize("plural", DEFINITIONS)
+def test_the_schema_is_structural(plural: str) -> None:
+    """Every level has a type, lists that are maps have required keys, defaults are valid."""
+    root = DEFINITIONS[plural]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    for path, schema in schemas(root, ""):
+        for key in schema.get("x-kubernetes-list-map-keys", ()):
+            assert key in schema["items"]["required"], path
+        for name in schema.get("required", ()):
+            assert name in schema["properties"], path
+        unknown = schema.keys() - KNOWN
+        assert not unknown, f"{path}: {unknown}"
+
+
+KNOWN = {
+    "type", "format", "description", "properties", "items", "additionalProperties", "required", "default", "enum",
+    "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "maxProperties", "pattern",
+    "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-validations",
+    "x-kubernetes-preserve-unknown-fields",
+}  # fmt: skip
+
+
+def test_enumerations_are_those_of_the_code() -> None:
+    tasks, pools = (
+        DEFINITIONS[plural]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+        for plural in ("slottasks", "slotpools")
+    )
+    spec, status = tasks["spec"]["properties"], tasks["status"]["properties"]
+    assert spec["approvalPolicy"]["enum"] == list(ApprovalPolicy)
+    assert spec["onLostReservation"]["enum"] == list(OnLostReservation)
+    assert pools["spec"]["properties"]["deletionPolicy"]["enum"] == list(DeletionPolicy)
+    assert status["phase"]["enum"] == list(TaskPhase)
+    assert status["step"]["enum"] == list(Step)
+    for step in Step:
+        assert status["steps"]["properties"][step]["properties"]["outcome"]["enum"] == list(Outcome)
+    assert len(fields(TaskSpec)) == len(spec)
