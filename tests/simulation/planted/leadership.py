@@ -20,7 +20,7 @@ class _WallClockLoop:
     def time(self) -> float:
         return self._loop.time() + self._off()
 
-    def call_at(self, when: float, callback: Any, *args: Any) -> asyncio.TimerHandle:
+    def call_at(self, when: float, callback: Any, *args: Any) -> asyncio.Handle:
         return self._loop.call_at(when - self._off(), callback, *args)
 
     @staticmethod
