@@ -21,7 +21,7 @@ from controller.world import index
 from tests.simulation.planted.registry import Plant, bug
 
 
-@bug("silence taken for death", seed=1)
+@bug("silence taken for death", seed=18)
 def _() -> Plant:
     def dead(self: Whereabouts) -> bool:
         return self.buried or (self.pod is not None and (self.pod.dead or not self.pod.connected))
@@ -56,7 +56,7 @@ def _() -> Plant:
     return patch.object(Tasks, "assign", assign)
 
 
-@bug("retry on another agent", theme="one lock", seed=16)
+@bug("retry on another agent", theme="one lock", seed=15)
 def _() -> Plant:
     original = Tasks._acquire
 
@@ -93,7 +93,7 @@ def _approved(same: Callable[[Any, Any], bool]) -> Plant:
     return patch.object(Task, "approved", property(approved))
 
 
-@bug("approval not bound to digest", theme="approvals")
+@bug("approval not bound to digest", theme="approvals", seed=13)
 def _() -> Plant:
     return _approved(lambda approval, status: bool(approval.attempt == status.attempt))
 
@@ -103,7 +103,7 @@ def _() -> Plant:
     return _approved(lambda approval, status: bool(approval.plan_digest == status.plan_digest))
 
 
-@bug("approval taken from the step's end", theme="approvals", seed=35)
+@bug("approval taken from the step's end", theme="approvals")
 def _() -> Plant:
     """As if `approvalPolicy` were Auto once the agent has restarted."""
     original = task_actions._reserved
@@ -116,7 +116,7 @@ def _() -> Plant:
     return patch.object(task_actions, "_reserved", reserved)
 
 
-@bug("final phase overwritten", theme="leaders that come back", seed=9)
+@bug("final phase overwritten", theme="leaders that come back", seed=13)
 def _() -> Plant:
     async def write(self: Tasks, task: Task, **changes: Any) -> Task:
         after = replace(task.status, observed_generation=task.generation, **changes).to_json()
@@ -156,7 +156,7 @@ def _() -> Plant:
     return stack
 
 
-@bug("lock's holder not looked at", seed=1)
+@bug("lock's holder not looked at", seed=5)
 def _() -> Plant:
     original = Locks.take
 
@@ -178,7 +178,7 @@ def _() -> Plant:
     return patch.object(Tasks, "ack", ack)
 
 
-@bug("a new leader trusts its watch", theme="leaders that take over", seed=23)
+@bug("a new leader trusts its watch", theme="leaders that take over", seed=1)
 def _() -> Plant:
     async def refresh(self: reflector.Reflector) -> None:
         del self
