@@ -17,7 +17,6 @@ from tests.simulation.planted.registry import Plant, bug
 
 
 async def _grant(pods: Pods, pod: Any, agent: AgentClient, drain_id: str) -> bool:
-    pods._may_write()
     try:
         await agent.drain(pod.agent.incarnation, drain_id)
     except AgentRefused as refusal:
@@ -44,7 +43,6 @@ def _() -> Plant:
 def _() -> Plant:
     async def delete(self: Pods, pod: Any, *, grace_period_seconds: int | None = None) -> None:
         metadata = pod["metadata"]
-        self._may_write()
         with contextlib.suppress(NotFound):
             await self._api.delete(
                 PODS, metadata["namespace"], metadata["name"], grace_period_seconds=grace_period_seconds
@@ -76,7 +74,6 @@ def _() -> Plant:
     async def label(self: Pods, pod: Any, namespace: str, to: PodState, drain_id: str, **options: Any) -> Any:
         if to is PodState.ACTIVE:
             body = {"metadata": {"uid": pod.uid, "labels": {"podslots.dev/state": to.value}}}
-            self._may_write()
             patched = await self._api.patch(PODS, namespace, pod.name, body)
             self._cache.note(patched)
             return patched

@@ -10,25 +10,21 @@ import pytest
 
 from controller.act.tokens import PoolTokens, current_token
 from controller.errors import ApiUnavailable, NotLeader
-from controller.kube.api import SECRETS, Object, Resource
+from controller.kube.api import SECRETS, Api, Object, Resource
 from controller.kube.cache import Cache
+from controller.kube.leading import LeadersApi
 from controller.names import CURRENT_TOKEN, POOL_LABEL, TOKENS_FINALIZER, token_secret
 from tests.support.memory_api import MemoryApi
 
 NAME = token_secret("p")
 
 
-def allowed() -> None:
-    return None
-
-
-def tokens_on(api: MemoryApi, cache: Cache | None = None, seed: int = 1) -> PoolTokens:
+def tokens_on(api: Api, cache: Cache | None = None, seed: int = 1) -> PoolTokens:
     return PoolTokens(
         api,
         Cache(SECRETS) if cache is None else cache,
         now=lambda: datetime(2026, 3, 1, tzinfo=UTC),
         random_bytes=random.Random(seed).randbytes,
-        may_write=allowed,
     )
 
 
@@ -198,9 +194,7 @@ async def test_a_replica_that_does_not_lead_writes_nothing() -> None:
         raise NotLeader("no")
 
     api = MemoryApi()
-    pool = PoolTokens(
-        api, Cache(SECRETS), now=lambda: datetime(2026, 3, 1, tzinfo=UTC), random_bytes=bytes, may_write=refused
-    )
+    pool = tokens_on(LeadersApi(api, refused))
     with pytest.raises(NotLeader):
         await pool.ensure("ns", "p")
     assert api.all(SECRETS) == {}
