@@ -265,7 +265,7 @@ class Reconciler:
             if task.queued and not task.unwanted:
                 self._judge(key, task, view.spec)
         ttl = view.spec.reservation_ttl_seconds
-        for assignment in assign(view, leaving):
+        for assignment in assign(decision.basis, leaving):
             task, pod = assignment.task, assignment.pod
             agent = self._world.fleet.client(pod.uid)
             if agent is None or names.TASK_FINALIZER not in task.finalizers:
