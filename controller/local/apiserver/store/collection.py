@@ -44,6 +44,8 @@ def _examine(core: Core, record: Record, now: datetime) -> list[Change]:
             return _delete_dependents_first(core, record, now)
         return []
     references = metadata.get("ownerReferences", ())
+    if not references:
+        return []
     alive = [reference for reference in references if _owner_lives(core, record, reference)]
     waiting = [reference for reference in alive if _waits_for_dependents(core, reference["uid"])]
     solid = [reference for reference in alive if reference not in waiting]

@@ -332,6 +332,14 @@ def test_an_owner_that_is_deleted_but_held_by_a_finalizer_of_its_own_still_keeps
     assert [r["name"] for r in kid["metadata"]["ownerReferences"]] == ["held"]
 
 
+def test_an_owner_outlives_its_dependents() -> None:
+    cluster = Cluster()
+    cluster.pod("kid", metadata=owned(owner(cluster, "own")))
+    cluster.delete("pods", "kid", grace_seconds=0)
+    cluster.settle()
+    assert cluster.get("configmaps", "own") is not None
+
+
 @pytest.mark.parametrize("other", ["Foreground", "Background"])
 def test_a_dependent_goes_when_every_owner_goes(other: str) -> None:
     cluster = Cluster()
