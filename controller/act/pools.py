@@ -87,12 +87,12 @@ class Pools:
 
     def new_pod(self, pool: Object, spec: PoolSpec) -> Object:
         """The document of a new Pod, under a name of its own. Raises InvalidObject if the template can't be used."""
-        name = pool["metadata"]["name"]
+        namespace, name = key_of(pool)
         return build_pod(
             pool,
             spec,
             name=self._pods.new_name(name),
-            token_secret=names.token_secret(name),
+            token_secret=self._tokens.secret(namespace, name),
             agent_image=self._images.agent,
         )
 

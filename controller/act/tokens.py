@@ -21,6 +21,7 @@ from controller.errors import AlreadyExists, Conflict, NotFound
 from controller.kube.api import SECRETS, Api, Object
 from controller.kube.cache import Cache
 from controller.names import CURRENT_TOKEN, POOL_LABEL, PREFIX, TOKENS_FINALIZER, token_secret
+from controller.objects.template import TokenSecret
 
 TOKEN_SINCE = f"{PREFIX}current-token-since"
 """When the current token came into use. A rotation goes by this, never by the Secret's own age."""
@@ -75,6 +76,13 @@ class PoolTokens:
         """The current token's text, for `Fleet`."""
         token = self.current(namespace, pool)
         return token.value if token else None
+
+    def secret(self, namespace: str, pool: str) -> TokenSecret:
+        """The Secret as Pods name it. Raises NotFound if the cache knows none; where `needs_work` is false it does."""
+        secret = self._cache.get(namespace, token_secret(pool))
+        if secret is None:
+            raise NotFound(404, "NotFound", f"Secret {namespace}/{token_secret(pool)} is not known")
+        return TokenSecret(name=token_secret(pool), uid=secret["metadata"]["uid"])
 
     def needs_work(self, namespace: str, pool: str) -> bool:
         """Whether the Secret, as the cache knows it, is not as `ensure` leaves it."""

@@ -6,7 +6,7 @@ from controller.kube.api import Api, Object, Resource
 
 
 class LeadersApi:
-    """An `Api` whose writes raise NotLeader unless this replica leads. `may_write` says so, by the clock, at each one."""
+    """An `Api` whose writes raise NotLeader unless this replica leads: `may_write` is asked before each."""
 
     def __init__(self, api: Api, may_write: Callable[[], None]) -> None:
         self._api = api

@@ -16,7 +16,7 @@ from controller.world import index
 from tests.simulation.planted.registry import Plant, bug
 
 
-async def _grant(pods: Pods, pod: Any, agent: AgentClient, drain_id: str) -> bool:
+async def _grant(pod: Any, agent: AgentClient, drain_id: str) -> bool:
     try:
         await agent.drain(pod.agent.incarnation, drain_id)
     except AgentRefused as refusal:
@@ -55,7 +55,7 @@ def _() -> Plant:
 def _() -> Plant:
     async def drain_and_delete(self: Pods, pod: Any, namespace: str, agent: AgentClient) -> bool:
         drain_id = self._new_drain_id()
-        if pod.agent is None or not await _grant(self, pod, agent, drain_id):
+        if pod.agent is None or not await _grant(pod, agent, drain_id):
             return False
         live = await self._read(pod.name, pod.uid, namespace)
         if live is None or live["metadata"].get("deletionTimestamp"):
