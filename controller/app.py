@@ -29,6 +29,7 @@ from controller.config import Config
 from controller.errors import NotLeader
 from controller.kube.api import LEASES, NODES, PODS, SECRETS, SLOTPOOLS, SLOTTASKS, Api, Object, Resource
 from controller.kube.cache import Cache, trim_pod
+from controller.kube.leading import LeadersApi
 from controller.kube.reflector import Reflector
 from controller.leader.election import Election
 from controller.leader.lease import LeaseSettings
@@ -79,7 +80,8 @@ class Controller:
         self.leases = self._cache(LEASES, selector=names.LOCK_LABEL)
         self.nodes = self._cache(NODES)
         self.events = EventRecorder(api, component="podslots-controller", instance=config.identity, now=now, rng=rng)
-        tokens = PoolTokens(api, self.secrets, now=now, random_bytes=random_bytes, may_write=self._may_write)
+        leaders = LeadersApi(api, self._may_write)
+        tokens = PoolTokens(leaders, self.secrets, now=now, random_bytes=random_bytes)
         self.fleet = Fleet(
             transport,
             tokens=tokens.value,
@@ -89,7 +91,7 @@ class Controller:
             secured=AgentTls(api, over_tls).transport if over_tls else None,
             settings=fleet_settings,
         )
-        locks = Locks(api, self.leases, may_write=self._may_write)
+        locks = Locks(leaders, self.leases)
         self.world = World(
             pools=self.pools,
             pods=self.pods,
@@ -99,7 +101,7 @@ class Controller:
             fleet=self.fleet,
             now=now,
         )
-        pods = Pods(api, self.pods, rng=rng, may_write=self._may_write)
+        pods = Pods(leaders, self.pods, rng=rng)
         self.queue: WorkQueue[Key] = WorkQueue()
         self.operations = Operations(rng, ended=self._operation_ended)
         self.metrics.in_flight.set_function(lambda: len(self.operations))
@@ -108,15 +110,14 @@ class Controller:
             self.queue,
             self.operations,
             pods=pods,
-            tasks=Tasks(api, self.tasks, locks, self.events, now=now, may_write=self._may_write),
+            tasks=Tasks(leaders, self.tasks, locks, self.events, now=now),
             pools=Pools(
-                api,
+                leaders,
                 self.pools,
                 pods=pods,
                 tokens=tokens,
                 events=self.events,
                 images=Images(agent=config.agent_image),
-                may_write=self._may_write,
             ),
             figures=self.metrics.pools,
             observe_seconds=self.metrics.reconcile_seconds.observe,

@@ -1,47 +1,20 @@
 """lockKeys: a Lease for each, named after it, holding the UID of the task that has it. Creating it is the lock."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import Mapping
 
 from controller import names
 from controller.errors import AlreadyExists, NotFound
-from controller.kube.api import LEASES, Api, Object
+from controller.kube.api import LEASES, Api
+from controller.kube.cache import Cache
 from controller.objects.task import Task
-
-
-class LeaseCache(Protocol):
-    """The lock Leases as last seen, and where answers of own writes go."""
-
-    synced: bool
-
-    def items(self, namespace: str | None = None) -> Iterator[Object]:
-        """All of them."""
-        ...
-
-    def note(self, obj: Object) -> None:
-        """A newer version."""
-        ...
-
-    def get(self, namespace: str | None, name: str) -> Object | None:
-        """One of them."""
-        ...
-
-    def note_deleted(self, namespace: str | None, name: str, answer: Object) -> None:
-        """The answer of a DELETE."""
-        ...
-
-    def note_gone(self, namespace: str | None, name: str, uid: str) -> None:
-        """A live read did not find it."""
-        ...
 
 
 class Locks:
     """Takes and releases lockKeys."""
 
-    def __init__(self, api: Api, cache: LeaseCache, *, may_write: Callable[[], None]) -> None:
+    def __init__(self, api: Api, cache: Cache) -> None:
         self._api = api
         self.cache = cache
-        self._may_write = may_write
 
     def holders(self, namespace: str) -> Mapping[str, str]:
         """UID of the holder by lockKey, as last seen."""
@@ -77,7 +50,6 @@ class Locks:
             },
             "spec": {"holderIdentity": task.uid},
         }
-        self._may_write()
         try:
             held = await self._api.create(LEASES, task.namespace, lease)
         except AlreadyExists:
@@ -100,7 +72,6 @@ class Locks:
             self.cache.note(held)
             return
         metadata = held["metadata"]
-        self._may_write()
         answer = await self._api.delete(
             LEASES,
             task.namespace,

@@ -14,7 +14,6 @@ from controller.agents.tls import pod_tls
 from controller.decide.assignment import blocked
 from controller.decide.death import death_proof, ended_unopened, was_drained
 from controller.decide.observe import Report, agent_address, observe_pod
-from controller.decide.removal import idle_since
 from controller.decide.task_actions import Whereabouts, is_refused
 from controller.decide.view import PodOperation, PodView, PoolView
 from controller.errors import InvalidObject
@@ -215,7 +214,7 @@ class World:
             waits.extend(
                 scaler.min_idle_seconds - (view.now - since).total_seconds()
                 for pod in view.pods
-                if (since := idle_since(pod)) is not None
+                if (since := pod.idle_since) is not None
             )
         return min((wait for wait in waits if wait > 0), default=None)
 

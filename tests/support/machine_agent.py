@@ -32,6 +32,7 @@ from agent.wire import (
     PhaseAnswer,
     Slot,
     SlotState,
+    Stamp,
     StartedReport,
     Step,
     Task,
@@ -47,6 +48,17 @@ DIGEST = "sha256:aa"
 
 Hook = Callable[[str], Awaitable[None]]
 """`hook(path)`: may pause, or raise AgentUnreachable."""
+
+
+class GuardedStamps(Stamps):
+    """Stamps that ask first whether this replica leads, as those of a real one do by its term."""
+
+    def __init__(self, stamps: Stamps, may_write: Callable[[], None]) -> None:
+        self._stamps, self._may_write = stamps, may_write
+
+    def next(self) -> Stamp:
+        self._may_write()
+        return self._stamps.next()
 
 
 class MachineAgent:

@@ -16,8 +16,7 @@ from controller.world import index
 from tests.simulation.planted.registry import Plant, bug
 
 
-async def _grant(pods: Pods, pod: Any, agent: AgentClient, drain_id: str) -> bool:
-    pods._may_write()
+async def _grant(pod: Any, agent: AgentClient, drain_id: str) -> bool:
     try:
         await agent.drain(pod.agent.incarnation, drain_id)
     except AgentRefused as refusal:
@@ -44,7 +43,6 @@ def _() -> Plant:
 def _() -> Plant:
     async def delete(self: Pods, pod: Any, *, grace_period_seconds: int | None = None) -> None:
         metadata = pod["metadata"]
-        self._may_write()
         with contextlib.suppress(NotFound):
             await self._api.delete(
                 PODS, metadata["namespace"], metadata["name"], grace_period_seconds=grace_period_seconds
@@ -57,7 +55,7 @@ def _() -> Plant:
 def _() -> Plant:
     async def drain_and_delete(self: Pods, pod: Any, namespace: str, agent: AgentClient) -> bool:
         drain_id = self._new_drain_id()
-        if pod.agent is None or not await _grant(self, pod, agent, drain_id):
+        if pod.agent is None or not await _grant(pod, agent, drain_id):
             return False
         live = await self._read(pod.name, pod.uid, namespace)
         if live is None or live["metadata"].get("deletionTimestamp"):
@@ -76,7 +74,6 @@ def _() -> Plant:
     async def label(self: Pods, pod: Any, namespace: str, to: PodState, drain_id: str, **options: Any) -> Any:
         if to is PodState.ACTIVE:
             body = {"metadata": {"uid": pod.uid, "labels": {"podslots.dev/state": to.value}}}
-            self._may_write()
             patched = await self._api.patch(PODS, namespace, pod.name, body)
             self._cache.note(patched)
             return patched

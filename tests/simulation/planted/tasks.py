@@ -36,7 +36,6 @@ def _() -> Plant:
             return
         attempt = max(1, task.status.attempt)
         numbered = replace(task, status=replace(task.status, attempt=attempt))
-        self._may_write()
         answer = await agent.acquire(
             pod.agent.incarnation, numbered.task_id, task.spec.type, numbered.to_work(reservation_ttl_seconds)
         )
@@ -110,7 +109,7 @@ def _() -> Plant:
 
     def reserved(task: Task, pod: Any) -> Any:
         if pod.agent.warnings:
-            return task_actions.Action(do=task_actions.Do.APPROVE)
+            return task_actions.Approve()
         return original(task, pod)
 
     return patch.object(task_actions, "_reserved", reserved)
@@ -120,7 +119,6 @@ def _() -> Plant:
 def _() -> Plant:
     async def write(self: Tasks, task: Task, **changes: Any) -> Task:
         after = replace(task.status, observed_generation=task.generation, **changes).to_json()
-        self._may_write()
         document = await self._api.patch(SLOTTASKS, task.namespace, task.name, {"status": after}, subresource="status")
         self._cache.note(document)
         return Task.parse(document)

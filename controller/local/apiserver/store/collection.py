@@ -44,15 +44,16 @@ def _examine(core: Core, record: Record, now: datetime) -> list[Change]:
             return _delete_dependents_first(core, record, now)
         return []
     references = metadata.get("ownerReferences", ())
-    alive = [reference for reference in references if _owner_lives(core, record, reference)]
-    if len(alive) == len(references):
-        waiting = [r for r in references if _waits_for_dependents(core, r["uid"])]
-        if waiting and len(waiting) == len(references):
-            return list(delete(core, record, _foreground_for(core, record), now).changes)
+    if not references:
         return []
-    if not alive:
-        return list(delete(core, record, DeleteOptions(uid=record.uid, propagation="Background"), now).changes)
-    return [_set_metadata(core, record, ownerReferences=alive)]
+    alive = [reference for reference in references if _owner_lives(core, record, reference)]
+    waiting = [reference for reference in alive if _waits_for_dependents(core, reference["uid"])]
+    solid = [reference for reference in alive if reference not in waiting]
+    # `attemptToDeleteItem` of the real collector: one owner that stays is enough to leave the object alone.
+    if solid:
+        return [] if len(solid) == len(references) else [_set_metadata(core, record, ownerReferences=solid)]
+    propagation = "Foreground" if waiting and core.versions.dependents(record.uid) else "Background"
+    return list(delete(core, record, DeleteOptions(uid=record.uid, propagation=propagation), now).changes)
 
 
 def _owner_lives(core: Core, record: Record, reference: Json) -> bool:
@@ -71,12 +72,6 @@ def _waits_for_dependents(core: Core, uid: str) -> bool:
         return False
     metadata = owner.body["metadata"]
     return "deletionTimestamp" in metadata and FOREGROUND in metadata.get("finalizers", ())
-
-
-def _foreground_for(core: Core, record: Record) -> DeleteOptions:
-    """A dependent that has dependents of its own goes in the same manner."""
-    propagation = "Foreground" if core.versions.dependents(record.uid) else "Background"
-    return DeleteOptions(uid=record.uid, propagation=propagation)
 
 
 def _orphan_dependents(core: Core, owner: Record) -> list[Change]:

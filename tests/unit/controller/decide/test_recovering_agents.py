@@ -7,6 +7,7 @@ import pytest
 
 from agent.wire import RECOVERING, Phase
 from controller.decide.assignment import assign
+from controller.decide.basis import Basis
 from controller.decide.capacity import promises, take_census
 from controller.decide.pool_status import Before, Problems, pool_figures, pool_status
 from controller.decide.scaling import decide_size
@@ -24,7 +25,7 @@ def census(view: PoolView) -> Counter[tuple[str, ...]]:
 def test_they_are_no_free_capacity_and_get_no_task(lost: PodView) -> None:
     view = pool([lost], tasks("plan", 2))
     assert not census(view)
-    assert assign(view) == ()
+    assert assign(Basis.of(view)) == ()
     assert decide_size(view).desired == 2, "what waits gets a Pod, as if this one were full"
 
 
