@@ -126,7 +126,7 @@ def assignment(
         exit_codes=exit_codes,
     )
     if step is Step.PLAN:
-        steps = Steps(plan=spec, apply=StepSpec(command=apply) if apply else None)
+        steps = Steps(plan=spec, apply=StepSpec(command=apply, cancel_grace_seconds=grace_seconds) if apply else None)
     else:
         steps = Steps(plan=StepSpec(command=plan, plan_file=plan_file) if plan else None, apply=spec)
     work = Work(name="team/task", attempt=attempt, steps=steps, files=files or {}, env=env, env_from=env_from)
