@@ -209,6 +209,8 @@ async def _run(settings: Settings, agent: _Agent, log: StreamLog) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
+    # Held back since the start (see `agent.__main__`): one that came meanwhile arrives now.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
     try:
         async with asyncio.TaskGroup() as group:
             # Two, because one of them waits for the disk.

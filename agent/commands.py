@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
@@ -12,8 +13,12 @@ from agent import __version__
 from agent.installation import NAME, install
 
 CALL_SECONDS = 5.0
+START_SECONDS = 20.0
+"""How long `close` waits for an agent that is starting: the Pod may be scaled away in its first seconds."""
+LOOK_SECONDS = 0.1
 EXIT_FAILED = 1
 UNAUTHORIZED = 401
+NOT_READY = 503
 
 
 def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -53,16 +58,26 @@ def _install(folder: Path) -> int:
 
 
 def close(environ: Mapping[str, str]) -> int:
-    """Tell the agent beside this process that the Pod is being stopped."""
+    """Tell the agent beside this process that the Pod is being stopped; wait for one that is starting."""
     folder = environ.get("PODSLOTS_STATE_DIR")
     if not folder:
         return _fail("PODSLOTS_STATE_DIR is required")
-    try:
-        token = (Path(folder) / "close-token").read_text().strip()
-        status, body = _call(environ, "POST", "/close", {"Authorization": f"Bearer {token}"})
-    except (OSError, HTTPException) as error:
-        return _fail(f"can't reach the agent: {error}")
-    return 0 if status == 200 else _fail(f"the agent answered {status}: {body.strip()}")  # noqa: PLR2004 - HTTP's OK
+    until = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            token = (Path(folder) / "close-token").read_text().strip()
+            status, body = _call(environ, "POST", "/close", {"Authorization": f"Bearer {token}"})
+        except (OSError, HTTPException) as error:
+            problem = f"can't reach the agent: {error}"
+        else:
+            if status == 200:  # noqa: PLR2004 - HTTP's OK
+                return 0
+            problem = f"the agent answered {status}: {body.strip()}"
+            if status != NOT_READY:
+                return _fail(problem)
+        if time.monotonic() >= until:
+            return _fail(problem)
+        time.sleep(LOOK_SECONDS)
 
 
 def show_slots(environ: Mapping[str, str]) -> int:

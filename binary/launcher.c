@@ -10,11 +10,16 @@
  *
  * Variables that would steer our loader are meant for the image's programs: they are put aside under another name, and
  * program.c puts them back before the tasks' commands can see the difference.
+ *
+ * The first process of a container gets no signal that it has no handler for; a SIGTERM in its first moments would be
+ * lost, and the Pod stay for its whole grace. So those that ask to stop are held back from the first line on, and let
+ * through by agent/__main__.py and what it calls, once their handlers stand.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -180,6 +185,11 @@ static void put_aside(void)
 int main(int count, char **arguments)
 {
 	char self[PATH_MAX], home[PATH_MAX], folder[PATH_MAX], loader[PATH_MAX], libraries[PATH_MAX], program[PATH_MAX];
+	sigset_t stopping;
+	sigemptyset(&stopping);
+	sigaddset(&stopping, SIGTERM);
+	sigaddset(&stopping, SIGINT);
+	sigprocmask(SIG_BLOCK, &stopping, NULL);
 	find_self(self);
 	strcpy(folder, self);
 	*strrchr(folder, '/') = 0;
