@@ -28,6 +28,7 @@ VERSION: Json = {
 _SUBRESOURCES: dict[tuple[str, str], Json] = {
     ("pods", "log"): {"kind": "Pod", "verbs": ["get"]},
     ("pods", "binding"): {"kind": "Binding", "verbs": ["create"]},
+    ("pods", "eviction"): {"group": "policy", "version": "v1", "kind": "Eviction", "verbs": ["create"]},
     ("namespaces", "finalize"): {"kind": "Namespace", "verbs": ["update"]},
 }
 

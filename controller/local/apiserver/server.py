@@ -34,13 +34,17 @@ from controller.local.apiserver.administration import Administration
 from controller.local.apiserver.audit import AuditEntry, AuditSink, FileAudit
 from controller.local.apiserver.errors import ApiError, Target, bad_request, no_such_resource
 from controller.local.apiserver.faults import FaultRule, Faults
+from controller.local.apiserver.negotiation import negotiate
+from controller.local.apiserver.openapi.answers import answer as openapi_answer
+from controller.local.apiserver.openapi.documents import PREFIX as OPENAPI
+from controller.local.apiserver.openapi.documents import Documents
 from controller.local.apiserver.persistence import JournalError, Persistence, SqliteJournal, Volatile
 from controller.local.apiserver.requests import RequestInfo
 from controller.local.apiserver.resource_api import Reply, ResourceApi
 from controller.local.apiserver.store.store import Store
 from controller.local.apiserver.store.versions import Change
 from controller.local.apiserver.watch_hub import WatchHub
-from controller.local.apiserver.watches import Watcher, WatchRequest
+from controller.local.apiserver.watches import Watcher, WatchRequest, encoder
 from controller.local.log_source import LogSource
 
 Json = dict[str, Any]
@@ -87,6 +91,7 @@ class ApiServer:
             SqliteJournal(state_dir, self.hub.publish) if state_dir is not None else Volatile(self.hub.publish)
         )
         self._api = ResourceApi(self.store, now, rng)
+        self._openapi = Documents(self.store.registry)
         self._administration = Administration(self.store, self.hub, self.faults)
         self._runner: web.AppRunner | None = None
         self._collector: asyncio.Task[None] | None = None
@@ -236,8 +241,8 @@ class ApiServer:
         content_type = request.content_type if request.headers.get("Content-Type") else ""
         try:
             reply, entry.body = self._api.handle(info, request.query, content_type, accept, raw)
-        except ApiError:
-            await self._journal.settled()  # what is refused may rest on a change not yet durable
+        except ApiError as error:
+            await self.commit(error.changes)  # what is refused may rest on a change not yet durable
             raise
         entry.code = reply.code
         entry.name = reply.name
@@ -278,6 +283,10 @@ class ApiServer:
         if parts[0] in ("healthz", "livez", "readyz"):
             await self._journal.settled()
             return web.Response(text="ok")
+        if info.path == OPENAPI or info.path.startswith(OPENAPI + "/"):
+            negotiate(request.headers.get("Accept", ""))
+            found = openapi_answer(self._openapi, info.path, request.query, request.headers, self._now())
+            return self._page_not_found(entry) if found is None else found
         document = discovery.document(self.store.registry, parts, request.host)
         if document is None:
             return self._page_not_found(entry)
@@ -299,6 +308,7 @@ class ApiServer:
 
     async def _watch(self, request: web.Request, info: RequestInfo, entry: AuditEntry) -> web.StreamResponse:
         resource = self._api.resource(info)
+        form = negotiate(request.headers.get("Accept", ""))
         watcher = Watcher(
             self.store,
             self.hub,
@@ -306,6 +316,7 @@ class ApiServer:
             info.namespace,
             WatchRequest.parse(resource, request.query, info.name, self._rng),
             bookmark_interval_seconds=self._bookmark_interval_seconds,
+            encode=encoder(resource, form, request.query, self._now),
         )
         entry.code = 200
         try:

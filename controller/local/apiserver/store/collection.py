@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from controller.local.apiserver.store.budgets import current_status
 from controller.local.apiserver.store.core import Core
 from controller.local.apiserver.store.deletion import CRD_CLEANUP, DeleteOptions, delete, is_complete
-from controller.local.apiserver.store.suspects import FOREGROUND, ORPHAN
+from controller.local.apiserver.store.suspects import BUDGETS, FOREGROUND, ORPHAN
+from controller.local.apiserver.store.termination import delete_all, empty_namespace
 from controller.local.apiserver.store.versions import Change, Record
 
 Json = dict[str, Any]
-
-_BACKGROUND = DeleteOptions(propagation="Background")
 
 
 def collect(core: Core, now: datetime, limit: int) -> tuple[Change, ...]:
@@ -31,7 +31,24 @@ def collect(core: Core, now: datetime, limit: int) -> tuple[Change, ...]:
         record = core.versions.get(*place)
         if record is not None:
             changes += _empty(core, record, now)
+    while core.garbage.budgets and len(changes) < limit:
+        changes += _count_budgets(core, core.garbage.budgets.popitem()[0], now)
     return tuple(changes)
+
+
+def _count_budgets(core: Core, namespace: str, now: datetime) -> list[Change]:
+    """What the disruption controller does."""
+    budgets = list(core.versions.collection(BUDGETS).current(namespace))
+    if not budgets:
+        return []
+    pods = list(core.versions.collection("pods").current(namespace))
+    changes = []
+    for budget in budgets:
+        status = current_status(budget, pods, now)
+        if status != budget.body.get("status"):
+            changes.append(core.put(core.registry.by_key(BUDGETS), {**budget.body, "status": status}))
+    core.garbage.budgets.pop(namespace, None)  # noticed by these very writes
+    return changes
 
 
 def _examine(core: Core, record: Record, now: datetime) -> list[Change]:
@@ -123,24 +140,11 @@ def _drop_finalizer(core: Core, record: Record, finalizer: str) -> Change:
 
 
 def _empty(core: Core, record: Record, now: datetime) -> list[Change]:
-    """Deletes what a namespace or a definition holds, then lets it go."""
-    changes: list[Change] = []
     if record.resource == "namespaces":
-        held = [
-            item
-            for resource in core.versions.resources()
-            for item in core.versions.collection(resource).current(record.name)
-        ]
-    else:
-        held = list(core.versions.collection(record.name).current(""))
-    for item in held:
-        if "deletionTimestamp" not in item.body["metadata"]:
-            changes += delete(core, item, _BACKGROUND, now).changes
-    if any(core.versions.by_uid(item.uid) is not None for item in held):
-        return changes
-    if record.resource == "namespaces":
-        if not record.body["metadata"].get("finalizers"):
-            changes.append(core.remove(record))
-    elif CRD_CLEANUP in record.body["metadata"].get("finalizers", ()):
+        return empty_namespace(core, record, now)
+    held = list(core.versions.collection(record.name).current(""))
+    changes, _ = delete_all(core, held, now)
+    gone = all(core.versions.by_uid(item.uid) is None for item in held)
+    if gone and CRD_CLEANUP in record.body["metadata"].get("finalizers", ()):
         changes.append(_drop_finalizer(core, record, CRD_CLEANUP))
     return changes

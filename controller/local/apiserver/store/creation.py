@@ -70,8 +70,8 @@ def create(
     metadata["creationTimestamp"] = stamp(now)
     if resource.has_generation:
         metadata["generation"] = 1
+    _check_creatable(core, resource, namespace, metadata.get("name") or metadata.get("generateName", ""))
     _name(core, resource, metadata, namespace, rng)
-    _check_creatable(core, resource, namespace, metadata["name"])
     causes = _causes(strategy, body)
     if causes:
         raise invalid(resource.target(metadata["name"]), causes)

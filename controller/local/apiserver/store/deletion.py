@@ -13,6 +13,7 @@ from controller.local.apiserver.errors import conflict, forbidden
 from controller.local.apiserver.store.core import Core
 from controller.local.apiserver.store.outcomes import Outcome, stamp
 from controller.local.apiserver.store.suspects import CRDS, FOREGROUND, ORPHAN
+from controller.local.apiserver.store.users import SYSTEM, User
 from controller.local.apiserver.store.versions import Change, Record
 
 Json = dict[str, Any]
@@ -30,6 +31,7 @@ class DeleteOptions:
     grace_seconds: int | None = None
     propagation: str = ""
     dry_run: bool = False
+    user: User = SYSTEM
 
 
 DEFAULT = DeleteOptions()

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from controller.local.apiserver.store import collection, creation, deletion, updates
+from controller.local.apiserver.store import collection, creation, deletion, evictions, updates
 from controller.local.apiserver.store.core import Core
 from controller.local.apiserver.store.outcomes import DEFAULT_OPTIONS, Outcome, WriteOptions, stamp
 from controller.local.apiserver.store.registry import Resource
@@ -129,6 +129,12 @@ class Store(Core):
     def bind(self, namespace: str, name: str, node: str, *, now: datetime) -> Outcome:
         """Assigns a Pod to a node, as a scheduler does through `pods/binding`."""
         return updates.bind(self, namespace, name, node, now=now)
+
+    def evict(
+        self, namespace: str, name: str, document: Any, options: deletion.DeleteOptions, *, now: datetime
+    ) -> Outcome:
+        """A POST to `pods/eviction`."""
+        return evictions.evict(self, namespace, name, document, options=options, now=now)
 
     def delete(
         self,

@@ -8,6 +8,7 @@ from controller.local.apiserver.store.versions import Change, ChangeType, Key, R
 
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
+BUDGETS = "poddisruptionbudgets.policy"
 CRDS = "customresourcedefinitions.apiextensions.k8s.io"
 
 
@@ -18,6 +19,8 @@ class Suspects:
     places: dict[tuple[str, Key], None] = field(default_factory=dict)
     # Namespaces and definitions that wait to become empty.
     emptying: dict[tuple[str, Key], None] = field(default_factory=dict)
+    # Namespaces whose disruption budgets may count otherwise now.
+    budgets: dict[str, None] = field(default_factory=dict)
 
     def add(self, record: Record) -> None:
         """Has this object looked at."""
@@ -28,6 +31,8 @@ class Suspects:
         record = change.record
         metadata = record.body["metadata"]
         place = (record.resource, record.key)
+        if record.resource in ("pods", BUDGETS):
+            self.budgets[record.namespace] = None
         if change.type is ChangeType.DELETED:
             self.places.pop(place, None)
             self.emptying.pop(place, None)
@@ -45,4 +50,4 @@ class Suspects:
                 self.noticed(Change(record.version, ChangeType.ADDED, record))
 
     def __bool__(self) -> bool:
-        return bool(self.places or self.emptying)
+        return bool(self.places or self.emptying or self.budgets)
