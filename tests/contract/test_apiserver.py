@@ -46,6 +46,11 @@ LEFT_OUT: dict[tuple[str, int], str] = {
     ("openapi", 7): _JSON_ONLY,
     ("openapi", 9): _OPENAPI_V2,
     **{("protobuf", index): _JSON_ONLY for index in (3, 6, 13, 15, 19, 20)},
+    ("dry-run", 11): _APPLY,
+    ("dry-run", 12): _APPLY,
+    **{("server-side-apply", index): _APPLY for index in (*range(16), *range(17, 35), 36)},
+    **{("scale", index): _DEPLOYMENTS for index in (1, *range(20, 37))},
+    **{("strategic-merge", index): _DEPLOYMENTS for index in range(10, 17)},
     ("tables", 27): _DEPLOYMENTS,
     ("tables", 35): _STREAMING_LIST,
     ("tables", 38): _FORGOTTEN,
@@ -101,6 +106,18 @@ def test_every_left_out_step_exists() -> None:
     for scenario in scenarios():
         kept = [i for i in range(len(scenario.steps())) if (scenario.name, i) not in LEFT_OUT]
         assert kept, f"nothing of {scenario} is left to replay"
+
+
+async def test_server_side_apply_is_refused_in_plain_words() -> None:
+    """Every recorded apply gets the same answer: what to use instead."""
+    steps = Scenario("v1.36", "server-side-apply").steps()
+    applies = [s["request"] for s in steps if s["request"].get("contentType") == "application/apply-patch+yaml"]
+    async with running_server() as (_, client):
+        await client.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", widget_crd("v1.36"))
+        for request in applies:
+            answer = await client.send("PATCH", request["path"], "{}", content_type=request["contentType"])
+            assert answer.status == 415, answer
+            assert "no server-side apply" in answer.body["message"]
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from controller.local.apiserver import requests
-from controller.local.apiserver.errors import Target, bad_request, invalid, unsupported_value
+from controller.local.apiserver.errors import Target, bad_request, forbidden_field, invalid, unsupported_value
 from controller.local.apiserver.store import deletion
 from controller.local.apiserver.store.outcomes import WriteOptions
 
@@ -23,13 +23,15 @@ def _target(kind: str) -> Target:
     return Target("meta.k8s.io", "", kind)
 
 
-def write_options(verb: str, query: Mapping[str, str]) -> WriteOptions:
+def write_options(verb: str, query: Mapping[str, str], *, applies: bool = False) -> WriteOptions:
     """The options of a create, update or patch. Raises Invalid."""
     target = _target(_OPTIONS[verb])
     validation = query.get("fieldValidation", "")
     if validation not in _VALIDATIONS:
         shown = [f'"{choice}"' for choice in _VALIDATIONS]
         raise invalid(target, [unsupported_value("fieldValidation", f'"{validation}"', shown)])
+    if verb == "patch" and query.get("force") is not None and not applies:
+        raise invalid(target, [forbidden_field("force", "may not be specified for non-apply patch")])
     asked = query.getall("dryRun", []) if hasattr(query, "getall") else query.get("dryRun")
     return WriteOptions(_dry_run(target, asked), validation or "Warn")
 

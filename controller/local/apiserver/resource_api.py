@@ -16,7 +16,7 @@ from controller.local.apiserver.errors import ApiError, method_not_allowed, no_s
 from controller.local.apiserver.negotiation import Form, Shape, negotiate
 from controller.local.apiserver.parameters import delete_options, write_options
 from controller.local.apiserver.requests import RequestInfo
-from controller.local.apiserver.scale import read_scale, write_scale
+from controller.local.apiserver.scale import patch_scale, put_scale, read_scale
 from controller.local.apiserver.store import patches, selectors
 from controller.local.apiserver.store.registry import Resource
 from controller.local.apiserver.store.store import Outcome, Store
@@ -91,7 +91,12 @@ class ResourceApi:
     def _get(self, resource: Resource, info: RequestInfo, query: Mapping[str, str], form: Form) -> Reply:
         record = self._store.get(resource, info.namespace, info.name)
         if info.subresource == "scale":
-            return Reply(200, orjson.dumps(read_scale(resource, record)), record=record)
+            scale = read_scale(resource, record)
+            if form.shape is Shape.TABLE:
+                metadata = {"resourceVersion": scale["metadata"]["resourceVersion"]}
+                shown = Record(resource.key, record.version, scale)
+                return Reply(200, self._table(resource, [shown], metadata, query, form), record=record)
+            return Reply(200, orjson.dumps(scale), record=record)
         if info.subresource not in ("", "status"):
             raise method_not_allowed(resource.target(), info.verb)
         if form.shape is Shape.METADATA:
@@ -148,18 +153,14 @@ class ResourceApi:
     ) -> tuple[Reply, Any]:
         if not info.name:
             raise method_not_allowed(resource.target(), info.verb)
-        options = write_options(info.verb, query)
+        options = write_options(info.verb, query, applies=content_type == patches.APPLY)
         if info.verb == "patch":
             document = parse_patch(raw, content_type)
             if info.subresource == "scale":
-                outcome = write_scale(
-                    self._store,
-                    resource,
-                    info,
-                    change=lambda scale: patches.merge(scale, document),
-                    now=self._now(),
-                    rng=self._rng,
-                )
+                outcome = patch_scale(
+                    self._store, resource, info, document,
+                    content_type=content_type, now=self._now(), rng=self._rng, options=options,
+                )  # fmt: skip
                 return self._scale_reply(resource, outcome), document
             outcome = self._store.patch(
                 resource, info.namespace, info.name, content_type, document,
@@ -168,9 +169,7 @@ class ResourceApi:
             return self._reply(resource, outcome), document
         document = parse_body(raw, content_type, resource.kind, custom=resource.custom is not None)
         if info.subresource == "scale":
-            outcome = write_scale(
-                self._store, resource, info, change=lambda _: document, now=self._now(), rng=self._rng
-            )
+            outcome = put_scale(self._store, resource, info, document, now=self._now(), rng=self._rng, options=options)
             return self._scale_reply(resource, outcome), document
         outcome = self._store.update(
             resource, info.namespace, info.name, document,

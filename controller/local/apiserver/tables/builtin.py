@@ -225,6 +225,22 @@ _LAYOUTS: Mapping[str, Layout] = {
     ),
 }
 
+# The scale subresource, of whatever kind.
+SCALE = Layout(
+    (
+        NAME,
+        Column("Desired", "Number of desired replicas", type="integer"),
+        Column("Available", "Number of actual replicas", type="integer"),
+        Column("Age", CREATED_TEXT, type="date"),
+    ),
+    lambda body, now: [
+        _name(body),
+        body["spec"].get("replicas", 0),
+        body["status"].get("replicas", 0),
+        created(body, now),
+    ],
+)
+
 # What kinds without columns of their own have.
 _PLAIN = Layout(
     (NAME, Column("Created At", CREATED_TEXT, type="date")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -31,7 +31,7 @@ def included(query: Mapping[str, str]) -> str:
 
 def table(
     resource: Resource,
-    records: Iterable[Record],
+    records: Sequence[Record],
     metadata: Mapping[str, Any],
     *,
     api_version: str,
@@ -41,12 +41,16 @@ def table(
 ) -> Json:
     """The table of these objects; later events of a watch go without the columns."""
     layout = _layout(resource)
+    if records and records[0].body.get("kind") == "Scale":  # stored objects have no kind of their own
+        layout = builtin.SCALE
     return {
         "kind": "Table",
         "apiVersion": api_version,
         "metadata": dict(metadata),
         "columnDefinitions": [column.document() for column in layout.columns] if columns else None,
-        "rows": [_row(resource, record, api_version, include, now) for record in records],
+        "rows": [
+            _row(resource, layout, record, api_version=api_version, include=include, now=now) for record in records
+        ],
     }
 
 
@@ -55,8 +59,7 @@ def _layout(resource: Resource) -> Layout:
     return builtin.layout(resource.key) if resource.custom is None else custom.layout(resource.custom.printer_columns)
 
 
-def _row(resource: Resource, record: Record, api_version: str, include: str, now: datetime) -> Json:
-    layout = _layout(resource)
+def _row(resource: Resource, layout: Layout, record: Record, *, api_version: str, include: str, now: datetime) -> Json:
     row: Json = {"cells": list(layout.cells(record.body, now))}
     conditions = layout.conditions(record.body)
     if conditions:
