@@ -11,6 +11,7 @@ from controller.local.apiserver import requests
 from controller.local.apiserver.errors import Target, bad_request, forbidden_field, invalid, unsupported_value
 from controller.local.apiserver.store import deletion
 from controller.local.apiserver.store.outcomes import WriteOptions
+from controller.local.apiserver.store.users import User
 
 Json = dict[str, Any]
 
@@ -23,7 +24,7 @@ def _target(kind: str) -> Target:
     return Target("meta.k8s.io", "", kind)
 
 
-def write_options(verb: str, query: Mapping[str, str], *, applies: bool = False) -> WriteOptions:
+def write_options(verb: str, query: Mapping[str, str], user: User, *, applies: bool = False) -> WriteOptions:
     """The options of a create, update or patch. Raises Invalid."""
     target = _target(_OPTIONS[verb])
     validation = query.get("fieldValidation", "")
@@ -33,7 +34,7 @@ def write_options(verb: str, query: Mapping[str, str], *, applies: bool = False)
     if verb == "patch" and query.get("force") is not None and not applies:
         raise invalid(target, [forbidden_field("force", "may not be specified for non-apply patch")])
     asked = query.getall("dryRun", []) if hasattr(query, "getall") else query.get("dryRun")
-    return WriteOptions(_dry_run(target, asked), validation or "Warn")
+    return WriteOptions(_dry_run(target, asked), validation or "Warn", user)
 
 
 def _dry_run(target: Target, value: Any) -> bool:
@@ -44,7 +45,7 @@ def _dry_run(target: Target, value: Any) -> bool:
     return bool(given)
 
 
-def delete_options(document: Any, query: Mapping[str, str]) -> deletion.DeleteOptions:
+def delete_options(document: Any, query: Mapping[str, str], user: User) -> deletion.DeleteOptions:
     """The options of a DELETE, the body's first. Raises BadRequest and Invalid."""
     body = document if document is not None else {}
     if not isinstance(body, dict):
@@ -71,4 +72,5 @@ def delete_options(document: Any, query: Mapping[str, str]) -> deletion.DeleteOp
         grace_seconds=grace,
         propagation=propagation,
         dry_run=_dry_run(target, body.get("dryRun") or query.get("dryRun")),
+        user=user,
     )

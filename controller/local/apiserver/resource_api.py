@@ -20,6 +20,7 @@ from controller.local.apiserver.scale import patch_scale, put_scale, read_scale
 from controller.local.apiserver.store import patches, selectors
 from controller.local.apiserver.store.registry import Resource
 from controller.local.apiserver.store.store import Outcome, Store
+from controller.local.apiserver.store.users import User
 from controller.local.apiserver.store.versions import Change, Record
 from controller.local.apiserver.tables.table import included, table
 
@@ -61,7 +62,14 @@ class ResourceApi:
         return resource
 
     def handle(
-        self, info: RequestInfo, query: Mapping[str, str], content_type: str, accept: str, raw: bytes
+        self,
+        info: RequestInfo,
+        query: Mapping[str, str],
+        *,
+        content_type: str,
+        accept: str,
+        raw: bytes,
+        user: User,
     ) -> tuple[Reply, Any]:
         """The answer to anything but a stream, and the parsed body for the audit log."""
         if info.plural == "bindings" and info.verb == "create" and not info.name:
@@ -79,11 +87,11 @@ class ResourceApi:
         if verb == "list":
             return self._list(resource, info, query, form), None
         if verb == "create":
-            return self._create(resource, info, query, content_type, raw)
+            return self._create(resource, info, query, content_type, raw, user=user)
         if verb in ("update", "patch"):
-            return self._change(resource, info, query, content_type, raw)
+            return self._change(resource, info, query, content_type, raw, user=user)
         if verb in ("delete", "deletecollection"):
-            return self._delete(resource, info, query, content_type, raw)
+            return self._delete(resource, info, query, content_type, raw, user=user)
         raise method_not_allowed(resource.target(), verb)
 
     # --- reads --------------------------------------------------------------------------------------------
@@ -130,16 +138,23 @@ class ResourceApi:
     # --- writes -------------------------------------------------------------------------------------------
 
     def _create(
-        self, resource: Resource, info: RequestInfo, query: Mapping[str, str], content_type: str, raw: bytes
+        self,
+        resource: Resource,
+        info: RequestInfo,
+        query: Mapping[str, str],
+        content_type: str,
+        raw: bytes,
+        *,
+        user: User,
     ) -> tuple[Reply, Any]:
         document = parse_body(raw, content_type, resource.kind, custom=resource.custom is not None)
         if info.subresource == "binding":
             return self._bind(info, document), document
         if info.subresource == "eviction":
-            return self._evict(info, document, query), document
+            return self._evict(info, document, query, user), document
         if info.name:
             raise method_not_allowed(resource.target(), "create")
-        options = write_options("create", query)
+        options = write_options("create", query, user)
         if options.field_validation == "Strict" and (repeated := repeated_fields(raw, content_type)):
             texts = ", ".join(f'duplicate field "{path}"' for path in repeated)
             raise self._store.strategy(resource).undecodable(f"strict decoding error: {texts}")
@@ -149,11 +164,18 @@ class ResourceApi:
         return self._reply(resource, outcome), document
 
     def _change(
-        self, resource: Resource, info: RequestInfo, query: Mapping[str, str], content_type: str, raw: bytes
+        self,
+        resource: Resource,
+        info: RequestInfo,
+        query: Mapping[str, str],
+        content_type: str,
+        raw: bytes,
+        *,
+        user: User,
     ) -> tuple[Reply, Any]:
         if not info.name:
             raise method_not_allowed(resource.target(), info.verb)
-        options = write_options(info.verb, query, applies=content_type == patches.APPLY)
+        options = write_options(info.verb, query, user, applies=content_type == patches.APPLY)
         if info.verb == "patch":
             document = parse_patch(raw, content_type)
             if info.subresource == "scale":
@@ -178,12 +200,19 @@ class ResourceApi:
         return self._reply(resource, outcome), document
 
     def _delete(
-        self, resource: Resource, info: RequestInfo, query: Mapping[str, str], content_type: str, raw: bytes
+        self,
+        resource: Resource,
+        info: RequestInfo,
+        query: Mapping[str, str],
+        content_type: str,
+        raw: bytes,
+        *,
+        user: User,
     ) -> tuple[Reply, Any]:
         if info.subresource:
             raise method_not_allowed(resource.target(), info.verb)
         document = parse_body(raw, content_type, "DeleteOptions") if raw.strip() else None
-        options = delete_options(document, query)
+        options = delete_options(document, query, user)
         if info.verb == "delete":
             record = self._store.get(resource, info.namespace, info.name)
             outcome = self._store.delete(resource, info.namespace, info.name, options, now=self._now())
@@ -194,9 +223,9 @@ class ResourceApi:
         records, changes = self._store.delete_collection(resource, info.namespace, selector, options, now=self._now())
         return Reply(200, lists.encode_list(resource, lists.Page(version, records)), changes), document
 
-    def _evict(self, info: RequestInfo, document: Any, query: Mapping[str, str]) -> Reply:
+    def _evict(self, info: RequestInfo, document: Any, query: Mapping[str, str], user: User) -> Reply:
         asked = document.get("deleteOptions") if isinstance(document, dict) else None
-        options = delete_options(asked, query)
+        options = delete_options(asked, query, user)
         outcome = self._store.evict(info.namespace, info.name, document, options, now=self._now())
         return Reply(outcome.code, orjson.dumps(outcome.status), outcome.changes)
 
