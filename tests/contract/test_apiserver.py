@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.support.api_client import Answer, ApiClient, real_cluster, running_server, until
-from tests.support.transcripts import Replay, Scenario, scenarios, widget_crd
+from tests.support.transcripts import NAMESPACE, Replay, Scenario, scenarios, widget_crd
 
 Json = dict[str, Any]
 
@@ -35,6 +35,7 @@ _DEPLOYMENTS = "Deployments have no controller in the embedded cluster"
 
 # Steps that are not replayed, for both versions, and why.
 LEFT_OUT: dict[tuple[str, int], str] = {
+    ("admission-policy", 1): "the types of expressions are not checked before they are evaluated",
     ("custom-resource", 21): _APPLY,
     ("custom-resource", 22): _APPLY,
     ("pod-patch", 14): _APPLY,
@@ -68,6 +69,7 @@ STATUS_ONLY: dict[tuple[str, int], str] = {
 
 # Fields that are not compared, by the end of their path, and why.
 IGNORED: dict[str, str] = {
+    ".status.typeChecking": "the types of expressions are not checked",
     ".status.userInfo.extra": "only what authenticates beside tokens fills it",
     ".components.schemas.io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions.x-kubernetes-group-version-kind": (
         "lists every group of a whole cluster"
@@ -145,6 +147,13 @@ async def _cluster(version: str) -> AsyncIterator[tuple[ApiClient, str]]:
 
 
 # What RBAC was there before a scenario began: (role, user) → rules.
+_EDIT: list[Json] = [
+    {"verbs": ["*"], "apiGroups": [""], "resources": ["pods", "pods/status", "pods/eviction"]},
+    {"verbs": ["*"], "apiGroups": ["example.dev"], "resources": ["widgets"]},
+]
+_APPROVE: list[Json] = [
+    {"verbs": ["update"], "apiGroups": ["example.dev"], "resources": ["widgets/approval", "pods/break-glass"]}
+]
 _MADE_BEFORE: dict[str, dict[tuple[str, str], list[Json]]] = {
     "self-review": {
         ("reader", "ben"): [
@@ -157,6 +166,12 @@ _MADE_BEFORE: dict[str, dict[tuple[str, str], list[Json]]] = {
             },
         ]
     },
+    "admission-policy": {
+        ("edit", "ben"): _EDIT,
+        ("approve", "anna"): [*_EDIT, *_APPROVE],
+        ("controller", f"system:serviceaccount:{NAMESPACE}:controller"): _EDIT,
+        ("node", "system:node:node-1"): _EDIT,
+    },
 }
 
 
@@ -165,7 +180,7 @@ async def _make_rbac(client: ApiClient, namespace: str, scenario: str) -> None:
     for (role, user), rules in _MADE_BEFORE.get(scenario, {}).items():
         await client.post(f"{rbac}/roles", {"metadata": {"name": role}, "rules": rules})
         reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role}
-        subjects = [{"kind": "User", "name": user}]
+        subjects = [{"kind": "User", "name": user.replace(NAMESPACE, namespace)}]
         await client.post(
             f"{rbac}/rolebindings", {"metadata": {"name": role}, "roleRef": reference, "subjects": subjects}
         )

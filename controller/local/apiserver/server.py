@@ -35,6 +35,7 @@ from controller.local.apiserver.access.rbac import Rbac
 from controller.local.apiserver.access.reviews import Reviews, is_review
 from controller.local.apiserver.administration import PREFIX as ADMINISTRATION
 from controller.local.apiserver.administration import Administration
+from controller.local.apiserver.admission.policies import Policies
 from controller.local.apiserver.audit import AuditEntry, AuditSink, FileAudit
 from controller.local.apiserver.errors import ApiError, bad_request, no_such_resource
 from controller.local.apiserver.faults import FaultRule, Faults
@@ -99,6 +100,7 @@ class ApiServer:
         self._api = ResourceApi(self.store, now, rng)
         self._authorizer = Authorizer(Rbac(self.store), frozenset(users.values()), enforce=enforce_rbac)
         self._reviews = Reviews(self._authorizer)
+        self.store.admit = Policies(self.store, self._authorizer).admit
         self._openapi = Documents(self.store.registry)
         self._administration = Administration(self.store, self.hub, self.faults)
         self._runner: web.AppRunner | None = None
@@ -176,6 +178,7 @@ class ApiServer:
                 if loop.time() >= expire_at:
                     expire_at = loop.time() + _EVENT_EXPIRY_INTERVAL_SECONDS
                     await self.commit(self.store.expire_events(self._now()))
+                    self.store.garbage.retry_refused()
             except JournalError:
                 return  # every answer says so from now on
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from controller.local.apiserver.errors import ApiError
 from controller.local.apiserver.store.budgets import current_status
 from controller.local.apiserver.store.core import Core
 from controller.local.apiserver.store.deletion import CRD_CLEANUP, DeleteOptions, delete, is_complete
-from controller.local.apiserver.store.suspects import BUDGETS, FOREGROUND, ORPHAN
+from controller.local.apiserver.store.suspects import BUDGETS, FOREGROUND, ORPHAN, POLICIES
 from controller.local.apiserver.store.termination import delete_all, empty_namespace
+from controller.local.apiserver.store.users import GARBAGE_COLLECTOR
 from controller.local.apiserver.store.versions import Change, Record
 
 Json = dict[str, Any]
@@ -33,7 +35,21 @@ def collect(core: Core, now: datetime, limit: int) -> tuple[Change, ...]:
             changes += _empty(core, record, now)
     while core.garbage.budgets and len(changes) < limit:
         changes += _count_budgets(core, core.garbage.budgets.popitem()[0], now)
+    while core.garbage.policies and len(changes) < limit:
+        changes += _observe_policy(core, core.garbage.policies.popitem()[0])
     return tuple(changes)
+
+
+def _observe_policy(core: Core, name: str) -> list[Change]:
+    """What the policy controller does, less its look at the types of expressions."""
+    policy = core.versions.get(POLICIES, ("", name))
+    if policy is None:
+        return []
+    status: Json = policy.body.get("status") or {}
+    seen = {"observedGeneration": policy.body["metadata"]["generation"], "typeChecking": {}}
+    if status.get("observedGeneration") == seen["observedGeneration"]:
+        return []
+    return [core.put(core.registry.by_key(POLICIES), {**policy.body, "status": {**status, **seen}})]
 
 
 def _count_budgets(core: Core, namespace: str, now: datetime) -> list[Change]:
@@ -65,11 +81,21 @@ def _examine(core: Core, record: Record, now: datetime) -> list[Change]:
     if len(alive) == len(references):
         waiting = [r for r in references if _waits_for_dependents(core, r["uid"])]
         if waiting and len(waiting) == len(references):
-            return list(delete(core, record, _foreground_for(core, record), now).changes)
+            return _try_delete(core, record, _foreground_for(core, record), now)
         return []
     if not alive:
-        return list(delete(core, record, DeleteOptions(uid=record.uid, propagation="Background"), now).changes)
+        options = DeleteOptions(uid=record.uid, propagation="Background", user=GARBAGE_COLLECTOR)
+        return _try_delete(core, record, options, now)
     return [_set_metadata(core, record, ownerReferences=alive)]
+
+
+def _try_delete(core: Core, record: Record, options: DeleteOptions, now: datetime) -> list[Change]:
+    """A deletion that policies may refuse; it is tried again once the object or its owners change, and now and then."""
+    try:
+        return list(delete(core, record, options, now).changes)
+    except ApiError:
+        core.garbage.refused[record.resource, record.key] = None
+        return []
 
 
 def _owner_lives(core: Core, record: Record, reference: Json) -> bool:
@@ -93,7 +119,7 @@ def _waits_for_dependents(core: Core, uid: str) -> bool:
 def _foreground_for(core: Core, record: Record) -> DeleteOptions:
     """A dependent that has dependents of its own goes in the same manner."""
     propagation = "Foreground" if core.versions.dependents(record.uid) else "Background"
-    return DeleteOptions(uid=record.uid, propagation=propagation)
+    return DeleteOptions(uid=record.uid, propagation=propagation, user=GARBAGE_COLLECTOR)
 
 
 def _orphan_dependents(core: Core, owner: Record) -> list[Change]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from controller.local.apiserver.errors import ApiError, Cause, bad_request
 from controller.local.apiserver.store import budgets
+from controller.local.apiserver.store.admission_request import CREATE, AdmissionRequest
 from controller.local.apiserver.store.core import Core
 from controller.local.apiserver.store.deletion import DeleteOptions, delete
 from controller.local.apiserver.store.outcomes import Outcome, stamp
@@ -25,10 +26,17 @@ _UNGUARDED = ("Pending", "Succeeded", "Failed")
 
 def evict(core: Core, namespace: str, name: str, document: Any, *, options: DeleteOptions, now: datetime) -> Outcome:
     """Deletes a Pod if its budget allows. Raises TooManyRequests otherwise."""
-    named = ((document.get("metadata") or {}) if isinstance(document, dict) else {}).get("name", name)
+    document = document if isinstance(document, dict) else {}
+    named = (document.get("metadata") or {}).get("name", name)
     if named != name:
         raise bad_request("name in URL does not match name in Eviction object")
-    pod = core.get(core.registry.by_key("pods"), namespace, name)
+    pods = core.registry.by_key("pods")
+    pod = core.get(pods, namespace, name)
+    metadata = {"name": name, "namespace": namespace}
+    eviction = {"metadata": metadata, "deleteOptions": document.get("deleteOptions") or {}}
+    asked = AdmissionRequest(CREATE, pods, namespace, name, eviction, None, options.user, "eviction", options.dry_run)
+    warnings = core.admit(asked)
+    options = replace(options, evicts=True)
     changes: list[Change] = []
     if not _unguarded(pod):
         changes += _ask_budget(core, pod, options, now)
@@ -37,7 +45,7 @@ def evict(core: Core, namespace: str, name: str, document: Any, *, options: Dele
     except ApiError as error:
         error.changes = tuple(changes)  # what was taken from the budget stays taken, as in the real server
         raise
-    return Outcome(201, None, tuple(changes), (), _SUCCESS)
+    return Outcome(201, None, tuple(changes), warnings, _SUCCESS)
 
 
 def _unguarded(pod: Record) -> bool:

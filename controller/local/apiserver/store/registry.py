@@ -103,11 +103,13 @@ BUILTINS = (
     Resource(RBAC, "v1", "clusterrolebindings", "clusterrolebinding", "ClusterRoleBinding", namespaced=False),
     Resource(
         ADMISSION, "v1", "validatingadmissionpolicies", "validatingadmissionpolicy", "ValidatingAdmissionPolicy",
-        namespaced=False, subresources=STATUS, categories=("api-extensions",), has_generation=True,
+        namespaced=False, subresources=STATUS, categories=("api-extensions",), unconditional_update=False,
+        has_generation=True,
     ),
     Resource(
         ADMISSION, "v1", "validatingadmissionpolicybindings", "validatingadmissionpolicybinding",
-        "ValidatingAdmissionPolicyBinding", namespaced=False, categories=("api-extensions",), has_generation=True,
+        "ValidatingAdmissionPolicyBinding", namespaced=False, categories=("api-extensions",),
+        unconditional_update=False, has_generation=True,
     ),
     Resource(
         "apiextensions.k8s.io", "v1", "customresourcedefinitions", "customresourcedefinition",

@@ -92,9 +92,8 @@ class PolicyStrategy(Strategy):
         if not (spec.get("matchConstraints") or {}).get("resourceRules"):
             causes.append(required("spec.matchConstraints.resourceRules"))
         if not spec.get("validations") and not spec.get("auditAnnotations"):
-            causes.append(
-                required("spec.validations", "validations or auditAnnotations must contain at least one item")
-            )
+            text = "validations or auditAnnotations must contain at least one item"
+            causes += [required(f"spec.{part}", text) for part in ("validations", "auditAnnotations")]
         for part in ("validations", "matchConditions", "variables"):
             for index, entry in enumerate(spec.get(part) or ()):
                 causes += _expression_causes(entry, f"spec.{part}[{index}]")
@@ -150,4 +149,12 @@ class PolicyBindingStrategy(Strategy):
     def validate(self, body: Json) -> list[Cause]:
         """It binds a policy, and says what a failure does."""
         spec = body["spec"]
-        return [required(f"spec.{part}") for part in ("policyName", "validationActions") if not spec.get(part)]
+        causes = [required(f"spec.{part}") for part in ("policyName", "validationActions") if not spec.get(part)]
+        actions = spec.get("validationActions") or ()
+        if "Deny" in actions and "Warn" in actions:
+            text = (
+                "must not contain both Deny and Warn (repeating the same validation failure information in the API "
+                "response and headers serves no purpose)"
+            )
+            causes.append(invalid_value("spec.validationActions", orjson.dumps(actions).decode(), text))
+        return causes

@@ -18,6 +18,7 @@ from controller.local.apiserver.errors import (
     unsupported_media_type,
 )
 from controller.local.apiserver.store import deletion, patches, strategic_merge
+from controller.local.apiserver.store.admission_request import UPDATE, AdmissionRequest
 from controller.local.apiserver.store.core import Core
 from controller.local.apiserver.store.creation import check_namespace, create, field_warnings, name_mismatch
 from controller.local.apiserver.store.outcomes import DEFAULT_OPTIONS, Outcome, WriteOptions, stamp
@@ -139,6 +140,11 @@ def _change(
     causes += strategy.validate_update(new, old.body, subresource)
     if causes:
         raise invalid(target, causes)
+    warnings += core.admit(
+        AdmissionRequest(
+            UPDATE, resource, old.namespace, old.name, new, old.body, options.user, subresource, options.dry_run
+        )
+    )
     if resource.has_generation and not subresource and strategy.spec_changed(new, old.body):
         metadata["generation"] = old_metadata.get("generation", 0) + 1
     if new == old.body:
