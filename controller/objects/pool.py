@@ -64,9 +64,12 @@ class Auth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSpec:
-    """What a SlotPool asks for. `template` is the user's PodTemplateSpec, unread (see `template`)."""
+    """What a SlotPool asks for. `template` is the user's PodTemplateSpec, unread (see `template`).
 
-    replicas: int = 0
+    `replicas` None: nobody said (see `fixed_size`).
+    """
+
+    replicas: int | None = None
     autoscaling: Autoscaling | None = None
     layout: Layout = DEFAULT_LAYOUT
     reservation_ttl_seconds: int = 86400
@@ -88,6 +91,12 @@ class PoolSpec:
         """The autoscaling in force: none if it is absent or paused."""
         return None if self.autoscaling is None or self.autoscaling.paused else self.autoscaling
 
+    def fixed_size(self, present: int) -> int:
+        """The number of Pods where autoscaling does not decide. A pool that is paused without a word stays as it is."""
+        if self.replicas is not None:
+            return self.replicas
+        return 0 if self.autoscaling is None else present
+
     def accepts(self, task_type: str) -> bool:
         """Whether any slot of the layout takes tasks of this type."""
         return any(task_type in slot for slot in self.layout)
@@ -103,7 +112,7 @@ class PoolSpec:
         reservation = spec.optional_child("reservation") or Fields({}, spec.at("reservation"))
         policies = tuple(DeletionPolicy)
         return PoolSpec(
-            replicas=spec.integer("replicas", 0, most=MAX_REPLICAS),
+            replicas=spec.optional_integer("replicas", most=MAX_REPLICAS),
             autoscaling=_autoscaling(autoscaling, layout) if autoscaling else None,
             layout=layout,
             reservation_ttl_seconds=reservation.integer("ttlSeconds", 86400, least=1),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from controller.local.apiserver.errors import bad_request, invalid, invalid_value, no_such_resource
+from controller.local.apiserver.errors import bad_request, internal_error, invalid, invalid_value, no_such_resource
 from controller.local.apiserver.requests import RequestInfo
 from controller.local.apiserver.store.registry import Resource
 from controller.local.apiserver.store.store import Outcome, Store
@@ -19,7 +19,14 @@ _METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
 
 
 def read_scale(resource: Resource, record: Record) -> Json:
-    """The Scale of an object."""
+    """The Scale of an object. Raises InternalError if the object says no number, as the real server does."""
+    path = _paths(resource)["specReplicasPath"]
+    if _read(record.body, path) is None:
+        raise internal_error(f'the spec replicas field "{path}" does not exist')
+    return _scale(resource, record)
+
+
+def _scale(resource: Resource, record: Record) -> Json:
     paths = _paths(resource)
     spec, status = {}, {"replicas": _read(record.body, paths["statusReplicasPath"]) or 0}
     replicas = _read(record.body, paths["specReplicasPath"])
@@ -49,16 +56,21 @@ def write_scale(
 ) -> Outcome:
     """Sets the wanted replicas to what `change` makes of the Scale."""
     record = store.get(resource, info.namespace, info.name)
-    scale = change(read_scale(resource, record))
+    path = _paths(resource)["specReplicasPath"]
+    scale = change(_scale(resource, record))
     if not isinstance(scale, dict) or not isinstance(scale.get("spec") or {}, dict):
         raise bad_request("wrong object passed to Scale update")
-    replicas = (scale.get("spec") or {}).get("replicas", 0)
+    replicas = (scale.get("spec") or {}).get("replicas")
+    if replicas is None:
+        if _read(record.body, path) is None:
+            raise bad_request(f'the spec replicas field "{path}" cannot be empty')
+        replicas = 0
     if not isinstance(replicas, int) or isinstance(replicas, bool):
         raise bad_request('Scale in version "v1" cannot be handled as a Scale: spec.replicas must be an integer')
     if replicas < 0:
         cause = invalid_value("spec.replicas", str(replicas), "must be greater than or equal to 0")
         raise invalid(resource.target(info.name), [cause])
-    body = _write(record.body, _paths(resource)["specReplicasPath"].split(".")[1:], replicas)
+    body = _write(record.body, path.split(".")[1:], replicas)
     version = (scale.get("metadata") or {}).get("resourceVersion") or record.body["metadata"]["resourceVersion"]
     document = {
         "kind": resource.kind,

@@ -195,8 +195,19 @@ REPLICAS: dict[str, tuple[Json, Json, bool]] = {
 def test_replicas_are_refused_to_change_while_autoscaling_decides(old: Json, new: Json, allowed: bool) -> None:
     _, problems = submit("slotpools", merged(new, {"spec": {"replicas": 7}}), old)
     assert (not problems) == allowed, problems
-    _, problems = submit("slotpools", new, old)
-    assert not problems
+    _, problems = submit("slotpools", new, merged(old, {"spec": {"replicas": 7}}))
+    assert (not problems) == allowed, problems
+    for replicas in (None, 7):
+        given = {"spec": {"replicas": replicas}}
+        assert not submit("slotpools", merged(new, given), merged(old, given))[1]
+
+
+def test_a_size_that_nobody_set_is_no_number() -> None:
+    """A default would be the size that a pool which is paused goes to."""
+    assert "replicas" not in submit("slotpools", PAUSED)[0]["spec"]
+    assert PoolSpec.parse(PAUSED).fixed_size(present=3) == 3
+    assert PoolSpec.parse(POOL).fixed_size(present=3) == 0
+    assert PoolSpec.parse(merged(PAUSED, {"spec": {"replicas": 0}})).fixed_size(present=3) == 0
 
 
 GOOD_TASKS: dict[str, Json] = {
