@@ -29,7 +29,10 @@ async def scale(client: ApiClient, size: int) -> int:
 
 
 async def test_kubectl_scale_works_while_a_pool_is_paused_and_never_while_autoscaling_decides() -> None:
-    spec: Json = {"autoscaling": {"maxReplicas": 5}, "template": {"spec": {"containers": []}}}
+    spec: Json = {
+        "autoscaling": {"maxReplicas": 5},
+        "template": {"spec": {"containers": [{"name": "worker", "image": "i"}]}},
+    }
     async with running_server() as (_, client):
         await serve_pools(client)
         await client.post(POOLS, {"apiVersion": "podslots.dev/v1alpha1", "kind": "SlotPool"} | named("p", spec))
@@ -45,7 +48,7 @@ async def test_a_pool_without_a_size_has_no_scale_to_read() -> None:
     """A real server answers so where the field has neither value nor default; a patch that sets it is taken."""
     async with running_server() as (_, client):
         await serve_pools(client)
-        spec: Json = {"template": {"spec": {"containers": []}}}
+        spec: Json = {"template": {"spec": {"containers": [{"name": "worker", "image": "i"}]}}}
         await client.post(POOLS, {"apiVersion": "podslots.dev/v1alpha1", "kind": "SlotPool"} | named("p", spec))
         answer = await client.send("GET", SCALE)
         assert (answer.status, answer.body["reason"]) == (500, "InternalError")
