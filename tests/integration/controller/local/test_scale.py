@@ -12,6 +12,7 @@ Json = dict[str, Any]
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 POOLS = "/apis/podslots.dev/v1alpha1/namespaces/default/slotpools"
 SCALE = f"{POOLS}/p/scale"
+TEMPLATE: Json = {"spec": {"containers": [{"name": "worker", "image": "i"}]}}
 
 
 async def serve_pools(client: ApiClient) -> None:
@@ -48,7 +49,7 @@ async def test_a_pool_without_a_size_has_no_scale_to_read() -> None:
     """A real server answers so where the field has neither value nor default; a patch that sets it is taken."""
     async with running_server() as (_, client):
         await serve_pools(client)
-        spec: Json = {"template": {"spec": {"containers": [{"name": "worker", "image": "i"}]}}}
+        spec: Json = {"template": TEMPLATE}
         await client.post(POOLS, {"apiVersion": "podslots.dev/v1alpha1", "kind": "SlotPool"} | named("p", spec))
         answer = await client.send("GET", SCALE)
         assert (answer.status, answer.body["reason"]) == (500, "InternalError")
