@@ -39,7 +39,7 @@ def _() -> Plant:
     return patch.object(Pods, "drain_and_delete", drain_and_delete)
 
 
-@bug("delete without preconditions", theme="Pods that come and go", seed=30)
+@bug("delete without preconditions", theme="Pods that come and go", seed=42)
 def _() -> Plant:
     async def delete(self: Pods, pod: Any, *, grace_period_seconds: int | None = None) -> None:
         metadata = pod["metadata"]
@@ -51,7 +51,7 @@ def _() -> Plant:
     return patch.object(Pods, "_delete", delete)
 
 
-@bug("resourceVersion read after the agent was asked", theme="leaders that never stop")
+@bug("resourceVersion read after the agent was asked", theme="leaders that never stop", seed=6)
 def _() -> Plant:
     async def drain_and_delete(self: Pods, pod: Any, namespace: str, agent: AgentClient) -> bool:
         drain_id = self._new_drain_id()
@@ -108,7 +108,7 @@ def _() -> Plant:
     return stack
 
 
-@bug("empty list after an error trusted", theme="leaders that come back", seed=7)
+@bug("empty list after an error trusted", theme="leaders that come back", seed=12)
 def _() -> Plant:
     original = reflector.Reflector._list
 
