@@ -45,6 +45,7 @@ LEFT_OUT: dict[tuple[str, int], str] = {
     ("eviction", 5): _EVICTION,
     ("eviction", 6): _EVICTION,
     ("eviction", 7): _EVICTION,
+    **{("pod-finalizer", step): _EVICTION for step in range(19, 26)},
     ("watch", 11): "shows the history of the scenarios recorded before, which a fresh server hasn't; "
     "test_watch_from_a_forgotten_version_is_expired holds the ERROR event",
 }
