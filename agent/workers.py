@@ -19,6 +19,7 @@ from agent.store.output import Outputs
 from agent.wire import (
     ErrorCode,
     ExitReport,
+    OutputHeld,
     RegisterRequest,
     SlotState,
     StartedReport,
@@ -105,7 +106,22 @@ class Workers:
         await self._service.execute(decide)
         session.registered = True
         self._heard(session)
-        return WorkAnswer(forget=forget)
+        return WorkAnswer(forget=forget, held=await self._held(request))
+
+    async def _held(self, request: RegisterRequest) -> tuple[OutputHeld, ...]:
+        """What there is of the output of the registered tasks: a lost journal's logs may be lost as well, or not."""
+        held: list[OutputHeld] = []
+        for kept in request.tasks:
+            task_id = kept.assignment.task_id
+            steps = (Step.PLAN,) if kept.assignment.step is Step.PLAN else tuple(Step)
+            for step in steps if task_id in self._service.state.tasks else ():
+                try:
+                    offset, _ = await self._outputs.tail(task_id, step)
+                except OSError:
+                    # Not "nothing": it can't be read now.
+                    continue
+                held.append(OutputHeld(task_id=task_id, step=step, offset=offset))
+        return tuple(held)
 
     async def poll(
         self, slot: int, instance: str, task_id: str | None, step: Step | None, *, listening: Callable[[], bool]

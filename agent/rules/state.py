@@ -24,7 +24,7 @@ from agent.wire import (
 )
 
 ACKED_KEPT = 1024
-"""How many acknowledged task ids are remembered, so that a delayed acquire never runs a task a second time."""
+"""How many ids of acknowledged tasks and of released holds are remembered: a delayed acquire gets no slot again."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -120,7 +120,8 @@ class State:
     """Everything the agent must not forget; `layout` and `closing` aside, which are not journaled.
 
     `fence` is the last one given out. `recovering` are slots whose worker has not yet said what it holds after a
-    journal was lost. `opened_id` is the drain that the last open took back. Mappings are never changed in place.
+    journal was lost. `opened_id` is the drain that the last open took back. `acked` are ids that are over: of tasks
+    that were acknowledged, and of holds that were released or expired. Mappings are never changed in place.
     """
 
     layout: tuple[tuple[str, ...], ...]
@@ -268,7 +269,10 @@ def apply(state: State, record: Record) -> State:
 def _apply_slot(state: State, record: SlotChanged) -> State:
     entry = record.entry
     slots = list(state.slots)
-    slots[entry.id] = entry
+    before, slots[entry.id] = slots[entry.id], entry
+    acked = state.acked
+    if before.task_id is not None and not before.managed and entry.task_id is None:
+        acked = _remembered(state, before.task_id)
     # Spelled out: `replace` takes three times as long, and this is in the path of every acquire.
     return State(
         layout=state.layout,
@@ -279,7 +283,7 @@ def _apply_slot(state: State, record: SlotChanged) -> State:
         opened_id=state.opened_id,
         tasks=state.tasks,
         works=state.works,
-        acked=state.acked,
+        acked=acked,
         recovering=state.recovering,
         lost=state.lost,
         closing=state.closing,
@@ -303,7 +307,11 @@ def _apply_acked(state: State, record: TaskAcked) -> State:
     tasks, works = dict(state.tasks), dict(state.works)
     tasks.pop(record.task_id, None)
     works.pop(record.task_id, None)
-    return replace(state, tasks=tasks, works=works, acked=(*state.acked, record.task_id)[-ACKED_KEPT:])
+    return replace(state, tasks=tasks, works=works, acked=_remembered(state, record.task_id))
+
+
+def _remembered(state: State, task_id: str) -> tuple[str, ...]:
+    return (*state.acked, task_id)[-ACKED_KEPT:]
 
 
 def _apply_phase(state: State, record: PhaseChanged) -> State:

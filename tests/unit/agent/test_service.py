@@ -20,8 +20,11 @@ from agent.store.journal import NAME, Header, open_journal
 from agent.store.output import Outputs
 from agent.wire import (
     AgentState,
+    Assignment,
     ErrorCode,
+    KeptTask,
     Outcome,
+    OutputHeld,
     Phase,
     RegisterRequest,
     SlotState,
@@ -362,6 +365,22 @@ async def test_a_registration_that_could_not_be_stored_is_not_taken_for_done(wor
     await world.workers.register(0, RegisterRequest(instance="2-b"))
     assert world.service.state.tasks["t"].outcome is Outcome.LOST
     assert world.service.state.slots[0].state is SlotState.IDLE
+
+
+@in_world
+async def test_a_registration_is_told_what_the_agent_has_of_each_output(world: World) -> None:
+    """After a lost journal, or lost logs, the worker sends again what follows."""
+    await world.open()
+    await world.do(slots.Acquire(task_id="t", task_type="apply", work=WORK))
+    await world.workers.register(0, RegisterRequest(instance="1-a"))
+    await world.workers.output(0, instance="1-a", task_id="t", step=Step.PLAN, offset=0, data=b"planned\n")
+    assignment = tasks.assignment_of(world.service.state, world.service.state.tasks["t"])
+    assert assignment is not None
+    unknown = Assignment(task_id="u", task_type="apply", step=Step.PLAN, fence=1, work=WORK)
+    kept = (KeptTask(assignment=assignment, started=True), KeptTask(assignment=unknown, started=True))
+    answer = await world.workers.register(0, RegisterRequest(instance="2-b", tasks=kept))
+    assert answer.forget == ("u",)
+    assert answer.held == (OutputHeld(task_id="t", step=Step.PLAN, offset=8),)
 
 
 @in_world
