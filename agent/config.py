@@ -58,6 +58,16 @@ class Settings:
         return tuple(self.credentials_dir / name for name in (*map(str, range(len(self.layout))), "local"))
 
     @property
+    def certificate_folders(self) -> tuple[Path, ...]:
+        """Where the agent's certificate is put for those who call it: beside each credential."""
+        return (*self.credential_folders, self.state_dir)
+
+    @property
+    def kept_client_ca_file(self) -> Path:
+        """The client CA in use, kept for a restart."""
+        return self.state_dir / "client-ca.crt"
+
+    @property
     def close_token_file(self) -> Path:
         """The credential of `slot-agent close`, which runs in the agent's own container."""
         return self.state_dir / "close-token"

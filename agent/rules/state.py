@@ -266,6 +266,25 @@ def apply(state: State, record: Record) -> State:
     return _APPLY[type(record)](state, record)
 
 
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """What a record was put in the place of: kept for whoever counts or tells it, without the state around it."""
+
+    slot: SlotEntry | None = None
+    task: TaskEntry | None = None
+
+
+def replaced_by(record: Record, state: State) -> Replaced:
+    """What a record replaces in the state before it."""
+    match record:
+        case SlotChanged(entry=entry):
+            return Replaced(slot=state.slots[entry.id])
+        case TaskChanged(entry=task):
+            return Replaced(task=state.tasks.get(task.task_id))
+        case _:
+            return Replaced()
+
+
 def _apply_slot(state: State, record: SlotChanged) -> State:
     entry = record.entry
     slots = list(state.slots)

@@ -72,6 +72,9 @@ class MemoryDisk:
     def exists(self, name: str) -> bool:
         return name in self.files
 
+    def remove(self, name: str) -> None:
+        self.files.pop(name, None)
+
     def _check(self) -> None:
         self.trouble = self.trouble or self.full or self.unsynced
         if self.full:
