@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import uvloop
 from aiohttp import web
 
 from agent import __version__, signals
 from agent.auth import Keyring, TokenFolder, has_credentials, own_credentials
+from agent.clock import AgentClock, wall_time
 from agent.config import Settings, from_environ
 from agent.counters import Counters
 from agent.errors import ConfigError
@@ -61,17 +62,12 @@ def main(environ: Mapping[str, str]) -> int:
         return runner.run(serve(settings))
 
 
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)
-
-
 async def serve(settings: Settings) -> int:
     """Serve until told to stop; then refuse new work, let steps run as long as the Pod may, and end."""
     stop = _stop_signal()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="files"))
     later = asyncio.get_running_loop().call_later
-    log = StreamLog(sys.stderr.fileno(), utc_now, {"pod": settings.pod, "pool": settings.pool}, later)
+    log = StreamLog(sys.stderr.fileno(), wall_time, {"pod": settings.pod, "pool": settings.pool}, later)
     # Not the exception's text: it may quote what a client sent.
     asyncio.get_running_loop().set_exception_handler(
         lambda _, context: log.event("unhandled", what=context["message"], error=repr(type(context.get("exception"))))
@@ -97,7 +93,9 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     # Before the journal is touched: a second agent would set aside what the first one writes.
     stack.callback(os.close, lock_folder(settings.state_dir))
-    opened = _open_journal(settings)
+    clock = AgentClock()
+    opened = _open_journal(settings, clock.now())
+    clock.resume(opened.state)
     for warning in opened.warnings:
         log.event("journal", warning=warning)
     # After the journal: credentials without a journal are the sign that one was lost.
@@ -121,7 +119,8 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         state=opened.state,
         journal=opened.journal,
         submit=submit,
-        now=utc_now,
+        now=clock.now,
+        clock=clock,
         counters=Counters(new_registry()),
         log=log,
         warnings=opened.warnings,
@@ -146,10 +145,11 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         access=Access(
             keyring,
             tokens.refresh,
+            addresses=settings.addresses,
             lock_reads=settings.lock_reads,
             asks_certificates=lambda: tls is not None and tls.asks_certificates,
         ),
-        now=utc_now,
+        now=wall_time,
         log=log,
         with_workers=settings.workers,
     )
@@ -198,9 +198,9 @@ def _disk_thread(stack: AsyncExitStack) -> DiskThread:
     return thread
 
 
-def _open_journal(settings: Settings) -> Opened:
+def _open_journal(settings: Settings, now: datetime) -> Opened:
     header = Header(pod_uid=settings.pod_uid, journal_id=uuid.uuid4().hex, slots=len(settings.layout))
-    drain_id, now = f"born-{header.journal_id}", utc_now()
+    drain_id = f"born-{header.journal_id}"
     return open_journal(
         FolderDisk(settings.state_dir),
         header,

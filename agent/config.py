@@ -29,7 +29,6 @@ class Settings:
 
     pod: str
     pod_uid: str
-    namespace: str
     pool: str
     addresses: tuple[str, ...]
     port: int
@@ -81,7 +80,6 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     settings = Settings(
         pod=reader.text("PODSLOTS_POD", "local"),
         pod_uid=reader.text("PODSLOTS_POD_UID"),
-        namespace=reader.text("PODSLOTS_NAMESPACE", "default"),
         pool=reader.text("PODSLOTS_POOL", ""),
         addresses=reader.addresses(address),
         port=reader.integer("PODSLOTS_PORT", PORT, least=0, most=65535),

@@ -8,8 +8,9 @@ answered from the published state, by bytes that are made once for each revision
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import orjson
@@ -19,7 +20,7 @@ from agent.errors import Refusal
 from agent.log import Log, report
 from agent.rules import slots, tasks
 from agent.rules.report import Facts, make_view
-from agent.rules.state import Decision, Event, Record, Replaced, SlotChanged, State, apply, replaced_by
+from agent.rules.state import ClockNoted, Decision, Event, Record, Replaced, SlotChanged, State, apply, replaced_by
 from agent.store.journal import Journal, encode_records
 from agent.wire import (
     AgentState,
@@ -39,11 +40,24 @@ TICK_SECONDS = 1.0
 
 NEARLY_FULL = "the disk of the journal is full; what is held goes on, new work is refused"
 
+NOTE_SECONDS = 60.0
+"""How often the time is noted while there is a limit: as much may be given on top after the machine's restart."""
+
 PROBE_SECONDS = 2.0
 """How often a disk that failed is tried again when no request does it."""
 
 Listener = Callable[[State, list[Record]], None]
 Decide = Callable[[State, datetime], Decision]
+
+
+class Clock(Protocol):
+    """The agent's own time (see `agent.clock`)."""
+
+    def note(self) -> ClockNoted:
+        """What the journal has to keep of it."""
+
+    def shift(self) -> timedelta:
+        """What to add to the agent's time for the wall clock's, in whole seconds."""
 
 
 class Submit(Protocol):
@@ -75,6 +89,7 @@ class Service:
         journal: Journal,
         submit: Submit,
         now: Callable[[], datetime],
+        clock: Clock | None = None,
         counters: Counters,
         log: Log,
         warnings: tuple[str, ...] = (),
@@ -90,6 +105,10 @@ class Service:
         self._failing = journal.broken
         self._submit = submit
         self._now = now
+        self._clock = clock
+        self._noted_at: float | None = None
+        self.shift = timedelta() if clock is None else clock.shift()
+        """From the state's time to the wall clock's, which people and the controller are told."""
         self._log = log
         self._warnings = warnings
         self._tokens: tuple[str, ...] = ()
@@ -252,11 +271,30 @@ class Service:
 
     async def tick(self) -> None:
         """What is due by the clock. Called every TICK_SECONDS."""
+        await self._keep_time()
         now = self._now()
         if any(slot.expires_at is not None and now >= slot.expires_at for slot in self.state.slots):
             await self._expire()
         if self._failing or self._journal.wants_probe:
             self._probe()
+
+    async def _keep_time(self) -> None:
+        """Note the time while a limit runs, for the next boot; and see whether the wall clock was set."""
+        clock = self._clock
+        if clock is None:
+            return
+        if (shift := clock.shift()) != self.shift:
+            self.shift = shift
+            self._bump()
+        loop_time = asyncio.get_running_loop().time()
+        is_known = self.state.clock is not None and self._noted_at is not None
+        limited = any(slot.expires_at is not None for slot in self.state.slots)
+        if is_known and not (limited and loop_time - (self._noted_at or 0.0) >= NOTE_SECONDS):
+            return
+        with suppress(Refusal):
+            # Storage; the next tick tries again.
+            await self.execute(lambda _state, _now: Decision((clock.note(),)))
+            self._noted_at = loop_time
 
     async def _expire(self) -> None:
         try:
@@ -366,7 +404,13 @@ class Service:
         elif self._journal.short:
             warnings = (*warnings, NEARLY_FULL)
         return make_view(
-            self.facts, self.state, revision=self.revision, tokens=self._tokens, links=self._links, warnings=warnings
+            self.facts,
+            self.state,
+            revision=self.revision,
+            tokens=self._tokens,
+            links=self._links,
+            warnings=warnings,
+            shift=self.shift,
         )
 
 

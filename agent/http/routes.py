@@ -6,7 +6,7 @@ are in every controller's loop.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from http import HTTPStatus
@@ -242,7 +242,7 @@ class HttpApi:
         decide = slots.decide if self._with_workers or identity.kind is Kind.POOL else vouch
         answer = await self._service.execute(lambda state, now: decide(state, command, now))
         if answer.expires_at is not None:
-            return respond(answer)
+            return respond(replace(answer, expires_at=answer.expires_at + self._service.shift))
         body = b'{"slot":%d,"fence":%d,"state":"%b"}\n' % (answer.slot, answer.fence, answer.state.encode())
         return self._answers.answer(request, body)
 

@@ -126,7 +126,7 @@ async def task_answer(service: Service, outputs: Outputs, task: TaskEntry) -> Ta
         reason=task.reason,
         plan_digest=task.plan_digest,
         cancel_requested=task.cancel_requested,
-        expires_at=slot.expires_at if holds else None,
+        expires_at=slot.expires_at + service.shift if holds and slot.expires_at is not None else None,
     )
 
 

@@ -114,6 +114,15 @@ class TaskEntry:
         return self.plan if step is Step.PLAN else self.apply
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockNoted:
+    """The agent's time at a moment of a boot: what limits go on from after a restart (see `agent.clock`)."""
+
+    boot_id: str
+    boot_seconds: float
+    time: datetime
+
+
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
@@ -134,7 +143,7 @@ class State:
     works: dict[str, Work] = field(default_factory=dict)
     acked: tuple[str, ...] = ()
     recovering: tuple[int, ...] = ()
-    lost: bool = False
+    clock: ClockNoted | None = None
     closing: bool = False
 
     def held_by(self, task_id: str) -> SlotEntry | None:
@@ -161,7 +170,6 @@ def initial_state(layout: tuple[tuple[str, ...], ...], *, drain_id: str, lost: b
         slots=tuple(SlotEntry(id=index, since=now) for index in range(len(layout))),
         drain_id=drain_id,
         recovering=tuple(range(len(layout))) if lost else (),
-        lost=lost,
     )
 
 
@@ -228,10 +236,10 @@ class Snapshot:
     works: tuple[WorkGiven, ...]
     acked: tuple[str, ...]
     recovering: tuple[int, ...]
-    lost: bool
+    clock: ClockNoted | None = None
 
 
-Record = SlotChanged | WorkGiven | TaskChanged | TaskAcked | PhaseChanged | SlotRecovered | Snapshot
+Record = SlotChanged | WorkGiven | TaskChanged | TaskAcked | PhaseChanged | SlotRecovered | ClockNoted | Snapshot
 
 RECORD_TYPES: dict[str, type[Any]] = {
     "slot": SlotChanged,
@@ -240,9 +248,11 @@ RECORD_TYPES: dict[str, type[Any]] = {
     "acked": TaskAcked,
     "phase": PhaseChanged,
     "recovered": SlotRecovered,
+    "clock": ClockNoted,
     "snapshot": Snapshot,
 }
-"""The names of records in the journal. Part of its format."""
+"""The names of records in the journal, a part of its format. Another name, or another field in one of these, is a new
+version (`store.journal.VERSION`), which goes on reading those before."""
 
 
 def snapshot_of(state: State) -> Snapshot:
@@ -257,7 +267,7 @@ def snapshot_of(state: State) -> Snapshot:
         works=tuple(WorkGiven(task_id=task_id, work=work) for task_id, work in state.works.items()),
         acked=state.acked,
         recovering=state.recovering,
-        lost=state.lost,
+        clock=state.clock,
     )
 
 
@@ -304,7 +314,7 @@ def _apply_slot(state: State, record: SlotChanged) -> State:
         works=state.works,
         acked=acked,
         recovering=state.recovering,
-        lost=state.lost,
+        clock=state.clock,
         closing=state.closing,
     )
 
@@ -341,6 +351,10 @@ def _apply_recovered(state: State, record: SlotRecovered) -> State:
     return replace(state, recovering=tuple(slot for slot in state.recovering if slot != record.slot))
 
 
+def _apply_clock(state: State, record: ClockNoted) -> State:
+    return replace(state, clock=record)
+
+
 def _apply_snapshot(state: State, record: Snapshot) -> State:
     return State(
         layout=state.layout,
@@ -354,7 +368,7 @@ def _apply_snapshot(state: State, record: Snapshot) -> State:
         works={given.task_id: given.work for given in record.works},
         acked=record.acked,
         recovering=record.recovering,
-        lost=record.lost,
+        clock=record.clock,
     )
 
 
@@ -365,6 +379,7 @@ _APPLY: dict[type[Any], Callable[[State, Any], State]] = {
     TaskAcked: _apply_acked,
     PhaseChanged: _apply_phase,
     SlotRecovered: _apply_recovered,
+    ClockNoted: _apply_clock,
     Snapshot: _apply_snapshot,
 }
 

@@ -241,7 +241,7 @@ def _expire(state: State, command: ExpireTasks, now: datetime) -> Decision:
     for slot in state.slots:
         if slot.managed and slot.expires_at is not None and now >= slot.expires_at and slot.task_id is not None:
             numbered = replace(state, fence=state.fence + len(records))
-            reason = f"not approved by {slot.expires_at.isoformat()}"
+            reason = "not approved before its reservation's limit"
             task = state.tasks[slot.task_id]
             records += end_task(numbered, task, Event.EXPIRE, now, outcome=Outcome.EXPIRED, reason=reason)
     return Decision(tuple(records))

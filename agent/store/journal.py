@@ -19,7 +19,7 @@ import struct
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,8 +27,12 @@ import orjson
 
 from agent.codec import decode
 from agent.errors import JournalDamagedError
-from agent.rules.state import RECORD_TYPES, Record, SlotChanged, State, apply, snapshot_of
+from agent.rules.state import RECORD_TYPES, Record, SlotChanged, Snapshot, State, apply, snapshot_of
 from agent.wire import WireError
+
+VERSION = 2
+READABLE = frozenset({1, VERSION})
+"""Version 1 had no clock, and said in its snapshot whether a journal was lost before."""
 
 NAME = "journal"
 NEW_NAME = "journal.new"
@@ -157,7 +161,7 @@ def _write_all(fd: int, data: bytes) -> None:
 class Header:
     """Whose journal this is. `slots` is the size of the layout it was written for."""
 
-    version: int = 1
+    version: int = VERSION
     pod_uid: str
     journal_id: str
     slots: int
@@ -214,14 +218,14 @@ def replay(data: bytes, empty: State) -> Replay:
     if payload is None:
         raise JournalDamagedError("its header is incomplete")
     header = _parse(Header, payload)
-    if header.version != 1:
+    if header.version not in READABLE:
         raise JournalDamagedError(f"its format is version {header.version}")
     state, seen = empty, False
     while offset < len(data):
         payload, end = _read_frame(data, offset)
         if payload is None:
             break
-        for record in _parse_records(payload):
+        for record in _parse_records(payload, header.version):
             state = apply(state, record)
         offset, seen = end, True
     if not seen:
@@ -247,17 +251,19 @@ def _read_frame(data: bytes, offset: int) -> tuple[bytes | None, int]:
     return payload, start + length
 
 
-def _parse_records(payload: bytes) -> list[Record]:
+def _parse_records(payload: bytes, version: int) -> list[Record]:
     try:
-        return [_parse_record(name, body) for name, body in orjson.loads(payload)]
+        return [_parse_record(name, body, version) for name, body in orjson.loads(payload)]
     except (ValueError, TypeError) as error:
         raise JournalDamagedError(f"a record can't be read: {error}") from error
 
 
-def _parse_record(name: str, body: Any) -> Record:
+def _parse_record(name: str, body: Any, version: int) -> Record:
     kind = RECORD_TYPES.get(name)
     if kind is None:
         raise JournalDamagedError(f"there is no record {name!r} in this version")
+    if version == 1 and kind is Snapshot:
+        body = {field: value for field, value in body.items() if field != "lost"}
     record: Record = decode(kind, body, strict=True)
     return record
 
@@ -435,6 +441,8 @@ def open_journal(disk: Disk, header: Header, fresh: State, lost: State, *, used_
         _check_owner(found, header)
     except JournalDamagedError as damage:
         return _start(disk, header, lost, (f"{_set_aside(disk)}: {damage}",))
+    if found.header.version != VERSION:
+        return _start(disk, replace(found.header, version=VERSION), found.state, ())
     if not found.torn_bytes:
         return Opened(journal=Journal(disk, found.header, size_bytes=len(data)), state=found.state)
     broken = False
