@@ -134,16 +134,19 @@ class Reconciler:
                 try:
                     self.reconcile(key)
                 except Exception:
+                    # Nothing else here, for that could break too: every pool is looked at again with the next tick.
                     log.exception("reconcile broke", extra={"pool": "/".join(key)})
-                    self._queue.add_after(key, self._settings.resync_seconds)
                 self.last_pass = asyncio.get_running_loop().time()
                 self._observe_seconds(self.last_pass - started)
                 await asyncio.sleep(0)
 
     async def _tick(self) -> None:
         while True:
-            for key in self._world.pool_keys():
-                self._queue.add(key)
+            try:
+                for key in self._world.pool_keys():
+                    self._queue.add(key)
+            except Exception:
+                log.exception("the list of pools can't be read")
             await asyncio.sleep(self._settings.resync_seconds)
 
     def reconcile(self, key: Key) -> None:
@@ -389,7 +392,15 @@ class Reconciler:
 
     def _on_task(self, key: Key, task: Task, start: Start, *, dispatched_to: str | None = None) -> None:
         dispatching = self._world.under_way.dispatching
-        started = self._start(key, f"task/{task.uid}", start, ended=lambda: dispatching.pop(task.uid, None))
+
+        def ended() -> None:
+            dispatching.pop(task.uid, None)
+            now = self._world.tasks.get(task.namespace, task.name)
+            if now is None or now["metadata"]["resourceVersion"] != task.resource_version:
+                # What it wrote has woken the pool, but maybe before it ended, and then nothing more was begun.
+                self._queue.add(key)
+
+        started = self._start(key, f"task/{task.uid}", start, ended=ended)
         if started and dispatched_to is not None:
             dispatching[task.uid] = dispatched_to
 
