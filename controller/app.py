@@ -104,6 +104,7 @@ class Controller:
             pods=self.pods,
             tasks=self.tasks,
             nodes=self.nodes,
+            secrets=self.secrets,
             locks=locks,
             fleet=self.fleet,
             now=now,
@@ -206,6 +207,7 @@ class Controller:
             self.world.following.follow(new)
         elif old is not None:
             self.world.following.forget(old["metadata"]["uid"])
+            self.world.note_end(old)
         for pod in (old, new):
             self._wake_labelled(pod)
 

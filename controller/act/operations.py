@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from controller.act.turns import Turns, Urgency
-from controller.errors import AgentRefused, AgentUnreachable, ApiError, ApiUnavailable, Conflict, NotLeader
+from controller.errors import AgentRefused, AgentUnreachable, ApiError, ApiUnavailable, Conflict, NotFound, NotLeader
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +130,11 @@ class Operations:
             # The object moved on under us: its new version is, or will soon be, in the cache.
             log.debug("conflict", extra={"operation": key, "error": str(error)})
             delay = self._hold_back(backoff, begun, first_seconds=_CONFLICT_DELAY_SECONDS)
+        except NotFound as error:
+            result = Result.FAILED
+            # What it was about went meanwhile, as when a person deletes a task.
+            log.debug("gone", extra={"operation": key, "error": str(error)})
+            delay = self._hold_back(backoff, begun)
         except (ApiError, ApiUnavailable, AgentRefused, AgentUnreachable) as error:
             result = Result.FAILED
             delay = self._hold_back(backoff, begun, getattr(error, "retry_after_seconds", None))

@@ -103,7 +103,7 @@ def _slots(pods: Iterable[PodView]) -> Counter[str]:
 def _conditions(
     view: PoolView, decision: SizeDecision, ready: int, *, before: Before, problems: Problems
 ) -> list[dict[str, Any]]:
-    degraded, unable_to_scale = problems.degraded, problems.unable_to_scale
+    degraded, unable_to_scale = problems.degraded or not_starting(view), problems.unable_to_scale
     counting = [pod for pod in view.pods if pod.counts]
     moving = len(counting) + view.creating != decision.desired or ready != len(counting)
     # One that starts counts as soon as it runs: its own probes reach the agent then, and only the controller does not.
@@ -123,6 +123,17 @@ def _conditions(
         (SCALING_LIMITED, decision.limited, decision.reason if decision.limited else "WithinRange", ""),
     )
     return _put_all(before, entries, view.now)
+
+
+def not_starting(view: PoolView) -> Problem | None:
+    """Why the first of the Pods that can't start doesn't, in the words of scheduler, kubelet or engine."""
+    waiting = [pod for pod in view.pods if pod.start_problem is not None and (pod.counts or pod.dead)]
+    if not waiting:
+        return None
+    first = min(waiting, key=lambda pod: (pod.created, pod.name))
+    problem = first.start_problem
+    others = f", and {len(waiting) - 1} more" if len(waiting) > 1 else ""
+    return Problem(reason=problem.reason, message=f"Pod {first.name}{others}: {problem.message}") if problem else None
 
 
 def too_old_agents(view: PoolView) -> Problem | None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from agent.wire import AgentState, Phase, Slot, SlotState
 from controller.decide.agent_version import is_too_old
+from controller.decide.start_problem import StartProblem
 from controller.objects.pool import Layout, PoolSpec
 from controller.objects.task import Task
 
@@ -74,6 +75,14 @@ class PodView:
     disowned: bool = False
     """Whether it belongs to an earlier pool of this name, so that the garbage collector may delete it at any time."""
     template_hash: str = ""
+    start_problem: StartProblem | None = None
+    """Why it does not start, if it was never opened and something speaks against it."""
+    stuck: bool = False
+    """Whether that has been so for a while: it is not counted on any more."""
+    tracked: bool = False
+    """Whether its object stays, by our finalizer, until its end is recorded."""
+    idle_seen: datetime | None = None
+    """When the controller first saw it idle as it is now, by the controller's own clock: a node's may be wrong."""
 
     @cached_property
     def held(self) -> tuple[Slot, ...]:
@@ -118,6 +127,8 @@ class PodView:
         agent = self.agent
         if agent is not None and agent.closing:
             return Offer.NOTHING
+        if self.stuck:
+            return Offer.NOTHING
         if self.state is PodState.STARTING or self.in_flight is PodOperation.OPEN:
             return Offer.COMING
         if self.agent_too_old:
@@ -141,7 +152,7 @@ class PodView:
             if slot.state is not SlotState.IDLE:
                 return None
             since = max(since, slot.since)
-        return since
+        return self.idle_seen or since
 
     @cached_property
     def load(self) -> "SlotLoad":
@@ -186,5 +197,7 @@ class PoolView:
     creating: int = 0
     blocked: frozenset[str] = field(default_factory=frozenset)
     dispatching: Mapping[str, str] = field(default_factory=dict)
+    template_hash: str | None = None
+    """Of the Pods that would be made now; None if the template can't be used."""
     deleting: bool = False
     synced: bool = True

@@ -4,7 +4,9 @@ The end of an operation wakes its pool. What it has changed wakes the pool by it
 streams; so an end that changed nothing can wait a moment, and never becomes a loop without a pause.
 """
 
+import asyncio
 import functools
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 
@@ -22,6 +24,7 @@ from controller.decide.pod_actions import (
     DeleteStarting,
     DrainPod,
     FinishDeletion,
+    LetGo,
     OpenPod,
     PodAction,
     TakeBack,
@@ -44,7 +47,7 @@ from controller.decide.task_actions import (
     TaskAction,
     cancelling,
 )
-from controller.decide.view import PodOperation, PodView, PoolView
+from controller.decide.view import PodOperation, PodState, PodView, PoolView
 from controller.errors import InvalidObject
 from controller.kube.api import Object
 from controller.objects.ended_task import EndedTask
@@ -55,6 +58,9 @@ from controller.world.world import World
 
 OPERATION_KINDS = ("pool", "status", "create", "pod", "task", "orphan")
 """What stands before the first slash of an operation's key."""
+
+MOST_WORDS = 4
+"""Words about waiting tasks that are written at a time, for each pool."""
 
 AGAIN_SECONDS = 0.1
 """How long after an operation's end its pool is looked at, if nothing that it changed has woken it before."""
@@ -80,6 +86,8 @@ class Starting:
         self._following = world.following
         self._views = world.views
         self._under_way = world.under_way
+        self._failures = world.start_failures
+        self._words: Counter[Key] = Counter()
         self._queue = queue
         self._operations = operations
         self._pods = pods
@@ -116,8 +124,7 @@ class Starting:
         """What is to be done about the Pods of a pool."""
         match action:
             case CreatePods(count=count):
-                for _ in range(count):
-                    self._create(key, pool, view.spec)
+                self._create_some(key, pool, view, count)
             case OpenPod(pod=pod) | TakeBack(pod=pod):
                 self._on_pod(key, pod, PodOperation.OPEN, functools.partial(self._open, key, pod))
             case DrainPod(pod=pod):
@@ -126,12 +133,31 @@ class Starting:
                 self._on_pod(key, pod, PodOperation.REMOVE, functools.partial(self._delete_starting, key, pod))
             case DeleteDead(pod=pod, force=force):
                 self._on_pod(key, pod, PodOperation.REMOVE, functools.partial(self._delete_dead, key, pod, force=force))
+            case LetGo(pod=pod):
+                self.let_go(key, pod)
             case CancelTask(task=task):
                 where = self._views.whereabouts(key, task)
                 if where.pod is not None and not cancelling(task, where.pod):
                     self.task_action(key, task, where.pod, Cancel(), view.spec.reservation_ttl_seconds)
             case FinishDeletion():
                 self.start(key, f"pool/{view.uid}", functools.partial(self._pools.finish, pool))
+
+    def _create_some(self, key: Key, pool: Object, view: PoolView, count: int) -> None:
+        """After Pods of this template could not start, one at a time, and after a pause."""
+        template = (view.uid, view.template_hash or "")
+        if self._failures.problem(template) is not None:
+            if delay := self._failures.wait_seconds(template, asyncio.get_running_loop().time()):
+                self._queue.add_after(key, delay)
+                return
+            tried = any(pod.state is PodState.STARTING and pod.counts and not pod.stuck for pod in view.pods)
+            count = 0 if tried or view.creating else 1
+        for _ in range(count):
+            self._create(key, pool, view.spec)
+
+    def let_go(self, key: Key, pod: PodView) -> None:
+        """Take our finalizer off a Pod whose end is recorded."""
+        start = functools.partial(self._pods.let_go, pod, key[0], self._index.reason_to_bury)
+        self.start(key, f"pod/{pod.uid}", start, urgency=Urgency.UPKEEP)
 
     def _create(self, key: Key, pool: Object, spec: PoolSpec) -> None:
         backoff = f"create/{pool['metadata']['uid']}"
@@ -140,9 +166,8 @@ class Starting:
             return
         try:
             pod = self._pools.new_pod(pool, spec)
-        except InvalidObject as problem:
-            self._pools.template_problem(pool, problem)
-            return
+        except InvalidObject:
+            return  # it stands in the pool's conditions
         name, creating = pod["metadata"]["name"], self._under_way.creating[key]
         create = functools.partial(self._pools.create_pod, pool, pod)
         if self.start(key, f"{backoff}/{name}", create, backoff=backoff, ended=lambda: creating.discard(name)):
@@ -156,6 +181,8 @@ class Starting:
         agent = self._following.client(pod.uid)
         if agent is not None:
             await self._pods.open(pod, key[0], agent, opened_at=self._now())
+            if (pool := self._index.pools.get(*key)) is not None:
+                self._failures.opened((pool["metadata"]["uid"], pod.template_hash))
             # The stream says it too, a moment later: until then the Pod would be opened again.
             self._following.fleet.note(pod.uid, await agent.state())
 
@@ -196,6 +223,21 @@ class Starting:
         if started and dispatched_to is not None:
             self._under_way.dispatch(task.uid, dispatched_to)
         return started
+
+    def say(self, key: Key, task: Task, start: Start) -> None:
+        """Start to write why a task waits. A few at a time for each pool: what could run must not wait for words."""
+        if self._words[key] >= MOST_WORDS:
+            return  # the end of one of them wakes the pool
+
+        async def said() -> None:
+            try:
+                await start()
+            finally:
+                self._words[key] -= 1
+
+        self._words[key] += 1
+        if not self.on_task(key, task, said, urgency=Urgency.WORDS):
+            self._words[key] -= 1
 
     def task_action(self, key: Key, task: Task, pod: PodView | None, action: TaskAction, ttl_seconds: int) -> None:
         """What is to be done next for a task. What needs its agent waits until there is one to ask."""

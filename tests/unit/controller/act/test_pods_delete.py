@@ -183,7 +183,8 @@ def test_a_delete_against_an_open_in_every_order() -> None:
         return Scenario({"delete": deleter.delete(), "open": opener.open_and_use("t", times=2)}, check)
 
     assert explore(make) > 1000
-    assert ends == {(True, False), (False, True)}, "each of them wins in some order, and never both"
+    assert ends >= {(True, False), (False, True)}, "each of them wins in some order"
+    assert (True, True) not in ends, "and never both; where both have lost, each looks again"
 
 
 def test_a_delete_by_the_newer_leader_against_an_open_by_the_older() -> None:
