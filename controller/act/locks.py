@@ -57,26 +57,26 @@ class Locks:
         self.cache.note(held)
         return bool(held["spec"].get("holderIdentity") == task.uid)
 
-    async def release(self, task: Task) -> None:
-        """Release the task's lockKey, if it is still the holder."""
-        if not task.spec.lock_key:
+    async def release(self, namespace: str, lock_key: str | None, task_uid: str) -> None:
+        """Release a task's lockKey, if it is still the holder."""
+        if not lock_key:
             return
-        name = names.lock_lease(task.spec.lock_key)
+        name = names.lock_lease(lock_key)
         try:
-            held = await self._api.get(LEASES, task.namespace, name)
+            held = await self._api.get(LEASES, namespace, name)
         except NotFound:
-            if (known := self.cache.get(task.namespace, name)) is not None:
-                self.cache.note_gone(task.namespace, name, known["metadata"]["uid"])
+            if (known := self.cache.get(namespace, name)) is not None:
+                self.cache.note_gone(namespace, name, known["metadata"]["uid"])
             return
-        if held["spec"].get("holderIdentity") != task.uid:
+        if held["spec"].get("holderIdentity") != task_uid:
             self.cache.note(held)
             return
         metadata = held["metadata"]
         answer = await self._api.delete(
             LEASES,
-            task.namespace,
+            namespace,
             metadata["name"],
             uid=metadata["uid"],
             resource_version=metadata["resourceVersion"],
         )
-        self.cache.note_deleted(task.namespace, metadata["name"], answer)
+        self.cache.note_deleted(namespace, metadata["name"], answer)

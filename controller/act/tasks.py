@@ -32,6 +32,7 @@ from controller.errors import AgentRefused, NotFound
 from controller.kube.api import SLOTTASKS, Api, Object
 from controller.kube.cache import Cache
 from controller.objects.conditions import Condition, put
+from controller.objects.ended_task import EndedTask
 from controller.objects.task import Task, TaskPhase, TaskStatus
 
 log = logging.getLogger(__name__)
@@ -280,9 +281,9 @@ class Tasks:
             log.warning("ending a task that no SlotTask stands for", extra={"task": task_id, "pod": pod.name})
             await agent.cancel(pod.agent.incarnation, task_id)
 
-    async def release_lock(self, task: Task) -> None:
+    async def release_lock(self, task: EndedTask) -> None:
         """Let the next task of its lockKey go."""
-        await self._locks.release(task)
+        await self._locks.release(task.namespace, task.lock_key, task.uid)
 
     async def say_not_accepted(self, task: Task, reason: str, message: str) -> None:
         """Say on a queued task why it can't be assigned."""
@@ -303,13 +304,13 @@ class Tasks:
         """Make sure that the task is not gone from the API before it ended."""
         await self._patch_finalizers(task, [*task.finalizers, names.TASK_FINALIZER])
 
-    async def remove_finalizer(self, task: Task) -> None:
+    async def remove_finalizer(self, task: EndedTask) -> None:
         """Let a deleted task go. Its lock is looked for once more: with the task, nobody would know whose it was."""
-        if task.may_change and not keeps_lock(task):
-            await self._locks.release(task)
+        if not keeps_lock(task):
+            await self._locks.release(task.namespace, task.lock_key, task.uid)
         await self._patch_finalizers(task, [entry for entry in task.finalizers if entry != names.TASK_FINALIZER])
 
-    async def delete(self, task: Task) -> None:
+    async def delete(self, task: EndedTask) -> None:
         """Delete a finished task whose time to live is over."""
         try:
             answer = await self._api.delete(SLOTTASKS, task.namespace, task.name, uid=task.uid)
@@ -318,7 +319,7 @@ class Tasks:
         else:
             self._cache.note_deleted(task.namespace, task.name, answer)
 
-    async def _patch_finalizers(self, task: Task, finalizers: list[str]) -> None:
+    async def _patch_finalizers(self, task: Task | EndedTask, finalizers: list[str]) -> None:
         body = {"metadata": {"resourceVersion": task.resource_version, "finalizers": finalizers}}
         self._cache.note(await self._api.patch(SLOTTASKS, task.namespace, task.name, body))
 

@@ -17,7 +17,7 @@ from controller.errors import AgentUnreachable
 from controller.kube import reflector
 from controller.kube.api import SLOTTASKS
 from controller.objects.task import Task, TaskPhase
-from controller.world import index
+from controller.world import views
 from tests.simulation.planted.registry import Plant, bug
 
 
@@ -150,7 +150,7 @@ def _() -> Plant:
 
     stack = contextlib.ExitStack()
     stack.enter_context(patch.object(Locks, "take", take))
-    stack.enter_context(patch.object(index, "blocked", lambda _tasks, _locks: frozenset()))
+    stack.enter_context(patch.object(views, "blocked", lambda _tasks, _locks: frozenset()))
     return stack
 
 
@@ -164,7 +164,7 @@ def _() -> Plant:
 
     stack = contextlib.ExitStack()
     stack.enter_context(patch.object(Locks, "take", take))
-    stack.enter_context(patch.object(index, "blocked", lambda _tasks, _locks: frozenset()))
+    stack.enter_context(patch.object(views, "blocked", lambda _tasks, _locks: frozenset()))
     return stack
 
 

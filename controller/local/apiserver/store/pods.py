@@ -53,6 +53,9 @@ class PodStrategy(Strategy):
             ]
             if not status["conditions"]:
                 del status["conditions"]
+            for part in ("initContainerStatuses", "containerStatuses"):
+                if status.get(part):
+                    status[part] = [{"lastState": {}, "state": {}, **container} for container in status[part]]
             metadata = dict(new["metadata"])
             _keep(metadata, old["metadata"], "ownerReferences")
             return {**old, "metadata": metadata, "status": status}
