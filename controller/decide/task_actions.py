@@ -247,8 +247,8 @@ def cancelling(task: Task, pod: PodView) -> bool:
     return said is not None and said.status == "True" and said.message == cancel_message(task, pod)
 
 
-def queued_reason(task: Task, *, blocked_by: str | None, decision: str, now: datetime) -> str | None:
-    """What to say of a task that waits, if it is not what its status says already. `decision` is the pool's, in words.
+def queued_reason(task: Task, *, blocked_by: str | None, now: datetime) -> str | None:
+    """What to say of a task that waits, if it is not what its status says already.
 
     `blocked_by` says in words who is before it, if it waits for its lockKey.
 
@@ -256,7 +256,9 @@ def queued_reason(task: Task, *, blocked_by: str | None, decision: str, now: dat
     """
     if now - task.created < timedelta(seconds=_SAID_AFTER_SECONDS):
         return None
-    reason = f"for lockKey {task.spec.lock_key}, {blocked_by}" if blocked_by else f"for a slot: {decision}"
+    reason = (
+        f"for lockKey {task.spec.lock_key}, {blocked_by}" if blocked_by else f"for a slot of SlotPool {task.spec.pool}"
+    )
     return None if task.status.queued_reason == reason[:_MAX_REASON] else reason[:_MAX_REASON]
 
 

@@ -28,7 +28,7 @@ from controller.objects.pool import PoolSpec
 from controller.objects.task import Task
 from controller.passes.starting import Starting
 from controller.world.index import Key
-from controller.world.waiting_words import lock_holder
+from controller.world.waiting_words import lock_holder, next_in_line
 from controller.world.world import World
 from metrics.figures import PoolFigures
 
@@ -160,20 +160,22 @@ class Reconciler:
                 continue
             start = functools.partial(self._tasks.assign, task, pod, agent, reservation_ttl_seconds=ttl)
             self._starting.on_task(key, task, start, dispatched_to=pod.uid)
+        first = next_in_line(task for task in queued if task.uid in view.blocked)
         for task in queued:
             if not is_refused(task):
-                before = lock_holder(self._index, task) if task.uid in view.blocked else None
-                why = queued_reason(task, blocked_by=before, decision=decision.reason, now=view.now)
+                is_next = task.uid in first
+                before = lock_holder(self._index, task, is_next=is_next) if task.uid in view.blocked else None
+                why = queued_reason(task, blocked_by=before, now=view.now)
                 if why is not None:  # a task that is being assigned is left alone: one operation a task
-                    self._starting.on_task(key, task, functools.partial(self._tasks.say_waiting, task, why))
+                    self._starting.say(key, task, functools.partial(self._tasks.say_waiting, task, why))
 
     def _judge(self, key: Key, task: Task, spec: PoolSpec | None) -> None:
         refusal = task.refusal(spec)
         said = find(task.status.conditions, ACCEPTED)
         if refusal is not None and (said is None or (said.status, said.reason) != ("False", refusal[0])):
-            self._starting.on_task(key, task, functools.partial(self._tasks.say_not_accepted, task, *refusal))
+            self._starting.say(key, task, functools.partial(self._tasks.say_not_accepted, task, *refusal))
         elif refusal is None and said is not None and said.status == "False":
-            self._starting.on_task(key, task, functools.partial(self._tasks.say_accepted, task))
+            self._starting.say(key, task, functools.partial(self._tasks.say_accepted, task))
 
     def _end_orphans(self, key: Key) -> None:
         """Settle what agents hold for the controller without a task that stands for it."""

@@ -5,6 +5,7 @@ streams; so an end that changed nothing can wait a moment, and never becomes a l
 """
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 
@@ -12,6 +13,7 @@ from controller.act.operations import Operations
 from controller.act.pods import Pods
 from controller.act.pools import Pools
 from controller.act.tasks import Tasks
+from controller.act.turns import Urgency
 from controller.act.work_queue import WorkQueue
 from controller.agents.client import AgentClient
 from controller.decide.pod_actions import (
@@ -58,6 +60,9 @@ OPERATION_KINDS = ("pool", "status", "create", "pod", "task", "orphan")
 AGAIN_SECONDS = 0.1
 """How long after an operation's end its pool is looked at, if nothing that it changed has woken it before."""
 
+MOST_WORDS = 4
+"""Words about waiting that are on their way at once, for each pool."""
+
 Start = Callable[[], Coroutine[None, None, None]]
 
 
@@ -85,6 +90,7 @@ class Starting:
         self._tasks = tasks
         self._pools = pools
         self._now = now
+        self._words: Counter[Key] = Counter()
 
     def start(
         self,
@@ -95,18 +101,21 @@ class Starting:
         again_seconds: float = AGAIN_SECONDS,
         backoff: str = "",
         ended: Callable[[], object] | None = None,
+        urgency: Urgency = Urgency.WORK,
     ) -> bool:
         """Start an operation whose end wakes the pool, and tell whether it was started.
 
         `ended` is called first, however it ended. Operations that share a `backoff` are held back together.
         """
+        started = False
 
         def finished(delay_seconds: float) -> None:
-            if ended is not None:
+            if started and ended is not None:
                 ended()
             self._queue.add_after(key, max(delay_seconds, again_seconds))
 
-        return self._operations.start(name, operation, finished, backoff=backoff)
+        started = self._operations.start(name, operation, finished, backoff=backoff, urgency=urgency)
+        return started
 
     # --- Pods ---------------------------------------------------------------------------------------------------------
 
@@ -172,17 +181,35 @@ class Starting:
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
-    def on_task(self, key: Key, task: Task | EndedTask, start: Start, *, dispatched_to: str | None = None) -> bool:
+    def say(self, key: Key, task: Task, word: Start) -> None:
+        """Say on a task why it waits, or no longer does. A few at a time, and after all that somebody waits for."""
+        if self._words[key] < MOST_WORDS and self.on_task(key, task, word, urgency=Urgency.WORDS):
+            self._words[key] += 1
+
+    def on_task(
+        self,
+        key: Key,
+        task: Task | EndedTask,
+        start: Start,
+        *,
+        dispatched_to: str | None = None,
+        urgency: Urgency = Urgency.WORK,
+    ) -> bool:
         """Start an operation on a task; `dispatched_to` is the UID of the Pod that it is given to."""
 
         def ended() -> None:
+            if urgency is Urgency.WORDS:
+                self._words[key] -= 1
+                if not self._words[key]:
+                    del self._words[key]
+                return
             self._under_way.dispatched(task.uid)
             now = self._index.tasks.get(task.namespace, task.name)
             if now is None or now["metadata"]["resourceVersion"] != task.resource_version:
                 # What it wrote has woken the pool, but maybe before it ended, and then nothing more was begun.
                 self._queue.add(key)
 
-        started = self.start(key, f"task/{task.uid}", start, ended=ended)
+        started = self.start(key, f"task/{task.uid}", start, ended=ended, urgency=urgency)
         if started and dispatched_to is not None:
             self._under_way.dispatch(task.uid, dispatched_to)
         return started
@@ -198,6 +225,8 @@ class Starting:
                 agent = self._following.client(pod.uid) if pod is not None else None
                 if pod is not None and agent is not None:
                     self.on_task(key, task, functools.partial(self._ask, task, pod, agent, action, ttl_seconds))
+            case AddFinalizer():
+                self.on_task(key, task, functools.partial(self._write, task, action), urgency=Urgency.UPKEEP)
             case _:
                 self.on_task(key, task, functools.partial(self._write, task, action))
 
