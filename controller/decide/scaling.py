@@ -70,10 +70,11 @@ def decide_size(view: PoolView) -> SizeDecision:
     scaler = view.spec.scaler
     if scaler is None:
         paused = view.spec.autoscaling is not None
-        text = f"spec.replicas is {view.spec.replicas}"
+        fixed = view.spec.fixed_size(size)
+        text = f"the size stays {size}" if paused and view.spec.replicas is None else f"spec.replicas is {fixed}"
         return _decision(
             basis,
-            view.spec.replicas,
+            fixed,
             Reason.PAUSED if paused else Reason.FIXED_SIZE,
             f"autoscaling is paused; {text}" if paused else text,
         )

@@ -44,7 +44,7 @@ from controller.errors import AgentUnreachable
 from controller.objects.pool import DEFAULT_LAYOUT, Layout
 
 MOMENT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-DIGEST = "sha256:aa"
+DIGEST = "sha256:" + "a" * 64
 
 Hook = Callable[[str], Awaitable[None]]
 """`hook(path)`: may pause, or raise AgentUnreachable."""

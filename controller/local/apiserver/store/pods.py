@@ -28,6 +28,9 @@ _IMMUTABLE = (
 )
 
 
+_CONTAINER_STATUSES = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
+
+
 class PodStrategy(Strategy):
     """Pods."""
 
@@ -53,9 +56,9 @@ class PodStrategy(Strategy):
             ]
             if not status["conditions"]:
                 del status["conditions"]
-            for part in ("initContainerStatuses", "containerStatuses"):
-                if status.get(part):
-                    status[part] = [{"lastState": {}, "state": {}, **container} for container in status[part]]
+            for kind in _CONTAINER_STATUSES:
+                if kind in status:
+                    status[kind] = [{"lastState": {}, "state": {}, **shown} for shown in status[kind] or ()]
             metadata = dict(new["metadata"])
             _keep(metadata, old["metadata"], "ownerReferences")
             return {**old, "metadata": metadata, "status": status}
