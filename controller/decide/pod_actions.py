@@ -93,7 +93,7 @@ def pod_actions(view: PoolView, decision: SizeDecision) -> tuple[PodAction, ...]
     actions.extend(let_go(view.pods, view.tasks, view.dispatching) if view.synced else ())
     actions.extend(_dead(view))
     actions.extend(removals)
-    actions.extend(_opens(view, removed(removals)))
+    actions.extend(_opens(view, decision, removed(removals)))
     taken_back, drains = _draining(view, decision)
     actions.extend(taken_back)
     actions.extend(drains)
@@ -187,15 +187,14 @@ def _being_finished(view: PoolView, pod: PodView) -> bool:
     return pod.gone_by is not None and view.now < pod.gone_by + _KUBELET_TIME
 
 
-def _opens(view: PoolView, victims: frozenset[str]) -> list[OpenPod]:
+def _opens(view: PoolView, decision: SizeDecision, victims: frozenset[str]) -> list[OpenPod]:
     """Pods that can take work and do not yet: new ones, and those whose agent came back drained."""
     if view.deleting:
         return []
     return [
         OpenPod(pod)
-        for pod in view.pods
+        for pod in decision.basis.census.others
         if pod.state is not PodState.DRAINING
-        and pod.counts
         and pod.in_flight is not PodOperation.OPEN
         and pod.uid not in victims
         and ready_to_open(view, pod)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from agent.wire import AgentState, Phase, Slot, SlotState
@@ -96,7 +96,12 @@ class PodView:
             return False
         return self.state is not PodState.DRAINING or self.in_flight is PodOperation.OPEN
 
-    @property
+    @cached_property
+    def word(self) -> str:
+        """What it is counted as: its state, or that it is dead."""
+        return "dead" if self.dead else self.state.value
+
+    @cached_property
     def alive(self) -> bool:
         """Whether the Pod takes up room: a draining one still does, and its drain can be taken back."""
         return not (self.dead or self.deleting)
@@ -166,7 +171,7 @@ class PodView:
                 running += 1
             else:
                 reserved += 1
-        return SlotLoad(running, reserved, tuple(free))
+        return _same_load(running, reserved, tuple(free))
 
 
 class SlotLoad(NamedTuple):
@@ -175,6 +180,12 @@ class SlotLoad(NamedTuple):
     running: int
     reserved: int
     free: Layout
+
+
+@lru_cache(maxsize=4096)
+def _same_load(running: int, reserved: int, free: Layout) -> SlotLoad:
+    """One value for all Pods that are alike: thousands of them share a handful."""
+    return SlotLoad(running, reserved, free)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

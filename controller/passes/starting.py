@@ -59,11 +59,11 @@ from controller.world.world import World
 OPERATION_KINDS = ("pool", "status", "create", "pod", "task", "orphan")
 """What stands before the first slash of an operation's key."""
 
-MOST_WORDS = 4
-"""Words about waiting tasks that are written at a time, for each pool."""
-
 AGAIN_SECONDS = 0.1
 """How long after an operation's end its pool is looked at, if nothing that it changed has woken it before."""
+
+MOST_WORDS = 4
+"""Words about waiting that are on their way at once, for each pool."""
 
 Start = Callable[[], Coroutine[None, None, None]]
 
@@ -87,13 +87,13 @@ class Starting:
         self._views = world.views
         self._under_way = world.under_way
         self._failures = world.start_failures
-        self._words: Counter[Key] = Counter()
         self._queue = queue
         self._operations = operations
         self._pods = pods
         self._tasks = tasks
         self._pools = pools
         self._now = now
+        self._words: Counter[Key] = Counter()
 
     def start(
         self,
@@ -110,13 +110,15 @@ class Starting:
 
         `ended` is called first, however it ended. Operations that share a `backoff` are held back together.
         """
+        started = False
 
         def finished(delay_seconds: float) -> None:
-            if ended is not None:
+            if started and ended is not None:
                 ended()
             self._queue.add_after(key, max(delay_seconds, again_seconds))
 
-        return self._operations.start(name, operation, finished, backoff=backoff, urgency=urgency)
+        started = self._operations.start(name, operation, finished, backoff=backoff, urgency=urgency)
+        return started
 
     # --- Pods ---------------------------------------------------------------------------------------------------------
 
@@ -201,6 +203,11 @@ class Starting:
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
+    def say(self, key: Key, task: Task, word: Start) -> None:
+        """Say on a task why it waits, or no longer does. A few at a time, and after all that somebody waits for."""
+        if self._words[key] < MOST_WORDS and self.on_task(key, task, word, urgency=Urgency.WORDS):
+            self._words[key] += 1
+
     def on_task(
         self,
         key: Key,
@@ -213,6 +220,11 @@ class Starting:
         """Start an operation on a task; `dispatched_to` is the UID of the Pod that it is given to."""
 
         def ended() -> None:
+            if urgency is Urgency.WORDS:
+                self._words[key] -= 1
+                if not self._words[key]:
+                    del self._words[key]
+                return
             self._under_way.dispatched(task.uid)
             now = self._index.tasks.get(task.namespace, task.name)
             if now is None or now["metadata"]["resourceVersion"] != task.resource_version:
@@ -223,21 +235,6 @@ class Starting:
         if started and dispatched_to is not None:
             self._under_way.dispatch(task.uid, dispatched_to)
         return started
-
-    def say(self, key: Key, task: Task, start: Start) -> None:
-        """Start to write why a task waits. A few at a time for each pool: what could run must not wait for words."""
-        if self._words[key] >= MOST_WORDS:
-            return  # the end of one of them wakes the pool
-
-        async def said() -> None:
-            try:
-                await start()
-            finally:
-                self._words[key] -= 1
-
-        self._words[key] += 1
-        if not self.on_task(key, task, said, urgency=Urgency.WORDS):
-            self._words[key] -= 1
 
     def task_action(self, key: Key, task: Task, pod: PodView | None, action: TaskAction, ttl_seconds: int) -> None:
         """What is to be done next for a task. What needs its agent waits until there is one to ask."""
@@ -250,6 +247,8 @@ class Starting:
                 agent = self._following.client(pod.uid) if pod is not None else None
                 if pod is not None and agent is not None:
                     self.on_task(key, task, functools.partial(self._ask, task, pod, agent, action, ttl_seconds))
+            case AddFinalizer():
+                self.on_task(key, task, functools.partial(self._write, task, action), urgency=Urgency.UPKEEP)
             case _:
                 self.on_task(key, task, functools.partial(self._write, task, action))
 
