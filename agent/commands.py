@@ -14,8 +14,8 @@ from agent.installation import NAME, install
 
 CALL_SECONDS = 5.0
 START_SECONDS = 20.0
-"""How long `close` waits for an agent that is starting: the Pod may be scaled away in its first seconds."""
-LOOK_SECONDS = 0.1
+"""How long `close` waits for an agent that is starting: a preStop hook may run before anybody listens."""
+LOOK_AGAIN_SECONDS = 0.1
 EXIT_FAILED = 1
 UNAUTHORIZED = 401
 NOT_READY = 503
@@ -77,7 +77,7 @@ def close(environ: Mapping[str, str]) -> int:
                 return _fail(problem)
         if time.monotonic() >= until:
             return _fail(problem)
-        time.sleep(LOOK_SECONDS)
+        time.sleep(LOOK_AGAIN_SECONDS)
 
 
 def show_slots(environ: Mapping[str, str]) -> int:

@@ -10,10 +10,6 @@
  *
  * Variables that would steer our loader are meant for the image's programs: they are put aside under another name, and
  * program.c puts them back before the tasks' commands can see the difference.
- *
- * The first process of a container gets no signal that it has no handler for; a SIGTERM in its first moments would be
- * lost, and the Pod stay for its whole grace. So those that ask to stop are held back from the first line on, and let
- * through by agent/__main__.py and what it calls, once their handlers stand.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -182,14 +178,22 @@ static void put_aside(void)
 			die("start", "without memory");
 }
 
+/* The first process of a container gets no signal that it has no handler for: a SIGTERM that comes while it starts would
+ * be lost, and its Pod would hang for its whole grace. What is blocked is kept instead, and agent/signals.py takes it.
+ */
+static void keep_signals(void)
+{
+	sigset_t signals;
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+}
+
 int main(int count, char **arguments)
 {
+	keep_signals();
 	char self[PATH_MAX], home[PATH_MAX], folder[PATH_MAX], loader[PATH_MAX], libraries[PATH_MAX], program[PATH_MAX];
-	sigset_t stopping;
-	sigemptyset(&stopping);
-	sigaddset(&stopping, SIGTERM);
-	sigaddset(&stopping, SIGINT);
-	sigprocmask(SIG_BLOCK, &stopping, NULL);
 	find_self(self);
 	strcpy(folder, self);
 	*strrchr(folder, '/') = 0;

