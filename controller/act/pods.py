@@ -5,6 +5,7 @@ read before the agent last confirmed this very drain; whoever opens a Pod moves 
 replica that deletes and one that opens, the second to write fails, or finds the Pod on its way out, and stops.
 """
 
+import asyncio
 import logging
 import random
 from collections.abc import Callable
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _DRAIN_TRIES = 5
 _CREATE_TRIES = 5
+_CREATE_PAUSE_SECONDS = 0.2
+"""How long after an answer that never came a create is tried again, at most; doubled each time."""
 
 
 class Pods:
@@ -55,6 +58,7 @@ class Pods:
                 created = await self._api.get(PODS, namespace, name)
                 break
             except ApiUnavailable:
+                await asyncio.sleep(_CREATE_PAUSE_SECONDS * 2**tried_before * self._rng.uniform(0.5, 1.0))
                 continue
             break
         else:

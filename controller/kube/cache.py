@@ -92,8 +92,6 @@ class Cache:
         self.resource = resource
         self.synced = False
         """Whether a complete list was ever read. It stays True through failures: old is not empty."""
-        self.last_contact: float | None = None
-        """Loop time at which the API server was last heard of."""
         self._trim = trim
         self._objects: dict[Key, Object] = {}
         self._pools: dict[Key, dict[Key, None]] = {}

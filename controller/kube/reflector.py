@@ -145,7 +145,7 @@ class Reflector:
                 limit=self._settings.page_limit,
                 continue_token=token,
             )
-            now = self._contact()
+            now = asyncio.get_running_loop().time()
             objects += page.get("items") or ()
             token = page["metadata"].get("continue") or ""
             if not token:
@@ -175,7 +175,7 @@ class Reflector:
         finally:
             if close := getattr(stream, "aclose", None):
                 await close()
-        now = self._contact()
+        now = asyncio.get_running_loop().time()
         if now >= self._relist_at:
             self._phase = Phase.LIST
         if events or now - started >= self._settings.quick_end_seconds:
@@ -198,12 +198,6 @@ class Reflector:
             case _:
                 return
         self._version = obj["metadata"]["resourceVersion"]
-        self._contact()
-
-    def _contact(self) -> float:
-        now = asyncio.get_running_loop().time()
-        self.cache.last_contact = now
-        return now
 
     def _backoff(self, phase: Phase) -> float:
         doubled = self._settings.min_backoff_seconds * 2.0 ** min(self._failures[phase] - 1, 16)

@@ -12,6 +12,7 @@ from controller.act.operations import Operations
 from controller.act.pods import Pods
 from controller.act.pools import Pools
 from controller.act.tasks import Tasks
+from controller.act.turns import Urgency
 from controller.act.work_queue import WorkQueue
 from controller.agents.client import AgentClient
 from controller.decide.pod_actions import (
@@ -95,6 +96,7 @@ class Starting:
         again_seconds: float = AGAIN_SECONDS,
         backoff: str = "",
         ended: Callable[[], object] | None = None,
+        urgency: Urgency = Urgency.WORK,
     ) -> bool:
         """Start an operation whose end wakes the pool, and tell whether it was started.
 
@@ -106,7 +108,7 @@ class Starting:
                 ended()
             self._queue.add_after(key, max(delay_seconds, again_seconds))
 
-        return self._operations.start(name, operation, finished, backoff=backoff)
+        return self._operations.start(name, operation, finished, backoff=backoff, urgency=urgency)
 
     # --- Pods ---------------------------------------------------------------------------------------------------------
 
@@ -172,7 +174,15 @@ class Starting:
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
-    def on_task(self, key: Key, task: Task | EndedTask, start: Start, *, dispatched_to: str | None = None) -> bool:
+    def on_task(
+        self,
+        key: Key,
+        task: Task | EndedTask,
+        start: Start,
+        *,
+        dispatched_to: str | None = None,
+        urgency: Urgency = Urgency.WORK,
+    ) -> bool:
         """Start an operation on a task; `dispatched_to` is the UID of the Pod that it is given to."""
 
         def ended() -> None:
@@ -182,7 +192,7 @@ class Starting:
                 # What it wrote has woken the pool, but maybe before it ended, and then nothing more was begun.
                 self._queue.add(key)
 
-        started = self.start(key, f"task/{task.uid}", start, ended=ended)
+        started = self.start(key, f"task/{task.uid}", start, ended=ended, urgency=urgency)
         if started and dispatched_to is not None:
             self._under_way.dispatch(task.uid, dispatched_to)
         return started
