@@ -290,27 +290,18 @@ def is_older(instance: str, than: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OutputHeld:
-    """How many bytes of a step's output the agent has. What follows is to be sent, even if it was sent before."""
-
-    task_id: str
-    step: Step
-    offset: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkAnswer:
     """The answer of `POST /work/register` and `GET /work`.
 
     `run`: start this step, unless it was started before. `cancel`: stop the step that the poll named. `forget`: task
-    ids whose directories can go. `held` (of a registration only): the output that the agent has of each task that was
-    registered and is not to be forgotten, its steps in order.
+    ids whose directories can go. `output` (of a registration): for each step of a kept task, `TASK_ID/STEP`, how many
+    bytes of its output the agent has; the worker sends what is missing, whatever it had sent before.
     """
 
     run: Assignment | None = None
     cancel: bool = False
     forget: tuple[str, ...] = ()
-    held: tuple[OutputHeld, ...] = ()
+    output: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
