@@ -4,6 +4,8 @@ Objects are validated by the embedded API server's own engine, which is held to 
 """
 
 import copy
+import json
+import random
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
@@ -17,6 +19,7 @@ from controller.errors import InvalidObject
 from controller.local.apiserver.schema.structural import CustomSchema
 from controller.local.apiserver.schema.validation import validate
 from controller.objects.conditions import Condition
+from controller.objects.output import Gap, Output, Source, document, packed
 from controller.objects.pool import DEFAULT_LAYOUT, DeletionPolicy, PoolSpec
 from controller.objects.task import ApprovalPolicy, OnLostReservation, Task, TaskPhase, TaskSpec, TaskStatus
 from tests.support.pools import NOW
@@ -33,7 +36,7 @@ def definition(plural: str) -> Json:
     return loaded
 
 
-DEFINITIONS = {plural: definition(plural) for plural in ("slotpools", "slottasks")}
+DEFINITIONS = {plural: definition(plural) for plural in ("slotpools", "slottasks", "slottaskoutputs")}
 SCHEMAS = {plural: CustomSchema.compile(crd["spec"]["versions"][0]) for plural, crd in DEFINITIONS.items()}
 
 
@@ -427,3 +430,29 @@ def test_enumerations_are_those_of_the_code() -> None:
     for step in Step:
         assert status["steps"]["properties"][step]["properties"]["outcome"]["enum"] == list(Outcome)
     assert len(fields(TaskSpec)) == len(spec)
+
+
+def test_the_output_of_a_step_is_taken_as_the_code_writes_it_and_never_changes() -> None:
+    source = Source(namespace="ns", task="t", task_uid="u", attempt=1, step=Step.APPLY)
+    cut = Output(kept=b"ab", size_bytes=10, missing=(Gap(1, 8),))
+    for output in (Output(kept=b"", size_bytes=0), cut):
+        made = document(source, *packed(output, 1000))
+        stored, problems = submit("slottaskoutputs", made)
+        assert not problems
+        assert stored["spec"] == made["spec"]
+        assert not submit("slottaskoutputs", made, made)[1]
+        for change in ({"data": "AA=="}, {"task": "other"}, {"missing": [{"offset": 0, "bytes": 1}]}):
+            assert any(
+                "what a step has written does not change" in text
+                for text in submit("slottaskoutputs", merged(made, {"spec": change}), made)[1]
+            )
+
+
+def test_the_largest_output_that_a_pool_may_keep_fits_its_object() -> None:
+    """An object may have 1.5 MiB in etcd."""
+    data = random.Random(1).randbytes(2_000_000)
+    source = Source(namespace="n" * 63, task="t" * 253, task_uid="u" * 36, attempt=99, step=Step.APPLY)
+    output, compressed = packed(Output(kept=data, size_bytes=len(data)), 921_600)
+    made = document(source, output, compressed)
+    assert not submit("slottaskoutputs", made)[1]
+    assert len(json.dumps(made)) < 1_400_000
