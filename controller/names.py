@@ -24,6 +24,10 @@ DRAIN_REQUESTED = f"{PREFIX}drain-requested"
 FORGET = f"{PREFIX}forget"
 """Set by people, to the Pod's UID: it is dead, whatever its phase says."""
 
+# Annotations of tasks
+RETRY_OF = f"{PREFIX}retry-of"
+"""The ended task that this one runs anew."""
+
 # Annotations of Secrets and Leases
 CURRENT_TOKEN = f"{PREFIX}current-token"
 LOCK_KEY = f"{PREFIX}lock-key"

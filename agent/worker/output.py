@@ -8,14 +8,14 @@ import os
 import select
 import stat
 
+from agent.worker import marks
+
 BLOCK_BYTES = 64 * 1024
 LOG_BYTES = 64 << 20
 """The most of a step's output that is kept from its beginning; of what follows, the last TAIL_BYTES are."""
 TAIL_BYTES = 64 * 1024
 ECHO_BYTES = 256 * 1024
 """What may wait for stdout before the command has to."""
-LINE_BYTES = 16 * 1024
-"""The longest line that is waited for; also what container runtimes split lines at."""
 
 
 class Echo:
@@ -65,17 +65,18 @@ class Echo:
 class StepOutput:
     """The output of one command, from `source` (a pipe's reading end, which it owns) to its log and to `echo`."""
 
-    def __init__(self, source: int, log_path: str, prefix: str, echo: Echo) -> None:
+    def __init__(self, source: int, log_path: str, mark: bytes, echo: Echo) -> None:
         os.set_blocking(source, False)
         self.source: int | None = source
         self.total_bytes = 0
         self._echo = echo
-        self._prefix = prefix.encode()
-        self._line = b""
+        self._mark = mark
+        self._marked = marks.Marked(mark)
         self._log: int | None = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._kept_bytes = 0
         self._left_out_bytes = 0
         self._tail = bytearray()
+        echo.add(mark + marks.BEGINS)
 
     @property
     def wants_reading(self) -> bool:
@@ -96,7 +97,7 @@ class StepOutput:
             return False
         self.total_bytes += len(data)
         self._keep(data)
-        self._show(data)
+        self._echo.add(self._marked.feed(data))
         return True
 
     def finish(self) -> None:
@@ -106,9 +107,7 @@ class StepOutput:
         if self.source is not None:
             os.close(self.source)
             self.source = None
-        if self._line:
-            self._echo.add(self._prefix + self._line + b"\n")
-            self._line = b""
+        self._echo.add(self._marked.end() + self._mark + marks.ENDED)
         left_out = self._left_out_bytes - len(self._tail)
         if self._tail and left_out:
             self._append(b"\n[slot-agent: %d bytes of output left out here]\n" % left_out)
@@ -137,15 +136,3 @@ class StepOutput:
         except OSError:
             return written
         return written
-
-    def _show(self, data: bytes) -> None:
-        """Whole lines go to stdout, each under the task's name; a line that doesn't end is cut."""
-        data = self._line + data
-        end = data.rfind(b"\n") + 1
-        if len(data) - end > LINE_BYTES:
-            data += b"\n"
-            end = len(data)
-        self._line = data[end:]
-        if end:
-            lines = data[: end - 1].replace(b"\n", b"\n" + self._prefix)
-            self._echo.add(self._prefix + lines + b"\n")

@@ -13,7 +13,7 @@ import signal
 from typing import Protocol
 
 from agent.work_messages import Step
-from agent.worker import processes
+from agent.worker import marks, processes
 from agent.worker.errors import StepRefusedError
 from agent.worker.output import Echo, StepOutput
 from agent.worker.ports import Ended, Launch, Log
@@ -77,9 +77,9 @@ class ProcessRunner:
         self._pid, self._status, self.output = pid, None, output
 
     def _open_output(self, launch: Launch, source: int, sink: int) -> StepOutput:
-        prefix = f"[{launch.name} {launch.step}] "
+        mark = marks.mark(launch.name, launch.step, launch.task_id)
         try:
-            return StepOutput(source, self._folder.log_path(launch.task_id, launch.step), prefix, self._echo)
+            return StepOutput(source, self._folder.log_path(launch.task_id, launch.step), mark, self._echo)
         except OSError:
             os.close(source)
             os.close(sink)

@@ -52,6 +52,7 @@ LEFT_OUT: dict[tuple[str, int], str] = {
 # Fields that are not compared, by the end of their path, and why.
 IGNORED: dict[str, str] = {
     ".managedFields": "field ownership is not tracked",
+    ".userInfo.extra": "the identity of a credential, which tokens here do not have",
     ".metadata.annotations.kubernetes.io/initial-events-list-blueprint": "an aid of 1.32's own client, gone in 1.36",
 }
 IGNORED_BY_VERSION: dict[str, dict[str, str]] = {

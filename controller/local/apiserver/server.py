@@ -28,7 +28,7 @@ import orjson
 import yaml
 from aiohttp import web
 
-from controller.local.apiserver import access, discovery, requests, streams
+from controller.local.apiserver import access, discovery, requests, reviews, streams
 from controller.local.apiserver.administration import PREFIX as ADMINISTRATION
 from controller.local.apiserver.administration import Administration
 from controller.local.apiserver.audit import AuditEntry, AuditSink, FileAudit
@@ -224,6 +224,8 @@ class ApiServer:
             return self._refuse(error, entry)
 
     async def _serve(self, request: web.Request, info: RequestInfo, entry: AuditEntry) -> web.StreamResponse:
+        if reviews.is_review(info):
+            return await self._review(request, info, entry)
         known = self.store.registry.find(info.group, info.version, info.plural) is not None
         if not known and not self.store.registry.resources(info.group, info.version):
             return self._page_not_found(entry)
@@ -288,6 +290,16 @@ class ApiServer:
         entry.code = 404
         self._log_audit(entry)
         return web.Response(status=404, text="404 page not found\n")
+
+    async def _review(self, request: web.Request, info: RequestInfo, entry: AuditEntry) -> web.Response:
+        raw = await _read_body(request)
+        admin = entry.user in self._admin_users
+        review = reviews.answer(info, raw, user=entry.user, admin=admin, now=self._now())
+        await self._journal.settled()
+        entry.code = 201
+        self._log_audit(entry)
+        headers = {"Audit-Id": entry.audit_id}
+        return web.Response(status=201, body=orjson.dumps(review), content_type="application/json", headers=headers)
 
     async def _administer(self, request: web.Request, entry: AuditEntry) -> web.Response:
         if entry.user not in self._admin_users:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agent.wire import EnvFrom, EnvVar, KeyRef, Outcome, Step
+from agent.worker.marks import mark
 from tests.support.fake_agent import FakeAgent
 from tests.support.worker_fixtures import StartWorker, agent, start_worker
 from tests.support.worker_process import alive, assignment, shell, until
@@ -29,7 +30,9 @@ def test_output_arrives_while_the_step_runs_and_is_echoed_line_by_line(
     assert (report.outcome, report.exit_code, report.reason) == (Outcome.SUCCEEDED, 0, None)
     assert report.log_bytes == len(b"one\ntwo\nthree")
     assert agent.log("task.1") == b"one\ntwo\nthree"
-    until(lambda: worker.stdout == b"[team/task plan] one\n[team/task plan] two\n[team/task plan] three\n")
+    lines = (b": begins", b" one", b" two", b"+three", b": ended")
+    echoed = b"".join(mark("team/task", "plan", "task.1") + line + b"\n" for line in lines)
+    until(lambda: worker.stdout == echoed)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,8 @@ def test_two_hundred_megabytes_of_output_take_no_memory_and_keep_their_beginning
     marker = len(f"\n[slot-agent: {left_out} bytes of output left out here]\n")
     assert len(log) - marker + left_out == report.log_bytes
     assert highest < 32 * 1024, "KiB"
-    until(lambda: worker.stdout.endswith(b"[team/task plan] end\n"))
+    run = mark("team/task", "plan", "task.1")
+    until(lambda: worker.stdout.endswith(run + b" end\n" + run + b": ended\n"))
 
 
 def test_time_limit_ends_the_step(agent: FakeAgent, start_worker: StartWorker) -> None:
