@@ -141,7 +141,7 @@ class Steps:
 class Work:
     """What a worker runs. `name` is `NAMESPACE/NAME` of the SlotTask, for people and logs.
 
-    `files` maps paths relative to the task's directory to their text.
+    `files` maps paths relative to the task's directory to their text. `mask_secrets` None: as true.
     """
 
     name: str
@@ -151,6 +151,7 @@ class Work:
     env: tuple[EnvVar, ...] = ()
     env_from: tuple[EnvFrom, ...] = ()
     reservation_ttl_seconds: int = 86400
+    mask_secrets: bool | None = None
 
 
 # --- the worker's side ----------------------------------------------------------------------------------------------

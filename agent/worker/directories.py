@@ -6,7 +6,8 @@
     tasks/ID/STEP.assignment.json
     tasks/ID/STEP.lock           held by the worker and by every process of the command, through an inherited descriptor
     tasks/ID/STEP.started        made once, before the command runs; its existence alone says that it may have run
-    tasks/ID/STEP.log            the output
+    tasks/ID/STEP.log            the output, the values of Secrets masked: it is uploaded
+    tasks/ID/STEP.unmasked       the output as the command wrote it, if there are values to mask: it stays here
     tasks/ID/STEP.exit.json      how it ended
     tasks/ID/STEP.told           the agent has taken that
     trash/                       forgotten tasks, removed bit by bit
@@ -68,8 +69,12 @@ class Directories:
         return os.path.join(self._task(task_id), "tmp")
 
     def log_path(self, task_id: str, step: Step) -> str:
-        """A step's output."""
+        """A step's output, as it may leave the worker."""
         return self._path(task_id, step, "log")
+
+    def unmasked_path(self, task_id: str, step: Step) -> str:
+        """A step's output as its command wrote it; there is none if nothing had to be masked."""
+        return self._path(task_id, step, "unmasked")
 
     def step_lock(self, task_id: str, step: Step) -> int:
         """The descriptor of a claimed step's lock, for its command to inherit."""

@@ -126,6 +126,7 @@ class Kept:
                 env=work.env,
                 env_from=work.env_from,
                 reservation_ttl_seconds=work.reservation_ttl_seconds,
+                mask_secrets=work.mask_secrets,
             )
             assignment = Assignment(
                 task_id=assignment.task_id,

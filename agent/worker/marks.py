@@ -3,6 +3,7 @@
     [team/network plan 3f2a9c41]: begins
     [team/network plan 3f2a9c41] a line
     [team/network plan 3f2a9c41]+a piece of a line that goes on in the next piece
+    [team/network plan 3f2a9c41]: note something to be said about the run
     [team/network plan 3f2a9c41]: ended
 
 The last word in the brackets stands for one attempt of one task object: a later task of the same name has another. So
@@ -20,6 +21,11 @@ _MOST_CONTINUATION_BYTES = 3
 def mark(name: str, step: str, task_id: str) -> bytes:
     """What every line of this run begins with. Ids that differ in their attempt alone never have the same checksum."""
     return f"[{name} {step} {crc32(task_id.encode()):08x}]".encode()
+
+
+def note(text: str) -> bytes:
+    """A word about a run, after its mark."""
+    return b": note " + text.encode("utf-8", "replace").replace(b"\n", b" ") + b"\n"
 
 
 class Marked:

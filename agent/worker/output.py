@@ -9,11 +9,10 @@ import select
 import stat
 
 from agent.worker import marks
+from agent.worker.kept_log import KeptLog
+from agent.worker.masking import Mask
 
 BLOCK_BYTES = 64 * 1024
-LOG_BYTES = 64 << 20
-"""The most of a step's output that is kept from its beginning; of what follows, the last TAIL_BYTES are."""
-TAIL_BYTES = 64 * 1024
 ECHO_BYTES = 256 * 1024
 """What may wait for stdout before the command has to."""
 
@@ -63,20 +62,34 @@ class Echo:
 
 
 class StepOutput:
-    """The output of one command, from `source` (a pipe's reading end, which it owns) to its log and to `echo`."""
+    """The output of one command, from `source` (a pipe's reading end, which it owns) to its log and to `echo`.
 
-    def __init__(self, source: int, log_path: str, mark: bytes, echo: Echo) -> None:
+    What leaves the worker is masked: the log, which is uploaded, and the echo. `unmasked_path` is a log of what the
+    command wrote, for the plan's digest; it stays here.
+    """
+
+    def __init__(
+        self,
+        source: int,
+        log_path: str,
+        mark: bytes,
+        echo: Echo,
+        *,
+        secrets: tuple[bytes, ...] = (),
+        notes: tuple[str, ...] = (),
+        unmasked_path: str | None = None,
+    ) -> None:
         os.set_blocking(source, False)
         self.source: int | None = source
         self.total_bytes = 0
+        """How much there is to upload, or would be if all of it were kept."""
         self._echo = echo
         self._mark = mark
         self._marked = marks.Marked(mark)
-        self._log: int | None = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._kept_bytes = 0
-        self._left_out_bytes = 0
-        self._tail = bytearray()
-        echo.add(mark + marks.BEGINS)
+        self._secrets = Mask(secrets)
+        self._log = KeptLog(log_path)
+        self._unmasked = KeptLog(unmasked_path) if secrets and unmasked_path else None
+        echo.add(mark + marks.BEGINS + b"".join(mark + marks.note(text) for text in notes))
 
     @property
     def wants_reading(self) -> bool:
@@ -95,10 +108,15 @@ class StepOutput:
             os.close(self.source)
             self.source = None
             return False
-        self.total_bytes += len(data)
-        self._keep(data)
-        self._echo.add(self._marked.feed(data))
+        if self._unmasked:
+            self._unmasked.keep(data)
+        self._take(self._secrets.feed(data))
         return True
+
+    def _take(self, data: bytes) -> None:
+        self.total_bytes += len(data)
+        self._log.keep(data)
+        self._echo.add(self._marked.feed(data))
 
     def finish(self) -> None:
         """The command and all its processes are gone: take what is left in the pipe, and close."""
@@ -107,32 +125,8 @@ class StepOutput:
         if self.source is not None:
             os.close(self.source)
             self.source = None
+        self._take(self._secrets.end())
         self._echo.add(self._marked.end() + self._mark + marks.ENDED)
-        left_out = self._left_out_bytes - len(self._tail)
-        if self._tail and left_out:
-            self._append(b"\n[slot-agent: %d bytes of output left out here]\n" % left_out)
-        self._append(bytes(self._tail))
-        if self._log is not None:
-            os.close(self._log)
-            self._log = None
-
-    def _keep(self, data: bytes) -> None:
-        """The beginning goes to disk; of what is too much, or finds the disk full, the end is remembered."""
-        room = LOG_BYTES - self._kept_bytes if not self._left_out_bytes else 0
-        written = self._append(data[:room])
-        self._kept_bytes += written
-        rest = data[written:]
-        if rest:
-            self._left_out_bytes += len(rest)
-            self._tail += rest
-            del self._tail[:-TAIL_BYTES]
-
-    def _append(self, data: bytes) -> int:
-        """How many bytes the disk took."""
-        written = 0
-        try:
-            while self._log is not None and written < len(data):
-                written += os.write(self._log, data[written:])
-        except OSError:
-            return written
-        return written
+        for log in (self._log, self._unmasked):
+            if log is not None:
+                log.finish()

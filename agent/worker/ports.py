@@ -58,7 +58,10 @@ Answer = WorkAnswer | OutputAnswer | Empty
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """A command to run, after its step was claimed."""
+    """A command to run, after its step was claimed.
+
+    `secrets` is what may not be seen in its output, `notes` what is to be said beside it.
+    """
 
     task_id: str
     step: Step
@@ -66,6 +69,8 @@ class Launch:
     run_id: str
     command: tuple[str, ...]
     environment: dict[str, str]
+    secrets: tuple[bytes, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

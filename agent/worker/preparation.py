@@ -4,12 +4,13 @@ import os
 from collections.abc import Mapping
 
 from agent.work_messages import Assignment, Step, StepSpec
-from agent.worker import environment, files, processes
+from agent.worker import environment, files, masking, processes
 from agent.worker.directories import Directories
 from agent.worker.errors import StepRefusedError
 from agent.worker.ports import Launch, Log
 
 DEFAULT_PLAN_FILE = "tfplan"
+TOO_SHORT = f"the value of {{name}} has fewer than {masking.LEAST_BYTES} bytes: it is not masked in the output"
 
 
 class SlotDisk(Directories):
@@ -41,15 +42,18 @@ class SlotDisk(Directories):
             self._check_approval(assignment)
         else:
             files.write_files(self.directory(assignment.task_id), work.files)
+        recorded = masking.Recorded(self._secrets)
         resolved = environment.resolve(
             assignment,
             container=self._container,
-            secrets=self._secrets,
+            secrets=recorded,
             config_maps=self._config_maps,
             directory=self.directory(assignment.task_id),
             temporary=self.temporary(assignment.task_id),
             slot=self._slot,
         )
+        values = recorded.values | environment.secret_variables(self._container)
+        masks = work.mask_secrets is not False
         return Launch(
             task_id=assignment.task_id,
             step=step,
@@ -57,6 +61,8 @@ class SlotDisk(Directories):
             run_id=run_id,
             command=spec.command,
             environment={**resolved, environment.RUN_ID: run_id},
+            secrets=masking.patterns(values.values()) if masks else (),
+            notes=tuple(TOO_SHORT.format(name=name) for name in masking.too_short(values)) if masks else (),
         )
 
     def plan_digest(self, assignment: Assignment) -> str:
@@ -68,7 +74,7 @@ class SlotDisk(Directories):
         if fd is None and named is not None:
             raise StepRefusedError(f"there is no file {named!r}, which the task names as its planFile")
         is_file = fd is not None
-        with open(os.open(self.log_path(task_id, Step.PLAN), os.O_RDONLY) if fd is None else fd, "rb", 0) as content:
+        with open(self._plan_output(task_id) if fd is None else fd, "rb", 0) as content:
 
             def digest() -> str:
                 from agent.worker.digest import Source, hash_content, plan_digest  # noqa: PLC0415 - see in_child
@@ -78,6 +84,13 @@ class SlotDisk(Directories):
 
             # In a process of its own: hashlib brings in OpenSSL, 4 MiB that the worker would keep for good.
             return processes.in_child(digest)
+
+    def _plan_output(self, task_id: str) -> int:
+        """The plan's output as its command wrote it: two plans that differ in a value of a Secret are two plans."""
+        try:
+            return os.open(self.unmasked_path(task_id, Step.PLAN), os.O_RDONLY)
+        except FileNotFoundError:
+            return os.open(self.log_path(task_id, Step.PLAN), os.O_RDONLY)
 
     def _check_approval(self, assignment: Assignment) -> None:
         """Raises StepRefusedError unless the plan, the command, its environment and the attempt are as approved."""

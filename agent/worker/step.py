@@ -31,6 +31,9 @@ class StepFolder(Protocol):
     def log_path(self, task_id: str, step: Step) -> str:
         """Where its output goes."""
 
+    def unmasked_path(self, task_id: str, step: Step) -> str:
+        """Where its output goes with the values of Secrets in it, if there are any."""
+
     def step_lock(self, task_id: str, step: Step) -> int:
         """The descriptor that it inherits."""
 
@@ -79,7 +82,15 @@ class ProcessRunner:
     def _open_output(self, launch: Launch, source: int, sink: int) -> StepOutput:
         mark = marks.mark(launch.name, launch.step, launch.task_id)
         try:
-            return StepOutput(source, self._folder.log_path(launch.task_id, launch.step), mark, self._echo)
+            return StepOutput(
+                source,
+                self._folder.log_path(launch.task_id, launch.step),
+                mark,
+                self._echo,
+                secrets=launch.secrets,
+                notes=launch.notes,
+                unmasked_path=self._folder.unmasked_path(launch.task_id, launch.step),
+            )
         except OSError:
             os.close(source)
             os.close(sink)

@@ -10,9 +10,9 @@ and what was not shown yet is shown from there. A log whose beginning is gone ca
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from controller.cli import outputs
+from controller.cli import outputs, terminal
 from controller.cli.logs import show_seen
 from controller.cli.marks import Kind, Line
 from controller.cli.outputs import Place
@@ -26,6 +26,7 @@ from controller.kube.api import Object
 POLL_SECONDS = 0.5
 QUIET_SECONDS = 1.0
 """Once a step is over, its log is left after this much silence: the rest is elsewhere, if there is any."""
+MOST_NOTE = 400
 SUCCEEDED = frozenset({"Succeeded"})
 
 
@@ -44,6 +45,7 @@ class Run:
     told: bool = False
     log_over: bool = False
     finished: bool = False
+    notes: set[str] = field(default_factory=set)
 
 
 class Follower:
@@ -155,6 +157,11 @@ class Follower:
             if line.kind is Kind.ENDED:
                 run.log_over = True
                 return
+            if line.kind is Kind.NOTE:
+                if (text := terminal.one_line(line.text.decode(errors="replace"), MOST_NOTE)) not in run.notes:
+                    run.notes.add(text)
+                    self._sink.say(f"{run.step} step: {text}")
+                continue
             skipped = min(len(line.text), max(0, run.shown_bytes - passed)) if run.counted else 0
             passed += len(line.text)
             self._sink.write(line.text[skipped:])

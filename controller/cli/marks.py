@@ -4,6 +4,8 @@ from binascii import crc32
 from dataclasses import dataclass
 from enum import Enum, auto
 
+NOTE = b": note "
+
 
 class Kind(Enum):
     """What a line of a run is."""
@@ -11,11 +13,12 @@ class Kind(Enum):
     TEXT = auto()
     BEGINS = auto()
     ENDED = auto()
+    NOTE = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a run. `text` is what the step wrote, its line end included if there was one."""
+    """A line of a run. `text` is what the step wrote, its line end included if there was one; of a note its words."""
 
     kind: Kind
     text: bytes = b""
@@ -38,5 +41,7 @@ class RunLines:
             case b"+":
                 return Line(Kind.TEXT, rest[1:])
             case b":":
+                if rest.startswith(NOTE):
+                    return Line(Kind.NOTE, rest.removeprefix(NOTE))
                 return {b": begins": Line(Kind.BEGINS), b": ended": Line(Kind.ENDED)}.get(rest)
         return None

@@ -98,7 +98,8 @@ async def logged(connection: Connection, task: Object, step: str) -> Seen | None
             if line is not None:
                 begins = begins or (line.kind is Kind.BEGINS and not found)
                 found = True
-                kept += line.text
+                if line.kind is Kind.TEXT:
+                    kept += line.text
     except (NotFound, Invalid):
         pass  # the Pod is gone, or the container is not there yet: what came before that counts
     if not found:

@@ -108,6 +108,7 @@ def assignment(
     env: tuple[EnvVar, ...] = (),
     env_from: tuple[EnvFrom, ...] = (),
     attempt: int = 1,
+    mask_secrets: bool | None = None,
 ) -> Assignment:
     """A step that runs `command`. With `apply` (of a plan) or `plan` (of an apply) the task has both steps."""
     spec = StepSpec(
@@ -120,7 +121,15 @@ def assignment(
         steps = Steps(plan=spec, apply=StepSpec(command=apply) if apply else None)
     else:
         steps = Steps(plan=StepSpec(command=plan, plan_file=plan_file) if plan else None, apply=spec)
-    work = Work(name="team/task", attempt=attempt, steps=steps, files=files or {}, env=env, env_from=env_from)
+    work = Work(
+        name="team/task",
+        attempt=attempt,
+        steps=steps,
+        files=files or {},
+        env=env,
+        env_from=env_from,
+        mask_secrets=mask_secrets,
+    )
     return Assignment(task_id=task_id, task_type="plan", step=step, fence=7, work=work, plan_digest=plan_digest)
 
 

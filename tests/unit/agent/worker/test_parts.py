@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.wire import EnvFrom, EnvVar, KeyRef, Step, StepSpec
-from agent.worker import config, environment, files, output
+from agent.worker import config, environment, files, kept_log, output
 from agent.worker.connection import parse
 from agent.worker.digest import Source, hash_content, plan_digest
 from agent.worker.directories import Directories
@@ -242,8 +242,8 @@ def test_lines_are_echoed_whole_between_the_runs_beginning_and_its_end(tmp_path:
 
 
 def test_past_its_limit_a_log_keeps_its_beginning_and_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "LOG_BYTES", 10)
-    monkeypatch.setattr(output, "TAIL_BYTES", 4)
+    monkeypatch.setattr(kept_log, "LOG_BYTES", 10)
+    monkeypatch.setattr(kept_log, "TAIL_BYTES", 4)
     step, sink, echo, _ = _output(tmp_path)
     for piece in (b"0123456", b"789abc", b"defghij"):
         os.write(sink, piece)
@@ -256,7 +256,7 @@ def test_past_its_limit_a_log_keeps_its_beginning_and_end(tmp_path: Path, monkey
 
 
 def test_output_just_past_the_limit_is_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "LOG_BYTES", 10)
+    monkeypatch.setattr(kept_log, "LOG_BYTES", 10)
     step, sink, echo, _ = _output(tmp_path)
     os.write(sink, b"0123456789ab")
     os.close(sink)
