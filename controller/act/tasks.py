@@ -20,7 +20,9 @@ from controller.decide.task_actions import (
     APPROVED,
     ASSIGNED,
     CANCELLING,
-    Action,
+    Finish,
+    RejectApproval,
+    Retry,
     cancel_message,
     keeps_lock,
     may_retry,
@@ -201,7 +203,7 @@ class Tasks:
         self._may_write()
         await agent.approve(pod.agent.incarnation, task.task_id, plan_digest=digest, attempt=task.status.attempt)
 
-    async def reject_approval(self, task: Task, action: Action) -> None:
+    async def reject_approval(self, task: Task, action: RejectApproval) -> None:
         """Say on the task why its approval is not one."""
         await self._write(task, conditions=self._condition(task, APPROVED, False, action.reason, action.message))
         self._event(task, action.reason, action.message, warning=True)
@@ -221,7 +223,7 @@ class Tasks:
         message = cancel_message(task, pod)
         await self._write(task, conditions=self._condition(task, CANCELLING, True, "Cancelled", message))
 
-    async def retry(self, task: Task, action: Action) -> None:
+    async def retry(self, task: Task, action: Retry) -> None:
         """Back to the queue as the next attempt. The last one's processes are over."""
         await self._retry(task, action.reason, action.message)
 
@@ -243,9 +245,9 @@ class Tasks:
         )
         self._event(task, reason, f"{message}; queued again as attempt {attempt}", warning=True)
 
-    async def finish(self, task: Task, action: Action) -> None:
+    async def finish(self, task: Task, action: Finish) -> None:
         """Write a final phase."""
-        await self._finish(task, action.phase or TaskPhase.FAILED, action.reason, action.message)
+        await self._finish(task, action.phase, action.reason, action.message)
 
     async def _finish(self, task: Task, phase: TaskPhase, reason: str, message: str, **fields: Any) -> None:
         succeeded = phase is TaskPhase.SUCCEEDED

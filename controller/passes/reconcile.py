@@ -18,6 +18,7 @@ from controller.act.pods import Pods
 from controller.act.pools import Pools, differs
 from controller.act.tasks import Tasks
 from controller.act.work_queue import WorkQueue
+from controller.agents.client import AgentClient
 from controller.decide.assignment import assign
 from controller.decide.pod_actions import (
     CancelTask,
@@ -41,7 +42,27 @@ from controller.decide.pool_status import (
     too_old_agents,
 )
 from controller.decide.scaling import SizeDecision, decide_size
-from controller.decide.task_actions import ACCEPTED, Action, Do, cancelling, is_refused, next_action, queued_reason
+from controller.decide.task_actions import (
+    ACCEPTED,
+    Ack,
+    Acquire,
+    AddFinalizer,
+    Approve,
+    Assign,
+    Cancel,
+    DeleteTask,
+    Finish,
+    Follow,
+    RejectApproval,
+    ReleaseLock,
+    RemoveFinalizer,
+    Retry,
+    TaskAction,
+    cancelling,
+    is_refused,
+    next_action,
+    queued_reason,
+)
 from controller.decide.view import PodOperation, PodView, PoolView
 from controller.errors import InvalidObject
 from controller.kube.api import Object
@@ -191,9 +212,8 @@ class Reconciler:
             case CancelTask(task=task):
                 pods = {pod.uid: pod for pod in view.pods}
                 where = self._world.whereabouts(task, pods)
-                told = where.pod is None or cancelling(task, where.pod)
-                if not told and (start := self._operation(task, where.pod, Action(do=Do.CANCEL), 0)):
-                    self._on_task(key, task, start)
+                if where.pod is not None and not cancelling(task, where.pod):
+                    self._carry_out(key, task, where.pod, Cancel(), 0)
             case FinishDeletion():
                 self._start(key, f"pool/{view.uid}", functools.partial(self._pools.finish, pool))
 
@@ -276,8 +296,8 @@ class Reconciler:
         where = self._world.whereabouts(task, pods)
         lock_held = self._world.holds_lock(task)
         action = next_action(task, where, lock_held=lock_held, now=self._world.now())
-        if (start := self._operation(task, where.pod, action, ttl_seconds)) is not None:
-            self._on_task(key, task, start)
+        if action is not None:
+            self._carry_out(key, task, where.pod, action, ttl_seconds)
         elif task.final and task.status.finished_at is not None and not lock_held:
             age = (self._world.now() - task.status.finished_at).total_seconds()
             self._queue_task_end(key, task.spec.ttl_seconds_after_finished - age)
@@ -286,39 +306,65 @@ class Reconciler:
         if 0 < seconds < self._settings.resync_seconds:
             self._queue.add_after(key, seconds)
 
-    def _operation(self, task: Task, pod: PodView | None, action: Action, ttl_seconds: int) -> Start | None:
-        """The operation of `act.tasks` for an action."""
-        do = self._tasks
-        on_task: dict[Do, Start] = {
-            Do.ADD_FINALIZER: functools.partial(do.add_finalizer, task),
-            Do.REJECT_APPROVAL: functools.partial(do.reject_approval, task, action),
-            Do.RETRY: functools.partial(self._conclude, task, action, do.retry),
-            Do.FINISH: functools.partial(self._conclude, task, action, do.finish),
-            Do.RELEASE_LOCK: functools.partial(do.release_lock, task),
-            Do.REMOVE_FINALIZER: functools.partial(do.remove_finalizer, task),
-            Do.DELETE: functools.partial(do.delete, task),
-        }
-        if action.do in on_task:
-            return on_task[action.do]
-        agent = self._world.fleet.client(pod.uid) if pod is not None else None
-        if pod is None or agent is None:
-            return None
-        on_agent: dict[Do, Start] = {
-            Do.ACQUIRE: functools.partial(do.ask_again, task, pod, agent, reservation_ttl_seconds=ttl_seconds),
-            Do.FOLLOW: functools.partial(do.follow, task, pod, agent),
-            Do.APPROVE: functools.partial(do.approve, task, pod, agent),
-            Do.CANCEL: functools.partial(do.cancel, task, pod, agent),
-            Do.ACK: functools.partial(do.ack, task.task_id, pod, agent),
-        }
-        return on_agent.get(action.do)
+    def _carry_out(self, key: Key, task: Task, pod: PodView | None, action: TaskAction, ttl_seconds: int) -> None:
+        """Start what is to be done for a task. What needs its agent waits until there is one to ask."""
+        match action:
+            case Assign():
+                return  # for `_dispatch`, which sees all tasks and all Pods
+            case Acquire() | Follow() | Approve() | Cancel() | Ack():
+                agent = self._world.fleet.client(pod.uid) if pod is not None else None
+                if pod is not None and agent is not None:
+                    self._on_task(key, task, functools.partial(self._ask, task, pod, agent, action, ttl_seconds))
+            case _:
+                self._on_task(key, task, functools.partial(self._write, task, action))
 
-    async def _conclude(
-        self, task: Task, action: Action, conclude: Callable[[Task, Action], Coroutine[None, None, None]]
+    async def _ask(
+        self,
+        task: Task,
+        pod: PodView,
+        agent: AgentClient,
+        action: Acquire | Follow | Approve | Cancel | Ack,
+        ttl_seconds: int,
     ) -> None:
+        match action:
+            case Acquire():
+                await self._tasks.ask_again(task, pod, agent, reservation_ttl_seconds=ttl_seconds)
+            case Follow():
+                await self._tasks.follow(task, pod, agent)
+            case Approve():
+                await self._tasks.approve(task, pod, agent)
+            case Cancel():
+                await self._tasks.cancel(task, pod, agent)
+            case Ack():
+                await self._tasks.ack(task.task_id, pod, agent)
+
+    async def _write(
+        self,
+        task: Task,
+        action: AddFinalizer | RejectApproval | Retry | Finish | ReleaseLock | RemoveFinalizer | DeleteTask,
+    ) -> None:
+        match action:
+            case AddFinalizer():
+                await self._tasks.add_finalizer(task)
+            case RejectApproval():
+                await self._tasks.reject_approval(task, action)
+            case Retry():
+                if not (action.if_pod_gone and await self._pod_exists(task)):
+                    await self._tasks.retry(task, action)
+            case Finish():
+                if not (action.if_pod_gone and await self._pod_exists(task)):
+                    await self._tasks.finish(task, action)
+            case ReleaseLock():
+                await self._tasks.release_lock(task)
+            case RemoveFinalizer():
+                await self._tasks.remove_finalizer(task)
+            case DeleteTask():
+                await self._tasks.delete(task)
+
+    async def _pod_exists(self, task: Task) -> bool:
+        """Whether the API still has the Pod that the task was assigned to, read live."""
         pod, uid = task.status.pod, task.status.pod_uid
-        if action.if_pod_gone and pod and uid and await self._pods.exists(task.namespace, pod, uid):
-            return
-        await conclude(task, action)
+        return bool(pod and uid) and await self._pods.exists(task.namespace, str(pod), str(uid))
 
     def _end_orphans(self, key: Key, tasks: list[Task], pods: dict[str, PodView]) -> None:
         """Settle what agents hold for the controller without a task that stands for it."""

@@ -110,7 +110,7 @@ def _() -> Plant:
 
     def reserved(task: Task, pod: Any) -> Any:
         if pod.agent.warnings:
-            return task_actions.Action(do=task_actions.Do.APPROVE)
+            return task_actions.Approve()
         return original(task, pod)
 
     return patch.object(task_actions, "_reserved", reserved)

@@ -11,7 +11,7 @@ from agent.rules.state import Event
 from agent.rules.tasks import ExpireTasks
 from agent.wire import ErrorCode, Origin, Outcome, SlotState, Step
 from controller import names
-from controller.decide.task_actions import APPROVED, Do, Whereabouts, cancelling, next_action
+from controller.decide.task_actions import APPROVED, Acquire, Approve, Follow, Whereabouts, cancelling, next_action
 from controller.errors import AgentRefused, AgentUnreachable, ApiUnavailable, Conflict, NotFound, NotLeader
 from controller.kube.api import LEASES, SLOTTASKS, Object, Resource
 from controller.objects.task import Task, TaskPhase
@@ -266,10 +266,10 @@ class Shuffle:
 
     async def _act(self, hands: DispatchReplica, task: Task, where: MachineAgent) -> None:
         pod = self.site.pod(where.pod)
-        match next_action(task, Whereabouts(pod=pod), lock_held=True, now=MOMENT).do:
-            case Do.ACQUIRE:
+        match next_action(task, Whereabouts(pod=pod), lock_held=True, now=MOMENT):
+            case Acquire():
                 await hands.ask_again(task, pod)
-            case Do.FOLLOW:
+            case Follow():
                 await hands.follow(task, pod)
 
     async def room(self) -> None:
@@ -391,7 +391,7 @@ def test_the_intent_of_an_apply_is_written_before_its_agent_hears_of_it() -> Non
     assert seen == [("/tasks/uid-t.1/approve", TaskPhase.RUNNING, Step.APPLY, "True", True)]
     site.agent.before = MachineAgent("p").before
     where = Whereabouts(pod=site.pod())
-    assert next_action(site.task(), where, lock_held=True, now=MOMENT).do is Do.APPROVE
+    assert next_action(site.task(), where, lock_held=True, now=MOMENT) == Approve()
     run(site.replica(2).approve(site.task()))
     run(site.replica(2).approve(site.task()))
     assert site.agent.applies == ["uid-t.1"]
