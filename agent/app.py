@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import uvloop
 from aiohttp import web
 
-from agent import __version__
+from agent import __version__, signals
 from agent.auth import Keyring, TokenFolder, has_credentials, own_credentials, read_pool_tokens
 from agent.config import Settings, from_environ
 from agent.counters import Counters
@@ -64,6 +64,7 @@ def utc_now() -> datetime:
 
 async def serve(settings: Settings) -> int:
     """Serve until told to stop; then refuse new work, let steps run as long as the Pod may, and end."""
+    stop = _stop_signal()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="files"))
     later = asyncio.get_running_loop().call_later
     log = StreamLog(sys.stderr.fileno(), utc_now, {"pod": settings.pod, "pool": settings.pool}, later)
@@ -74,7 +75,7 @@ async def serve(settings: Settings) -> int:
     try:
         async with AsyncExitStack() as stack:
             agent = await _start(settings, log, stack)
-            await _run(settings, agent, log)
+            await _run(settings, agent, stop, log)
     except OSError as error:
         log.event("the agent can't run", error=str(error))
         return EXIT_FAILED
@@ -203,11 +204,16 @@ def _first_tokens(settings: Settings, log: StreamLog) -> dict[str, str]:
         return {}
 
 
-async def _run(settings: Settings, agent: _Agent, log: StreamLog) -> None:
+def _stop_signal() -> asyncio.Event:
+    """Set once somebody asks the process to stop, be it before it serves."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    signals.deliver()
+    return stop
+
+
+async def _run(settings: Settings, agent: _Agent, stop: asyncio.Event, log: StreamLog) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             # Two, because one of them waits for the disk.

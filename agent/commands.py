@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
@@ -12,6 +13,9 @@ from agent import __version__
 from agent.installation import NAME, install
 
 CALL_SECONDS = 5.0
+START_SECONDS = 20.0
+"""How long `close` waits for an agent that is starting: a preStop hook may run before anybody listens."""
+LOOK_AGAIN_SECONDS = 0.1
 EXIT_FAILED = 1
 UNAUTHORIZED = 401
 
@@ -53,15 +57,20 @@ def _install(folder: Path) -> int:
 
 
 def close(environ: Mapping[str, str]) -> int:
-    """Tell the agent beside this process that the Pod is being stopped."""
+    """Tell the agent beside this process that the Pod is being stopped. One that is starting is waited for."""
     folder = environ.get("PODSLOTS_STATE_DIR")
     if not folder:
         return _fail("PODSLOTS_STATE_DIR is required")
-    try:
-        token = (Path(folder) / "close-token").read_text().strip()
-        status, body = _call(environ, "POST", "/close", {"Authorization": f"Bearer {token}"})
-    except (OSError, HTTPException) as error:
-        return _fail(f"can't reach the agent: {error}")
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            token = (Path(folder) / "close-token").read_text().strip()
+            status, body = _call(environ, "POST", "/close", {"Authorization": f"Bearer {token}"})
+            break
+        except (OSError, HTTPException) as error:
+            if time.monotonic() >= deadline:
+                return _fail(f"can't reach the agent: {error}")
+        time.sleep(LOOK_AGAIN_SECONDS)
     return 0 if status == 200 else _fail(f"the agent answered {status}: {body.strip()}")  # noqa: PLR2004 - HTTP's OK
 
 

@@ -5,6 +5,7 @@ import select
 import signal
 from types import FrameType
 
+from agent.signals import deliver
 from agent.worker.client import Link, RefusedError
 from agent.worker.core import Worker
 from agent.worker.directories import Directories
@@ -126,6 +127,7 @@ class Signals:
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, self._on_stop)
         signal.signal(signal.SIGCHLD, self._on_child)
+        deliver()
 
     def clear(self) -> None:
         """Forget what woke us."""

@@ -136,7 +136,7 @@ def _volumes(spec: PoolSpec, token_secret: str) -> list[Json]:
 def _tls_volume(tls: Tls) -> Json:
     """The agent's files. `ca.crt` there asks callers for certificates, so cert-manager's beside `tls.crt` stays out.
 
-    The controller reads in a Pod's volume which Secrets it was made with (`agent_tls.pod_tls`).
+    The controller reads in a Pod's volume which Secrets it was made with (`agents.tls.pod_tls`).
     """
     served = {"name": tls.secret, "items": [{"key": key, "path": key} for key in ("tls.crt", "tls.key")]}
     clients = {"name": tls.client_secret, "items": [{"key": "ca.crt", "path": "ca.crt"}]}

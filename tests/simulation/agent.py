@@ -104,7 +104,7 @@ class MemoryFiles:
 
 
 class NoLog:
-    """`agent.eventlog.Log` for nobody."""
+    """`agent.log.Log` for nobody."""
 
     def event(self, message: str, /, **fields: Any) -> None:
         pass

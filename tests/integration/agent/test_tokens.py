@@ -269,7 +269,7 @@ def test_a_mistake_of_ours_is_logged_without_the_request(tmp_path: Path) -> None
     assert SENT not in answer.message
     assert lines[0]["error"] == "KeyError"
     assert SENT not in repr(lines)
-    assert any(place.startswith("http_api.py:") for place in lines[0]["at"])
+    assert any(place.startswith("routes.py:") for place in lines[0]["at"])
 
 
 def test_a_plain_agents_worker_does_not_load_tls(agent: AgentProcess, worker: WorkerProcess) -> None:

@@ -228,7 +228,12 @@ async def test_commands_left_behind_end_with_the_container(runs: Runs, shim: tup
     attempt = runs.attempt()
     await attempt.start(script("exec sleep 60"), shim)
     await attempt.execute(["sh", "-c", "setsid sleep 300 > /dev/null 2>&1 &"], timeout_seconds=5)
-    assert len(runs.alive()) == 2
+
+    async def both_show() -> bool:
+        """In the middle of an execve a process shows no environment."""
+        return len(runs.alive()) == 2
+
+    await until(both_show, what="the command and what it left behind are alive")
     attempt.send(signal.SIGKILL)
     await exited(attempt)
     assert runs.alive() == []
