@@ -182,7 +182,11 @@ class WatchLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """What is known of one step. `log_bytes` counts all output, kept or not; `log_tail` is its end."""
+    """What is known of one step. `log_bytes` counts all output, kept or not; `log_tail` is its end.
+
+    `log_kept_bytes` and `log_end_bytes` say how much of its beginning and of its end can be read from the agent. They
+    are given in the answer of `GET /tasks/{id}`, by agents that have the call for it.
+    """
 
     start_time: datetime | None = None
     end_time: datetime | None = None
@@ -191,6 +195,8 @@ class StepResult:
     reason: str | None = None
     log_bytes: int = 0
     log_tail: str = ""
+    log_kept_bytes: int | None = None
+    log_end_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from controller import names
 from controller.act.events import EventRecorder
 from controller.act.locks import Locks
 from controller.act.operations import Operations, Result
+from controller.act.outputs import TaskOutputs
 from controller.act.pods import Pods
 from controller.act.pools import Images, Pools
 from controller.act.tasks import Tasks
@@ -108,7 +109,15 @@ class Controller:
             self.queue,
             self.operations,
             pods=pods,
-            tasks=Tasks(api, self.tasks, locks, self.events, now=now, may_write=self._may_write),
+            tasks=Tasks(
+                api,
+                self.tasks,
+                locks,
+                self.events,
+                TaskOutputs(api, may_write=self._may_write),
+                now=now,
+                may_write=self._may_write,
+            ),
             pools=Pools(
                 api,
                 self.pools,

@@ -89,6 +89,8 @@ async def task_answer(service: Service, outputs: Outputs, task: TaskEntry) -> Ta
             received, tail = await outputs.tail(task.task_id, step)
             values = {name: getattr(result, name) for name in result.__dataclass_fields__}
             values |= {"log_bytes": max(received, result.log_bytes), "log_tail": tail or result.log_tail}
+            kept, _ = await outputs.kept(task.task_id, step)
+            values |= {"log_kept_bytes": kept, "log_end_bytes": len(await outputs.end(task.task_id, step))}
             result = type(result)(**values)
         answer[step.value] = result
     return Task(

@@ -18,6 +18,8 @@ from agent.wire import Step
 
 CAP_BYTES = 16 << 20
 TAIL_BYTES = 4096
+END_BYTES = 64 << 10
+"""Of output past the cap, so much of the end is kept in memory; the worker keeps as much of what is too much."""
 CHUNK_BYTES = 64 << 10
 
 T = TypeVar("T")
@@ -97,11 +99,15 @@ class FolderFiles:
 
 @dataclass(slots=True)
 class _Stream:
-    """What is known of one step's output. `received` counts all of it, `kept` what the file has."""
+    """What is known of one step's output. `received` counts all of it, `kept` what the file has.
+
+    `end` is the end of what the file does not have.
+    """
 
     received: int
     kept: int
     tail: bytes
+    end: bytes = b""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     grown: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -127,8 +133,9 @@ class Outputs:
         async with stream.lock:
             fresh = data[stream.received - offset :] if offset <= stream.received else b""
             if fresh:
-                await self._keep(stream, task_id, step, fresh)
+                kept = await self._keep(stream, task_id, step, fresh)
                 stream.received += len(fresh)
+                stream.end = (stream.end + fresh[kept:])[-END_BYTES:]
                 self.on_taken(len(fresh))
                 stream.tail = (stream.tail + fresh)[-TAIL_BYTES:]
                 self._wake(stream)
@@ -151,6 +158,14 @@ class Outputs:
         """How many bytes are kept, and whether there were more."""
         stream = await self._stream(task_id, step)
         return stream.kept, stream.cut
+
+    async def page(self, task_id: str, step: Step, offset: int, size_bytes: int) -> bytes:
+        """A part of what the file has."""
+        return await self._offload(partial(self._files.read, task_id, step, offset, size_bytes))
+
+    async def end(self, task_id: str, step: Step) -> bytes:
+        """The end of what the file does not have."""
+        return (await self._stream(task_id, step)).end
 
     async def grown(self, task_id: str, step: Step) -> asyncio.Event:
         """An event that is set when this step's output next grows, or when `nudge` says to look again."""
@@ -189,14 +204,17 @@ class Outputs:
             stream = self._streams.setdefault((task_id, step), _Stream(received=size, kept=size, tail=tail))
         return stream
 
-    async def _keep(self, stream: _Stream, task_id: str, step: Step, data: bytes) -> None:
+    async def _keep(self, stream: _Stream, task_id: str, step: Step, data: bytes) -> int:
+        """How many bytes the file took."""
         room = 0 if stream.cut else self._cap_bytes - stream.kept
         if (kept := data[:room]) and room > 0:
             try:
                 await self._offload(lambda: self._files.append(task_id, step, kept))
             except OSError:
-                return
+                return 0
             stream.kept += len(kept)
+            return len(kept)
+        return 0
 
     def _wake(self, stream: _Stream) -> None:
         grown, stream.grown = stream.grown, asyncio.Event()

@@ -57,6 +57,14 @@ class ApprovalPolicy(StrEnum):
     AUTO = "Auto"
 
 
+class KeepOutput(StrEnum):
+    """Of which steps the output is kept in objects: of all, of plans that wait for an approval, of none."""
+
+    ALWAYS = "Always"
+    WAITING = "Waiting"
+    NEVER = "Never"
+
+
 class OnLostReservation(StrEnum):
     """What to do when a plan that awaits approval is lost with its Pod."""
 
@@ -89,6 +97,8 @@ class TaskSpec:
     approval: Approval | None = None
     on_lost_reservation: OnLostReservation = OnLostReservation.FAIL
     plan_max_attempts: int = 2
+    keep_output: KeepOutput = KeepOutput.ALWAYS
+    mask_secrets: bool = True
     cancel: bool = False
     ttl_seconds_after_finished: int = 86400
 
@@ -113,6 +123,8 @@ class TaskSpec:
                 spec.choice("onLostReservation", OnLostReservation.FAIL, tuple(OnLostReservation))
             ),
             plan_max_attempts=retry.integer("planMaxAttempts", 2, least=1),
+            keep_output=KeepOutput(spec.choice("keepOutput", KeepOutput.ALWAYS, tuple(KeepOutput))),
+            mask_secrets=spec.boolean("maskSecrets", True),
             cancel=spec.boolean("cancel"),
             ttl_seconds_after_finished=spec.integer("ttlSecondsAfterFinished", 86400),
         )
@@ -120,7 +132,10 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStatus:
-    """What is known of a task. `attempt` 0: never assigned. `queued_reason` says what a queued task waits for."""
+    """What is known of a task. `attempt` 0: never assigned. `queued_reason` says what a queued task waits for.
+
+    `plan_output` and `apply_output` name the SlotTaskOutputs of this attempt.
+    """
 
     phase: TaskPhase = TaskPhase.QUEUED
     step: Step | None = None
@@ -135,6 +150,8 @@ class TaskStatus:
     queued_reason: str | None = None
     plan: StepResult | None = None
     apply: StepResult | None = None
+    plan_output: str | None = None
+    apply_output: str | None = None
     conditions: tuple[Condition, ...] = ()
     observed_generation: int | None = None
     started_at: datetime | None = None
@@ -160,6 +177,8 @@ class TaskStatus:
             queued_reason=status.optional_text("queuedReason"),
             plan=_step_result(plan) if plan else None,
             apply=_step_result(apply) if apply else None,
+            plan_output=plan.optional_text("output") if plan else None,
+            apply_output=apply.optional_text("output") if apply else None,
             conditions=tuple(Condition.parse(item) for item in status.children("conditions")),
             observed_generation=status.optional_integer("observedGeneration"),
             started_at=time(status, "startTime"),
@@ -168,7 +187,11 @@ class TaskStatus:
 
     def to_json(self) -> dict[str, Any]:
         """The status as it stands in the object. Fields that are None are left out."""
-        steps = {step.value: step_json(result) for step, result in self.results.items()}
+        named = self.outputs
+        steps = {
+            step.value: {**step_json(result), **({"output": named[step]} if step in named else {})}
+            for step, result in self.results.items()
+        }
         document: dict[str, Any] = {
             "phase": self.phase.value,
             "step": self.step.value if self.step else None,
@@ -194,6 +217,12 @@ class TaskStatus:
         """What is known of each step that began."""
         both = {Step.PLAN: self.plan, Step.APPLY: self.apply}
         return {step: result for step, result in both.items() if result is not None}
+
+    @property
+    def outputs(self) -> dict[Step, str]:
+        """The SlotTaskOutput of each step that has one."""
+        both = {Step.PLAN: self.plan_output, Step.APPLY: self.apply_output}
+        return {step: name for step, name in both.items() if name}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,6 +324,7 @@ class Task:
             env=self.spec.env,
             env_from=self.spec.env_from,
             reservation_ttl_seconds=reservation_ttl_seconds,
+            mask_secrets=None if self.spec.mask_secrets else False,
         )
 
 

@@ -159,10 +159,10 @@ class Reconciler:
                 spec = PoolSpec.parse(pool)
             except InvalidObject as error:
                 problem = Problem(reason="InvalidSpec", message=str(error))
-        ttl_seconds = (spec or PoolSpec()).reservation_ttl_seconds
+        terms = spec or PoolSpec()
         for task in tasks:
-            self._advance(key, task, pods, ttl_seconds)
-        self._end_orphans(key, tasks, pods)
+            self._advance(key, task, pods, terms)
+        self._end_orphans(key, tasks, pods, terms)
         if pool is None:
             self._figures.pop(key, None)
             self._status_due.pop(key, None)
@@ -213,7 +213,7 @@ class Reconciler:
                 pods = {pod.uid: pod for pod in view.pods}
                 where = self._world.whereabouts(task, pods)
                 if where.pod is not None and not cancelling(task, where.pod):
-                    self._carry_out(key, task, where.pod, Cancel(), 0)
+                    self._carry_out(key, task, where.pod, Cancel(), view.spec)
             case FinishDeletion():
                 self._start(key, f"pool/{view.uid}", functools.partial(self._pools.finish, pool))
 
@@ -291,13 +291,13 @@ class Reconciler:
         elif refusal is None and said is not None and said.status == "False":
             self._on_task(key, task, functools.partial(self._tasks.say_accepted, task))
 
-    def _advance(self, key: Key, task: Task, pods: dict[str, PodView], ttl_seconds: int) -> None:
+    def _advance(self, key: Key, task: Task, pods: dict[str, PodView], terms: PoolSpec) -> None:
         """Start the next thing to do for one task, if there is any."""
         where = self._world.whereabouts(task, pods)
         lock_held = self._world.holds_lock(task)
         action = next_action(task, where, lock_held=lock_held, now=self._world.now())
         if action is not None:
-            self._carry_out(key, task, where.pod, action, ttl_seconds)
+            self._carry_out(key, task, where.pod, action, terms)
         elif task.final and task.status.finished_at is not None and not lock_held:
             age = (self._world.now() - task.status.finished_at).total_seconds()
             self._queue_task_end(key, task.spec.ttl_seconds_after_finished - age)
@@ -306,7 +306,7 @@ class Reconciler:
         if 0 < seconds < self._settings.resync_seconds:
             self._queue.add_after(key, seconds)
 
-    def _carry_out(self, key: Key, task: Task, pod: PodView | None, action: TaskAction, ttl_seconds: int) -> None:
+    def _carry_out(self, key: Key, task: Task, pod: PodView | None, action: TaskAction, terms: PoolSpec) -> None:
         """Start what is to be done for a task. What needs its agent waits until there is one to ask."""
         match action:
             case Assign():
@@ -314,7 +314,7 @@ class Reconciler:
             case Acquire() | Follow() | Approve() | Cancel() | Ack():
                 agent = self._world.fleet.client(pod.uid) if pod is not None else None
                 if pod is not None and agent is not None:
-                    self._on_task(key, task, functools.partial(self._ask, task, pod, agent, action, ttl_seconds))
+                    self._on_task(key, task, functools.partial(self._ask, task, pod, agent, action, terms))
             case _:
                 self._on_task(key, task, functools.partial(self._write, task, action))
 
@@ -324,19 +324,19 @@ class Reconciler:
         pod: PodView,
         agent: AgentClient,
         action: Acquire | Follow | Approve | Cancel | Ack,
-        ttl_seconds: int,
+        terms: PoolSpec,
     ) -> None:
         match action:
             case Acquire():
-                await self._tasks.ask_again(task, pod, agent, reservation_ttl_seconds=ttl_seconds)
+                await self._tasks.ask_again(task, pod, agent, reservation_ttl_seconds=terms.reservation_ttl_seconds)
             case Follow():
-                await self._tasks.follow(task, pod, agent)
+                await self._tasks.follow(task, pod, agent, limits=terms.output)
             case Approve():
                 await self._tasks.approve(task, pod, agent)
             case Cancel():
                 await self._tasks.cancel(task, pod, agent)
             case Ack():
-                await self._tasks.ack(task.task_id, pod, agent)
+                await self._tasks.ack_ended(task, pod, agent, limits=terms.output)
 
     async def _write(
         self,
@@ -366,7 +366,7 @@ class Reconciler:
         pod, uid = task.status.pod, task.status.pod_uid
         return bool(pod and uid) and await self._pods.exists(task.namespace, str(pod), str(uid))
 
-    def _end_orphans(self, key: Key, tasks: list[Task], pods: dict[str, PodView]) -> None:
+    def _end_orphans(self, key: Key, tasks: list[Task], pods: dict[str, PodView], terms: PoolSpec) -> None:
         """Settle what agents hold for the controller without a task that stands for it."""
         live = {(task.task_id, task.status.pod_uid) for task in tasks if not task.final}
         final = {(task.task_id, task.status.pod_uid) for task in tasks if task.final}
@@ -382,7 +382,7 @@ class Reconciler:
                     continue
                 name = f"orphan/{pod.uid}/{task_id}"
                 if now >= looked.get(name, now):
-                    start = functools.partial(self._tasks.settle_orphan, task_id, pod, agent)
+                    start = functools.partial(self._tasks.settle_orphan, task_id, pod, agent, limits=terms.output)
                     self._start(key, name, start, again_seconds=_ORPHAN_SECONDS)
                     looked[name] = now + _ORPHAN_SECONDS
                 self._orphans_looked_at.setdefault(key, {})[name] = looked[name]

@@ -21,7 +21,7 @@ from controller.local.apiserver.schema.validation import validate
 from controller.objects.conditions import Condition
 from controller.objects.output import Gap, Output, Source, document, packed
 from controller.objects.pool import DEFAULT_LAYOUT, DeletionPolicy, PoolSpec
-from controller.objects.task import ApprovalPolicy, OnLostReservation, Task, TaskPhase, TaskSpec, TaskStatus
+from controller.objects.task import ApprovalPolicy, KeepOutput, OnLostReservation, Task, TaskPhase, TaskSpec, TaskStatus
 from tests.support.pools import NOW
 
 Json = dict[str, Any]
@@ -92,6 +92,7 @@ GOOD_POOLS: dict[str, Json] = {
         },
         "slots": [{"accepts": ["plan", "apply", "plan_and_apply"]}, {"accepts": ["plan"]}],
         "reservation": {"ttlSeconds": 60},
+        "output": {"maxBytes": 1024, "waitingMaxBytes": 1000000},
         "auth": {
             "lockReads": True,
             "tls": {"secretName": "a", "serverName": "a.b.svc", "clientAuth": {"secretName": "c.d"}},
@@ -144,6 +145,7 @@ BAD_POOLS: dict[str, tuple[Json, str]] = {
     ),
     "reads half locked": ({"auth": {"lockReads": "yes"}}, "spec.auth.lockReads"),
     "tls with a typing mistake": ({"auth": {"tls": {"secretname": "a"}}}, "secretname: unknown field"),
+    "an output larger than an object": ({"output": {"maxBytes": 1000001}}, "spec.output.maxBytes"),
     "a reservation without time": ({"reservation": {"ttlSeconds": 0}}, "spec.reservation.ttlSeconds"),
 }
 
@@ -219,6 +221,8 @@ GOOD_TASKS: dict[str, Json] = {
         "approvalPolicy": "Auto",
         "onLostReservation": "Replan",
         "retry": {"planMaxAttempts": 3},
+        "keepOutput": "Waiting",
+        "maskSecrets": True,
         "cancel": False,
         "ttlSecondsAfterFinished": 0,
     },
@@ -283,6 +287,8 @@ CHANGES: dict[str, Json] = {
     "approvalPolicy": {"approvalPolicy": "Manual"},
     "onLostReservation": {"onLostReservation": "Fail"},
     "retry": {"retry": {"planMaxAttempts": 9}},
+    "keepOutput": {"keepOutput": "Never"},
+    "maskSecrets": {"maskSecrets": False},
     "ttl": {"ttlSecondsAfterFinished": 5},
 }
 
@@ -358,6 +364,8 @@ def test_every_status_the_controller_can_write_is_taken() -> None:
             queued_reason="q",
             plan=result,
             apply=StepResult(),
+            plan_output="n-2-plan",
+            apply_output="n-2-apply",
             conditions=(condition,),
             observed_generation=3,
             started_at=NOW,
@@ -423,6 +431,7 @@ def test_enumerations_are_those_of_the_code() -> None:
     )
     spec, status = tasks["spec"]["properties"], tasks["status"]["properties"]
     assert spec["approvalPolicy"]["enum"] == list(ApprovalPolicy)
+    assert spec["keepOutput"]["enum"] == list(KeepOutput)
     assert spec["onLostReservation"]["enum"] == list(OnLostReservation)
     assert pools["spec"]["properties"]["deletionPolicy"]["enum"] == list(DeletionPolicy)
     assert status["phase"]["enum"] == list(TaskPhase)
