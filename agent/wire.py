@@ -11,6 +11,7 @@ from enum import StrEnum
 from agent.codec import WireError, decode, encode, format_time, parse_time
 from agent.quick import quick
 from agent.work_messages import (
+    MAX_OUTPUTS_BYTES,
     PORT,
     TASK_ID_PATTERN,
     Assignment,
@@ -36,6 +37,7 @@ from agent.work_messages import (
 )
 
 __all__ = [  # handed on; what is defined here is public as well
+    "MAX_OUTPUTS_BYTES",
     "PORT",
     "TASK_ID_PATTERN",
     "Assignment",
@@ -217,6 +219,7 @@ class Task:
     plan_digest: str | None = None
     cancel_requested: bool = False
     expires_at: datetime | None = None
+    has_outputs: bool | None = None
 
 
 # --- writes ---------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from controller import names
 from controller.act.events import EventRecorder
+from controller.act.handed_over import HandedOverFiles
 from controller.act.locks import Locks
 from controller.act.operations import Operations, Result
 from controller.act.outputs import TaskOutputs
@@ -114,7 +115,8 @@ class Controller:
                 self.tasks,
                 locks,
                 self.events,
-                TaskOutputs(api, may_write=self._may_write),
+                outputs=TaskOutputs(api, may_write=self._may_write),
+                handed_over=HandedOverFiles(api, may_write=self._may_write),
                 now=now,
                 may_write=self._may_write,
             ),

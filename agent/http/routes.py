@@ -54,6 +54,7 @@ from agent.wire import (
     HoldRequest,
     Origin,
     PhaseAnswer,
+    Step,
     Write,
 )
 from agent.workers import Workers
@@ -104,6 +105,7 @@ class HttpApi:
             "/slots": (kinds.SLOTS, READERS, self._slots),
             "/tasks/*": (kinds.TASK, READERS, self._task),
             "/tasks/*/log": (kinds.LOG, READERS, self._task_log),
+            "/tasks/*/outputs": (kinds.TASK, POOL_ONLY, self._task_outputs),
             "/metrics": (kinds.METRICS, READERS, self._metrics),
             "/healthz": (kinds.HEALTH, None, self._health),
             "/readyz": (kinds.HEALTH, None, self._health),
@@ -305,9 +307,18 @@ class HttpApi:
         )
         return await send_log(request, pieces)
 
+    async def _task_outputs(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        """The file that a task handed over. It is for a Secret: only the pool's token reads it."""
+        del request, identity
+        self._known_task(part)
+        content = await self._outputs.got(part)
+        if content is None:
+            raise Refusal(ErrorCode.NOT_FOUND, "the task has handed over no file")
+        return web.Response(body=content, headers=BYTES_HEADERS)
+
     async def _log_part(self, task_id: str, query: Mapping[str, str]) -> web.Response:
         """A part of one step's output, as it is kept: by offset, or the end of what was too much."""
-        step = read_step(query.get("step", ""))
+        step = read_step(query.get("step", Step.PLAN))
         if query["part"] == "end":
             return web.Response(body=await self._outputs.end(task_id, step), headers=BYTES_HEADERS)
         if query["part"] != "page":

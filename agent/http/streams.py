@@ -108,6 +108,7 @@ async def task_answer(service: Service, outputs: Outputs, task: TaskEntry) -> Ta
         plan_digest=task.plan_digest,
         cancel_requested=task.cancel_requested,
         expires_at=slot.expires_at if holds else None,
+        has_outputs=await outputs.got(task.task_id) is not None if task.state is TaskState.ENDED else None,
     )
 
 

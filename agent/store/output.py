@@ -21,6 +21,8 @@ TAIL_BYTES = 4096
 END_BYTES = 64 << 10
 """Of output past the cap, so much of the end is kept in memory; the worker keeps as much of what is too much."""
 CHUNK_BYTES = 64 << 10
+HANDED_OVER = "outputs"
+"""The name of the file that a task hands over, beside its steps' output."""
 
 T = TypeVar("T")
 
@@ -43,6 +45,12 @@ class OutputFiles(Protocol):
 
     def read(self, task_id: str, step: Step, offset: int, size_bytes: int) -> bytes:
         """A part of what is kept; empty past its end."""
+
+    def put(self, task_id: str, data: bytes) -> None:
+        """Keep the file that a task hands over, durably."""
+
+    def got(self, task_id: str) -> bytes | None:
+        """That file; None if there is none."""
 
     def remove(self, task_id: str) -> None:
         """Remove a task's files."""
@@ -82,6 +90,29 @@ class FolderFiles:
             return os.pread(fd, size_bytes, offset)
         finally:
             os.close(fd)
+
+    def put(self, task_id: str, data: bytes) -> None:
+        """Keep the file that a task hands over, durably."""
+        path = self._folder / task_id / HANDED_OVER
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".new")
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        for folder in (path.parent, self._folder):
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def got(self, task_id: str) -> bytes | None:
+        """That file; None if there is none."""
+        with suppress(FileNotFoundError):
+            return (self._folder / task_id / HANDED_OVER).read_bytes()
+        return None
 
     def remove(self, task_id: str) -> None:
         """Remove a task's files."""
@@ -166,6 +197,14 @@ class Outputs:
     async def end(self, task_id: str, step: Step) -> bytes:
         """The end of what the file does not have."""
         return (await self._stream(task_id, step)).end
+
+    async def put(self, task_id: str, data: bytes) -> None:
+        """Keep the file that a task hands over. Raises OSError."""
+        await self._offload(partial(self._files.put, task_id, data))
+
+    async def got(self, task_id: str) -> bytes | None:
+        """That file; None if there is none."""
+        return await self._offload(partial(self._files.got, task_id))
 
     async def grown(self, task_id: str, step: Step) -> asyncio.Event:
         """An event that is set when this step's output next grows, or when `nudge` says to look again."""

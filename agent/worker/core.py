@@ -296,6 +296,11 @@ class Worker:
                 digest = self._digest(run.kept.assignment)
             except (StepRefusedError, OSError) as error:
                 outcome, reason = Outcome.FAILED, f"the plan can't be hashed: {error}"
+        if outcome is Outcome.SUCCEEDED and run.kept.hands_over:
+            try:
+                self._disk.outputs(run.kept.assignment)
+            except (StepRefusedError, OSError) as error:
+                reason = str(error)  # what the step did is done: it has succeeded all the same
         self._finish(run.kept, outcome, reason, exit_code=exit_code, digest=digest, log_bytes=ended.output_bytes)
 
     def _digest(self, assignment: Assignment) -> str | None:

@@ -146,6 +146,9 @@ class Disk(Protocol):
     def plan_digest(self, assignment: Assignment) -> str:
         """The digest that an approval of this plan has to name. Raises StepRefusedError."""
 
+    def outputs(self, assignment: Assignment) -> str:
+        """The file that the task hands over, in base64. Raises StepRefusedError if it can't be handed over."""
+
     def log_bytes(self, task_id: str, step: Step) -> int:
         """How much of the step's output is on disk."""
 

@@ -1,9 +1,10 @@
 """What comes before a command: its files, its environment, and the proof that the plan is the one that was approved."""
 
 import os
+from binascii import b2a_base64
 from collections.abc import Mapping
 
-from agent.work_messages import Assignment, Step, StepSpec
+from agent.work_messages import MAX_OUTPUTS_BYTES, Assignment, Step, StepSpec
 from agent.worker import environment, files, masking, processes
 from agent.worker.directories import Directories
 from agent.worker.errors import StepRefusedError
@@ -84,6 +85,18 @@ class SlotDisk(Directories):
 
             # In a process of its own: hashlib brings in OpenSSL, 4 MiB that the worker would keep for good.
             return processes.in_child(digest)
+
+    def outputs(self, assignment: Assignment) -> str:
+        """The file that the task hands over, in base64. Raises StepRefusedError if it can't be handed over."""
+        path = assignment.work.outputs_path or ""
+        fd = files.open_plain(self.directory(assignment.task_id), path)
+        if fd is None:
+            raise StepRefusedError(f"there is no file {path!r}, which the task names as its outputs")
+        with open(fd, "rb") as file:
+            content = file.read(MAX_OUTPUTS_BYTES + 1)
+        if len(content) > MAX_OUTPUTS_BYTES:
+            raise StepRefusedError(f"{path!r}, the task's outputs, has more than {MAX_OUTPUTS_BYTES} bytes")
+        return b2a_base64(content, newline=False).decode()
 
     def _plan_output(self, task_id: str) -> int:
         """The plan's output as its command wrote it: two plans that differ in a value of a Secret are two plans."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from agent import wire
 from controller import names
 from controller.act.events import EventRecorder
+from controller.act.handed_over import HandedOverFiles
 from controller.act.locks import Locks
 from controller.act.outputs import TaskOutputs
 from controller.agents.client import AgentClient
@@ -30,7 +31,7 @@ from controller.decide.task_actions import (
     may_retry,
 )
 from controller.decide.view import PodView
-from controller.errors import AgentRefused, ApiError, NotFound, TooManyRequests
+from controller.errors import AgentRefused, ApiError, Conflict, NotFound, NotOurs, TooManyRequests
 from controller.kube.api import SLOTTASKS, Api, Object
 from controller.objects.conditions import Condition, put
 from controller.objects.pool import OutputLimits
@@ -83,8 +84,9 @@ class Tasks:
         cache: TaskCache,
         locks: Locks,
         events: EventRecorder,
-        outputs: TaskOutputs,
         *,
+        outputs: TaskOutputs,
+        handed_over: HandedOverFiles,
         now: Callable[[], datetime],
         may_write: Callable[[], None],
     ) -> None:
@@ -93,6 +95,7 @@ class Tasks:
         self._locks = locks
         self._events = events
         self._outputs = outputs
+        self._handed_over = handed_over
         self._now = now
         self._may_write = may_write
 
@@ -158,7 +161,8 @@ class Tasks:
             return
         if known.state is wire.TaskState.ENDED:
             kept = await self._keep_outputs(task, known, agent, limits)
-            await self._ended(task, known, kept)
+            problem = await self._hand_over(task, known, agent)
+            await self._ended(task, known, kept, problem)
             await self.ack(task.task_id, pod, agent)
         elif task.status.step is wire.Step.APPLY and known.step is not wire.Step.APPLY:
             return  # it was approved, and the agent has not heard of it yet: what was let go is not called back
@@ -190,14 +194,35 @@ class Tasks:
                 fields[f"{wanted.step}_output"] = name
         return fields
 
-    async def _ended(self, task: Task, known: wire.Task, kept: dict[str, str]) -> None:
+    async def _hand_over(self, task: Task, known: wire.Task, agent: AgentClient) -> str | None:
+        """Put what a task that succeeded hands over into its Secret; returns why that can't be done, if it can't."""
+        asked = task.spec.outputs
+        if asked is None or known.outcome is not wire.Outcome.SUCCEEDED:
+            return None
+        if not known.has_outputs:
+            problem = f"{asked.path} was not handed over"
+        else:
+            try:
+                content = await agent.outputs(task.task_id)
+                await self._handed_over.store(task, asked, content)
+            except (Conflict, TooManyRequests):
+                raise
+            except (ApiError, NotOurs) as error:
+                problem = f"{asked.path} can't be put into Secret {asked.secret}: {error}"
+            else:
+                return None
+        self._event(task, "OutputsNotStored", problem, warning=True)
+        return problem
+
+    async def _ended(self, task: Task, known: wire.Task, kept: dict[str, str], problem: str | None) -> None:
         if known.outcome is wire.Outcome.LOST and known.step is not wire.Step.APPLY and may_retry(task):
             await self._retry(task, "WorkerLost", known.reason or "the worker was lost")
             return
         phase = _PHASES[known.outcome or wire.Outcome.FAILED]
         if known.outcome is wire.Outcome.LOST and task.status.phase is TaskPhase.AWAITING_APPROVAL:
             phase = TaskPhase.FAILED
-        await self._finish(task, phase, phase.value, known.reason or "", **_progress(known), **kept)
+        message = "; ".join(part for part in (known.reason, problem) if part)
+        await self._finish(task, phase, phase.value, message, **_progress(known), **kept)
 
     async def _forgotten(self, task: Task, pod: PodView, agent: AgentClient) -> None:
         """The agent said that it doesn't know the task: believed only from this very Pod's agent, twice."""

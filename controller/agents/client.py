@@ -127,6 +127,10 @@ class AgentClient:
         """`GET /tasks/{id}/log?part=end`: the end of output that was too much to keep."""
         return await self._bytes(f"/tasks/{task_id}/log?step={step.value}&part=end")
 
+    async def outputs(self, task_id: str) -> bytes:
+        """`GET /tasks/{id}/outputs`: the file that an ended task handed over."""
+        return await self._bytes(f"/tasks/{task_id}/outputs")
+
     async def acquire(self, incarnation: str, task_id: str, task_type: str, work: Work | None = None) -> AcquireAnswer:
         """`POST /slots/acquire`. The same task again gets the same answer."""
         return await self._write(

@@ -82,6 +82,14 @@ class Approval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HandedOver:
+    """A file of the last step, and the Secret that it is put into when the task has succeeded."""
+
+    path: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
     """What a SlotTask asks for."""
 
@@ -99,6 +107,7 @@ class TaskSpec:
     plan_max_attempts: int = 2
     keep_output: KeepOutput = KeepOutput.ALWAYS
     mask_secrets: bool = True
+    outputs: HandedOver | None = None
     cancel: bool = False
     ttl_seconds_after_finished: int = 86400
 
@@ -107,6 +116,7 @@ class TaskSpec:
         """The spec of a SlotTask object. Raises InvalidObject."""
         retry = spec.optional_child("retry") or Fields({}, spec.at("retry"))
         approval = spec.optional_child("approval")
+        outputs = spec.optional_child("outputs")
         task_type = spec.text("type")
         return TaskSpec(
             pool=spec.text("pool"),
@@ -125,6 +135,7 @@ class TaskSpec:
             plan_max_attempts=retry.integer("planMaxAttempts", 2, least=1),
             keep_output=KeepOutput(spec.choice("keepOutput", KeepOutput.ALWAYS, tuple(KeepOutput))),
             mask_secrets=spec.boolean("maskSecrets", True),
+            outputs=HandedOver(path=outputs.text("path"), secret=outputs.text("secretName")) if outputs else None,
             cancel=spec.boolean("cancel"),
             ttl_seconds_after_finished=spec.integer("ttlSecondsAfterFinished", 86400),
         )
@@ -325,6 +336,7 @@ class Task:
             env_from=self.spec.env_from,
             reservation_ttl_seconds=reservation_ttl_seconds,
             mask_secrets=None if self.spec.mask_secrets else False,
+            outputs_path=self.spec.outputs.path if self.spec.outputs else None,
         )
 
 

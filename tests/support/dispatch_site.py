@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from agent.rules import slots
 from controller import names
 from controller.act.events import EventRecorder
+from controller.act.handed_over import HandedOverFiles
 from controller.act.locks import Locks
 from controller.act.outputs import TaskOutputs
 from controller.act.tasks import Tasks
@@ -130,7 +131,14 @@ class DispatchReplica:
         self.events = EventRecorder(site.api, component="c", instance="i", now=lambda: MOMENT, rng=random.Random(term))
         outputs = TaskOutputs(site.api, may_write=may_write)
         self.writer = Tasks(
-            site.api, self.tasks, self.locks, self.events, outputs, now=lambda: MOMENT, may_write=may_write
+            site.api,
+            self.tasks,
+            self.locks,
+            self.events,
+            outputs=outputs,
+            handed_over=HandedOverFiles(site.api, may_write=may_write),
+            now=lambda: MOMENT,
+            may_write=may_write,
         )
         self.clients: dict[str, AgentClient] = {
             name: agent.client(stamps=site.stamps[term]) for name, agent in site.agents.items()

@@ -69,6 +69,7 @@ class MachineAgent:
         self.after: Hook = _nothing
         self.outputs: dict[tuple[str, Step], tuple[bytes, bytes, int]] = {}
         """What was printed, of a task's step: the beginning that is kept, the end that is kept, and how much in all."""
+        self.handed_over: dict[str, bytes] = {}
         self._stamp = (0, 0)
 
     @property
@@ -179,6 +180,8 @@ class MachineAgent:
         try:
             if "/log?" in path:
                 return 200, self._log(path)
+            if path.endswith("/outputs"):
+                return 200, self.handed_over[path.split("/")[2]]
             return 200, orjson.dumps(encode(self._answer(method, path, body)))
         except Refusal as refusal:
             return refusal.status, orjson.dumps(encode(refusal.body()))
@@ -253,6 +256,7 @@ class MachineAgent:
             plan_digest=entry.plan_digest,
             cancel_requested=entry.cancel_requested,
             expires_at=slot.expires_at if slot.task_id == task_id else None,
+            has_outputs=task_id in self.handed_over,
         )
 
     def _result(self, task_id: str, step: Step, result: StepResult | None) -> StepResult | None:

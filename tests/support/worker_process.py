@@ -109,6 +109,7 @@ def assignment(
     env_from: tuple[EnvFrom, ...] = (),
     attempt: int = 1,
     mask_secrets: bool | None = None,
+    outputs_path: str | None = None,
 ) -> Assignment:
     """A step that runs `command`. With `apply` (of a plan) or `plan` (of an apply) the task has both steps."""
     spec = StepSpec(
@@ -129,6 +130,7 @@ def assignment(
         env=env,
         env_from=env_from,
         mask_secrets=mask_secrets,
+        outputs_path=outputs_path,
     )
     return Assignment(task_id=task_id, task_type="plan", step=step, fence=7, work=work, plan_digest=plan_digest)
 

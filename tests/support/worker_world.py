@@ -106,6 +106,9 @@ class MemoryDisk:
     def plan_digest(self, assignment: Assignment) -> str:
         return f"sha256:{assignment.task_id}"
 
+    def outputs(self, assignment: Assignment) -> str:
+        raise StepRefusedError(f"there is no file {assignment.work.outputs_path!r} here")
+
     def log_bytes(self, task_id: str, step: Step) -> int:
         return len(self.entries[task_id, step].log)
 

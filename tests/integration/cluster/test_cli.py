@@ -1,6 +1,7 @@
 """The `podslots` command line against an embedded cluster with a controller: what each command does, and says."""
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from click.testing import CliRunner
 from controller.cli.main import main
 from controller.cli.stack import start_ticks
 from controller.kube.access import KubeSettings
-from controller.kube.api import SLOTTASKS
+from controller.kube.api import SECRETS, SLOTTASKS
 from controller.kube.client import connect
 from tests.support.repository import ROOT
 from tests.support.waiting import wait_until
@@ -156,6 +157,44 @@ def test_an_approval_is_asked_for_and_names_the_plan(cli: Cli) -> None:
     assert cli.run("logs", "net", "--step", "apply") == "applied\np\n"
     assert cli.get("tasks", "net")["spec"]["approval"] == {"attempt": 1, "planDigest": digest, "by": "admin"}
     assert "only a task that is AwaitingApproval" in cli.run("approve", "net", "--yes", code=1)
+
+
+def test_the_whole_output_outlives_the_pod(cli: Cli) -> None:
+    cli.submit(task("keeps", r"seq 100000; printf 'no text: \377 no end'"))
+    cli.run("wait", "keeps", "--for", "Succeeded", "--timeout", "40")
+    status = cli.get("tasks", "keeps")["status"]
+    assert status["steps"]["plan"]["output"] == "keeps-1-plan"  # type: ignore[index]
+    wait_until(lambda: str(status["pod"]) not in cli.run("get", "pods"), 40, "the Pod is still there")
+    shown = subprocess.run(
+        [PODSLOTS, "--kubeconfig", str(cli.folder / "cluster" / "kubeconfig"), "logs", "keeps"],
+        check=True,
+        capture_output=True,
+    )
+    assert shown.stdout == b"".join(b"%d\n" % number for number in range(1, 100_001)) + b"no text: \xff no end"
+    assert shown.stderr == b""
+    audit = (cli.folder / "cluster" / "audit.jsonl").read_text().splitlines()
+    verbs = {event["verb"] for event in map(json.loads, audit) if event.get("objectRef", {}).get("resource") == KEPT}
+    assert verbs <= {"create", "get", "delete"}, "nobody lists or watches outputs"
+
+
+KEPT = "slottaskoutputs"
+
+
+def test_what_a_task_hands_over_is_in_a_secret_that_outlives_it(cli: Cli) -> None:
+    asked = {"path": "outputs.json", "secretName": "vpc-outputs"}
+    cli.submit(
+        task("hands", "echo p >tfplan", "echo '{\"id\": 7}' > outputs.json", outputs=asked, approvalPolicy="Auto")
+    )
+    cli.run("wait", "hands", "--for", "Succeeded", "--timeout", "40")
+    kubectl_delete(cli, "hands")
+
+    async def read() -> dict[str, object]:
+        settings = KubeSettings(kubeconfig=str(cli.folder / "cluster" / "kubeconfig"))
+        async with connect(settings, lambda: datetime.now(UTC)) as api:
+            found: dict[str, object] = (await api.get(SECRETS, "default", "vpc-outputs"))["data"]
+            return found
+
+    assert asyncio.run(read()) == {"outputs.json": base64.b64encode(b'{"id": 7}\n').decode()}
 
 
 def test_a_script_approves_by_digest_and_is_not_asked(cli: Cli) -> None:

@@ -79,7 +79,7 @@ def _() -> Plant:
         known = await agent.task(task.task_id)
         if known.state is agent_wire.TaskState.ENDED:
             await self.ack(task.task_id, pod, agent)
-            await original(self, task, known, {})
+            await original(self, task, known, {}, None)
         else:
             await unchanged(self, task, pod, agent, **options)
 

@@ -223,6 +223,7 @@ GOOD_TASKS: dict[str, Json] = {
         "retry": {"planMaxAttempts": 3},
         "keepOutput": "Waiting",
         "maskSecrets": True,
+        "outputs": {"path": "a/outputs.json", "secretName": "vpc.outputs"},
         "cancel": False,
         "ttlSecondsAfterFinished": 0,
     },
@@ -253,6 +254,9 @@ BAD_TASKS: dict[str, tuple[Json, str]] = {
     "an approval of no digest": ({"approval": {"attempt": 1, "planDigest": "yes"}}, "spec.approval.planDigest"),
     "an approval of no attempt": ({"approval": {"planDigest": DIGEST}}, "spec.approval.attempt"),
     "a source that does not exist yet": ({"source": {"git": {}}}, "source: unknown field"),
+    "outputs without a Secret": ({"outputs": {"path": "a"}}, "spec.outputs.secretName"),
+    "outputs by no Secret's name": ({"outputs": {"path": "a", "secretName": "A_b"}}, "spec.outputs.secretName"),
+    "outputs from elsewhere": ({"outputs": {"path": "/etc/a", "secretName": "a"}}, "spec.outputs.path"),
     "a file too large": ({"files": {"a": "x" * 262145}}, "spec.files"),
     "too many files": ({"files": {str(number): "" for number in range(65)}}, "spec.files"),
 }
@@ -289,6 +293,7 @@ CHANGES: dict[str, Json] = {
     "retry": {"retry": {"planMaxAttempts": 9}},
     "keepOutput": {"keepOutput": "Never"},
     "maskSecrets": {"maskSecrets": False},
+    "outputs": {"outputs": {"secretName": "other"}},
     "ttl": {"ttlSecondsAfterFinished": 5},
 }
 
@@ -312,7 +317,7 @@ def test_every_field_of_a_task_but_three_is_covered_by_the_rule() -> None:
     assert optional == {name for name in spec["properties"] if f"has(self.{name}) == has(oldSelf.{name})" in rule}
 
 
-@pytest.mark.parametrize("field", ["lockKey", "files", "env", "envFrom"])
+@pytest.mark.parametrize("field", ["lockKey", "files", "env", "envFrom", "outputs"])
 def test_an_optional_field_can_neither_be_added_nor_removed(field: str) -> None:
     without = merged(FULL, {"spec": {field: None}})
     assert submit("slottasks", without, FULL)[1]

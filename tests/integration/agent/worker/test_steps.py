@@ -1,5 +1,6 @@
 """A real worker process runs real commands, offered by a fake agent."""
 
+import base64
 import os
 import re
 from pathlib import Path
@@ -324,6 +325,35 @@ def test_secrets_are_shown_if_the_task_asks_for_it(agent: FakeAgent, start_worke
     agent.offer(assignment(*shell("echo $TOKEN"), mask_secrets=False, **CLOUD))
     agent.exit_of("task.1", Step.PLAN)
     assert agent.log("task.1") == b"wJalr-not-a-real-key-9931\n"
+
+
+def test_the_last_step_hands_its_file_over_with_its_end(agent: FakeAgent, start_worker: StartWorker) -> None:
+    start_worker()
+    plan, apply = shell("mkdir out; echo early > out/a.json; echo p > tfplan"), shell("printf '\\377done' > out/a.json")
+    options: dict[str, Any] = {"plan_file": "tfplan", "outputs_path": "out/a.json"}
+    agent.offer(assignment(*plan, apply=apply, **options))
+    planned = agent.exit_of("task.1", Step.PLAN)
+    assert planned.outputs is None
+    agent.offer(assignment(*apply, step=Step.APPLY, plan=plan, plan_digest=planned.plan_digest, **options))
+    assert base64.b64decode(agent.exit_of("task.1", Step.APPLY).outputs or "") == b"\xffdone"
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("true", "there is no file 'o', which the task names as its outputs"),
+        ("head -c 262145 /dev/zero > o", "'o', the task's outputs, has more than 262144 bytes"),
+        ("ln -s /etc/passwd o", "file 'o' can't be read"),
+    ],
+)
+def test_a_file_that_can_not_be_handed_over_is_said_and_the_step_has_succeeded(
+    agent: FakeAgent, start_worker: StartWorker, script: str, words: str
+) -> None:
+    start_worker()
+    agent.offer(assignment(*shell(script), outputs_path="o"))
+    report = agent.exit_of("task.1", Step.PLAN)
+    assert (report.outcome, report.exit_code, report.outputs) == (Outcome.SUCCEEDED, 0, None)
+    assert words in str(report.reason)
 
 
 def test_plans_that_differ_in_a_secrets_value_alone_are_two_plans(

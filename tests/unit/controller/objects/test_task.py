@@ -13,7 +13,7 @@ from controller.errors import InvalidObject
 from controller.objects.conditions import Condition, find, put
 from controller.objects.fields import Fields
 from controller.objects.pool import PoolSpec
-from controller.objects.task import Approval, Task, TaskPhase, TaskSpec, TaskStatus
+from controller.objects.task import Approval, HandedOver, Task, TaskPhase, TaskSpec, TaskStatus
 from tests.support.pools import LONG_AGO, NOW, task
 
 OBJECT: dict[str, Any] = {
@@ -49,6 +49,7 @@ OBJECT: dict[str, Any] = {
         "retry": {"planMaxAttempts": 4},
         "keepOutput": "Waiting",
         "maskSecrets": False,
+        "outputs": {"path": "out.json", "secretName": "vpc-outputs"},
         "cancel": True,
         "ttlSecondsAfterFinished": 9,
     },
@@ -85,6 +86,7 @@ def test_a_task_is_read_field_by_field() -> None:
         plan_max_attempts=4,
         keep_output=parsed.spec.keep_output,
         mask_secrets=False,
+        outputs=HandedOver(path="out.json", secret="vpc-outputs"),
         cancel=True,
         ttl_seconds_after_finished=9,
     )
