@@ -12,15 +12,20 @@ from agent.codec import WireError, decode, encode, format_time, parse_time
 from agent.quick import quick
 from agent.work_messages import (
     MAX_OUTPUTS_BYTES,
+    NO_CHANGES,
     PORT,
+    STOP_SIGNALS,
     TASK_ID_PATTERN,
     Assignment,
+    Command,
     Empty,
     EnvFrom,
     EnvVar,
     ErrorBody,
     ErrorCode,
+    ExitCodes,
     ExitReport,
+    File,
     KeptTask,
     KeyRef,
     Outcome,
@@ -38,15 +43,20 @@ from agent.work_messages import (
 
 __all__ = [  # handed on; what is defined here is public as well
     "MAX_OUTPUTS_BYTES",
+    "NO_CHANGES",
     "PORT",
+    "STOP_SIGNALS",
     "TASK_ID_PATTERN",
     "Assignment",
+    "Command",
     "Empty",
     "EnvFrom",
     "EnvVar",
     "ErrorBody",
     "ErrorCode",
+    "ExitCodes",
     "ExitReport",
+    "File",
     "KeptTask",
     "KeyRef",
     "Outcome",
@@ -188,6 +198,7 @@ class StepResult:
 
     `log_kept_bytes` and `log_end_bytes` say how much of its beginning and of its end can be read from the agent. They
     are given in the answer of `GET /tasks/{id}`, by agents that have the call for it.
+    `changed` is what the exit code said by the step's `exit_codes`; None if it said nothing.
     """
 
     start_time: datetime | None = None
@@ -199,6 +210,7 @@ class StepResult:
     log_tail: str = ""
     log_kept_bytes: int | None = None
     log_end_bytes: int | None = None
+    changed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,43 +29,42 @@ def note(text: str) -> bytes:
 
 
 class Marked:
-    """Cuts a run's output into lines with its mark. Holds back what may yet become a whole line."""
+    """Cuts a run's output into lines with its mark, one at a time: a block of empty lines becomes many times longer."""
 
     def __init__(self, prefix: bytes) -> None:
         self._line = prefix + b" "
         self._piece = prefix + b"+"
-        self._rest = b""
+        self._data = b""
+        self._at = 0
 
-    def feed(self, data: bytes) -> bytes:
-        """The lines that are whole by now."""
-        *lines, rest = (self._rest + data).split(b"\n")
-        shown = b""
-        if lines:
-            if max(map(len, lines)) <= PIECE_BYTES:
-                shown = self._line + (b"\n" + self._line).join(lines) + b"\n"
-            else:
-                shown = b"".join(self._whole(line) for line in lines)
-        pieces, self._rest = self._pieces(rest)
-        return shown + pieces
+    def add(self, data: bytes) -> None:
+        """More output."""
+        self._data = self._data[self._at :] + data
+        self._at = 0
+
+    def next(self) -> bytes | None:
+        """The next line that is whole, or piece of one that is too long; None if there is none yet."""
+        data, start = self._data, self._at
+        end = data.find(b"\n", start, start + PIECE_BYTES + 1)
+        if end >= 0:
+            self._at = end + 1
+            return self._line + data[start : end + 1]
+        if len(data) - start <= PIECE_BYTES:
+            return None
+        end = start + PIECE_BYTES
+        for shorter in range(1, _MOST_CONTINUATION_BYTES + 1):
+            if data[end] & 0xC0 != 0x80:  # noqa: PLR2004 - UTF-8's own: 10xxxxxx goes on with a character
+                break
+            end = start + PIECE_BYTES - shorter
+        self._at = end
+        return self._piece + data[start:end] + b"\n"
 
     def end(self) -> bytes:
         """What is left: a last line without an end."""
-        rest, self._rest = self._rest, b""
+        rest = self._data[self._at :]
+        self.drop()
         return self._piece + rest + b"\n" if rest else b""
 
-    def _whole(self, line: bytes) -> bytes:
-        pieces, rest = self._pieces(line)
-        return pieces + self._line + rest + b"\n"
-
-    def _pieces(self, line: bytes) -> tuple[bytes, bytes]:
-        """A line that is too long, in pieces that end between characters; and what is left of it."""
-        shown: list[bytes] = []
-        while len(line) > PIECE_BYTES:
-            end = PIECE_BYTES
-            for shorter in range(1, _MOST_CONTINUATION_BYTES + 1):
-                if line[end] & 0xC0 != 0x80:  # noqa: PLR2004 - UTF-8's own: 10xxxxxx goes on with a character
-                    break
-                end = PIECE_BYTES - shorter
-            shown += (self._piece, line[:end], b"\n")
-            line = line[end:]
-        return b"".join(shown), line
+    def drop(self) -> None:
+        """Forget what was not taken."""
+        self._data, self._at = b"", 0

@@ -15,6 +15,8 @@ from agent.worker.masking import Mask
 BLOCK_BYTES = 64 * 1024
 ECHO_BYTES = 256 * 1024
 """What may wait for stdout before the command has to."""
+LAST_ECHO_BYTES = 1 << 20
+"""What may wait for stdout when the step has ended."""
 
 
 class Echo:
@@ -35,6 +37,11 @@ class Echo:
     def waiting(self) -> bool:
         """Whether there is something to write."""
         return bool(self._pending)
+
+    @property
+    def size_bytes(self) -> int:
+        """How much waits."""
+        return len(self._pending)
 
     @property
     def full(self) -> bool:
@@ -62,10 +69,10 @@ class Echo:
 
 
 class StepOutput:
-    """The output of one command, from `source` (a pipe's reading end, which it owns) to its log and to `echo`.
+    """The output of one step, from `source` (a pipe's reading end, which it owns) to its log and to `echo`.
 
     What leaves the worker is masked: the log, which is uploaded, and the echo. `unmasked_path` is a log of what the
-    command wrote, for the plan's digest; it stays here.
+    commands wrote, for the plan's digest; it stays here. `space_path`: see `KeptLog`.
     """
 
     def __init__(
@@ -75,6 +82,7 @@ class StepOutput:
         mark: bytes,
         echo: Echo,
         *,
+        space_path: str | None = None,
         secrets: tuple[bytes, ...] = (),
         notes: tuple[str, ...] = (),
         unmasked_path: str | None = None,
@@ -87,7 +95,7 @@ class StepOutput:
         self._mark = mark
         self._marked = marks.Marked(mark)
         self._secrets = Mask(secrets)
-        self._log = KeptLog(log_path)
+        self._log = KeptLog(log_path, space_path)
         self._unmasked = KeptLog(unmasked_path) if secrets and unmasked_path else None
         echo.add(mark + marks.BEGINS + b"".join(mark + marks.note(text) for text in notes))
 
@@ -111,22 +119,40 @@ class StepOutput:
         if self._unmasked:
             self._unmasked.keep(data)
         self._take(self._secrets.feed(data))
+        self.show()
         return True
 
     def _take(self, data: bytes) -> None:
         self.total_bytes += len(data)
         self._log.keep(data)
-        self._echo.add(self._marked.feed(data))
+        self._marked.add(data)
 
     def finish(self) -> None:
-        """The command and all its processes are gone: take what is left in the pipe, and close."""
+        """The commands and all their processes are gone: take what is left in the pipe, and close."""
         while self.read():
             self._echo.flush()
+            self.show(whatever=True)
         if self.source is not None:
             os.close(self.source)
             self.source = None
         self._take(self._secrets.end())
+        self.show(whatever=True)
         self._echo.add(self._marked.end() + self._mark + marks.ENDED)
         for log in (self._log, self._unmasked):
             if log is not None:
                 log.finish()
+
+    def show(self, *, whatever: bool = False) -> None:
+        """Whole lines go to stdout, each after the run's mark, as long as they are taken there; a long one is cut.
+
+        `whatever`: it is the last chance, so more may wait there, and what a stuck stdout has no room for is lost.
+        """
+        while self._echo.size_bytes <= (LAST_ECHO_BYTES if whatever else ECHO_BYTES):
+            line = self._marked.next()
+            if line is None:
+                return
+            self._echo.add(line)
+            if self._echo.size_bytes > BLOCK_BYTES:
+                self._echo.flush()
+        if whatever:
+            self._marked.drop()

@@ -2,7 +2,6 @@
 
 import base64
 import re
-from collections.abc import Callable
 
 from controller import names
 from controller.errors import AlreadyExists, NotOurs
@@ -13,21 +12,18 @@ _NO_KEY = re.compile(r"[^-._a-zA-Z0-9]")
 
 
 class HandedOverFiles:
-    """Writes the Secrets. `may_write` raises NotLeader unless this replica leads."""
+    """Writes the Secrets."""
 
-    def __init__(self, api: Api, *, may_write: Callable[[], None]) -> None:
+    def __init__(self, api: Api) -> None:
         self._api = api
-        self._may_write = may_write
 
     async def store(self, task: Task, asked: HandedOver, content: bytes) -> None:
         """Create the Secret, or replace what is in it. Raises NotOurs, or ApiError if it is refused."""
         made = secret(task, asked, content)
-        self._may_write()
         try:
             await self._api.create(SECRETS, task.namespace, made)
         except AlreadyExists:
             found = await self._api.get(SECRETS, task.namespace, asked.secret)
-            self._may_write()
             await self._api.patch(SECRETS, task.namespace, asked.secret, replacing(found, made))
 
 

@@ -1,7 +1,6 @@
 """SlotTaskOutputs: a step's output, read from its agent and kept as an object. `kept_output` decides which."""
 
 import asyncio
-from collections.abc import Callable
 
 from agent.wire import ErrorCode, Step, StepResult
 from controller.agents.client import AgentClient
@@ -18,11 +17,10 @@ MOST_LARGE = 2
 
 
 class TaskOutputs:
-    """Keeps outputs. `may_write` raises NotLeader unless this replica leads."""
+    """Keeps outputs."""
 
-    def __init__(self, api: Api, *, may_write: Callable[[], None]) -> None:
+    def __init__(self, api: Api) -> None:
         self._api = api
-        self._may_write = may_write
         self._large = asyncio.Semaphore(MOST_LARGE)
 
     async def keep(self, task: Task, wanted: ToKeep, agent: AgentClient) -> str | None:
@@ -56,13 +54,11 @@ class TaskOutputs:
     async def _create(self, task: Task, made: Object) -> str:
         """Create it, once: whoever comes second finds that of the first. One of an earlier task of the name goes."""
         name: str = made["metadata"]["name"]
-        self._may_write()
         try:
             await self._api.create(SLOTTASKOUTPUTS, task.namespace, made)
         except AlreadyExists:
             found = await self._api.get(SLOTTASKOUTPUTS, task.namespace, name)
             if not belongs_to(found, task.uid):
-                self._may_write()
                 await self._api.delete(SLOTTASKOUTPUTS, task.namespace, name, uid=found["metadata"]["uid"])
                 await self._api.create(SLOTTASKOUTPUTS, task.namespace, made)
         return name

@@ -6,9 +6,10 @@ the intent, and asks the same agent again. A result is written to the SlotTask b
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from agent import wire
 from controller import names
@@ -33,7 +34,9 @@ from controller.decide.task_actions import (
 from controller.decide.view import PodView
 from controller.errors import AgentRefused, ApiError, Conflict, NotFound, NotOurs, TooManyRequests
 from controller.kube.api import SLOTTASKS, Api, Object
+from controller.kube.cache import Cache
 from controller.objects.conditions import Condition, put
+from controller.objects.ended_task import EndedTask
 from controller.objects.pool import OutputLimits
 from controller.objects.task import Task, TaskPhase, TaskStatus
 
@@ -59,36 +62,19 @@ _PHASES = {
 }
 
 
-class TaskCache(Protocol):
-    """Where answers of own writes go, so that the next reconcile reads them."""
-
-    def note(self, obj: Object) -> None:
-        """A newer version of a SlotTask."""
-        ...
-
-    def note_deleted(self, namespace: str | None, name: str, answer: Object) -> None:
-        """The answer of a DELETE."""
-        ...
-
-    def note_gone(self, namespace: str | None, name: str, uid: str) -> None:
-        """A write found no such SlotTask."""
-        ...
-
-
 class Tasks:
-    """Operations on tasks. `may_write` raises NotLeader unless this replica leads; asked before every write."""
+    """Operations on tasks."""
 
     def __init__(
         self,
         api: Api,
-        cache: TaskCache,
+        cache: Cache,
         locks: Locks,
         events: EventRecorder,
         *,
         outputs: TaskOutputs,
         handed_over: HandedOverFiles,
         now: Callable[[], datetime],
-        may_write: Callable[[], None],
     ) -> None:
         self._api = api
         self._cache = cache
@@ -97,7 +83,6 @@ class Tasks:
         self._outputs = outputs
         self._handed_over = handed_over
         self._now = now
-        self._may_write = may_write
 
     async def assign(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
         """Take the lockKey, write the intent, acquire a slot."""
@@ -131,7 +116,6 @@ class Tasks:
         """Ask the agent for a slot. The intent was written just now; the same question again gets the same answer."""
         if pod.agent is None:
             return
-        self._may_write()
         try:
             answer = await agent.acquire(
                 pod.agent.incarnation, task.task_id, task.spec.type, task.to_work(reservation_ttl_seconds)
@@ -256,7 +240,6 @@ class Tasks:
             # As `ask_again`: a write from before that ends the task comes too late once it is approved again.
             message = f"attempt {task.status.attempt}, {digest}: said again, as of version {task.resource_version}"
             task = await self._write(task, conditions=self._condition(task, APPROVED, True, "ApprovedAgain", message))
-        self._may_write()
         await agent.approve(pod.agent.incarnation, task.task_id, plan_digest=digest, attempt=task.status.attempt)
 
     async def reject_approval(self, task: Task, action: RejectApproval) -> None:
@@ -268,7 +251,6 @@ class Tasks:
         """End the task on its agent. One that the agent never got ends here: it can't get it any more."""
         if pod.agent is None:
             return
-        self._may_write()
         try:
             await agent.cancel(pod.agent.incarnation, task.task_id)
         except AgentRefused as refusal:
@@ -321,22 +303,26 @@ class Tasks:
         await self._write(task, **{**fields, **ending})
         self._event(task, phase.value, message or phase.value, warning=not succeeded)
 
-    async def ack_ended(self, task: Task, pod: PodView, agent: AgentClient, *, limits: OutputLimits) -> None:
+    async def ack_ended(self, ended: EndedTask, pod: PodView, agent: AgentClient, *, limits: OutputLimits) -> None:
         """Let the agent forget a task that has ended. Its end may have been written without its output."""
-        if lacks_output(task):
-            try:
-                known = await agent.task(task.task_id)
-            except AgentRefused as refusal:
-                if refusal.code != wire.ErrorCode.NOT_FOUND:
-                    raise
-            else:
-                await self._keep_outputs(task, known, agent, limits)
-        await self.ack(task.task_id, pod, agent)
+        with suppress(NotFound):
+            task = Task.parse(await self._api.get(SLOTTASKS, ended.namespace, ended.name))
+            if task.final and task.task_id == ended.task_id and lacks_output(task):
+                await self._keep_lacking(task, agent, limits)
+        await self.ack(ended.task_id, pod, agent)
+
+    async def _keep_lacking(self, task: Task, agent: AgentClient, limits: OutputLimits) -> None:
+        try:
+            known = await agent.task(task.task_id)
+        except AgentRefused as refusal:
+            if refusal.code != wire.ErrorCode.NOT_FOUND:
+                raise
+            return
+        await self._keep_outputs(task, known, agent, limits)
 
     async def ack(self, task_id: str, pod: PodView, agent: AgentClient) -> None:
         """Let the agent forget a task whose result is stored."""
         if pod.agent is not None:
-            self._may_write()
             await agent.ack(pod.agent.incarnation, task_id)
 
     async def settle_orphan(self, task_id: str, pod: PodView, agent: AgentClient, *, limits: OutputLimits) -> None:
@@ -363,18 +349,17 @@ class Tasks:
             if not live.final and (live.task_id, live.status.pod_uid) == (task_id, pod.uid):
                 return
             if live.final and live.task_id == task_id and known.state is wire.TaskState.ENDED:
-                await self.ack_ended(live, pod, agent, limits=limits)
+                await self.ack_ended(EndedTask.of(live), pod, agent, limits=limits)
                 return
-        self._may_write()
         if known.state is wire.TaskState.ENDED:
             await self.ack(task_id, pod, agent)
         elif known.step is not wire.Step.APPLY and not known.cancel_requested:
             log.warning("ending a task that no SlotTask stands for", extra={"task": task_id, "pod": pod.name})
             await agent.cancel(pod.agent.incarnation, task_id)
 
-    async def release_lock(self, task: Task) -> None:
+    async def release_lock(self, task: EndedTask) -> None:
         """Let the next task of its lockKey go."""
-        await self._locks.release(task)
+        await self._locks.release(task.namespace, task.lock_key, task.uid)
 
     async def say_not_accepted(self, task: Task, reason: str, message: str) -> None:
         """Say on a queued task why it can't be assigned."""
@@ -395,15 +380,14 @@ class Tasks:
         """Make sure that the task is not gone from the API before it ended."""
         await self._patch_finalizers(task, [*task.finalizers, names.TASK_FINALIZER])
 
-    async def remove_finalizer(self, task: Task) -> None:
+    async def remove_finalizer(self, task: EndedTask) -> None:
         """Let a deleted task go. Its lock is looked for once more: with the task, nobody would know whose it was."""
-        if task.may_change and not keeps_lock(task):
-            await self._locks.release(task)
+        if not keeps_lock(task):
+            await self._locks.release(task.namespace, task.lock_key, task.uid)
         await self._patch_finalizers(task, [entry for entry in task.finalizers if entry != names.TASK_FINALIZER])
 
-    async def delete(self, task: Task) -> None:
+    async def delete(self, task: EndedTask) -> None:
         """Delete a finished task whose time to live is over."""
-        self._may_write()
         try:
             answer = await self._api.delete(SLOTTASKS, task.namespace, task.name, uid=task.uid)
         except NotFound:
@@ -411,8 +395,7 @@ class Tasks:
         else:
             self._cache.note_deleted(task.namespace, task.name, answer)
 
-    async def _patch_finalizers(self, task: Task, finalizers: list[str]) -> None:
-        self._may_write()
+    async def _patch_finalizers(self, task: Task | EndedTask, finalizers: list[str]) -> None:
         body = {"metadata": {"resourceVersion": task.resource_version, "finalizers": finalizers}}
         self._cache.note(await self._api.patch(SLOTTASKS, task.namespace, task.name, body))
 
@@ -423,7 +406,6 @@ class Tasks:
         status = {name: after.get(name) for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
         if not status:
             return task
-        self._may_write()
         body = {"metadata": {"resourceVersion": task.resource_version}, "status": _cleared(before, status)}
         document = await self._api.patch(SLOTTASKS, task.namespace, task.name, body, subresource="status")
         self._cache.note(document)

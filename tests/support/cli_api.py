@@ -100,7 +100,8 @@ def echoed(output: bytes, *, attempt: int = 1, step: str = "plan", over: bool = 
     """A run as its worker prints it."""
     run = mark(f"{NAMESPACE}/{TASK}", step, f"{UID}.{attempt}")
     marked = Marked(run)
-    text = run + BEGINS + marked.feed(output)
+    marked.add(output)
+    text = run + BEGINS + b"".join(iter(marked.next, None))
     if over:
         text += marked.end() + run + ENDED
     return text.split(b"\n")[:-1]

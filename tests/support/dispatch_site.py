@@ -16,9 +16,11 @@ from controller.agents.client import AgentClient, Stamps
 from controller.decide.view import PodState, PodView
 from controller.kube.api import LEASES, SLOTTASKS, Object, Resource
 from controller.kube.cache import Cache
+from controller.kube.leading import LeadersApi
+from controller.objects.ended_task import EndedTask
 from controller.objects.pool import OutputLimits
 from controller.objects.task import Task, TaskPhase
-from tests.support.machine_agent import MOMENT, MachineAgent
+from tests.support.machine_agent import MOMENT, GuardedStamps, MachineAgent
 from tests.support.memory_api import MemoryApi
 
 NS = "ns"
@@ -127,21 +129,21 @@ class DispatchReplica:
         self.site = site
         self.tasks = Cache(SLOTTASKS)
         self.leases = Cache(LEASES)
-        self.locks = Locks(site.api, self.leases, may_write=may_write)
+        api = LeadersApi(site.api, may_write)
+        self.locks = Locks(api, self.leases)
         self.events = EventRecorder(site.api, component="c", instance="i", now=lambda: MOMENT, rng=random.Random(term))
-        outputs = TaskOutputs(site.api, may_write=may_write)
         self.writer = Tasks(
-            site.api,
+            api,
             self.tasks,
             self.locks,
             self.events,
-            outputs=outputs,
-            handed_over=HandedOverFiles(site.api, may_write=may_write),
+            outputs=TaskOutputs(api),
+            handed_over=HandedOverFiles(api),
             now=lambda: MOMENT,
-            may_write=may_write,
         )
         self.clients: dict[str, AgentClient] = {
-            name: agent.client(stamps=site.stamps[term]) for name, agent in site.agents.items()
+            name: agent.client(stamps=GuardedStamps(site.stamps[term], may_write))
+            for name, agent in site.agents.items()
         }
 
     async def assign(self, task: Task, pod: PodView | None = None) -> None:
@@ -170,7 +172,7 @@ class DispatchReplica:
 
     async def ack_ended(self, task: Task, pod: PodView | None = None) -> None:
         pod = pod or self.site.pod()
-        await self.writer.ack_ended(task, pod, self.clients[pod.name], limits=LIMITS)
+        await self.writer.ack_ended(EndedTask.of(task), pod, self.clients[pod.name], limits=LIMITS)
 
     def said(self) -> list[str]:
         """The reasons of the events that wait to be written."""

@@ -33,6 +33,7 @@ from agent.wire import (
     PhaseAnswer,
     Slot,
     SlotState,
+    Stamp,
     StartedReport,
     Step,
     StepResult,
@@ -45,12 +46,23 @@ from controller.errors import AgentUnreachable
 from controller.objects.pool import DEFAULT_LAYOUT, Layout
 
 MOMENT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-DIGEST = "sha256:aa"
+DIGEST = "sha256:" + "a" * 64
 PAGE_BYTES = 64
 """Of output that is read: so little that a test needs few bytes for several pages."""
 
 Hook = Callable[[str], Awaitable[None]]
 """`hook(path)`: may pause, or raise AgentUnreachable."""
+
+
+class GuardedStamps(Stamps):
+    """Stamps that ask first whether this replica leads, as those of a real one do by its term."""
+
+    def __init__(self, stamps: Stamps, may_write: Callable[[], None]) -> None:
+        self._stamps, self._may_write = stamps, may_write
+
+    def next(self) -> Stamp:
+        self._may_write()
+        return self._stamps.next()
 
 
 class MachineAgent:

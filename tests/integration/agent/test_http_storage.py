@@ -1,6 +1,6 @@
 """A full disk refuses new work, keeps what is held, and is no reason to restart."""
 
-import time
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,20 +14,16 @@ from tests.support.fake_worker import FakeWorker, two_steps
 @pytest.fixture(params=["disk", "memory"])
 def agent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AgentProcess]:
     """On a disk, whose writes are made in a thread, and in memory, where they are made on the spot."""
-    state_dir = tmp_path / "state"
     memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
-    if request.param == "memory":
-        if not memory.is_dir():
-            pytest.skip("no /dev/shm")
-        state_dir = memory / f"podslots-{tmp_path.parent.name}-{tmp_path.name}"
-        state_dir.mkdir()
-    with running_agent(tmp_path, environ={"PODSLOTS_STATE_DIR": str(state_dir)}) as agent:
-        agent.state_dir = state_dir
+    if request.param == "memory" and not memory.is_dir():
+        pytest.skip("no /dev/shm")
+    with (
+        tempfile.TemporaryDirectory(prefix="podslots-", dir=memory if request.param == "memory" else None) as folder,
+        running_agent(tmp_path, environ={"PODSLOTS_STATE_DIR": folder}) as agent,
+    ):
+        agent.state_dir = Path(folder)
         agent.open()
         yield agent
-    for path in sorted(state_dir.rglob("*"), reverse=True):
-        path.unlink() if path.is_file() else path.rmdir()
-    state_dir.rmdir()
 
 
 def refusal(call: Callable[[], object]) -> tuple[int, str]:
@@ -88,10 +84,8 @@ def test_recovers_without_being_asked(agent: AgentProcess) -> None:
 def test_reads_go_on_while_the_disk_is_full(agent: AgentProcess) -> None:
     agent.limit_file_size(64)
     refusal(lambda: agent.acquire("t.1"))
-    begin = time.monotonic()
     for _ in range(50):
-        agent.state()
-    assert time.monotonic() - begin < 5
+        assert agent.state().warnings
 
 
 def test_output_on_a_full_disk_is_counted_and_does_not_stop_the_step(agent: AgentProcess) -> None:
