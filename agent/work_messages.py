@@ -19,6 +19,8 @@ TaskId = NewType("TaskId", str)
 """`UID.ATTEMPT` of a SlotTask, or any name a local holder chose. 1 to 128 of letters, digits, `.`, `_`, `-`."""
 
 PORT = 8721
+MAX_OUTPUTS_BYTES = 256 * 1024
+"""Of the file that a task's `outputs_path` names."""
 TASK_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGKILL")
@@ -185,7 +187,8 @@ class File:
 class Work:
     """What a worker runs. `name` is `NAMESPACE/NAME` of the SlotTask, for people and logs.
 
-    `files` maps paths relative to the task's directory to their text, or to content and permissions.
+    `files` maps paths relative to the task's directory to their text, or to content and permissions. `mask_secrets`
+    None: as true. `outputs_path` names a file of the last step, relative to its directory, which goes with its end.
     """
 
     name: str
@@ -195,6 +198,8 @@ class Work:
     env: tuple[EnvVar, ...] = ()
     env_from: tuple[EnvFrom, ...] = ()
     reservation_ttl_seconds: int = 86400
+    mask_secrets: bool | None = None
+    outputs_path: str | None = None
 
 
 # --- the worker's side ----------------------------------------------------------------------------------------------
@@ -249,6 +254,7 @@ class ExitReport:
     reason: str | None = None
     plan_digest: str | None = None
     log_bytes: int = 0
+    outputs: str | None = None
     changed: bool | None = None
     nonce: str | None = None
 

@@ -16,8 +16,10 @@ from prometheus_client import CollectorRegistry
 
 from controller import names
 from controller.act.events import EventRecorder
+from controller.act.handed_over import HandedOverFiles
 from controller.act.locks import Locks
 from controller.act.operations import Operations, Result
+from controller.act.outputs import TaskOutputs
 from controller.act.pods import Pods
 from controller.act.pools import Images, Pools
 from controller.act.tasks import Tasks
@@ -114,7 +116,15 @@ class Controller:
             now=now,
         )
         pods = Pods(leaders, self.pods, rng=rng)
-        tasks = Tasks(leaders, self.tasks, locks, self.events, now=now)
+        tasks = Tasks(
+            leaders,
+            self.tasks,
+            locks,
+            self.events,
+            outputs=TaskOutputs(leaders),
+            handed_over=HandedOverFiles(leaders),
+            now=now,
+        )
         pools = Pools(
             leaders,
             self.pools,

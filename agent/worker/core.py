@@ -362,6 +362,11 @@ class Worker:
         changed = run.changed(exit_code) if outcome is Outcome.SUCCEEDED else None
         if problem is not None and outcome is Outcome.SUCCEEDED:
             outcome, reason = Outcome.FAILED, problem
+        if outcome is Outcome.SUCCEEDED and run.kept.hands_over:
+            try:
+                self._disk.outputs(run.kept.assignment)
+            except (StepRefusedError, OSError) as error:
+                reason = str(error)  # what the step did is done: it has succeeded all the same
         self._finish(
             run.kept,
             outcome,

@@ -89,9 +89,10 @@ class Reconciler:
                 spec = PoolSpec.parse(pool)
             except InvalidObject as error:
                 problem = Problem(reason="InvalidSpec", message=str(error))
-        self._advance(key, (spec or PoolSpec()).reservation_ttl_seconds)
-        self._end_orphans(key)
-        self._finish_ends(key)
+        terms = spec or PoolSpec()
+        self._advance(key, terms)
+        self._end_orphans(key, terms)
+        self._finish_ends(key, terms)
         if pool is None:
             self._without_pool(key)
         elif spec is not None:
@@ -177,16 +178,16 @@ class Reconciler:
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
-    def _advance(self, key: Key, ttl_seconds: int) -> None:
+    def _advance(self, key: Key, terms: PoolSpec) -> None:
         """Start the next thing to do for each task that has not ended, if there is any."""
         now = self._views.now()
         for task in list(self._index.live(key).values()):
             where = self._views.whereabouts(key, task)
             action = next_action(task, where, lock_held=False, now=now)
             if action is not None:
-                self._starting.task_action(key, task, where.pod, action, ttl_seconds)
+                self._starting.task_action(key, task, where.pod, action, terms)
 
-    def _finish_ends(self, key: Key) -> None:
+    def _finish_ends(self, key: Key, terms: PoolSpec) -> None:
         """Start what is left to be done for tasks that have ended, and look again when the next one is to go."""
         now = self._views.now()
         for task in self._index.open_ends(key, now):
@@ -194,7 +195,7 @@ class Reconciler:
             lock_held = self._index.holds_lock(task.namespace, task.lock_key, task.uid)
             action = after_the_end(task, where, lock_held=lock_held, now=now)
             if action is not None:
-                self._starting.end_action(key, task, where.pod, action)
+                self._starting.end_action(key, task, where.pod, action, terms)
             elif not lock_held:
                 self._index.settled(key, task)
         if (due := self._index.next_due(key)) is not None:
@@ -243,7 +244,7 @@ class Reconciler:
         elif refusal is None and said is not None and said.status == "False":
             self._starting.on_task(key, task, functools.partial(self._tasks.say_accepted, task))
 
-    def _end_orphans(self, key: Key) -> None:
+    def _end_orphans(self, key: Key, terms: PoolSpec) -> None:
         """Settle what agents hold for the controller without a task that stands for it."""
         live, ended = self._index.live(key), self._index.ended(key)
         now, looked = asyncio.get_running_loop().time(), self._orphans_looked_at.pop(key, {})
@@ -263,7 +264,7 @@ class Reconciler:
                 name = f"orphan/{pod.uid}/{task_id}"
                 agent = self._following.client(pod.uid)
                 if now >= looked.get(name, now) and agent is not None:
-                    start = functools.partial(self._tasks.settle_orphan, task_id, pod, agent)
+                    start = functools.partial(self._tasks.settle_orphan, task_id, pod, agent, limits=terms.output)
                     self._starting.start(key, name, start, again_seconds=_ORPHAN_SECONDS)
                     looked[name] = now + _ORPHAN_SECONDS
                 self._orphans_looked_at.setdefault(key, {})[name] = looked.get(name, now)

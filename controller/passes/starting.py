@@ -140,7 +140,7 @@ class Starting:
             case CancelTask(task=task):
                 where = self._views.whereabouts(key, task)
                 if where.pod is not None and not cancelling(task, where.pod):
-                    self.task_action(key, task, where.pod, Cancel(), view.spec.reservation_ttl_seconds)
+                    self.task_action(key, task, where.pod, Cancel(), view.spec)
             case FinishDeletion():
                 self.start(key, f"pool/{view.uid}", functools.partial(self._pools.finish, pool))
 
@@ -236,17 +236,17 @@ class Starting:
             self._under_way.dispatch(task.uid, dispatched_to)
         return started
 
-    def task_action(self, key: Key, task: Task, pod: PodView | None, action: TaskAction, ttl_seconds: int) -> None:
+    def task_action(self, key: Key, task: Task, pod: PodView | None, action: TaskAction, terms: PoolSpec) -> None:
         """What is to be done next for a task. What needs its agent waits until there is one to ask."""
         match action:
             case Assign():
                 return  # for `assignment`, which sees all tasks and all Pods
             case Ack() | ReleaseLock() | RemoveFinalizer() | DeleteTask():
-                self.end_action(key, EndedTask.of(task), pod, action)
+                self.end_action(key, EndedTask.of(task), pod, action, terms)
             case Acquire() | Follow() | Approve() | Cancel():
                 agent = self._following.client(pod.uid) if pod is not None else None
                 if pod is not None and agent is not None:
-                    self.on_task(key, task, functools.partial(self._ask, task, pod, agent, action, ttl_seconds))
+                    self.on_task(key, task, functools.partial(self._ask, task, pod, agent, action, terms))
             case AddFinalizer():
                 self.on_task(key, task, functools.partial(self._write, task, action), urgency=Urgency.UPKEEP)
             case _:
@@ -258,13 +258,13 @@ class Starting:
         pod: PodView,
         agent: AgentClient,
         action: Acquire | Follow | Approve | Cancel,
-        ttl_seconds: int,
+        terms: PoolSpec,
     ) -> None:
         match action:
             case Acquire():
-                await self._tasks.ask_again(task, pod, agent, reservation_ttl_seconds=ttl_seconds)
+                await self._tasks.ask_again(task, pod, agent, reservation_ttl_seconds=terms.reservation_ttl_seconds)
             case Follow():
-                await self._tasks.follow(task, pod, agent)
+                await self._tasks.follow(task, pod, agent, limits=terms.output)
             case Approve():
                 await self._tasks.approve(task, pod, agent)
             case Cancel():
@@ -288,14 +288,14 @@ class Starting:
         pod, uid = task.status.pod, task.status.pod_uid
         return bool(pod and uid) and await self._pods.exists(task.namespace, str(pod), str(uid))
 
-    def end_action(self, key: Key, task: EndedTask, pod: PodView | None, action: EndAction) -> None:
+    def end_action(self, key: Key, task: EndedTask, pod: PodView | None, action: EndAction, terms: PoolSpec) -> None:
         """What is left to be done for a task that has ended."""
         match action:
             case Ack():
                 agent = self._following.client(pod.uid) if pod is not None else None
                 if pod is None or agent is None:
                     return
-                start: Start = functools.partial(self._tasks.ack, task.task_id, pod, agent)
+                start: Start = functools.partial(self._tasks.ack_ended, task, pod, agent, limits=terms.output)
             case ReleaseLock():
                 start = functools.partial(self._tasks.release_lock, task)
             case RemoveFinalizer():

@@ -71,6 +71,13 @@ class NoFiles:
     def remove(self, task_id: str) -> None:
         del task_id
 
+    def put(self, task_id: str, data: bytes) -> None:
+        raise NotImplementedError
+
+    def got(self, task_id: str) -> bytes | None:
+        del task_id
+        return None
+
     def tasks(self) -> tuple[str, ...]:
         return ()
 
