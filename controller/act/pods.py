@@ -9,7 +9,7 @@ import logging
 import random
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from agent import wire
 from controller import names
@@ -23,6 +23,7 @@ from controller.errors import (
     NotFound,
 )
 from controller.kube.api import PODS, Api, Object
+from controller.kube.cache import Cache
 
 log = logging.getLogger(__name__)
 
@@ -30,30 +31,13 @@ _DRAIN_TRIES = 5
 _CREATE_TRIES = 5
 
 
-class PodCache(Protocol):
-    """Where answers of own writes go, so that the next reconcile reads them."""
-
-    def note(self, obj: Object) -> None:
-        """A newer version of a Pod."""
-        ...
-
-    def note_deleted(self, namespace: str | None, name: str, answer: Object) -> None:
-        """The answer of a DELETE."""
-        ...
-
-    def note_gone(self, namespace: str | None, name: str, uid: str) -> None:
-        """A live read found nothing, or another Pod, in this one's place."""
-        ...
-
-
 class Pods:
-    """Operations on Pods. `may_write` raises NotLeader unless this replica leads; it is asked before every write."""
+    """Operations on Pods."""
 
-    def __init__(self, api: Api, cache: PodCache, *, rng: random.Random, may_write: Callable[[], None]) -> None:
+    def __init__(self, api: Api, cache: Cache, *, rng: random.Random) -> None:
         self._api = api
         self._cache = cache
         self._rng = rng
-        self._may_write = may_write
 
     def new_name(self, pool: str) -> str:
         """A name for a Pod that is to be created."""
@@ -63,7 +47,6 @@ class Pods:
         """Create `pod`, whose name was chosen before. An answer that never came is looked for under that name."""
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
         for tried_before in range(_CREATE_TRIES):
-            self._may_write()
             try:
                 created = await self._api.create(PODS, namespace, pod)
             except AlreadyExists:
@@ -90,7 +73,6 @@ class Pods:
         if patched["metadata"].get("deletionTimestamp"):
             return
         if state.phase is wire.Phase.DRAINED and state.drain_id:
-            self._may_write()
             await agent.open(state.incarnation, state.drain_id)
 
     async def drain_and_delete(self, pod: PodView, namespace: str, agent: AgentClient) -> bool:
@@ -121,7 +103,6 @@ class Pods:
         """Ask the agent for the drain. Where it refuses, a label that says otherwise is put right."""
         if pod.agent is None:
             return False
-        self._may_write()
         try:
             await agent.drain(pod.agent.incarnation, drain_id)
         except AgentRefused as refusal:
@@ -194,14 +175,12 @@ class Pods:
             metadata["annotations"][names.OPENED] = wire.format_time(opened_at)
         if resource_version is not None:
             metadata["resourceVersion"] = resource_version
-        self._may_write()
         patched = await self._api.patch(PODS, namespace, pod.name, {"metadata": metadata})
         self._cache.note(patched)
         return patched
 
     async def _delete(self, pod: Object, *, grace_period_seconds: int | None = None) -> None:
         metadata = pod["metadata"]
-        self._may_write()
         answer = await self._api.delete(
             PODS,
             metadata["namespace"],

@@ -2,7 +2,6 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +41,6 @@ class Pools:
         tokens: PoolTokens,
         events: EventRecorder,
         images: Images,
-        may_write: Callable[[], None],
     ) -> None:
         self._api = api
         self._cache = cache
@@ -50,7 +48,6 @@ class Pools:
         self._tokens = tokens
         self._events = events
         self._images = images
-        self._may_write = may_write
         self._problems: dict[Key, Problems] = defaultdict(Problems)
         self._told_too_old: dict[Key, Problem] = {}
 
@@ -67,7 +64,6 @@ class Pools:
         finalizers = metadata.get("finalizers", [])
         if names.POOL_FINALIZER not in finalizers:
             await self._patch_finalizers(pool, [*finalizers, names.POOL_FINALIZER])
-        self._may_write()
         await self._tokens.ensure(metadata["namespace"], metadata["name"], in_use=has_pods)
 
     async def finish(self, pool: Object) -> None:
@@ -75,7 +71,6 @@ class Pools:
         metadata = pool["metadata"]
         if await self._pods.any_left(metadata["namespace"], metadata["name"]):
             return
-        self._may_write()
         await self._tokens.remove(metadata["namespace"], metadata["name"])
         kept = [entry for entry in metadata.get("finalizers", ()) if entry != names.POOL_FINALIZER]
         await self._patch_finalizers(pool, kept)
@@ -85,7 +80,6 @@ class Pools:
     async def _patch_finalizers(self, pool: Object, finalizers: list[str]) -> None:
         metadata = pool["metadata"]
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": finalizers}}
-        self._may_write()
         try:
             self._cache.note(await self._api.patch(SLOTPOOLS, metadata["namespace"], metadata["name"], body))
         except NotFound:
@@ -93,12 +87,12 @@ class Pools:
 
     def new_pod(self, pool: Object, spec: PoolSpec) -> Object:
         """The document of a new Pod, under a name of its own. Raises InvalidObject if the template can't be used."""
-        name = pool["metadata"]["name"]
+        namespace, name = key_of(pool)
         return build_pod(
             pool,
             spec,
             name=self._pods.new_name(name),
-            token_secret=names.token_secret(name),
+            token_secret=self._tokens.secret(namespace, name),
             agent_image=self._images.agent,
         )
 
@@ -161,7 +155,6 @@ class Pools:
         """PATCH the status of this very version of the pool."""
         metadata = pool["metadata"]
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": status}
-        self._may_write()
         try:
             written = await self._api.patch(
                 SLOTPOOLS, metadata["namespace"], metadata["name"], body, subresource="status"

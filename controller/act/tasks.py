@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from agent import wire
 from controller import names
@@ -30,7 +30,9 @@ from controller.decide.task_actions import (
 from controller.decide.view import PodView
 from controller.errors import AgentRefused, NotFound
 from controller.kube.api import SLOTTASKS, Api, Object
+from controller.kube.cache import Cache
 from controller.objects.conditions import Condition, put
+from controller.objects.ended_task import EndedTask
 from controller.objects.task import Task, TaskPhase, TaskStatus
 
 log = logging.getLogger(__name__)
@@ -55,41 +57,23 @@ _PHASES = {
 }
 
 
-class TaskCache(Protocol):
-    """Where answers of own writes go, so that the next reconcile reads them."""
-
-    def note(self, obj: Object) -> None:
-        """A newer version of a SlotTask."""
-        ...
-
-    def note_deleted(self, namespace: str | None, name: str, answer: Object) -> None:
-        """The answer of a DELETE."""
-        ...
-
-    def note_gone(self, namespace: str | None, name: str, uid: str) -> None:
-        """A write found no such SlotTask."""
-        ...
-
-
 class Tasks:
-    """Operations on tasks. `may_write` raises NotLeader unless this replica leads; asked before every write."""
+    """Operations on tasks."""
 
     def __init__(
         self,
         api: Api,
-        cache: TaskCache,
+        cache: Cache,
         locks: Locks,
         events: EventRecorder,
         *,
         now: Callable[[], datetime],
-        may_write: Callable[[], None],
     ) -> None:
         self._api = api
         self._cache = cache
         self._locks = locks
         self._events = events
         self._now = now
-        self._may_write = may_write
 
     async def assign(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
         """Take the lockKey, write the intent, acquire a slot."""
@@ -123,7 +107,6 @@ class Tasks:
         """Ask the agent for a slot. The intent was written just now; the same question again gets the same answer."""
         if pod.agent is None:
             return
-        self._may_write()
         try:
             answer = await agent.acquire(
                 pod.agent.incarnation, task.task_id, task.spec.type, task.to_work(reservation_ttl_seconds)
@@ -200,7 +183,6 @@ class Tasks:
             # As `ask_again`: a write from before that ends the task comes too late once it is approved again.
             message = f"attempt {task.status.attempt}, {digest}: said again, as of version {task.resource_version}"
             task = await self._write(task, conditions=self._condition(task, APPROVED, True, "ApprovedAgain", message))
-        self._may_write()
         await agent.approve(pod.agent.incarnation, task.task_id, plan_digest=digest, attempt=task.status.attempt)
 
     async def reject_approval(self, task: Task, action: RejectApproval) -> None:
@@ -212,7 +194,6 @@ class Tasks:
         """End the task on its agent. One that the agent never got ends here: it can't get it any more."""
         if pod.agent is None:
             return
-        self._may_write()
         try:
             await agent.cancel(pod.agent.incarnation, task.task_id)
         except AgentRefused as refusal:
@@ -266,7 +247,6 @@ class Tasks:
     async def ack(self, task_id: str, pod: PodView, agent: AgentClient) -> None:
         """Let the agent forget a task whose result is stored."""
         if pod.agent is not None:
-            self._may_write()
             await agent.ack(pod.agent.incarnation, task_id)
 
     async def settle_orphan(self, task_id: str, pod: PodView, agent: AgentClient) -> None:
@@ -295,16 +275,15 @@ class Tasks:
             if live.final and live.task_id == task_id and known.state is wire.TaskState.ENDED:
                 await self.ack(task_id, pod, agent)
                 return
-        self._may_write()
         if known.state is wire.TaskState.ENDED:
             await self.ack(task_id, pod, agent)
         elif known.step is not wire.Step.APPLY and not known.cancel_requested:
             log.warning("ending a task that no SlotTask stands for", extra={"task": task_id, "pod": pod.name})
             await agent.cancel(pod.agent.incarnation, task_id)
 
-    async def release_lock(self, task: Task) -> None:
+    async def release_lock(self, task: EndedTask) -> None:
         """Let the next task of its lockKey go."""
-        await self._locks.release(task)
+        await self._locks.release(task.namespace, task.lock_key, task.uid)
 
     async def say_not_accepted(self, task: Task, reason: str, message: str) -> None:
         """Say on a queued task why it can't be assigned."""
@@ -325,15 +304,14 @@ class Tasks:
         """Make sure that the task is not gone from the API before it ended."""
         await self._patch_finalizers(task, [*task.finalizers, names.TASK_FINALIZER])
 
-    async def remove_finalizer(self, task: Task) -> None:
+    async def remove_finalizer(self, task: EndedTask) -> None:
         """Let a deleted task go. Its lock is looked for once more: with the task, nobody would know whose it was."""
-        if task.may_change and not keeps_lock(task):
-            await self._locks.release(task)
+        if not keeps_lock(task):
+            await self._locks.release(task.namespace, task.lock_key, task.uid)
         await self._patch_finalizers(task, [entry for entry in task.finalizers if entry != names.TASK_FINALIZER])
 
-    async def delete(self, task: Task) -> None:
+    async def delete(self, task: EndedTask) -> None:
         """Delete a finished task whose time to live is over."""
-        self._may_write()
         try:
             answer = await self._api.delete(SLOTTASKS, task.namespace, task.name, uid=task.uid)
         except NotFound:
@@ -341,8 +319,7 @@ class Tasks:
         else:
             self._cache.note_deleted(task.namespace, task.name, answer)
 
-    async def _patch_finalizers(self, task: Task, finalizers: list[str]) -> None:
-        self._may_write()
+    async def _patch_finalizers(self, task: Task | EndedTask, finalizers: list[str]) -> None:
         body = {"metadata": {"resourceVersion": task.resource_version, "finalizers": finalizers}}
         self._cache.note(await self._api.patch(SLOTTASKS, task.namespace, task.name, body))
 
@@ -353,7 +330,6 @@ class Tasks:
         status = {name: after.get(name) for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
         if not status:
             return task
-        self._may_write()
         body = {"metadata": {"resourceVersion": task.resource_version}, "status": _cleared(before, status)}
         document = await self._api.patch(SLOTTASKS, task.namespace, task.name, body, subresource="status")
         self._cache.note(document)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from agent.wire import Phase
-from controller.decide.capacity import promises, take_census
-from controller.decide.removal import Removable, idle_since, removable
+from controller.decide.removal import Removable
 from controller.decide.scaling import SizeDecision
 from controller.decide.view import PodOperation, PodState, PodView, PoolView
 from controller.objects.pool import DeletionPolicy
@@ -102,11 +101,9 @@ def removed(actions: "tuple[PodAction, ...] | list[DrainPod | DeleteStarting]") 
 def _removals(view: PoolView, decision: SizeDecision) -> list[DrainPod | DeleteStarting]:
     """Pods that somebody wants gone, and as many as the decision has too many, of those that lose nothing."""
     excess = decision.current - decision.desired
-    if not view.synced or (excess <= 0 and not any(pod.leaving for pod in view.pods)):
+    if not view.synced or (excess <= 0 and not any(pod.useless for pod in decision.basis.census.others)):
         return []
-    scaler = None if view.deleting else view.spec.scaler
-    promised = promises(view)
-    candidates = removable(view, take_census(view, promised), promised, scaler.min_idle_seconds if scaler else 0)
+    candidates = decision.basis.removable
     surplus = max(0, excess - len(candidates.leaving) - candidates.pending)
     victims = _victims(candidates, surplus)
     return [DeleteStarting(pod) if pod.state is PodState.STARTING else DrainPod(pod) for pod in victims]
@@ -172,12 +169,12 @@ def _draining(view: PoolView, decision: SizeDecision) -> tuple[list[TakeBack], l
     for pod in view.pods:
         if pod.state is not PodState.DRAINING or pod.in_flight or not (pod.alive and pod.connected):
             continue
-        if idle_since(pod) is None:
+        if pod.idle_since is None:
             # It holds something after all (a journal was lost, a label was edited by hand): it is to be protected
             # as any other, and gives its slots back first.
             back.append(TakeBack(pod))
             missing -= 1
-        elif missing > 0 and not pod.leaving:
+        elif missing > 0 and not pod.useless:
             back.append(TakeBack(pod))
             missing -= 1
         elif view.synced:

@@ -1,19 +1,19 @@
 """A pool's status from what a reconcile saw and decided. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from agent.wire import RECOVERING, AgentState, Slot, SlotState, format_time
+from agent.wire import RECOVERING, SlotState, format_time
 from controller import names
 from controller.decide.agent_version import MINIMUM
 from controller.decide.scaling import SizeDecision
-from controller.decide.view import PodState, PoolView
+from controller.decide.view import PodState, PodView, PoolView
 from controller.objects.conditions import Condition, put
 from controller.objects.fields import Fields
-from controller.objects.task import Task, TaskPhase
+from controller.objects.task import TaskPhase
 from metrics.figures import PoolFigures
 
 AGENT_TOO_OLD = "AgentTooOld"
@@ -66,8 +66,7 @@ class Before:
 def pool_status(view: PoolView, decision: SizeDecision, *, before: Before, problems: Problems) -> dict[str, Any]:
     """The status of a pool whose spec is usable."""
     present = [pod for pod in view.pods if not pod.dead]
-    agents = [pod.agent for pod in present if pod.agent and pod.state is PodState.ACTIVE]
-    count = Counter(_word(slot, agent) for agent in agents for slot in agent.slots)
+    count = _slots(pod for pod in present if pod.state is PodState.ACTIVE)
     ready = sum(pod.ready and pod.connected and pod.state is PodState.ACTIVE for pod in present)
     scaled = before.desired is not None and before.desired != decision.desired
     return {
@@ -76,7 +75,7 @@ def pool_status(view: PoolView, decision: SizeDecision, *, before: Before, probl
         "readyReplicas": ready,
         "desiredReplicas": decision.desired,
         "slots": {
-            "total": sum(len(agent.slots) for agent in agents),
+            "total": count.total(),
             "idle": count[SlotState.IDLE],
             "running": count[SlotState.RUNNING],
             "reserved": count[SlotState.RESERVED],
@@ -87,9 +86,18 @@ def pool_status(view: PoolView, decision: SizeDecision, *, before: Before, probl
     }
 
 
-def _word(slot: Slot, agent: AgentState) -> str:
-    """What a slot counts as. What is not known to be held is not known to be idle, until the agent knows all again."""
-    return RECOVERING if agent.recovering and slot.state is SlotState.IDLE else slot.state.value
+def _slots(pods: Iterable[PodView]) -> Counter[str]:
+    """How many slots these Pods have in each state.
+
+    What is not known to be held is not known to be idle, until the agent knows all again.
+    """
+    count: Counter[str] = Counter()
+    for pod in pods:
+        running, reserved, free = pod.load
+        count[SlotState.RUNNING.value] += running
+        count[SlotState.RESERVED.value] += reserved
+        count[RECOVERING if pod.agent is not None and pod.agent.recovering else SlotState.IDLE.value] += len(free)
+    return count
 
 
 def _conditions(
@@ -136,16 +144,14 @@ def invalid_pool_status(problem: Problem, *, before: Before, now: datetime) -> d
     return {"observedGeneration": before.generation, "conditions": _put_all(before, entries, now)}
 
 
-def pool_figures(view: PoolView, decision: SizeDecision, tasks: Iterable[Task]) -> PoolFigures:
-    """The pool's metrics; `tasks` are all that still exist, ended ones too."""
+def pool_figures(view: PoolView, decision: SizeDecision, tasks: Mapping[TaskPhase, int]) -> PoolFigures:
+    """The pool's metrics; `tasks` says how many there are in each phase, ended ones too."""
     slots = Counter({state.value: 0 for state in SlotState} | {RECOVERING: 0})
-    for pod in view.pods:
-        if pod.agent is not None and not pod.dead:
-            slots.update(_word(slot, pod.agent) for slot in pod.agent.slots)
+    slots.update(_slots(pod for pod in view.pods if not pod.dead))
     pods = Counter({state.value: 0 for state in PodState} | {"dead": 0})
     pods.update("dead" if pod.dead else pod.state.value for pod in view.pods)
     phases = Counter({phase.value: 0 for phase in TaskPhase})
-    phases.update(task.status.phase.value for task in tasks)
+    phases.update({phase.value: count for phase, count in tasks.items()})
     return PoolFigures(
         desired=decision.desired,
         utilization_ratio=decision.utilization_percent / 100,

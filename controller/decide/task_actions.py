@@ -11,6 +11,7 @@ from agent.wire import Slot, SlotState, Step
 from controller.decide.view import PodView
 from controller.names import TASK_FINALIZER
 from controller.objects.conditions import find
+from controller.objects.ended_task import EndedTask
 from controller.objects.task import ApprovalPolicy, OnLostReservation, Task, TaskPhase
 
 
@@ -91,21 +92,8 @@ class DeleteTask:
     """Its time to live after the end is over."""
 
 
-TaskAction = (
-    AddFinalizer
-    | Assign
-    | Acquire
-    | Follow
-    | Approve
-    | RejectApproval
-    | Cancel
-    | Retry
-    | Finish
-    | Ack
-    | ReleaseLock
-    | RemoveFinalizer
-    | DeleteTask
-)
+EndAction = Ack | ReleaseLock | RemoveFinalizer | DeleteTask
+TaskAction = AddFinalizer | Assign | Acquire | Follow | Approve | RejectApproval | Cancel | Retry | Finish | EndAction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +129,7 @@ CANCELLING = "Cancelling"
 def next_action(task: Task, where: Whereabouts, *, lock_held: bool, now: datetime) -> TaskAction | None:
     """The next thing to do for `task`, if there is any; `lock_held` tells whether its lockKey's Lease names it."""
     if task.final:
-        return _after_the_end(task, where, lock_held=lock_held, now=now)
+        return after_the_end(EndedTask.of(task), where, lock_held=lock_held, now=now)
     if task.status.phase is TaskPhase.QUEUED:
         return _queued(task)
     if where.dead or (where.pod is None and where.synced):
@@ -287,7 +275,8 @@ def find_slot(pod: PodView, task_id: str) -> Slot | None:
     return next((slot for slot in pod.held if slot.task_id == task_id), None)
 
 
-def _after_the_end(task: Task, where: Whereabouts, *, lock_held: bool, now: datetime) -> TaskAction | None:
+def after_the_end(task: EndedTask, where: Whereabouts, *, lock_held: bool, now: datetime) -> EndAction | None:
+    """What is left to be done for a task that has ended, if there is anything now."""
     if where.answers and where.pod and where.pod.agent and task.task_id in where.pod.agent.ended:
         return Ack()
     if lock_held and (where.dead or not keeps_lock(task)):
@@ -296,12 +285,11 @@ def _after_the_end(task: Task, where: Whereabouts, *, lock_held: bool, now: date
         return RemoveFinalizer() if TASK_FINALIZER in task.finalizers else None
     if lock_held:
         return None
-    ttl, finished = task.spec.ttl_seconds_after_finished, task.status.finished_at
-    if finished is not None and now >= finished + timedelta(seconds=ttl):
+    if task.delete_at is not None and now >= task.delete_at:
         return DeleteTask()
     return None
 
 
-def keeps_lock(task: Task) -> bool:
+def keeps_lock(task: EndedTask) -> bool:
     """Whether the end of the task left open if its apply still runs somewhere: its lockKey stays held."""
-    return task.status.phase is TaskPhase.LOST and apply_may_have_started(task)
+    return task.keeps_lock

@@ -42,7 +42,7 @@ def free_port(address: str) -> int:
         return port
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 15.0) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
     """Poll until `condition()` is true; returns what it returned."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):

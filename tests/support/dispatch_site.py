@@ -14,8 +14,9 @@ from controller.agents.client import AgentClient, Stamps
 from controller.decide.view import PodState, PodView
 from controller.kube.api import LEASES, SLOTTASKS, Object, Resource
 from controller.kube.cache import Cache
+from controller.kube.leading import LeadersApi
 from controller.objects.task import Task, TaskPhase
-from tests.support.machine_agent import MOMENT, MachineAgent
+from tests.support.machine_agent import MOMENT, GuardedStamps, MachineAgent
 from tests.support.memory_api import MemoryApi
 
 NS = "ns"
@@ -123,11 +124,13 @@ class DispatchReplica:
         self.site = site
         self.tasks = Cache(SLOTTASKS)
         self.leases = Cache(LEASES)
-        self.locks = Locks(site.api, self.leases, may_write=may_write)
+        api = LeadersApi(site.api, may_write)
+        self.locks = Locks(api, self.leases)
         self.events = EventRecorder(site.api, component="c", instance="i", now=lambda: MOMENT, rng=random.Random(term))
-        self.writer = Tasks(site.api, self.tasks, self.locks, self.events, now=lambda: MOMENT, may_write=may_write)
+        self.writer = Tasks(api, self.tasks, self.locks, self.events, now=lambda: MOMENT)
         self.clients: dict[str, AgentClient] = {
-            name: agent.client(stamps=site.stamps[term]) for name, agent in site.agents.items()
+            name: agent.client(stamps=GuardedStamps(site.stamps[term], may_write))
+            for name, agent in site.agents.items()
         }
 
     async def assign(self, task: Task, pod: PodView | None = None) -> None:

@@ -32,6 +32,7 @@ from agent.wire import (
     PhaseAnswer,
     Slot,
     SlotState,
+    Stamp,
     StartedReport,
     Step,
     Task,
@@ -43,10 +44,21 @@ from controller.errors import AgentUnreachable
 from controller.objects.pool import DEFAULT_LAYOUT, Layout
 
 MOMENT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-DIGEST = "sha256:aa"
+DIGEST = "sha256:" + "a" * 64
 
 Hook = Callable[[str], Awaitable[None]]
 """`hook(path)`: may pause, or raise AgentUnreachable."""
+
+
+class GuardedStamps(Stamps):
+    """Stamps that ask first whether this replica leads, as those of a real one do by its term."""
+
+    def __init__(self, stamps: Stamps, may_write: Callable[[], None]) -> None:
+        self._stamps, self._may_write = stamps, may_write
+
+    def next(self) -> Stamp:
+        self._may_write()
+        return self._stamps.next()
 
 
 class MachineAgent:

@@ -73,6 +73,8 @@ class ApiError(Exception):
         self.details = details
         self.headers = dict(headers or {})
         self.metadata = dict(metadata or {})
+        # What was changed all the same, and must be durable before the refusal is told.
+        self.changes: tuple[Any, ...] = ()
 
     def status(self) -> Json:
         """The answer's body."""
@@ -94,6 +96,11 @@ class ApiError(Exception):
 def bad_request(message: str) -> ApiError:
     """400: the request can't be understood."""
     return ApiError(400, "BadRequest", message)
+
+
+def internal_error(message: str) -> ApiError:
+    """A 500."""
+    return ApiError(500, "InternalError", f"Internal error occurred: {message}", {"causes": [{"message": message}]})
 
 
 def unauthorized() -> ApiError:

@@ -1,6 +1,5 @@
 """A full disk refuses new work, keeps what is held, and is no reason to restart."""
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -77,10 +76,8 @@ def test_recovers_without_being_asked(agent: AgentProcess) -> None:
 def test_reads_go_on_while_the_disk_is_full(agent: AgentProcess) -> None:
     agent.limit_file_size(64)
     refusal(lambda: agent.acquire("t.1"))
-    begin = time.monotonic()
     for _ in range(50):
-        agent.state()
-    assert time.monotonic() - begin < 5
+        assert agent.state().warnings
 
 
 def test_output_on_a_full_disk_waits_and_does_not_stop_the_step(agent: AgentProcess) -> None:

@@ -51,7 +51,7 @@ class TlsAgent(AgentProcess):
 
     def served(self) -> str:
         """The certificate that a new connection sees."""
-        return ssl.get_server_certificate((self.address, self.port), timeout=10)
+        return ssl.get_server_certificate((self.address, self.port), timeout=60)
 
     def until_served(self, signed: Signed) -> None:
         wait_for(lambda: self.served().encode() == signed.certificate, "the new certificate is served")
@@ -254,7 +254,7 @@ def test_the_call_of_a_sidecar_program_is_as_documented(agent: TlsAgent) -> None
 
     def run() -> subprocess.CompletedProcess[str]:
         command = ["sh", "-ec", script.replace("8721", str(agent.port))]
-        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False)
+        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
 
     assert json.loads(run().stdout)["pod"] == "pod-1"
     environ["PODSLOTS_TLS_SERVER_NAME"] = "somebody-else"

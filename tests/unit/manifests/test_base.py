@@ -12,7 +12,7 @@ from controller import crds
 from controller.config import Config
 from controller.objects.pool import PoolSpec
 from controller.objects.task import Task
-from controller.objects.template import build_pod
+from controller.objects.template import TokenSecret, build_pod
 from tests.support.repository import ROOT
 
 MANIFESTS = ROOT / "manifests"
@@ -62,7 +62,7 @@ def test_the_examples_can_be_used() -> None:
     for pool in (obj for obj in objects if obj["kind"] == "SlotPool"):
         pool["metadata"].update(placed)
         spec = pools[pool["metadata"]["name"]] = PoolSpec.parse(pool)
-        build_pod(pool, spec, name="p", token_secret="s", agent_image="a")
+        build_pod(pool, spec, name="p", token_secret=TokenSecret(name="s", uid="u"), agent_image="a")
     for task in (obj for obj in objects if obj["kind"] == "SlotTask"):
         task["metadata"].update(placed)
         assert pools[task["spec"]["pool"]].accepts(Task.parse(task).spec.type)

@@ -20,6 +20,7 @@ from controller.objects.conditions import Condition
 from controller.objects.pool import DEFAULT_LAYOUT, DeletionPolicy, PoolSpec
 from controller.objects.task import ApprovalPolicy, OnLostReservation, Task, TaskPhase, TaskSpec, TaskStatus
 from tests.support.pools import NOW
+from tests.support.refused_templates import REFUSED
 
 Json = dict[str, Any]
 
@@ -98,7 +99,12 @@ GOOD_POOLS: dict[str, Json] = {
     "locked reads": {"auth": {"lockReads": True}},
     "tls, the least": {"auth": {"tls": {"secretName": "agents-tls"}}},
     "types of its own": {"slots": [{"accepts": ["render-4k", "Index.v2"]}] * 16},
-    "template with anything": {"template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [], "x": 1}}},
+    "template with anything": {
+        "template": {
+            "metadata": {"labels": {"a": "b"}, "x": 1},
+            "spec": {"containers": [{"name": "a", "x": {"y": [1]}, "ports": [{"containerPort": 80, "x": 1}]}], "x": 1},
+        }
+    },
     "min is max": {"autoscaling": {"minReplicas": 3, "maxReplicas": 3}},
 }
 
@@ -164,6 +170,21 @@ def test_a_pool_that_slipped_through_is_refused_by_its_parser_too(name: str) -> 
         PoolSpec.parse(merged(POOL, {"spec": BAD_POOLS[name][0]}))
 
 
+@pytest.mark.parametrize("name", REFUSED)
+def test_templates_that_podslots_refuses_are_refused_by_the_cluster(name: str) -> None:
+    """Whoever applies one hears it at once, not when the first Pod is wanted."""
+    template, _, _ = REFUSED[name]
+    assert submit("slotpools", {"spec": {"template": template}})[1]
+
+
+def test_a_template_is_kept_as_it_is() -> None:
+    """Fields that the definition does not describe are no business of it: none is dropped, none gets a default."""
+    template = GOOD_POOLS["template with anything"]["template"]
+    stored, problems = submit("slotpools", {"spec": {"template": template}})
+    assert not problems
+    assert stored["spec"]["template"] == template
+
+
 def test_a_pools_name_fits_a_label() -> None:
     assert not submit("slotpools", merged(POOL, {"metadata": {"name": "n" * 63}}))[1]
     assert submit("slotpools", merged(POOL, {"metadata": {"name": "n" * 64}}))[1]
@@ -195,8 +216,19 @@ REPLICAS: dict[str, tuple[Json, Json, bool]] = {
 def test_replicas_are_refused_to_change_while_autoscaling_decides(old: Json, new: Json, allowed: bool) -> None:
     _, problems = submit("slotpools", merged(new, {"spec": {"replicas": 7}}), old)
     assert (not problems) == allowed, problems
-    _, problems = submit("slotpools", new, old)
-    assert not problems
+    _, problems = submit("slotpools", new, merged(old, {"spec": {"replicas": 7}}))
+    assert (not problems) == allowed, problems
+    for replicas in (None, 7):
+        given = {"spec": {"replicas": replicas}}
+        assert not submit("slotpools", merged(new, given), merged(old, given))[1]
+
+
+def test_a_size_that_nobody_set_is_no_number() -> None:
+    """A default would be the size that a pool which is paused goes to."""
+    assert "replicas" not in submit("slotpools", PAUSED)[0]["spec"]
+    assert PoolSpec.parse(PAUSED).fixed_size(present=3) == 3
+    assert PoolSpec.parse(POOL).fixed_size(present=3) == 0
+    assert PoolSpec.parse(merged(PAUSED, {"spec": {"replicas": 0}})).fixed_size(present=3) == 0
 
 
 GOOD_TASKS: dict[str, Json] = {
@@ -380,7 +412,9 @@ def test_every_list_map_and_string_is_bounded(plural: str) -> None:
     """The API server estimates what a rule may cost from the bounds, and refuses a definition that costs too much."""
     root = DEFINITIONS[plural]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     for path, schema in schemas(root, ""):
-        assert "type" in schema, path
+        assert schema.keys() & {"type", "x-kubernetes-int-or-string"}, path
+        if "type" not in schema:
+            continue
         if path.split(".")[1:2] in (["apiVersion"], ["kind"]):
             continue
         match schema["type"]:
@@ -409,7 +443,7 @@ KNOWN = {
     "type", "format", "description", "properties", "items", "additionalProperties", "required", "default", "enum",
     "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "maxProperties", "pattern",
     "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-validations",
-    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-preserve-unknown-fields", "x-kubernetes-int-or-string",
 }  # fmt: skip
 
 

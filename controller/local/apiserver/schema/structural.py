@@ -123,7 +123,7 @@ def compile_node(document: Mapping[str, Any]) -> Node:
         required=tuple(document.get("required") or ()),
         enum=tuple(document.get("enum") or ()),
         default=document.get("default", _ABSENT),
-        pattern=re.compile(document["pattern"]) if document.get("pattern") else None,
+        pattern=_pattern(document["pattern"]) if document.get("pattern") else None,
         format=document.get("format", ""),
         bounds={name: document[name] for name in _BOUNDS if document.get(name) is not None},
         nullable=bool(document.get("nullable")),
@@ -142,6 +142,11 @@ def compile_node(document: Mapping[str, Any]) -> Node:
             node.transitions_below or any(rule.is_transition for rule in node.rules) for node in below
         ),
     )
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """A pattern of Go's, where `$` is the end of the text; Python's matches before a last newline too."""
+    return re.compile(f"{text[:-1]}\\Z" if text.endswith("$") and not text.endswith("\\$") else text)
 
 
 # --- pruning ----------------------------------------------------------------------------------------------
@@ -232,6 +237,9 @@ class CustomSchema:
     root: Node
     selectable_fields: tuple[str, ...] = ()
     scale: Mapping[str, str] | None = None
+    printer_columns: tuple[Json, ...] = ()
+    # The schema as it was written, for OpenAPI.
+    document: Json = field(default_factory=dict, repr=False)
 
     @classmethod
     def compile(cls, version: Mapping[str, Any]) -> CustomSchema:
@@ -239,8 +247,9 @@ class CustomSchema:
         document = (version.get("schema") or {}).get("openAPIV3Schema") or {}
         selectable = tuple(entry["jsonPath"].removeprefix(".") for entry in version.get("selectableFields") or ())
         scale = (version.get("subresources") or {}).get("scale")
+        columns = tuple(version.get("additionalPrinterColumns") or ())
         # Rules may read metadata whatever the schema says of it.
-        return cls(replace(compile_node(document), embedded=True), selectable, scale)
+        return cls(replace(compile_node(document), embedded=True), selectable, scale, columns, document)
 
     def prune(self, body: Json) -> tuple[Json, list[str]]:
         """The object's own fields (metadata aside), and the paths that were dropped."""

@@ -36,9 +36,9 @@ def start_worker(agent: AgentProcess, tmp_path: Path) -> Iterator[Start]:
             worker.kill()
 
 
-def _work(plan: str, apply: str | None = None, **limits: int) -> Work:
+def _work(plan: str, apply: str | None = None, *, cancel_grace_seconds: int = 60) -> Work:
     steps = Steps(
-        plan=StepSpec(command=shell(plan), plan_file="tfplan", **limits),
+        plan=StepSpec(command=shell(plan), plan_file="tfplan", cancel_grace_seconds=cancel_grace_seconds),
         apply=StepSpec(command=shell(apply)) if apply else None,
     )
     return Work(name="team/task", attempt=1, steps=steps, files={"main.tf": "resource"})
@@ -104,7 +104,7 @@ def test_a_killed_workers_step_ends_as_lost_and_its_slot_works_on(agent: AgentPr
     until(lambda: agent.task("t.1").state is TaskState.RUNNING)
     worker.kill()
     start_worker()
-    until(lambda: _ended(agent, "t.1"), 5)
+    until(lambda: _ended(agent, "t.1"))
     assert agent.task("t.1").outcome is Outcome.LOST
     agent.acquire("t.2", "plan", _work("true"))
     until(lambda: _ended(agent, "t.2"))

@@ -16,14 +16,15 @@ from agent.rules import slots
 from agent.wire import Origin, Outcome, Phase, Steps, StepSpec, Work
 from controller import names
 from controller.act.pods import Pods
-from controller.agents.client import AgentClient
+from controller.agents.client import AgentClient, Stamps
 from controller.decide.death import death_proof
 from controller.decide.view import PodState, PodView
 from controller.errors import AgentRefused, AgentUnreachable, ApiUnavailable, Conflict, NotFound, NotLeader
 from controller.kube.api import PODS, Object, Resource
 from controller.kube.cache import Cache
+from controller.kube.leading import LeadersApi
 from tests.support.interleave import Scenario, chance, explore, sample, step
-from tests.support.machine_agent import MOMENT, MachineAgent
+from tests.support.machine_agent import MOMENT, GuardedStamps, MachineAgent
 from tests.support.memory_api import MemoryApi
 
 NS = "ns"
@@ -123,10 +124,11 @@ class Replica:
 
     def __init__(self, site: Site, term: int, may_write: Callable[[], None] = lambda: None) -> None:
         self.site = site
-        self.client: AgentClient = site.agent.client(term=term)
+        stamps = GuardedStamps(Stamps(lambda: term), may_write)
+        self.client: AgentClient = site.agent.client(stamps=stamps)
         self.cache = Cache(PODS)
         self.cache.note(site.pod)
-        self.pods = Pods(site.api, self.cache, rng=random.Random(term), may_write=may_write)
+        self.pods = Pods(LeadersApi(site.api, may_write), self.cache, rng=random.Random(term))
 
     async def delete(self, times: int = 1) -> None:
         view = self.site.view()

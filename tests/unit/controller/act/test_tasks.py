@@ -14,6 +14,7 @@ from controller import names
 from controller.decide.task_actions import APPROVED, Acquire, Approve, Follow, Whereabouts, cancelling, next_action
 from controller.errors import AgentRefused, AgentUnreachable, ApiUnavailable, Conflict, NotFound, NotLeader
 from controller.kube.api import LEASES, SLOTTASKS, Object, Resource
+from controller.objects.ended_task import EndedTask
 from controller.objects.task import Task, TaskPhase
 from tests.support.dispatch_site import NS, DispatchReplica, DispatchSite, run
 from tests.support.interleave import Scenario, chance, sample, step
@@ -21,6 +22,10 @@ from tests.support.machine_agent import DIGEST, MOMENT, MachineAgent
 
 ERRORS = (AgentRefused, AgentUnreachable, ApiUnavailable, Conflict, NotFound)
 APPROVAL = {"attempt": 1, "planDigest": DIGEST, "by": "anna"}
+
+
+async def let_go(replica: DispatchReplica, task: Task) -> None:
+    await replica.locks.release(task.namespace, task.spec.lock_key, task.uid)
 
 
 def placed(site: DispatchSite, kind: str = "plan_and_apply", **spec: Any) -> Task:
@@ -307,7 +312,7 @@ def test_a_lock_has_one_holder(seed: int) -> None:
                     going.add(name)
                     await step()
                     going.discard(name)
-                    await replica.locks.release(site.task(name))
+                    await let_go(replica, site.task(name))
 
     def make() -> Scenario:
         going.clear()
@@ -337,7 +342,7 @@ def test_a_lock_that_is_gone_already_leaves_the_cache() -> None:
     task = site.add(lockKey="vpc")
     run(replica.locks.take(task))
     site.api.remove(LEASES, NS, names.lock_lease("vpc"))
-    run(replica.locks.release(task))
+    run(let_go(replica, task))
     assert replica.locks.holder(NS, "vpc") is None
 
 
@@ -345,7 +350,7 @@ def test_a_lock_of_another_is_not_released() -> None:
     site = DispatchSite()
     replica = site.replica()
     run(replica.locks.take(site.add("a", lockKey="vpc")))
-    run(replica.locks.release(site.add("b", lockKey="vpc")))
+    run(let_go(replica, site.add("b", lockKey="vpc")))
     assert site.lock("vpc") == "uid-a"
 
 
@@ -632,7 +637,7 @@ def test_a_task_does_not_go_without_its_lock() -> None:
         run(site.replica().locks.take(site.add(kind="apply", lockKey="vpc")))
         status = {"phase": phase.value, "step": "apply", "attempt": 1}
         run(site.api.patch(SLOTTASKS, NS, "t", {"status": status}, subresource="status"))
-        run(site.replica().writer.remove_finalizer(site.task()))
+        run(site.replica().writer.remove_finalizer(EndedTask.of(site.task())))
         assert site.task().finalizers == ()
         assert (site.lock("vpc") is None) is freed
 
@@ -647,7 +652,7 @@ def test_a_task_that_is_gone_already_leaves_the_cache() -> None:
     task = site.add()
     replica.tasks.note(site.api.objects[SLOTTASKS, NS, "t"])
     site.api.remove(SLOTTASKS, NS, "t")
-    run(replica.writer.delete(task))
+    run(replica.writer.delete(EndedTask.of(task)))
     assert replica.tasks.get(NS, "t") is None
 
 
@@ -665,7 +670,7 @@ def test_finalizers_of_others_are_kept() -> None:
     document = site.api.objects[SLOTTASKS, NS, site.add().name]
     document["metadata"]["finalizers"] = ["other/one", names.TASK_FINALIZER]
     task = Task.parse(site.api.put(SLOTTASKS, document))
-    run(replica.writer.remove_finalizer(task))
+    run(replica.writer.remove_finalizer(EndedTask.of(task)))
     assert site.task().finalizers == ("other/one",)
     run(replica.writer.add_finalizer(site.task()))
     assert site.task().finalizers == ("other/one", names.TASK_FINALIZER)

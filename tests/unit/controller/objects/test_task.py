@@ -16,6 +16,8 @@ from controller.objects.pool import PoolSpec
 from controller.objects.task import Approval, Task, TaskPhase, TaskSpec, TaskStatus
 from tests.support.pools import LONG_AGO, NOW, task
 
+DIGEST = "sha256:" + "1" * 64
+
 OBJECT: dict[str, Any] = {
     "metadata": {
         "namespace": "ns",
@@ -44,7 +46,7 @@ OBJECT: dict[str, Any] = {
             "apply": {"command": ["terraform", "apply"]},
         },
         "approvalPolicy": "Auto",
-        "approval": {"attempt": 2, "planDigest": "sha256:1", "by": "anna"},
+        "approval": {"attempt": 2, "planDigest": DIGEST, "by": "anna"},
         "onLostReservation": "Replan",
         "retry": {"planMaxAttempts": 4},
         "cancel": True,
@@ -78,7 +80,7 @@ def test_a_task_is_read_field_by_field() -> None:
             apply=StepSpec(command=("terraform", "apply")),
         ),
         approval_policy=parsed.spec.approval_policy,
-        approval=Approval(attempt=2, plan_digest="sha256:1", by="anna"),
+        approval=Approval(attempt=2, plan_digest=DIGEST, by="anna"),
         on_lost_reservation=parsed.spec.on_lost_reservation,
         plan_max_attempts=4,
         cancel=True,
