@@ -119,8 +119,9 @@ class Worker:
             self._registered_at = self._clock.monotonic()
             self._log("registered with the agent", instance=self.instance, kept=len(self._kept))
             if isinstance(answer, WorkAnswer):
-                for each in self._kept.values():
-                    each.agent_has(answer.output)
+                for held in answer.held:
+                    if held.task_id in self._kept:
+                        self._kept[held.task_id].agent_has(held.step, held.offset)
         else:
             line.healthy()
         kept = self._named(request)

@@ -54,17 +54,12 @@ class Kept:
         same = self.assignment.step is offered.step and offered.nonce is not None
         return same and not self._begun_here and self.assignment.nonce != offered.nonce
 
-    def agent_has(self, output: dict[str, int]) -> None:
-        """What a registration was answered: how much the agent has of each step's output."""
-        task_id, current = self.key
-        for step in Step:
-            known = output.get(f"{task_id}/{step.value}")
-            if known is None:
-                continue
-            if step is current and not self.exit_told:
-                self._agent_has, self.output_over = known, False
-            else:
-                self._resend[step] = known
+    def agent_has(self, step: Step, offset: int) -> None:
+        """What a registration was answered: how much the agent has of a step's output."""
+        if step is self.assignment.step and not self.exit_told:
+            self._agent_has, self.output_over = offset, False
+        else:
+            self._resend[step] = offset
 
     def offered_again(self, assignment: Assignment) -> None:
         """What it did, it did for this offer too: an agent that lost its journal may have given it another fence."""

@@ -12,6 +12,7 @@ from agent.wire import (
     ExitReport,
     Outcome,
     OutputAnswer,
+    OutputHeld,
     RegisterRequest,
     StartedReport,
     Step,
@@ -551,7 +552,7 @@ def test_output_that_an_agent_has_lost_is_sent_again_though_its_end_was_told() -
     assert worker.next_request(REPORTS) is None
     later = world.worker("w2")
     _request(later, WORK, Call.REGISTER)
-    later.answered(WORK, WorkAnswer(output={"task.1/plan": 2}))
+    later.answered(WORK, WorkAnswer(held=(OutputHeld(task_id="task.1", step=Step.PLAN, offset=2),)))
     again = _request(later, REPORTS, Call.OUTPUT)
     assert (again.params["offset"], again.data) == ("2", b"tput")
     later.answered(REPORTS, OutputAnswer(offset=6))
