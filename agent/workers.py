@@ -115,8 +115,9 @@ class Workers:
         """What there is of the output of the registered tasks: a lost journal's logs may be lost as well, or not."""
         held: list[OutputHeld] = []
         for kept in request.tasks:
-            task_id = kept.assignment.task_id
-            steps = (Step.PLAN,) if kept.assignment.step is Step.PLAN else tuple(Step)
+            assignment, task_id = kept.assignment, kept.assignment.task_id
+            assigned = (Step.PLAN,) if assignment.step is Step.PLAN else tuple(Step)
+            steps = [step for step in assigned if assignment.work.steps.get(step) is not None]
             for step in steps if task_id in self._service.state.tasks else ():
                 try:
                     offset, _ = await self._outputs.tail(task_id, step)
