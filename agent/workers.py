@@ -116,8 +116,9 @@ class Workers:
         """How much there is of the output of the registered tasks: a lost journal's logs may be there, or not."""
         held: dict[str, int] = {}
         for kept in request.tasks:
-            task_id = kept.assignment.task_id
-            steps = (Step.PLAN,) if kept.assignment.step is Step.PLAN else tuple(Step)
+            assignment, task_id = kept.assignment, kept.assignment.task_id
+            assigned = (Step.PLAN,) if assignment.step is Step.PLAN else tuple(Step)
+            steps = [step for step in assigned if assignment.work.steps.get(step) is not None]
             for step in steps if task_id in self._service.state.tasks else ():
                 with suppress(OSError):  # one that can't be read now is not "nothing"
                     held[f"{task_id}/{step}"], _ = await self._outputs.tail(task_id, step)

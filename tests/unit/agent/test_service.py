@@ -424,6 +424,18 @@ async def test_a_registration_is_told_what_the_agent_has_of_each_output(world: W
 
 
 @in_world
+async def test_a_registration_names_no_step_that_the_task_does_not_have(world: World) -> None:
+    await world.open()
+    alone = Work(name="n/t", attempt=1, steps=Steps(apply=StepSpec(command=("x",))))
+    await world.do(slots.Acquire(task_id="t", task_type="apply", work=alone))
+    assignment = tasks.assignment_of(world.service.state, world.service.state.tasks["t"])
+    assert assignment is not None
+    kept = KeptTask(assignment=assignment, started=True)
+    answer = await world.workers.register(0, RegisterRequest(instance="1-a", tasks=(kept,)))
+    assert answer.held == (OutputHeld(task_id="t", step=Step.APPLY, offset=0),)
+
+
+@in_world
 async def test_the_file_is_compacted_under_way(world: World) -> None:
     await world.open()
     for number in range(4000):
