@@ -359,7 +359,7 @@ class ApiServer:
             raise no_such_resource()
         pod = self.store.get(resource, info.namespace, info.name)
         entry.uid = pod.uid
-        first, pieces = await streams.open_log(request, pod, self._log_source)
+        first, pieces = await streams.open_log(request, pod, self._log_source, self._now())
         entry.code = 200
         self._log_audit(entry)
         return await streams.send_log(request, first, pieces, entry.audit_id)
