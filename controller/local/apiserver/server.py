@@ -46,7 +46,9 @@ from controller.local.apiserver.openapi.documents import Documents
 from controller.local.apiserver.persistence import JournalError, Persistence, SqliteJournal, Volatile
 from controller.local.apiserver.requests import RequestInfo
 from controller.local.apiserver.resource_api import Reply, ResourceApi
+from controller.local.apiserver.store.pod_collection import PodCollector
 from controller.local.apiserver.store.store import Store
+from controller.local.apiserver.store.suspects import BUDGETS
 from controller.local.apiserver.store.users import User
 from controller.local.apiserver.store.versions import Change
 from controller.local.apiserver.watch_hub import WatchHub
@@ -57,7 +59,8 @@ Json = dict[str, Any]
 
 # etcd refuses requests above 1.5 MiB; the API server bodies above 3 MiB.
 _MAX_BODY_BYTES = 3 * 1024 * 1024
-_EVENT_EXPIRY_INTERVAL_SECONDS = 60.0
+# Between two looks at what time brings about.
+_ROUND_SECONDS = 20.0
 _SHUTDOWN_SECONDS = 2.0
 _FIRST_ERROR_STATUS = 400
 ADMIN_USERS = frozenset({"admin", "system:admin"})
@@ -79,6 +82,7 @@ class ApiServer:
         audit: AuditSink | None = None,
         admin_users: frozenset[str] = ADMIN_USERS,
         enforce_rbac: bool = False,
+        collect_pods: bool = False,
         bookmark_interval_seconds: float = 15.0,
         history_limit: int = 8192,
     ) -> None:
@@ -99,6 +103,7 @@ class ApiServer:
         )
         self._api = ResourceApi(self.store, now, rng)
         self._authorizer = Authorizer(Rbac(self.store), frozenset(users.values()), enforce=enforce_rbac)
+        self._pod_collector = PodCollector(self.store) if collect_pods else None
         self._reviews = Reviews(self._authorizer)
         self.store.admit = Policies(self.store, self._authorizer).admit
         self._openapi = Documents(self.store.registry)
@@ -165,22 +170,31 @@ class ApiServer:
 
     async def _collect_garbage(self) -> None:
         loop = asyncio.get_running_loop()
-        expire_at = loop.time()
+        next_round = loop.time()
         self._collect.set()
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_EVENT_EXPIRY_INTERVAL_SECONDS):
+                async with asyncio.timeout(_ROUND_SECONDS):
                     await self._collect.wait()
             self._collect.clear()
             try:
                 while changes := self.store.collect(self._now()):
                     await self._journal.commit(changes)
-                if loop.time() >= expire_at:
-                    expire_at = loop.time() + _EVENT_EXPIRY_INTERVAL_SECONDS
-                    await self.commit(self.store.expire_events(self._now()))
-                    self.store.garbage.retry_refused()
+                if loop.time() >= next_round:
+                    next_round = loop.time() + _ROUND_SECONDS
+                    await self._look_around()
             except JournalError:
                 return  # every answer says so from now on
+
+    async def _look_around(self) -> None:
+        """What no change brings about, but time."""
+        await self.commit(self.store.expire_events(self._now()))
+        if self._pod_collector is not None:
+            await self.commit(self._pod_collector.collect(self._now()))
+        budgets = self.store.versions.collection(BUDGETS).current("")
+        self.store.garbage.retry({budget.namespace for budget in budgets})
+        if self.store.garbage:
+            self._collect.set()
 
     # --- requests -----------------------------------------------------------------------------------------
 
