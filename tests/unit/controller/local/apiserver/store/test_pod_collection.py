@@ -6,8 +6,8 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from controller.local.apiserver.store.controllers.pod_collection import PodCollector
 from controller.local.apiserver.store.deletion import DeleteOptions
-from controller.local.apiserver.store.pod_collection import PodCollector
 from controller.local.apiserver.store.store import Store
 
 Json = dict[str, Any]
