@@ -70,7 +70,8 @@ def get(
     """Show pools, Pods, tasks or slots.
 
     Slots are shown as the tasks' status has them. A state of "-" means that no task is known to be there; whether the
-    slot is idle, only its agent knows. Pools show how many are.
+    slot is idle, only its agent knows. Pools show how many are. A task "(sidecar)" stands for the Pod's own program,
+    which holds its slots without tasks.
     """
 
     async def run(connection: Connection) -> str:
@@ -210,7 +211,7 @@ def forget(session: Session, pod: str, yes: bool) -> None:
 @pass_session
 def unlock(session: Session, lockkey: str | None, task: str | None, yes: bool) -> None:
     """Free a lockKey whose holder is lost."""
-    confirm = Confirmation(yes=yes, question="Is nothing of the holder running any more?")
+    confirm = Confirmation(yes=yes, question="Has everything that the holder started ended?")
     click.echo(session.run(lambda connection: tasks.unlock(connection, lockkey, task, confirm)))
 
 

@@ -90,7 +90,9 @@ class TaintEvictions:
             "lastTransitionTime": timestamp(self._now()),
         }
         others = [c for c in (pod.get("status") or {}).get("conditions") or () if c["type"] != condition["type"]]
-        body = {"metadata": {"uid": metadata["uid"]}, "status": {"conditions": [*others, condition]}}
+        # Conditions are written as one list: a 409 says that another wrote them in between, and is tried again.
+        known = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
+        body = {"metadata": known, "status": {"conditions": [*others, condition]}}
         await self._client.request("PATCH", f"{path}/status", body, content_type=MERGE_PATCH)
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": metadata["uid"]}}
         await self._client.request("DELETE", path, options)
