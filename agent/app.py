@@ -15,7 +15,7 @@ import uvloop
 from aiohttp import web
 
 from agent import __version__, signals
-from agent.auth import Keyring, TokenFolder, has_credentials, own_credentials, read_pool_tokens
+from agent.auth import Identity, Keyring, Kind, TokenFolder, has_credentials, own_credentials, read_pool_tokens
 from agent.config import Settings, from_environ
 from agent.counters import Counters
 from agent.errors import ConfigError
@@ -24,6 +24,7 @@ from agent.http.listeners import Listeners
 from agent.http.routes import HttpApi
 from agent.http.server import Server
 from agent.log import StreamLog, report_restored
+from agent.nonces import Nonces
 from agent.rules.report import Facts
 from agent.rules.state import PhaseChanged, Record, initial_state
 from agent.service import TICK_SECONDS, Service
@@ -119,7 +120,7 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
     )
     report_restored(log, opened.state)
     service.on_publish(lambda _, records: _flush_phase(log, records))
-    workers = Workers(service, outputs)
+    workers = Workers(service, outputs, Nonces(own[Identity(Kind.CLOSE)]))
     keyring = Keyring(own, _first_tokens(settings, log))
     tokens = TokenFolder(settings.tokens_dir, keyring, lambda: service.set_tokens(keyring.pool_token_ids))
     service.set_tokens(keyring.pool_token_ids)

@@ -18,6 +18,7 @@ START_SECONDS = 20.0
 LOOK_AGAIN_SECONDS = 0.1
 EXIT_FAILED = 1
 UNAUTHORIZED = 401
+NOT_READY = 503
 
 
 def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -57,21 +58,26 @@ def _install(folder: Path) -> int:
 
 
 def close(environ: Mapping[str, str]) -> int:
-    """Tell the agent beside this process that the Pod is being stopped. One that is starting is waited for."""
+    """Tell the agent beside this process that the Pod is being stopped; wait for one that is starting."""
     folder = environ.get("PODSLOTS_STATE_DIR")
     if not folder:
         return _fail("PODSLOTS_STATE_DIR is required")
-    deadline = time.monotonic() + START_SECONDS
+    until = time.monotonic() + START_SECONDS
     while True:
         try:
             token = (Path(folder) / "close-token").read_text().strip()
             status, body = _call(environ, "POST", "/close", {"Authorization": f"Bearer {token}"})
-            break
         except (OSError, HTTPException) as error:
-            if time.monotonic() >= deadline:
-                return _fail(f"can't reach the agent: {error}")
+            problem = f"can't reach the agent: {error}"
+        else:
+            if status == 200:  # noqa: PLR2004 - HTTP's OK
+                return 0
+            problem = f"the agent answered {status}: {body.strip()}"
+            if status != NOT_READY:
+                return _fail(problem)
+        if time.monotonic() >= until:
+            return _fail(problem)
         time.sleep(LOOK_AGAIN_SECONDS)
-    return 0 if status == 200 else _fail(f"the agent answered {status}: {body.strip()}")  # noqa: PLR2004 - HTTP's OK
 
 
 def show_slots(environ: Mapping[str, str]) -> int:

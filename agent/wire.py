@@ -11,15 +11,20 @@ from enum import StrEnum
 from agent.codec import WireError, decode, encode, format_time, parse_time
 from agent.quick import quick
 from agent.work_messages import (
+    NO_CHANGES,
     PORT,
+    STOP_SIGNALS,
     TASK_ID_PATTERN,
     Assignment,
+    Command,
     Empty,
     EnvFrom,
     EnvVar,
     ErrorBody,
     ErrorCode,
+    ExitCodes,
     ExitReport,
+    File,
     KeptTask,
     KeyRef,
     Outcome,
@@ -36,15 +41,20 @@ from agent.work_messages import (
 )
 
 __all__ = [  # handed on; what is defined here is public as well
+    "NO_CHANGES",
     "PORT",
+    "STOP_SIGNALS",
     "TASK_ID_PATTERN",
     "Assignment",
+    "Command",
     "Empty",
     "EnvFrom",
     "EnvVar",
     "ErrorBody",
     "ErrorCode",
+    "ExitCodes",
     "ExitReport",
+    "File",
     "KeptTask",
     "KeyRef",
     "Outcome",
@@ -182,7 +192,10 @@ class WatchLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """What is known of one step. `log_bytes` counts all output, kept or not; `log_tail` is its end."""
+    """What is known of one step. `log_bytes` counts all output, kept or not; `log_tail` is its end.
+
+    `changed` is what the exit code said by the step's `exit_codes`; None if it said nothing.
+    """
 
     start_time: datetime | None = None
     end_time: datetime | None = None
@@ -191,6 +204,7 @@ class StepResult:
     reason: str | None = None
     log_bytes: int = 0
     log_tail: str = ""
+    changed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,13 +7,14 @@ Who is there is not journaled. A worker that is silent is not gone: its step end
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from agent.errors import Refusal
+from agent.nonces import Nonces
 from agent.rules import tasks
 from agent.rules.recovery import recover
-from agent.rules.state import Decision, Record, SlotChanged, State, TaskAcked, TaskChanged
+from agent.rules.state import Decision, Record, SlotChanged, State, TaskAcked, TaskChanged, TaskEntry
 from agent.service import Service
 from agent.store.output import Outputs
 from agent.wire import (
@@ -71,11 +72,12 @@ class _Place:
 
 
 class Workers:
-    """Hands steps to workers and takes their reports."""
+    """Hands steps to workers and takes their reports. Without `nonces` what they write down is not compared."""
 
-    def __init__(self, service: Service, outputs: Outputs) -> None:
+    def __init__(self, service: Service, outputs: Outputs, nonces: Nonces | None = None) -> None:
         self._service = service
         self._outputs = outputs
+        self._nonces = nonces
         self._places = tuple(_Place() for _ in service.state.slots)
         service.on_publish(self._published)
         outputs.on_taken = service.counters.output
@@ -98,7 +100,7 @@ class Workers:
 
         def decide(state: State, now: datetime) -> Decision:
             nonlocal forget
-            recovered = recover(state, slot, request, now, repeated=repeated)
+            recovered = recover(state, slot, self._believed(state, request), now, repeated=repeated)
             forget = recovered.forget
             return Decision(recovered.records)
 
@@ -142,13 +144,14 @@ class Workers:
     async def started(self, slot: int, report: StartedReport) -> None:
         """The worker is about to run its step's command. Raises Refusal."""
         self._heard(self._session(slot, report.instance))
+        self._check(self._task_of(slot, report.task_id), report)
         command = tasks.Started(slot=slot, report=report)
         await self._service.execute(lambda state, now: tasks.decide(state, command, now))
 
     async def exited(self, slot: int, report: ExitReport) -> None:
         """The worker's step ended. Raises Refusal."""
         self._heard(self._session(slot, report.instance))
-        self._task_of(slot, report.task_id)
+        self._check(self._task_of(slot, report.task_id), report)
         _, tail = await self._outputs.tail(report.task_id, report.step)
         command = tasks.Exited(slot=slot, report=report, log_tail=tail)
         await self._service.execute(lambda state, now: tasks.decide(state, command, now))
@@ -172,10 +175,23 @@ class Workers:
             raise Refusal(ErrorCode.UNREGISTERED, "register first")
         return session
 
-    def _task_of(self, slot: int, task_id: str) -> None:
+    def _task_of(self, slot: int, task_id: str) -> TaskEntry:
         task = self._service.state.tasks.get(task_id)
         if task is None or task.slot != slot:
             raise Refusal(ErrorCode.NOT_FOUND, f"slot {slot} has no task {task_id}")
+        return task
+
+    def _check(self, task: TaskEntry, report: StartedReport | ExitReport) -> None:
+        # The fence is looked at by the rules.
+        if self._nonces is not None and report.fence == task.fence_of(report.step):
+            self._nonces.check(task, report)
+
+    def _believed(self, state: State, request: RegisterRequest) -> RegisterRequest:
+        if self._nonces is None:
+            return request
+        nonces = self._nonces
+        kept = tuple(nonces.believed(state.tasks.get(task.assignment.task_id), task) for task in request.tasks)
+        return replace(request, tasks=kept)
 
     def _heard(self, session: _Session) -> None:
         session.heard = asyncio.get_running_loop().time()
@@ -203,6 +219,8 @@ class Workers:
         run = None
         if task.state is TaskState.WAITING and not named:
             run = tasks.assignment_of(state, task)
+        if run is not None and self._nonces is not None:
+            run = replace(run, nonce=self._nonces.of(task, task.step))
         cancel = task.cancel_requested and (named or run is not None)
         if run is None and not cancel:
             return WorkAnswer(forget=forget), ready_at

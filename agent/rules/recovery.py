@@ -2,7 +2,9 @@
 
 Silence proves nothing, and neither does a repeated message of an instance that is already registered. Proof is: a
 *different* instance than the one that started a step (one instance at a time has the slot's directory, under a lock)
-that does not have the step's directory any more. A step it has, started and without an exit, it reports itself.
+that does not have the step's directory any more. A step it has, started and without an exit, it reports itself. A
+directory that it has and can't read proves nothing either; one whose record is damaged ends a step that ran, as nothing
+of it runs any more, and not a reservation: what an apply needs comes with its assignment.
 
 Where there are no workers, the workload that holds slots is asked instead: its next call on a slot says what it has.
 
@@ -30,6 +32,7 @@ from agent.rules.state import (
 )
 from agent.rules.tasks import Exited, decide, lose_task
 from agent.wire import (
+    NO_CHANGES,
     ErrorCode,
     ExitReport,
     KeptTask,
@@ -72,10 +75,10 @@ def recover(state: State, slot_id: int, request: RegisterRequest, now: datetime,
         state = _apply_all(state, changes)
         records += changes
     if not repeated:
-        changes = _lose(state, slot_id, request.instance, kept, now)
+        changes = _lose(state, slot_id, request, now)
         state = _apply_all(state, changes)
         records += changes
-    if slot_id in state.recovering:
+    if slot_id in state.recovering and not request.unread:
         records.append(SlotRecovered(slot=slot_id))
     return Recovered(tuple(records), tuple(forget))
 
@@ -130,11 +133,15 @@ def _take_exit(state: State, slot_id: int, kept: KeptTask, now: datetime) -> tup
     return decide(state, Exited(slot=slot_id, report=report), now).records
 
 
-def _lose(state: State, slot_id: int, instance: str, kept: dict[str, KeptTask], now: datetime) -> tuple[Record, ...]:
+def _lose(state: State, slot_id: int, request: RegisterRequest, now: datetime) -> tuple[Record, ...]:
     slot = state.slots[slot_id]
     task = state.tasks.get(slot.task_id) if slot.task_id is not None else None
-    if task is None or task.task_id in kept or task.started_by == instance:
+    known = {*(kept.assignment.task_id for kept in request.tasks), *request.unread}
+    if task is None or task.task_id in known or task.started_by == request.instance:
         return ()
+    if task.task_id in request.damaged:
+        reason = "its worker ended while it ran, and the record of it is damaged"
+        return lose_task(state, task, now, reason) if task.state is TaskState.RUNNING else ()
     if task.state is TaskState.RUNNING:
         return lose_task(state, task, now, "its worker was replaced by one without its directory")
     if task.state is TaskState.RESERVED:
@@ -165,11 +172,12 @@ def _adopt(state: State, slot_id: int, kept: KeptTask, now: datetime, *, is_newe
         plan_fence=assignment.fence if is_plan else None,
         apply_fence=None if is_plan else assignment.fence,
         plan_digest=assignment.plan_digest,
+        nonce=assignment.nonce,
     )
     if report is not None:
         task = _with_exit(task, report)
         if not _awaits_approval(kept, report):
-            ended = replace(task, state=TaskState.ENDED, outcome=report.outcome, reason=report.reason)
+            ended = replace(task, state=TaskState.ENDED, outcome=report.outcome, reason=_reason(kept, report))
             return (TaskChanged(entry=ended),)
         if not is_newest:
             reason = "its reservation was over; how it ended was lost with the journal"
@@ -198,12 +206,18 @@ def _adopt(state: State, slot_id: int, kept: KeptTask, now: datetime, *, is_newe
     return (changed, WorkGiven(task_id=task.task_id, work=assignment.work), TaskChanged(entry=task))
 
 
+def _reason(kept: KeptTask, report: ExitReport) -> str | None:
+    succeeded = report.outcome is Outcome.SUCCEEDED and kept.assignment.work.steps.apply is not None
+    return NO_CHANGES if succeeded and report.step is Step.PLAN and report.changed is False else report.reason
+
+
 def _awaits_approval(kept: KeptTask, report: ExitReport) -> bool:
     return (
         kept.assignment.step is Step.PLAN
         and report.outcome is Outcome.SUCCEEDED
         and report.plan_digest is not None
         and kept.assignment.work.steps.apply is not None
+        and report.changed is not False
     )
 
 
@@ -215,6 +229,7 @@ def _with_exit(task: TaskEntry, report: ExitReport) -> TaskEntry:
         exit_code=report.exit_code,
         reason=report.reason,
         log_bytes=report.log_bytes,
+        changed=report.changed,
     )
     return replace(task, plan=result) if report.step is Step.PLAN else replace(task, apply=result)
 

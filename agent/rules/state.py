@@ -80,7 +80,8 @@ class TaskEntry:
     """A task with work, held or ended and not yet acknowledged. Its `Work` is kept beside it until it ends.
 
     `plan_fence` and `apply_fence` are those of the steps' assignments; the latter is there once it was approved.
-    `started_by` is the worker instance that reported the current step's start.
+    `started_by` is the worker instance that reported the current step's start. `nonce` is there only if a worker
+    brought it back after a lost journal: the step was assigned with it (see `agent.nonces`).
     """
 
     task_id: str
@@ -99,6 +100,7 @@ class TaskEntry:
     reason: str | None = None
     plan_digest: str | None = None
     cancel_requested: bool = False
+    nonce: str | None = None
 
     @property
     def step_fence(self) -> int | None:

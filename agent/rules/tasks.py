@@ -13,6 +13,7 @@ from agent.errors import Refusal
 from agent.rules.slots import transition
 from agent.rules.state import Decision, Event, Record, SlotEntry, State, TaskAcked, TaskChanged, TaskEntry
 from agent.wire import (
+    NO_CHANGES,
     Assignment,
     ErrorCode,
     ExitReport,
@@ -90,6 +91,7 @@ def assignment_of(state: State, task: TaskEntry) -> Assignment | None:
         fence=fence,
         work=work,
         plan_digest=task.plan_digest if task.step is Step.APPLY else None,
+        nonce=task.nonce,
     )
 
 
@@ -142,6 +144,7 @@ def _exited(state: State, command: Exited, now: datetime) -> Decision:
         reason=report.reason,
         log_bytes=report.log_bytes,
         log_tail=command.log_tail,
+        changed=report.changed,
     )
     task = _with_result(task, report.step, result)
     outcome, reason = report.outcome, report.reason
@@ -149,6 +152,8 @@ def _exited(state: State, command: Exited, now: datetime) -> Decision:
         work = state.works[task.task_id]
         if task.cancel_requested:
             outcome, reason = Outcome.CANCELLED, "cancelled as its plan ended"
+        elif work.steps.apply is not None and report.changed is False:
+            reason = NO_CHANGES
         elif work.steps.apply is not None:
             if report.plan_digest is not None:
                 return Decision(_reserve(state, task, now, report.plan_digest, work.reservation_ttl_seconds))
@@ -200,6 +205,7 @@ def _approve(state: State, command: Approve, now: datetime) -> Decision:
         step=Step.APPLY,
         apply_fence=changed.entry.fence,
         started_by=None,
+        nonce=None,
     )
     return Decision((changed, TaskChanged(entry=entry)))
 

@@ -27,9 +27,29 @@ class Mounts(Protocol):
         """One value; None if there is no such key."""
 
 
-def container_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What commands may see of the worker's own environment."""
-    return {name: value for name, value in environ.items() if not name.startswith(HIDDEN_PREFIX)}
+def container_environment(environ: Mapping[str, str], usual_home: str | None = None) -> dict[str, str]:
+    """What commands may see of the worker's own environment.
+
+    `usual_home` is the HOME that container runtimes fill in where neither the image nor the Pod says one: the user's of
+    /etc/passwd. It is not taken for one that somebody chose; the tasks of a slot would share it.
+    """
+    seen = {name: value for name, value in environ.items() if not name.startswith(HIDDEN_PREFIX)}
+    if "HOME" in seen and seen["HOME"] in {usual_home, "/", ""}:
+        del seen["HOME"]
+    return seen
+
+
+def usual_home(user_id: int, users_file: str = "/etc/passwd") -> str | None:
+    """The home of a user, as runtimes look it up. By hand: the container may have no C library that could."""
+    try:
+        with open(users_file, encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                fields = line.rstrip("\n").split(":")
+                if len(fields) > 6 and fields[2] == str(user_id):  # noqa: PLR2004 - the fields of passwd(5)
+                    return fields[5]
+    except OSError:
+        return None
+    return None
 
 
 def resolve(
@@ -44,9 +64,9 @@ def resolve(
 ) -> dict[str, str]:
     """The whole environment of the step's command. Raises StepRefusedError if a reference leads nowhere."""
     work = assignment.work
-    result = {**BASE, "TMPDIR": temporary, **container}
+    # HOME and TMPDIR that the image or the pool's author set stand.
+    result = {**BASE, "TMPDIR": temporary, "HOME": directory, **container}
     result |= {
-        "HOME": directory,
         "PWD": directory,
         "PODSLOTS_TASK": work.name,
         "PODSLOTS_TASK_ID": assignment.task_id,

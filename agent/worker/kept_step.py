@@ -25,7 +25,9 @@ class Kept:
         self.started_told = stored.exit is not None
         self.exit_told = stored.exit_told
         self.output_over = False  # the agent has it all, or will never take it
+        self._begun_here = False
         self._agent_has: int | None = None  # bytes of output; None until it said
+        self._resend: dict[Step, int] = {}  # what the agent says it has of output that it had been sent
         self._stuck_since: float | None = None
 
     @property
@@ -41,7 +43,28 @@ class Kept:
     def begun_here(self) -> None:
         """This worker claimed it: nothing of it can be anywhere else, nor can the agent have output of it."""
         self.orphaned = False
+        self._begun_here = True
         self._agent_has = 0
+
+    def is_foreign(self, offered: Assignment) -> bool:
+        """Whether the step that is offered is this one by name, and what the disk had of it was another assignment's.
+
+        Then the code of an earlier step wrote it: this worker did not, nor did the agent have it done.
+        """
+        same = self.assignment.step is offered.step and offered.nonce is not None
+        return same and not self._begun_here and self.assignment.nonce != offered.nonce
+
+    def agent_has(self, output: dict[str, int]) -> None:
+        """What a registration was answered: how much the agent has of each step's output."""
+        task_id, current = self.key
+        for step in Step:
+            known = output.get(f"{task_id}/{step.value}")
+            if known is None:
+                continue
+            if step is current and not self.exit_told:
+                self._agent_has, self.output_over = known, False
+            else:
+                self._resend[step] = known
 
     def offered_again(self, assignment: Assignment) -> None:
         """What it did, it did for this offer too: an agent that lost its journal may have given it another fence."""
@@ -55,6 +78,8 @@ class Kept:
 
     def report(self, instance: str, disk: Disk) -> Request | None:
         """What the agent lacks: the start, then the output, then the end."""
+        if self._resend and not self.orphaned and (again := self._output_again(instance, disk)):
+            return again
         if not self.started or self.exit_told or self.orphaned:
             return None
         task_id, step = self.key
@@ -62,14 +87,18 @@ class Kept:
         if not self.started_told and self.start_time is not None:
             fence = self.assignment.fence
             started = StartedReport(
-                instance=instance, task_id=task_id, step=step, fence=fence, start_time=self.start_time
+                instance=instance,
+                task_id=task_id,
+                step=step,
+                fence=fence,
+                start_time=self.start_time,
+                nonce=self.assignment.nonce,
             )
             return Request(call=Call.STARTED, params=params, message=started)
         if not self.output_over and (output := self._output(params, disk)):
             return output
         if self.exit is not None:
-            fence = self.assignment.fence
-            return Request(call=Call.EXIT, params=params, message=_reported(self.exit, instance, fence))
+            return Request(call=Call.EXIT, params=params, message=_reported(self.exit, instance, self.assignment))
         return None
 
     def _output(self, params: dict[str, str], disk: Disk) -> Request | None:
@@ -83,8 +112,26 @@ class Kept:
             return None
         return Request(call=Call.OUTPUT, params={**params, "offset": str(self._agent_has)}, data=data)
 
+    def _output_again(self, instance: str, disk: Disk) -> Request | None:
+        """The next part of output that the agent had been sent before and has lost."""
+        task_id, _ = self.key
+        for step, known in list(self._resend.items()):
+            data = disk.read_log(task_id, step, known, OUTPUT_BYTES) if disk.log_bytes(task_id, step) > known else b""
+            if data:
+                params = {"instance": instance, "task_id": task_id, "step": step.value, "offset": str(known)}
+                return Request(call=Call.OUTPUT, params=params, data=data)
+            del self._resend[step]
+        return None
+
     def uploaded(self, request: Request, offset: int, now: float) -> float:
         """The agent has `offset` bytes, fewer if it lost some. It goes on from there, after the pause returned."""
+        step = Step(request.params["step"])
+        if step in self._resend:
+            if offset > self._resend[step]:
+                self._resend[step] = offset
+            else:
+                del self._resend[step]  # it takes none
+            return 0.0
         progress = self._agent_has is None or offset > self._agent_has
         self._agent_has = offset
         if not progress:
@@ -101,7 +148,9 @@ class Kept:
 
     def settle(self, call: Call) -> None:
         """The agent will never take this report. A registration tells it everything again."""
-        if call is Call.STARTED:
+        if call is Call.OUTPUT and self._resend:
+            self._resend.clear()
+        elif call is Call.STARTED:
             self.started_told = True
         elif call is Call.OUTPUT:
             self.output_over = True
@@ -134,17 +183,18 @@ class Kept:
                 fence=assignment.fence,
                 work=bare,
                 plan_digest=assignment.plan_digest,
+                nonce=assignment.nonce,
             )
         return KeptTask(assignment=assignment, started=self.started, exit=known)
 
 
-def _reported(report: ExitReport, instance: str, fence: int) -> ExitReport:
+def _reported(report: ExitReport, instance: str, assignment: Assignment) -> ExitReport:
     """The report as this worker instance makes it: the agent hears only the registered one."""
     return ExitReport(
         instance=instance,
         task_id=report.task_id,
         step=report.step,
-        fence=fence,
+        fence=assignment.fence,
         outcome=report.outcome,
         end_time=report.end_time,
         start_time=report.start_time,
@@ -152,4 +202,6 @@ def _reported(report: ExitReport, instance: str, fence: int) -> ExitReport:
         reason=report.reason,
         plan_digest=report.plan_digest,
         log_bytes=report.log_bytes,
+        changed=report.changed,
+        nonce=assignment.nonce,
     )

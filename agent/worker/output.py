@@ -4,6 +4,7 @@ Memory is bounded: one block, the end of a log that outgrew its limit, and what 
 is stuck the pipe is not read, so the command waits, as it would if it wrote there itself.
 """
 
+import errno
 import os
 import select
 import stat
@@ -14,6 +15,11 @@ LOG_BYTES = 64 << 20
 TAIL_BYTES = 64 * 1024
 ECHO_BYTES = 256 * 1024
 """What may wait for stdout before the command has to."""
+SPACE_BYTES = TAIL_BYTES + 128
+"""What is taken on the disk beforehand for that end and the notice before it."""
+TAIL = ".tail"
+LAST_ECHO_BYTES = 1 << 20
+"""What may wait for stdout when the step has ended."""
 LINE_BYTES = 16 * 1024
 """The longest line that is waited for; also what container runtimes split lines at."""
 
@@ -36,6 +42,11 @@ class Echo:
     def waiting(self) -> bool:
         """Whether there is something to write."""
         return bool(self._pending)
+
+    @property
+    def size_bytes(self) -> int:
+        """How much waits."""
+        return len(self._pending)
 
     @property
     def full(self) -> bool:
@@ -63,16 +74,27 @@ class Echo:
 
 
 class StepOutput:
-    """The output of one command, from `source` (a pipe's reading end, which it owns) to its log and to `echo`."""
+    """The output of one step, from `source` (a pipe's reading end, which it owns) to its log and to `echo`.
 
-    def __init__(self, source: int, log_path: str, prefix: str, echo: Echo) -> None:
+    `space_path` is a file whose blocks were taken before the command could fill the disk: the end goes there if the log
+    has no room for it, and `TAIL` of the log's name is then where it is found.
+    """
+
+    def __init__(self, source: int, log_path: str, prefix: str, echo: Echo, space_path: str | None = None) -> None:
         os.set_blocking(source, False)
         self.source: int | None = source
         self.total_bytes = 0
         self._echo = echo
         self._prefix = prefix.encode()
-        self._line = b""
-        self._log: int | None = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._unshown = b""
+        self._shown = 0
+        self._log_path = log_path
+        self._space_path = space_path
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        self._log: int | None = os.open(log_path, flags, 0o600)
+        if not stat.S_ISREG(os.fstat(self._log).st_mode):
+            os.close(self._log)
+            raise FileExistsError(errno.EEXIST, "something else is in the place of its log")
         self._kept_bytes = 0
         self._left_out_bytes = 0
         self._tail = bytearray()
@@ -96,26 +118,46 @@ class StepOutput:
             return False
         self.total_bytes += len(data)
         self._keep(data)
-        self._show(data)
+        self._unshown = self._unshown[self._shown :] + data
+        self._shown = 0
+        self.show()
         return True
 
     def finish(self) -> None:
         """The command and all its processes are gone: take what is left in the pipe, and close."""
         while self.read():
             self._echo.flush()
+            self.show(whatever=True)
         if self.source is not None:
             os.close(self.source)
             self.source = None
-        if self._line:
-            self._echo.add(self._prefix + self._line + b"\n")
-            self._line = b""
-        left_out = self._left_out_bytes - len(self._tail)
-        if self._tail and left_out:
-            self._append(b"\n[slot-agent: %d bytes of output left out here]\n" % left_out)
-        self._append(bytes(self._tail))
-        if self._log is not None:
-            os.close(self._log)
-            self._log = None
+        self.show(whatever=True)
+        if rest := self._unshown[self._shown :]:
+            self._echo.add(self._prefix + rest + b"\n")
+            self._unshown = b""
+        self._close_log()
+
+    def show(self, *, whatever: bool = False) -> None:
+        """Whole lines go to stdout, each under the task's name, as long as they are taken there; a long one is cut.
+
+        Piece by piece: a block of empty lines would become hundreds of times as long. `whatever`: it is the last
+        chance, so more may wait there, and what a stuck stdout has no room for is lost.
+        """
+        data, start = self._unshown, self._shown
+        while self._echo.size_bytes <= (LAST_ECHO_BYTES if whatever else ECHO_BYTES):
+            end = data.find(b"\n", start)
+            if end < 0:
+                if len(data) - start <= LINE_BYTES:
+                    break
+                end = len(data)
+            self._echo.add(self._prefix + data[start:end] + b"\n")
+            start = min(end + 1, len(data))
+            if self._echo.size_bytes > BLOCK_BYTES:
+                self._echo.flush()
+        else:
+            if whatever:
+                start = len(data)
+        self._shown = start
 
     def _keep(self, data: bytes) -> None:
         """The beginning goes to disk; of what is too much, or finds the disk full, the end is remembered."""
@@ -138,14 +180,25 @@ class StepOutput:
             return written
         return written
 
-    def _show(self, data: bytes) -> None:
-        """Whole lines go to stdout, each under the task's name; a line that doesn't end is cut."""
-        data = self._line + data
-        end = data.rfind(b"\n") + 1
-        if len(data) - end > LINE_BYTES:
-            data += b"\n"
-            end = len(data)
-        self._line = data[end:]
-        if end:
-            lines = data[: end - 1].replace(b"\n", b"\n" + self._prefix)
-            self._echo.add(self._prefix + lines + b"\n")
+    def _close_log(self) -> None:
+        left_out = self._left_out_bytes - len(self._tail)
+        notice = b"\n[slot-agent: %d bytes of output left out here]\n" % left_out if self._tail and left_out else b""
+        end = notice + bytes(self._tail)
+        written = self._append(end)
+        if written < len(end):
+            self._write_into_space(end[written:])
+        if self._log is not None:
+            os.close(self._log)
+            self._log = None
+
+    def _write_into_space(self, data: bytes) -> None:
+        if self._space_path is None:
+            return
+        try:
+            with open(os.open(self._space_path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "wb") as file:
+                file.write(data)
+                file.flush()
+                file.truncate()
+            os.rename(self._space_path, self._log_path + TAIL)
+        except OSError:
+            return

@@ -311,7 +311,7 @@ class Task:
             name=f"{self.namespace}/{self.name}",
             attempt=self.status.attempt,
             steps=self.spec.steps,
-            files=self.spec.files,
+            files={**self.spec.files},
             env=self.spec.env,
             env_from=self.spec.env_from,
             reservation_ttl_seconds=reservation_ttl_seconds,

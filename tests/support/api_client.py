@@ -10,7 +10,7 @@ import os
 import random
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -60,21 +60,28 @@ class ApiClient:
         accept: str = "application/json",
         anonymous: bool = False,
         events: bool = False,
+        more_headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One request; `events` reads the answer as a list of JSON lines."""
-        headers = {**self.headers(anonymous=anonymous), "Accept": accept}
+        """One request; `events` reads the answer as a list of JSON lines. Text and bytes are sent as they are."""
+        headers = {**self.headers(anonymous=anonymous), "Accept": accept, **(more_headers or {})}
         data = None
         if body is not None:
             headers["Content-Type"] = content_type
-            data = io.BytesIO((body if isinstance(body, str) else json.dumps(body)).encode())
+            raw = body if isinstance(body, (str, bytes)) else json.dumps(body)
+            data = io.BytesIO(raw.encode() if isinstance(raw, str) else raw)
         async with self.session.request(
-            method, self.url + path, data=data, headers=headers, timeout=aiohttp.ClientTimeout(30)
+            method,
+            self.url + path,
+            data=data,
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(30),
+            allow_redirects=False,
         ) as response:
             text = await response.text()
             parsed: Any = text
             if events:
                 parsed = [json.loads(line) for line in text.splitlines() if line]
-            elif response.content_type == "application/json":
+            elif response.content_type == "application/json" and text:
                 parsed = json.loads(text)
             return Answer(response.status, response.content_type, dict(response.headers), parsed)
 

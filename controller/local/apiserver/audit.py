@@ -57,6 +57,8 @@ class AuditEntry:
     user_agent: str
     source: str
     received: datetime
+    # Whom the user stands in for.
+    impersonated: str = ""
     code: int = 0
     # The object as it was when the request was done with it.
     uid: str = ""
@@ -79,6 +81,8 @@ class AuditEntry:
             "sourceIPs": [self.source],
             "userAgent": self.user_agent,
         }
+        if self.impersonated:
+            event["impersonatedUser"] = {"username": self.impersonated}
         if self.info.is_resource:
             event["objectRef"] = self._object_ref()
         if complete:

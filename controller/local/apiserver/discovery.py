@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from controller.local.apiserver.access.reviews import REVIEWS
 from controller.local.apiserver.store.registry import Registry, Resource
 
 Json = dict[str, Any]
@@ -28,6 +29,7 @@ VERSION: Json = {
 _SUBRESOURCES: dict[tuple[str, str], Json] = {
     ("pods", "log"): {"kind": "Pod", "verbs": ["get"]},
     ("pods", "binding"): {"kind": "Binding", "verbs": ["create"]},
+    ("pods", "eviction"): {"group": "policy", "version": "v1", "kind": "Eviction", "verbs": ["create"]},
     ("namespaces", "finalize"): {"kind": "Namespace", "verbs": ["update"]},
 }
 
@@ -60,15 +62,20 @@ def api_versions(server_address: str) -> Json:
     }
 
 
+def _versions(registry: Registry) -> dict[str, list[str]]:
+    """The versions of each group, those included that have reviews alone."""
+    return {**registry.group_versions(), **{group_name: ["v1"] for group_name, _ in REVIEWS}}
+
+
 def group_list(registry: Registry) -> Json:
     """`/apis`."""
-    groups = [_group(name, versions) for name, versions in registry.group_versions().items() if name]
+    groups = [_group(name, versions) for name, versions in _versions(registry).items() if name]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
 
 def group(registry: Registry, name: str) -> Json | None:
     """`/apis/GROUP`."""
-    versions = registry.group_versions().get(name)
+    versions = _versions(registry).get(name)
     return {"kind": "APIGroup", "apiVersion": "v1", **_group(name, versions)} if versions and name else None
 
 
@@ -80,9 +87,14 @@ def _group(name: str, versions: list[str]) -> Json:
 def resource_list(registry: Registry, group_name: str, version: str) -> Json | None:
     """`/api/v1` and `/apis/GROUP/VERSION`."""
     resources = registry.resources(group_name, version)
-    if not resources:
+    reviews = [
+        {"name": plural, "singularName": kind.lower(), "namespaced": namespaced, "kind": kind, "verbs": ["create"]}
+        for (owner, plural), (kind, namespaced) in REVIEWS.items()
+        if (owner, "v1") == (group_name, version)
+    ]
+    if not resources and not reviews:
         return None
-    entries: list[Json] = []
+    entries: list[Json] = reviews
     for resource in sorted(resources, key=lambda r: r.plural):
         entries.append(_entry(resource))
         # Definitions list status before scale, the built-in kinds are sorted.

@@ -73,6 +73,8 @@ class ApiError(Exception):
         self.details = details
         self.headers = dict(headers or {})
         self.metadata = dict(metadata or {})
+        # What was changed all the same, and must be durable before the refusal is told.
+        self.changes: tuple[Any, ...] = ()
 
     def status(self) -> Json:
         """The answer's body."""

@@ -142,14 +142,22 @@ def encode_object(resource: Resource, record: Record) -> bytes:
     return resource.prefix + record.encoded()[1:]
 
 
-def encode_list(resource: Resource, page: Page) -> bytes:
-    """A list. Items of built-in kinds have no kind of their own, as Go encodes typed lists."""
+def list_metadata(page: Page) -> dict[str, str | int]:
+    """The metadata of a list, in whatever form it is sent."""
     metadata: dict[str, str | int] = {"resourceVersion": str(page.version)}
     if page.continue_token:
         metadata["continue"] = page.continue_token
     if page.remaining is not None:
         metadata["remainingItemCount"] = page.remaining
+    return metadata
+
+
+def encode_list(resource: Resource, page: Page) -> bytes:
+    """A list. Items of built-in kinds have no kind of their own, as Go encodes typed lists."""
     kind = resource.list_kind or f"{resource.kind}List"
+    metadata = list_metadata(page)
+    if resource.custom is not None:
+        metadata.setdefault("continue", "")  # their lists are untyped, and Go leaves nothing out of those
     head = orjson.dumps({"kind": kind, "apiVersion": resource.api_version, "metadata": metadata})
     if resource.custom is not None:
         items = (encode_object(resource, record) for record in page.records)
@@ -158,25 +166,18 @@ def encode_list(resource: Resource, page: Page) -> bytes:
     return head[:-1] + b',"items":[' + b",".join(items) + b"]}"
 
 
-def encode_metadata_list(page: Page) -> bytes:
+def encode_metadata_list(page: Page, api_version: str) -> bytes:
     """A PartialObjectMetadataList."""
-    metadata: dict[str, str | int] = {"resourceVersion": str(page.version)}
-    if page.continue_token:
-        metadata["continue"] = page.continue_token
     return orjson.dumps(
         {
             "kind": "PartialObjectMetadataList",
-            "apiVersion": "meta.k8s.io/v1",
-            "metadata": metadata,
-            "items": [partial_metadata(record) for record in page.records],
+            "apiVersion": api_version,
+            "metadata": list_metadata(page),
+            "items": [partial_metadata(record, api_version) for record in page.records],
         }
     )
 
 
-def partial_metadata(record: Record) -> dict[str, object]:
+def partial_metadata(record: Record, api_version: str) -> dict[str, object]:
     """An object's metadata alone."""
-    return {
-        "kind": "PartialObjectMetadata",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": record.body["metadata"],
-    }
+    return {"kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": record.body["metadata"]}

@@ -9,28 +9,22 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-import yaml
 
-from controller.local.apiserver import lists, requests
-from controller.local.apiserver.errors import (
-    ApiError,
-    bad_request,
-    invalid,
-    method_not_allowed,
-    no_such_resource,
-    unsupported_value,
-)
+from controller.local.apiserver import lists
+from controller.local.apiserver.bodies import parse_body, parse_patch, repeated_fields
+from controller.local.apiserver.errors import ApiError, method_not_allowed, no_such_resource
+from controller.local.apiserver.negotiation import Form, Shape, negotiate
+from controller.local.apiserver.parameters import delete_options, write_options
 from controller.local.apiserver.requests import RequestInfo
-from controller.local.apiserver.scale import read_scale, write_scale
-from controller.local.apiserver.store import deletion, patches, selectors
+from controller.local.apiserver.scale import patch_scale, put_scale, read_scale
+from controller.local.apiserver.store import patches, selectors
 from controller.local.apiserver.store.registry import Resource
-from controller.local.apiserver.store.store import Outcome, Store, WriteOptions
+from controller.local.apiserver.store.store import Outcome, Store
+from controller.local.apiserver.store.users import User
 from controller.local.apiserver.store.versions import Change, Record
+from controller.local.apiserver.tables.table import included, table
 
 Json = dict[str, Any]
-
-_TABLE_OR_PARTIAL = "as="
-_PROPAGATION = ("Background", "Foreground", "Orphan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,88 +62,136 @@ class ResourceApi:
         return resource
 
     def handle(
-        self, info: RequestInfo, query: Mapping[str, str], content_type: str, accept: str, raw: bytes
+        self,
+        info: RequestInfo,
+        query: Mapping[str, str],
+        *,
+        content_type: str,
+        accept: str,
+        raw: bytes,
+        user: User,
     ) -> tuple[Reply, Any]:
         """The answer to anything but a stream, and the parsed body for the audit log."""
         if info.plural == "bindings" and info.verb == "create" and not info.name:
             return self._bind_by_body(info, raw)
         resource = self.resource(info)
         verb = info.verb
+        if info.subresource == "eviction" and verb != "create":
+            text = "the server does not allow this method on the requested resource"
+            raise ApiError(405, "MethodNotAllowed", text, {})
         if verb not in resource.verbs and not info.subresource:
             raise method_not_allowed(resource.target(), verb)
+        form = negotiate(accept, custom=resource.custom is not None)
         if verb == "get":
-            return self._get(resource, info, accept), None
+            return self._get(resource, info, query, form), None
         if verb == "list":
-            return self._list(resource, info, query, accept), None
+            return self._list(resource, info, query, form), None
         if verb == "create":
-            return self._create(resource, info, query, content_type, raw)
+            return self._create(resource, info, query, content_type, raw, user=user)
         if verb in ("update", "patch"):
-            return self._change(resource, info, query, content_type, raw)
+            return self._change(resource, info, query, content_type, raw, user=user)
         if verb in ("delete", "deletecollection"):
-            return self._delete(resource, info, query, content_type, raw)
+            return self._delete(resource, info, query, content_type, raw, user=user)
         raise method_not_allowed(resource.target(), verb)
 
     # --- reads --------------------------------------------------------------------------------------------
 
-    def _get(self, resource: Resource, info: RequestInfo, accept: str) -> Reply:
+    def _get(self, resource: Resource, info: RequestInfo, query: Mapping[str, str], form: Form) -> Reply:
         record = self._store.get(resource, info.namespace, info.name)
         if info.subresource == "scale":
-            return Reply(200, orjson.dumps(read_scale(resource, record)), record=record)
+            scale = read_scale(resource, record)
+            if form.shape is Shape.TABLE:
+                metadata = {"resourceVersion": scale["metadata"]["resourceVersion"]}
+                shown = Record(resource.key, record.version, scale)
+                return Reply(200, self._table(resource, [shown], metadata, query, form), record=record)
+            return Reply(200, orjson.dumps(scale), record=record)
         if info.subresource not in ("", "status"):
             raise method_not_allowed(resource.target(), info.verb)
-        if "as=PartialObjectMetadata" in accept:
-            return Reply(200, orjson.dumps(lists.partial_metadata(record)), record=record)
+        if form.shape is Shape.METADATA:
+            return Reply(200, orjson.dumps(lists.partial_metadata(record, form.api_version)), record=record)
+        if form.shape is Shape.TABLE:
+            metadata = {"resourceVersion": record.body["metadata"]["resourceVersion"]}
+            return Reply(200, self._table(resource, [record], metadata, query, form), record=record)
         return Reply(200, lists.encode_object(resource, record), record=record)
 
-    def _list(self, resource: Resource, info: RequestInfo, query: Mapping[str, str], accept: str) -> Reply:
+    def _list(self, resource: Resource, info: RequestInfo, query: Mapping[str, str], form: Form) -> Reply:
         page = lists.read(self._store, resource, info.namespace, lists.ListRequest.parse(resource, query))
-        if "as=PartialObjectMetadataList" in accept:
-            return Reply(200, lists.encode_metadata_list(page))
+        if form.shape is Shape.METADATA:
+            return Reply(200, lists.encode_metadata_list(page, form.api_version))
+        if form.shape is Shape.TABLE:
+            return Reply(200, self._table(resource, page.records, lists.list_metadata(page), query, form))
         return Reply(200, lists.encode_list(resource, page))
+
+    def _table(
+        self,
+        resource: Resource,
+        records: list[Record],
+        metadata: Mapping[str, Any],
+        query: Mapping[str, str],
+        form: Form,
+    ) -> bytes:
+        document = table(
+            resource, records, metadata, api_version=form.api_version, include=included(query), now=self._now()
+        )
+        return orjson.dumps(document)
 
     # --- writes -------------------------------------------------------------------------------------------
 
     def _create(
-        self, resource: Resource, info: RequestInfo, query: Mapping[str, str], content_type: str, raw: bytes
+        self,
+        resource: Resource,
+        info: RequestInfo,
+        query: Mapping[str, str],
+        content_type: str,
+        raw: bytes,
+        *,
+        user: User,
     ) -> tuple[Reply, Any]:
-        document = parse_body(raw, content_type, resource.kind)
+        document = parse_body(raw, content_type, resource.kind, custom=resource.custom is not None)
         if info.subresource == "binding":
             return self._bind(info, document), document
+        if info.subresource == "eviction":
+            return self._evict(info, document, query, user), document
         if info.name:
             raise method_not_allowed(resource.target(), "create")
+        options = write_options("create", query, user)
+        if options.field_validation == "Strict" and (repeated := repeated_fields(raw, content_type)):
+            texts = ", ".join(f'duplicate field "{path}"' for path in repeated)
+            raise self._store.strategy(resource).undecodable(f"strict decoding error: {texts}")
         outcome = self._store.create(
-            resource, info.namespace, document, now=self._now(), rng=self._rng, options=_write_options(resource, query)
+            resource, info.namespace, document, now=self._now(), rng=self._rng, options=options
         )
         return self._reply(resource, outcome), document
 
     def _change(
-        self, resource: Resource, info: RequestInfo, query: Mapping[str, str], content_type: str, raw: bytes
+        self,
+        resource: Resource,
+        info: RequestInfo,
+        query: Mapping[str, str],
+        content_type: str,
+        raw: bytes,
+        *,
+        user: User,
     ) -> tuple[Reply, Any]:
         if not info.name:
             raise method_not_allowed(resource.target(), info.verb)
-        options = _write_options(resource, query)
+        options = write_options(info.verb, query, user, applies=content_type == patches.APPLY)
         if info.verb == "patch":
-            document = _parse_patch(raw, content_type)
+            document = parse_patch(raw, content_type)
             if info.subresource == "scale":
-                outcome = write_scale(
-                    self._store,
-                    resource,
-                    info,
-                    change=lambda scale: patches.merge(scale, document),
-                    now=self._now(),
-                    rng=self._rng,
-                )
+                outcome = patch_scale(
+                    self._store, resource, info, document,
+                    content_type=content_type, now=self._now(), rng=self._rng, options=options,
+                )  # fmt: skip
                 return self._scale_reply(resource, outcome), document
             outcome = self._store.patch(
                 resource, info.namespace, info.name, content_type, document,
                 subresource=info.subresource, options=options,
             )  # fmt: skip
             return self._reply(resource, outcome), document
-        document = parse_body(raw, content_type, resource.kind)
+        document = parse_body(raw, content_type, resource.kind, custom=resource.custom is not None)
         if info.subresource == "scale":
-            outcome = write_scale(
-                self._store, resource, info, change=lambda _: document, now=self._now(), rng=self._rng
-            )
+            outcome = put_scale(self._store, resource, info, document, now=self._now(), rng=self._rng, options=options)
             return self._scale_reply(resource, outcome), document
         outcome = self._store.update(
             resource, info.namespace, info.name, document,
@@ -158,12 +200,19 @@ class ResourceApi:
         return self._reply(resource, outcome), document
 
     def _delete(
-        self, resource: Resource, info: RequestInfo, query: Mapping[str, str], content_type: str, raw: bytes
+        self,
+        resource: Resource,
+        info: RequestInfo,
+        query: Mapping[str, str],
+        content_type: str,
+        raw: bytes,
+        *,
+        user: User,
     ) -> tuple[Reply, Any]:
         if info.subresource:
             raise method_not_allowed(resource.target(), info.verb)
         document = parse_body(raw, content_type, "DeleteOptions") if raw.strip() else None
-        options = _delete_options(resource, document, query)
+        options = delete_options(document, query, user)
         if info.verb == "delete":
             record = self._store.get(resource, info.namespace, info.name)
             outcome = self._store.delete(resource, info.namespace, info.name, options, now=self._now())
@@ -173,6 +222,12 @@ class ResourceApi:
         version = self._store.versions.current
         records, changes = self._store.delete_collection(resource, info.namespace, selector, options, now=self._now())
         return Reply(200, lists.encode_list(resource, lists.Page(version, records)), changes), document
+
+    def _evict(self, info: RequestInfo, document: Any, query: Mapping[str, str], user: User) -> Reply:
+        asked = document.get("deleteOptions") if isinstance(document, dict) else None
+        options = delete_options(asked, query, user)
+        outcome = self._store.evict(info.namespace, info.name, document, options, now=self._now())
+        return Reply(outcome.code, orjson.dumps(outcome.status), outcome.changes)
 
     def _bind(self, info: RequestInfo, document: Any, name: str = "") -> Reply:
         target = document.get("target") if isinstance(document, dict) else None
@@ -197,82 +252,3 @@ class ResourceApi:
             return self._reply(resource, outcome)
         body = orjson.dumps(read_scale(resource, outcome.record))
         return Reply(200, body, outcome.changes, outcome.warnings, outcome.record)
-
-
-# --- bodies and parameters --------------------------------------------------------------------------------
-
-
-def parse_body(raw: bytes, content_type: str, kind: str) -> Any:
-    """A request's document. Raises BadRequest and UnsupportedMediaType."""
-    if content_type in ("application/yaml", "text/yaml"):
-        try:
-            return yaml.safe_load(raw)
-        except yaml.YAMLError as error:
-            raise bad_request(f"error converting YAML to JSON: {error}") from error
-    if content_type not in ("", "application/json", "application/octet-stream"):
-        raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        shown = raw.decode(errors="replace")
-        raise bad_request(
-            f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; "
-            f"json parse error: {error} ({shown})"
-        ) from error
-
-
-def _parse_patch(raw: bytes, content_type: str) -> Any:
-    if content_type not in (patches.JSON, patches.MERGE, patches.STRATEGIC, patches.APPLY):
-        return None  # refused by the store, which knows the resource
-    if content_type == patches.APPLY:
-        return {}
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise bad_request(f"error decoding patch: {error}") from error
-
-
-def _write_options(resource: Resource, query: Mapping[str, str]) -> WriteOptions:
-    validation = query.get("fieldValidation", "") or "Warn"
-    if validation not in ("Ignore", "Warn", "Strict"):
-        cause = unsupported_value("fieldValidation", f'"{validation}"', ('"Ignore"', '"Strict"', '"Warn"', '""'))
-        raise invalid(resource.target(), [cause])
-    return WriteOptions(
-        _dry_run(resource, query.getall("dryRun", []) if hasattr(query, "getall") else query.get("dryRun")), validation
-    )
-
-
-def _dry_run(resource: Resource, value: Any) -> bool:
-    given = [value] if isinstance(value, str) else list(value or ())
-    given = [part for part in given if part]
-    if any(part != "All" for part in given):
-        raise invalid(resource.target(), [unsupported_value("dryRun", orjson.dumps(given).decode(), ('"All"',))])
-    return bool(given)
-
-
-def _delete_options(resource: Resource, document: Any, query: Mapping[str, str]) -> deletion.DeleteOptions:
-    body = document if document is not None else {}
-    if not isinstance(body, dict):
-        raise bad_request("couldn't get version/kind; json parse error: not an object")
-    preconditions = body.get("preconditions") or {}
-    grace = body.get("gracePeriodSeconds")
-    if grace is None:
-        grace = requests.integer(query, "gracePeriodSeconds")
-    propagation = body.get("propagationPolicy") or query.get("propagationPolicy", "")
-    orphan = body.get("orphanDependents")
-    if orphan is None and query.get("orphanDependents"):
-        orphan = requests.is_true(query["orphanDependents"])
-    if not propagation and orphan is not None:
-        propagation = "Orphan" if orphan else "Background"
-    if propagation and propagation not in _PROPAGATION:
-        cause = unsupported_value("propagationPolicy", f'"{propagation}"', [f'"{policy}"' for policy in _PROPAGATION])
-        raise invalid(resource.target(), [cause])
-    if grace is not None and (not isinstance(grace, int) or isinstance(grace, bool)):
-        raise bad_request("json: cannot unmarshal into Go struct field DeleteOptions.gracePeriodSeconds of type int64")
-    return deletion.DeleteOptions(
-        uid=preconditions.get("uid"),
-        resource_version=preconditions.get("resourceVersion"),
-        grace_seconds=grace,
-        propagation=propagation,
-        dry_run=_dry_run(resource, body.get("dryRun") or query.get("dryRun")),
-    )

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from controller.local.apiserver.errors import bad_request, internal_error, invalid, invalid_value, no_such_resource
+from controller.local.apiserver.errors import (
+    bad_request,
+    internal_error,
+    invalid,
+    invalid_value,
+    no_such_resource,
+    undecodable_patch,
+)
 from controller.local.apiserver.requests import RequestInfo
+from controller.local.apiserver.schema.typed import DecodeError
+from controller.local.apiserver.store.creation import name_mismatch
 from controller.local.apiserver.store.registry import Resource
-from controller.local.apiserver.store.store import Outcome, Store
+from controller.local.apiserver.store.store import Outcome, Store, WriteOptions
+from controller.local.apiserver.store.updates import patch_function
 from controller.local.apiserver.store.versions import Record
 
 Json = dict[str, Any]
@@ -45,40 +55,73 @@ def _scale(resource: Resource, record: Record) -> Json:
     }
 
 
-def write_scale(
+def put_scale(
     store: Store,
     resource: Resource,
     info: RequestInfo,
+    document: Any,
     *,
-    change: Callable[[Json], Any],
     now: datetime,
     rng: random.Random,
+    options: WriteOptions,
 ) -> Outcome:
-    """Sets the wanted replicas to what `change` makes of the Scale."""
+    """A PUT of a Scale."""
     record = store.get(resource, info.namespace, info.name)
-    path = _paths(resource)["specReplicasPath"]
-    scale = change(_scale(resource, record))
+    named = ((document.get("metadata") or {}) if isinstance(document, dict) else {}).get("name", info.name)
+    if named != info.name:
+        raise name_mismatch(named, info.name)
+    try:
+        body = _changed(resource, record, document)
+    except DecodeError as error:
+        raise bad_request(f'Scale in version "v1" cannot be handled as a Scale: {error}') from error
+    return store.update(resource, info.namespace, info.name, body, now=now, rng=rng, options=options)
+
+
+def patch_scale(
+    store: Store,
+    resource: Resource,
+    info: RequestInfo,
+    patch: Any,
+    *,
+    content_type: str,
+    now: datetime,
+    rng: random.Random,
+    options: WriteOptions,
+) -> Outcome:
+    """A PATCH of a Scale, in one of the formats that its resource takes."""
+    record = store.get(resource, info.namespace, info.name)
+    patched = patch_function(resource, content_type)(read_scale(resource, record), patch)
+    try:
+        body = _changed(resource, record, patched)
+    except DecodeError as error:
+        raise undecodable_patch(patched, str(error)) from error
+    return store.update(resource, info.namespace, info.name, body, now=now, rng=rng, options=options)
+
+
+def _changed(resource: Resource, record: Record, scale: Any) -> Json:
+    """The object with the replicas that a Scale asks for. Raises DecodeError and Invalid."""
     if not isinstance(scale, dict) or not isinstance(scale.get("spec") or {}, dict):
-        raise bad_request("wrong object passed to Scale update")
+        raise DecodeError("wrong object passed to Scale update")
+    path = _paths(resource)["specReplicasPath"]
     replicas = (scale.get("spec") or {}).get("replicas")
     if replicas is None:
         if _read(record.body, path) is None:
             raise bad_request(f'the spec replicas field "{path}" cannot be empty')
         replicas = 0
     if not isinstance(replicas, int) or isinstance(replicas, bool):
-        raise bad_request('Scale in version "v1" cannot be handled as a Scale: spec.replicas must be an integer')
+        raise DecodeError("json: cannot unmarshal into Go struct field ScaleSpec.spec.replicas of type int32")
     if replicas < 0:
-        cause = invalid_value("spec.replicas", str(replicas), "must be greater than or equal to 0")
-        raise invalid(resource.target(info.name), [cause])
+        raise invalid(
+            resource.target(record.name), [invalid_value(path, str(replicas), "should be a non-negative integer")]
+        )
     body = _write(record.body, path.split(".")[1:], replicas)
     version = (scale.get("metadata") or {}).get("resourceVersion") or record.body["metadata"]["resourceVersion"]
-    document = {
+    return {
         "kind": resource.kind,
         "apiVersion": resource.api_version,
         **body,
         "metadata": {**body["metadata"], "resourceVersion": version},
     }
-    return store.update(resource, info.namespace, info.name, document, now=now, rng=rng)
 
 
 def _paths(resource: Resource) -> Mapping[str, str]:

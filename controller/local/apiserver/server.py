@@ -28,19 +28,29 @@ import orjson
 import yaml
 from aiohttp import web
 
-from controller.local.apiserver import access, discovery, requests, streams
+from controller.local.apiserver import discovery, requests, streams
+from controller.local.apiserver.access.authentication import ANONYMOUS, authenticate, impersonate
+from controller.local.apiserver.access.authorization import Authorizer
+from controller.local.apiserver.access.rbac import Rbac
+from controller.local.apiserver.access.reviews import Reviews, is_review
 from controller.local.apiserver.administration import PREFIX as ADMINISTRATION
 from controller.local.apiserver.administration import Administration
+from controller.local.apiserver.admission.policies import Policies
 from controller.local.apiserver.audit import AuditEntry, AuditSink, FileAudit
-from controller.local.apiserver.errors import ApiError, Target, bad_request, no_such_resource
+from controller.local.apiserver.errors import ApiError, bad_request, no_such_resource
 from controller.local.apiserver.faults import FaultRule, Faults
+from controller.local.apiserver.negotiation import negotiate
+from controller.local.apiserver.openapi.answers import answer as openapi_answer
+from controller.local.apiserver.openapi.documents import PREFIX as OPENAPI
+from controller.local.apiserver.openapi.documents import Documents
 from controller.local.apiserver.persistence import JournalError, Persistence, SqliteJournal, Volatile
 from controller.local.apiserver.requests import RequestInfo
 from controller.local.apiserver.resource_api import Reply, ResourceApi
 from controller.local.apiserver.store.store import Store
+from controller.local.apiserver.store.users import User
 from controller.local.apiserver.store.versions import Change
 from controller.local.apiserver.watch_hub import WatchHub
-from controller.local.apiserver.watches import Watcher, WatchRequest
+from controller.local.apiserver.watches import Watcher, WatchRequest, encoder
 from controller.local.log_source import LogSource
 
 Json = dict[str, Any]
@@ -68,6 +78,7 @@ class ApiServer:
         log_source: LogSource | None = None,
         audit: AuditSink | None = None,
         admin_users: frozenset[str] = ADMIN_USERS,
+        enforce_rbac: bool = False,
         bookmark_interval_seconds: float = 15.0,
         history_limit: int = 8192,
     ) -> None:
@@ -87,6 +98,10 @@ class ApiServer:
             SqliteJournal(state_dir, self.hub.publish) if state_dir is not None else Volatile(self.hub.publish)
         )
         self._api = ResourceApi(self.store, now, rng)
+        self._authorizer = Authorizer(Rbac(self.store), frozenset(users.values()), enforce=enforce_rbac)
+        self._reviews = Reviews(self._authorizer)
+        self.store.admit = Policies(self.store, self._authorizer).admit
+        self._openapi = Documents(self.store.registry)
         self._administration = Administration(self.store, self.hub, self.faults)
         self._runner: web.AppRunner | None = None
         self._collector: asyncio.Task[None] | None = None
@@ -163,6 +178,7 @@ class ApiServer:
                 if loop.time() >= expire_at:
                     expire_at = loop.time() + _EVENT_EXPIRY_INTERVAL_SECONDS
                     await self.commit(self.store.expire_events(self._now()))
+                    self.store.garbage.retry_refused()
             except JournalError:
                 return  # every answer says so from now on
 
@@ -174,19 +190,24 @@ class ApiServer:
             audit_id=str(uuid.UUID(int=self._rng.getrandbits(128), version=4)),
             info=info,
             uri=request.raw_path,
-            user=access.ANONYMOUS,
+            user=ANONYMOUS.name,
             user_agent=request.headers.get("User-Agent", ""),
             source=request.remote or "",
             received=self._now(),
         )
         try:
-            entry.user = access.authenticate(self._users, request.headers.get("Authorization"))
-            access.authorize(entry.user, info, Target(info.group, info.plural, "", info.name))
+            himself = authenticate(self._users, self._admin_users, request.headers.get("Authorization"))
+            entry.user = himself.name
+            user = impersonate(himself, request.headers)
+            if user is not himself:
+                entry.impersonated = user.name
+                self._authorizer.check(himself, RequestInfo("impersonate", "", plural="users", name=user.name))
+            self._authorizer.check(user, info)
             if info.path.startswith(ADMINISTRATION):
                 return await self._administer(request, entry)
             if not info.is_resource:
                 return await self._discover(request, info, entry)
-            return await self._serve_with_faults(request, info, entry)
+            return await self._serve_with_faults(request, info, entry, user)
         except ApiError as error:
             return self._refuse(error, entry)
         except JournalError as error:
@@ -194,11 +215,11 @@ class ApiServer:
             return self._refuse(ApiError(500, "InternalError", f"Internal error occurred: {error}"), entry)
 
     async def _serve_with_faults(
-        self, request: web.Request, info: RequestInfo, entry: AuditEntry
+        self, request: web.Request, info: RequestInfo, entry: AuditEntry, user: User
     ) -> web.StreamResponse:
         rule = self.faults.strike(info, entry.user)
         if rule is None:
-            return await self._serve(request, info, entry)
+            return await self._serve(request, info, entry, user)
         entry.annotations["podslots.dev/fault"] = orjson.dumps(rule.document()).decode()
         if rule.delay_seconds > 0:
             await asyncio.sleep(rule.delay_seconds)
@@ -207,23 +228,27 @@ class ApiServer:
         elif rule.status is not None:
             raise rule.error(info)
         else:
-            response = await self._carry_out(rule, request, info, entry)
+            response = await self._carry_out(rule, request, info, entry, user=user)
             if rule.drop is None:
                 return response
         streams.abort(request)
         return web.Response(status=503)  # nobody reads it
 
     async def _carry_out(
-        self, rule: FaultRule, request: web.Request, info: RequestInfo, entry: AuditEntry
+        self, rule: FaultRule, request: web.Request, info: RequestInfo, entry: AuditEntry, *, user: User
     ) -> web.StreamResponse:
         try:
-            return await self._serve(request, info, entry)
+            return await self._serve(request, info, entry, user)
         except ApiError as error:
             if rule.drop is None:
                 raise
             return self._refuse(error, entry)
 
-    async def _serve(self, request: web.Request, info: RequestInfo, entry: AuditEntry) -> web.StreamResponse:
+    async def _serve(
+        self, request: web.Request, info: RequestInfo, entry: AuditEntry, user: User
+    ) -> web.StreamResponse:
+        if is_review(info):
+            return await self._review(request, info, entry, user)
         known = self.store.registry.find(info.group, info.version, info.plural) is not None
         if not known and not self.store.registry.resources(info.group, info.version):
             return self._page_not_found(entry)
@@ -233,11 +258,13 @@ class ApiServer:
             return await self._log(request, info, entry)
         raw = await _read_body(request)
         accept = request.headers.get("Accept", "")
-        content_type = request.content_type if request.headers.get("Content-Type") else ""
+        content_type = _content_type(request)
         try:
-            reply, entry.body = self._api.handle(info, request.query, content_type, accept, raw)
-        except ApiError:
-            await self._journal.settled()  # what is refused may rest on a change not yet durable
+            reply, entry.body = self._api.handle(
+                info, request.query, content_type=content_type, accept=accept, raw=raw, user=user
+            )
+        except ApiError as error:
+            await self.commit(error.changes)  # what is refused may rest on a change not yet durable
             raise
         entry.code = reply.code
         entry.name = reply.name
@@ -278,6 +305,10 @@ class ApiServer:
         if parts[0] in ("healthz", "livez", "readyz"):
             await self._journal.settled()
             return web.Response(text="ok")
+        if info.path == OPENAPI or info.path.startswith(OPENAPI + "/"):
+            negotiate(request.headers.get("Accept", ""))
+            found = openapi_answer(self._openapi, info.path, request.query, request.headers, self._now())
+            return self._page_not_found(entry) if found is None else found
         document = discovery.document(self.store.registry, parts, request.host)
         if document is None:
             return self._page_not_found(entry)
@@ -289,6 +320,13 @@ class ApiServer:
         self._log_audit(entry)
         return web.Response(status=404, text="404 page not found\n")
 
+    async def _review(self, request: web.Request, info: RequestInfo, entry: AuditEntry, user: User) -> web.Response:
+        raw = await _read_body(request)
+        review = self._reviews.answer(info, raw, _content_type(request), user, now=self._now())
+        await self._journal.settled()
+        entry.code = 201
+        return self._answer(Reply(201, orjson.dumps(review)), entry)
+
     async def _administer(self, request: web.Request, entry: AuditEntry) -> web.Response:
         if entry.user not in self._admin_users:
             raise ApiError(403, "Forbidden", f'forbidden: User "{entry.user}" is no admin', {})
@@ -299,6 +337,7 @@ class ApiServer:
 
     async def _watch(self, request: web.Request, info: RequestInfo, entry: AuditEntry) -> web.StreamResponse:
         resource = self._api.resource(info)
+        form = negotiate(request.headers.get("Accept", ""))
         watcher = Watcher(
             self.store,
             self.hub,
@@ -306,6 +345,7 @@ class ApiServer:
             info.namespace,
             WatchRequest.parse(resource, request.query, info.name, self._rng),
             bookmark_interval_seconds=self._bookmark_interval_seconds,
+            encode=encoder(resource, form, request.query, self._now),
         )
         entry.code = 200
         try:
@@ -323,6 +363,10 @@ class ApiServer:
         entry.code = 200
         self._log_audit(entry)
         return await streams.send_log(request, first, pieces, entry.audit_id)
+
+
+def _content_type(request: web.Request) -> str:
+    return request.content_type if request.headers.get("Content-Type") else ""
 
 
 async def _read_body(request: web.Request) -> bytes:

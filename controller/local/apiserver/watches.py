@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 import orjson
 
 from controller.local.apiserver import requests
 from controller.local.apiserver.errors import expired, forbidden_field, invalid
-from controller.local.apiserver.lists import encode_object
+from controller.local.apiserver.lists import encode_object, partial_metadata
+from controller.local.apiserver.negotiation import Form, Shape
 from controller.local.apiserver.store import selectors
 from controller.local.apiserver.store.registry import Resource
 from controller.local.apiserver.store.store import Store
 from controller.local.apiserver.store.versions import Change, ChangeType, HistoryExpiredError, Record
+from controller.local.apiserver.tables.table import included, table
 from controller.local.apiserver.watch_hub import WatchHub
 
 # Real servers choose between 30 and 60 minutes, so that their clients don't come back all at once.
@@ -64,6 +67,45 @@ class WatchRequest:
         )
 
 
+# How the object of an event is written.
+Encoder = Callable[[Record], bytes]
+
+
+def encoder(resource: Resource, form: Form, query: Mapping[str, str], now: Callable[[], datetime]) -> Encoder:
+    """Writes the objects of events in the form that the client takes. Raises BadRequest."""
+    match form.shape:
+        case Shape.METADATA:
+            return lambda record: orjson.dumps(partial_metadata(record, form.api_version))
+        case Shape.TABLE:
+            return _TableEncoder(resource, form, included(query), now)
+        case _:
+            return lambda record: encode_object(resource, record)
+
+
+class _TableEncoder:
+    """A table of one row for each event; the first one brings the columns."""
+
+    def __init__(self, resource: Resource, form: Form, include: str, now: Callable[[], datetime]) -> None:
+        self._resource = resource
+        self._form = form
+        self._include = include
+        self._now = now
+        self._columns = True
+
+    def __call__(self, record: Record) -> bytes:
+        document = table(
+            self._resource,
+            [record],
+            {"resourceVersion": record.body["metadata"]["resourceVersion"]},
+            api_version=self._form.api_version,
+            include=self._include,
+            now=self._now(),
+            columns=self._columns,
+        )
+        self._columns = False
+        return orjson.dumps(document)
+
+
 class Watcher:
     """One watch: a place in the history, moved along."""
 
@@ -76,6 +118,7 @@ class Watcher:
         request: WatchRequest,
         *,
         bookmark_interval_seconds: float,
+        encode: Encoder | None = None,
     ) -> None:
         self._store = store
         self._hub = hub
@@ -83,6 +126,7 @@ class Watcher:
         self._namespace = namespace
         self._request = request
         self._bookmark_interval_seconds = bookmark_interval_seconds
+        self._encode: Encoder = encode or (lambda record: encode_object(resource, record))
         self._version = 0
 
     async def events(self) -> AsyncIterator[bytes]:
@@ -162,7 +206,7 @@ class Watcher:
         return b""
 
     def _line(self, kind: ChangeType, record: Record) -> bytes:
-        return b'{"type":"%s","object":%s}\n' % (kind.encode(), encode_object(self._resource, record))
+        return b'{"type":"%s","object":%s}\n' % (kind.encode(), self._encode(record))
 
     def _bookmark(self, annotations: Mapping[str, str] | None = None) -> bytes:
         metadata: dict[str, object] = {"resourceVersion": str(self._version)}

@@ -39,6 +39,13 @@ def test_an_agent_that_starts_is_stopped(program: Program, number: int, tmp_path
     assert agent.log_lines()[-1]["message"] == "stopped"
 
 
+def test_an_agent_that_serves_is_stopped(tmp_path: Path) -> None:
+    agent = AgentProcess(tmp_path)
+    with first_process((*PYTHON, "serve"), agent.environ, tmp_path / "agent.log") as process:
+        wait_for(lambda: any(line["message"] == "serving" for line in agent.log_lines()), "it serves")
+        stops(process)
+
+
 @programs
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_that_starts_is_stopped(program: Program, number: int, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from agent.rules.state import Decision, Event, PhaseChanged, Record, SlotChanged
 from agent.service import Service
 from agent.store import journal
 from agent.store.journal import encode_records
-from agent.wire import Phase, SlotState
+from agent.wire import Phase, RegisterRequest, SlotState
 from tests.simulation.agent import AgentHome
 from tests.simulation.planted.registry import Plant, bug
 
@@ -161,8 +161,7 @@ def _() -> Plant:
 def _() -> Plant:
     original = recovery._lose
 
-    def lose(value: State, slot_id: int, instance: str, kept: Any, now: Any) -> tuple[Record, ...]:
-        del kept
-        return original(value, slot_id, instance, {}, now)
+    def lose(value: State, slot_id: int, request: RegisterRequest, now: Any) -> tuple[Record, ...]:
+        return original(value, slot_id, RegisterRequest(instance=request.instance), now)
 
     return patch.object(recovery, "_lose", lose)

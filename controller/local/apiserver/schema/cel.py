@@ -18,6 +18,18 @@ from celpy import celtypes
 from celpy.celparser import CELParseError
 from celpy.evaluation import CELEvalError, Evaluator
 
+from controller.local.apiserver.schema.cel_optional import (
+    FIELD_PREFIX,
+    KEY_FUNCTION,
+    OptionalKey,
+    OptionalValue,
+    has_value,
+    held_value,
+    or_value,
+    rewritten,
+    select,
+)
+
 
 class CelSyntaxError(ValueError):
     """A rule that doesn't parse."""
@@ -25,13 +37,6 @@ class CelSyntaxError(ValueError):
 
 class CelEvaluationError(ValueError):
     """A rule that came to no result."""
-
-
-class OptionalValue:
-    """`oldSelf` of a rule with `optionalOldSelf`: a CEL value that may not be there."""
-
-    def __init__(self, held: Any) -> None:
-        self.held = held
 
 
 class Rule:
@@ -42,7 +47,7 @@ class Rule:
         self.uses_old = re.search(r"\boldSelf\b", text) is not None
         environment = _environment()
         try:
-            ast = environment.compile(text)
+            ast = environment.compile(rewritten(text))
         except CELParseError as error:
             raise CelSyntaxError(str(error.args[0]).splitlines()[0]) from error
         self._ast = _without_detours(ast)
@@ -99,6 +104,36 @@ class _Evaluator(Evaluator):
         except KeyError:
             return activation.functions[name]
 
+    def member_dot(self, tree: lark.Tree[Any]) -> Any:
+        """Field selection, the optional one included; from an optional value it is optional too."""
+        owner_tree, token = tree.children
+        name = str(token)
+        optional = name.startswith(FIELD_PREFIX)
+        owner: Any = self.visit(owner_tree)
+        if isinstance(owner, CELEvalError):
+            return owner
+        if not optional and not isinstance(owner, OptionalValue):
+            if isinstance(owner, celtypes.MapType):
+                return owner[name] if name in owner else CELEvalError(f"no such key: {name}")
+            return super().member_dot(tree)
+        try:
+            return select(owner, celtypes.StringType(name.removeprefix(FIELD_PREFIX)))
+        except TypeError as error:
+            return CELEvalError(str(error))
+
+    def member_index(self, tree: lark.Tree[Any]) -> Any:
+        """An item, the optional one included."""
+        owner, index = self.visit_children(tree)
+        for part in (owner, index):
+            if isinstance(part, CELEvalError):
+                return part
+        if isinstance(index, OptionalKey) or isinstance(owner, OptionalValue):
+            try:
+                return select(owner, index.key if isinstance(index, OptionalKey) else index)
+            except TypeError as error:
+                return CELEvalError(str(error))
+        return super().member_index(tree)
+
     def macro_has_eval(self, exprlist: lark.Tree[Any]) -> Any:
         """`has(e.f)`: e must have a value."""
         node: Any = exprlist.children[0]
@@ -106,13 +141,16 @@ class _Evaluator(Evaluator):
             node = node.children[0]
         if node.data != "member_dot":
             return CELEvalError("invalid argument to has() macro")
-        owner, name = node.children
-        value: Any = self.visit(owner)
-        if isinstance(value, CELEvalError):
-            return value
-        if not isinstance(value, celtypes.MapType):
-            return CELEvalError(f"unexpected type {type(value).__name__} in has()")
-        return celtypes.BoolType(celtypes.StringType(str(name)) in value)
+        owner_tree, name = node.children
+        owner: Any = self.visit(owner_tree)
+        if isinstance(owner, CELEvalError):
+            return owner
+        field = celtypes.StringType(str(name).removeprefix(FIELD_PREFIX))
+        if isinstance(owner, OptionalValue):
+            return has_value(owner.select(field))
+        if not isinstance(owner, celtypes.MapType):
+            return CELEvalError(f"unexpected type {type(owner).__name__} in has()")
+        return celtypes.BoolType(field in owner)
 
 
 # --- values -----------------------------------------------------------------------------------------------
@@ -163,9 +201,26 @@ def untyped_to_cel(value: Any) -> Any:
     return scalar_to_cel(value)
 
 
-def is_true(value: Any) -> bool:
+def is_true(result: Any) -> bool:
     """True for CEL's true."""
-    return isinstance(value, (bool, celtypes.BoolType)) and bool(value)
+    return isinstance(result, (bool, celtypes.BoolType)) and bool(result)
+
+
+class LazyMap(celtypes.MapType):
+    """A map whose entries are computed when they are asked for, once."""
+
+    def __init__(self, entries: Mapping[str, Callable[[], Any]]) -> None:
+        super().__init__()
+        self._entries = entries
+
+    def __getitem__(self, key: Any) -> Any:
+        name = str(key)
+        if not super().__contains__(key):
+            super().__setitem__(celtypes.StringType(name), self._entries[name]())
+        return super().__getitem__(celtypes.StringType(name))
+
+    def __contains__(self, key: Any) -> bool:
+        return str(key) in self._entries
 
 
 # --- the functions Kubernetes adds ------------------------------------------------------------------------
@@ -214,14 +269,17 @@ def _find(text: str, pattern: str) -> str:
     return match[0] if match else ""
 
 
-def _or_value(optional: OptionalValue, default: Any) -> Any:
-    return default if optional.held is None else optional.held
+# What an `authorizer` is asked, a step at a time. Its steps are methods of the object that a binding gives.
+_AUTHORIZER_METHODS = (
+    "group", "resource", "subresource", "namespace", "name", "path", "serviceAccount", "check", "allowed", "reason",
+)  # fmt: skip
 
 
-def _value(optional: OptionalValue) -> Any:
-    if optional.held is None:
-        raise ValueError("optional.none() dereference")
-    return optional.held
+def _method(name: str) -> Callable[..., Any]:
+    def call(owner: Any, *arguments: Any) -> Any:
+        return getattr(owner, f"cel_{name}")(*(str(argument) for argument in arguments))
+
+    return call
 
 
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
@@ -238,7 +296,9 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "sum": _sum,
     "min": min,
     "max": max,
-    "hasValue": lambda optional: celtypes.BoolType(optional.held is not None),
-    "value": _value,
-    "orValue": _or_value,
+    "hasValue": has_value,
+    "value": held_value,
+    "orValue": or_value,
+    KEY_FUNCTION: OptionalKey,
+    **{name: _method(name) for name in _AUTHORIZER_METHODS},
 }

@@ -14,7 +14,6 @@ import orjson
 from controller.local.apiserver.errors import Cause
 from controller.local.apiserver.schema.cel import (
     CelEvaluationError,
-    OptionalValue,
     compile_rule,
     is_true,
     list_to_cel,
@@ -22,6 +21,7 @@ from controller.local.apiserver.schema.cel import (
     scalar_to_cel,
     untyped_to_cel,
 )
+from controller.local.apiserver.schema.cel_optional import OptionalValue
 from controller.local.apiserver.schema.structural import Node, ValidationRule
 
 _PREFIXES = {

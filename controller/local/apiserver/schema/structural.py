@@ -237,6 +237,9 @@ class CustomSchema:
     root: Node
     selectable_fields: tuple[str, ...] = ()
     scale: Mapping[str, str] | None = None
+    printer_columns: tuple[Json, ...] = ()
+    # The schema as it was written, for OpenAPI.
+    document: Json = field(default_factory=dict, repr=False)
 
     @classmethod
     def compile(cls, version: Mapping[str, Any]) -> CustomSchema:
@@ -244,8 +247,9 @@ class CustomSchema:
         document = (version.get("schema") or {}).get("openAPIV3Schema") or {}
         selectable = tuple(entry["jsonPath"].removeprefix(".") for entry in version.get("selectableFields") or ())
         scale = (version.get("subresources") or {}).get("scale")
+        columns = tuple(version.get("additionalPrinterColumns") or ())
         # Rules may read metadata whatever the schema says of it.
-        return cls(replace(compile_node(document), embedded=True), selectable, scale)
+        return cls(replace(compile_node(document), embedded=True), selectable, scale, columns, document)
 
     def prune(self, body: Json) -> tuple[Json, list[str]]:
         """The object's own fields (metadata aside), and the paths that were dropped."""

@@ -154,9 +154,15 @@ def _bytes(value: Any, owner: str, path: str) -> str:
 
 
 def _int_or_string(value: Any, owner: str, path: str) -> int | str:
-    return value if isinstance(value, str) else _integer(value, owner, path)
+    if isinstance(value, str):
+        return value
+    number = _integer(value, owner, path)
+    if not -_INT32_LIMIT <= number < _INT32_LIMIT:
+        raise DecodeError(f"json: cannot unmarshal number {number} into Go struct field {owner}.{path} of type int32")
+    return number
 
 
+_INT32_LIMIT = 1 << 31
 _QUANTITY = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+|[KMGTPE]i|[numkMGTPE])?")
 
 

@@ -10,9 +10,13 @@ from typing import Any
 from controller.local.apiserver.errors import Cause, forbidden_field, invalid_value, required
 from controller.local.apiserver.schema.cel import CelSyntaxError
 from controller.local.apiserver.schema.structural import CustomSchema
+from controller.local.apiserver.store.budgets import BudgetStrategy
 from controller.local.apiserver.store.pods import PodStrategy
-from controller.local.apiserver.store.registry import Resource
+from controller.local.apiserver.store.registry import ADMISSION, RBAC, Resource
+from controller.local.apiserver.store.rights import PolicyBindingStrategy, PolicyStrategy, RbacStrategy
 from controller.local.apiserver.store.strategy import LABEL_RULE, Decoded, Strategy, is_dns_label
+from controller.local.apiserver.store.suspects import BUDGETS
+from controller.local.apiserver.tables import custom as printer_columns
 
 Json = dict[str, Any]
 
@@ -262,6 +266,11 @@ class CrdStrategy(Strategy):
             except (CelSyntaxError, re.error) as error:
                 path = f"spec.versions[{index}].schema.openAPIV3Schema"
                 causes.append(invalid_value(path, '""', f"compilation failed: {error}"))
+            try:
+                printer_columns.layout(version.get("additionalPrinterColumns") or ())
+            except printer_columns.InvalidPathError as error:
+                path = f"spec.versions[{index}].additionalPrinterColumns"
+                causes.append(invalid_value(path, '""', str(error)))
         return causes
 
 
@@ -284,6 +293,11 @@ _STRATEGIES: dict[str, type[Strategy]] = {
     "configmaps": ConfigMapStrategy,
     "events": EventStrategy,
     "leases.coordination.k8s.io": LeaseStrategy,
+    BUDGETS: BudgetStrategy,
+    "serviceaccounts": Strategy,
+    **{f"{plural}.{RBAC}": RbacStrategy for plural in ("roles", "rolebindings", "clusterroles", "clusterrolebindings")},
+    f"validatingadmissionpolicies.{ADMISSION}": PolicyStrategy,
+    f"validatingadmissionpolicybindings.{ADMISSION}": PolicyBindingStrategy,
     "customresourcedefinitions.apiextensions.k8s.io": CrdStrategy,
 }
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from controller.local.apiserver.errors import ApiError
+from controller.local.apiserver.store.budgets import current_status
 from controller.local.apiserver.store.core import Core
 from controller.local.apiserver.store.deletion import CRD_CLEANUP, DeleteOptions, delete, is_complete
-from controller.local.apiserver.store.suspects import FOREGROUND, ORPHAN
+from controller.local.apiserver.store.suspects import BUDGETS, FOREGROUND, ORPHAN, POLICIES
+from controller.local.apiserver.store.termination import delete_all, empty_namespace
+from controller.local.apiserver.store.users import GARBAGE_COLLECTOR
 from controller.local.apiserver.store.versions import Change, Record
 
 Json = dict[str, Any]
-
-_BACKGROUND = DeleteOptions(propagation="Background")
 
 
 def collect(core: Core, now: datetime, limit: int) -> tuple[Change, ...]:
@@ -31,7 +33,38 @@ def collect(core: Core, now: datetime, limit: int) -> tuple[Change, ...]:
         record = core.versions.get(*place)
         if record is not None:
             changes += _empty(core, record, now)
+    while core.garbage.budgets and len(changes) < limit:
+        changes += _count_budgets(core, core.garbage.budgets.popitem()[0], now)
+    while core.garbage.policies and len(changes) < limit:
+        changes += _observe_policy(core, core.garbage.policies.popitem()[0])
     return tuple(changes)
+
+
+def _observe_policy(core: Core, name: str) -> list[Change]:
+    """What the policy controller does, less its look at the types of expressions."""
+    policy = core.versions.get(POLICIES, ("", name))
+    if policy is None:
+        return []
+    status: Json = policy.body.get("status") or {}
+    seen = {"observedGeneration": policy.body["metadata"]["generation"], "typeChecking": {}}
+    if status.get("observedGeneration") == seen["observedGeneration"]:
+        return []
+    return [core.put(core.registry.by_key(POLICIES), {**policy.body, "status": {**status, **seen}})]
+
+
+def _count_budgets(core: Core, namespace: str, now: datetime) -> list[Change]:
+    """What the disruption controller does."""
+    budgets = list(core.versions.collection(BUDGETS).current(namespace))
+    if not budgets:
+        return []
+    pods = list(core.versions.collection("pods").current(namespace))
+    changes = []
+    for budget in budgets:
+        status = current_status(budget, pods, now)
+        if status != budget.body.get("status"):
+            changes.append(core.put(core.registry.by_key(BUDGETS), {**budget.body, "status": status}))
+    core.garbage.budgets.pop(namespace, None)  # noticed by these very writes
+    return changes
 
 
 def _examine(core: Core, record: Record, now: datetime) -> list[Change]:
@@ -53,7 +86,17 @@ def _examine(core: Core, record: Record, now: datetime) -> list[Change]:
     if solid:
         return [] if len(solid) == len(references) else [_set_metadata(core, record, ownerReferences=solid)]
     propagation = "Foreground" if waiting and core.versions.dependents(record.uid) else "Background"
-    return list(delete(core, record, DeleteOptions(uid=record.uid, propagation=propagation), now).changes)
+    options = DeleteOptions(uid=record.uid, propagation=propagation, user=GARBAGE_COLLECTOR)
+    return _try_delete(core, record, options, now)
+
+
+def _try_delete(core: Core, record: Record, options: DeleteOptions, now: datetime) -> list[Change]:
+    """A deletion that policies may refuse; it is tried again once the object or its owners change, and now and then."""
+    try:
+        return list(delete(core, record, options, now).changes)
+    except ApiError:
+        core.garbage.refused[record.resource, record.key] = None
+        return []
 
 
 def _owner_lives(core: Core, record: Record, reference: Json) -> bool:
@@ -118,24 +161,11 @@ def _drop_finalizer(core: Core, record: Record, finalizer: str) -> Change:
 
 
 def _empty(core: Core, record: Record, now: datetime) -> list[Change]:
-    """Deletes what a namespace or a definition holds, then lets it go."""
-    changes: list[Change] = []
     if record.resource == "namespaces":
-        held = [
-            item
-            for resource in core.versions.resources()
-            for item in core.versions.collection(resource).current(record.name)
-        ]
-    else:
-        held = list(core.versions.collection(record.name).current(""))
-    for item in held:
-        if "deletionTimestamp" not in item.body["metadata"]:
-            changes += delete(core, item, _BACKGROUND, now).changes
-    if any(core.versions.by_uid(item.uid) is not None for item in held):
-        return changes
-    if record.resource == "namespaces":
-        if not record.body["metadata"].get("finalizers"):
-            changes.append(core.remove(record))
-    elif CRD_CLEANUP in record.body["metadata"].get("finalizers", ()):
+        return empty_namespace(core, record, now)
+    held = list(core.versions.collection(record.name).current(""))
+    changes, _ = delete_all(core, held, now)
+    gone = all(core.versions.by_uid(item.uid) is None for item in held)
+    if gone and CRD_CLEANUP in record.body["metadata"].get("finalizers", ()):
         changes.append(_drop_finalizer(core, record, CRD_CLEANUP))
     return changes

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from controller.local.apiserver.errors import not_found
+from controller.local.apiserver.store.admission_request import Admit, admit_all
 from controller.local.apiserver.store.builtins import builtin_strategy
 from controller.local.apiserver.store.custom import CustomStrategy, served_versions
 from controller.local.apiserver.store.registry import Registry, Resource
@@ -25,6 +26,8 @@ class Core:
         self.registry = Registry()
         self.versions = Versions(history_limit=history_limit)
         self.garbage = Suspects()
+        # What policies say to a write; whoever puts a server before the store sets it.
+        self.admit: Admit = admit_all
         self._strategies: dict[Resource, Strategy] = {}
 
     def strategy(self, resource: Resource) -> Strategy:

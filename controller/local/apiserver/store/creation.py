@@ -19,6 +19,7 @@ from controller.local.apiserver.errors import (
     not_found,
     required,
 )
+from controller.local.apiserver.store.admission_request import CREATE, AdmissionRequest
 from controller.local.apiserver.store.core import Core
 from controller.local.apiserver.store.outcomes import DEFAULT_OPTIONS, Outcome, WriteOptions, stamp
 from controller.local.apiserver.store.registry import Resource
@@ -70,11 +71,15 @@ def create(
     metadata["creationTimestamp"] = stamp(now)
     if resource.has_generation:
         metadata["generation"] = 1
+    _check_creatable(core, resource, namespace, metadata.get("name") or metadata.get("generateName", ""))
     _name(core, resource, metadata, namespace, rng)
-    _check_creatable(core, resource, namespace, metadata["name"])
     causes = _causes(strategy, body)
     if causes:
         raise invalid(resource.target(metadata["name"]), causes)
+    asked = AdmissionRequest(
+        CREATE, resource, namespace, metadata["name"], body, None, options.user, dry_run=options.dry_run
+    )
+    warnings += core.admit(asked)
     if core.versions.get(resource.key, (namespace, metadata["name"])) is not None:
         raise already_exists(resource.target(metadata["name"]))
     if options.dry_run:

@@ -10,9 +10,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from controller.local.apiserver.errors import conflict, forbidden
+from controller.local.apiserver.store.admission_request import DELETE, AdmissionRequest
 from controller.local.apiserver.store.core import Core
 from controller.local.apiserver.store.outcomes import Outcome, stamp
 from controller.local.apiserver.store.suspects import CRDS, FOREGROUND, ORPHAN
+from controller.local.apiserver.store.users import SYSTEM, User
 from controller.local.apiserver.store.versions import Change, Record
 
 Json = dict[str, Any]
@@ -30,6 +32,11 @@ class DeleteOptions:
     grace_seconds: int | None = None
     propagation: str = ""
     dry_run: bool = False
+    user: User = SYSTEM
+    # Policies are told of an eviction, not of the deletion that it comes to.
+    evicts: bool = False
+    # Policies are not told the name.
+    of_collection: bool = False
 
 
 DEFAULT = DeleteOptions()
@@ -48,6 +55,7 @@ def delete(core: Core, record: Record, options: DeleteOptions, now: datetime) ->
     """Deletes an object, or marks it so."""
     resource = core.registry.by_key(record.resource)
     _check_preconditions(core, record, options)
+    warnings = _ask_policies(core, record, options)
     if record.resource == "namespaces":
         return _terminate_namespace(core, record, options, now)
     metadata = dict(record.body["metadata"])
@@ -70,14 +78,14 @@ def delete(core: Core, record: Record, options: DeleteOptions, now: datetime) ->
             changes.append(core.put(core.registry.by_key(record.resource), body))
             current = changes[-1].record
     if held or (graceful and metadata["deletionGracePeriodSeconds"] > 0):
-        return Outcome(200, current, tuple(changes))
+        return Outcome(200, current, tuple(changes), warnings)
     if options.dry_run:
         answered = current
     else:
         changes.append(core.remove(current))
         answered = changes[-1].record
     if resource.returns_deleted:
-        return Outcome(200, answered, tuple(changes))
+        return Outcome(200, answered, tuple(changes), warnings)
     details = {"name": record.name, "group": resource.group, "kind": resource.plural, "uid": record.uid}
     status: Json = {
         "kind": "Status",
@@ -86,7 +94,24 @@ def delete(core: Core, record: Record, options: DeleteOptions, now: datetime) ->
         "status": "Success",
         "details": {key: value for key, value in details.items() if value},
     }
-    return Outcome(200, None, tuple(changes), (), status)
+    return Outcome(200, None, tuple(changes), warnings, status)
+
+
+def _ask_policies(core: Core, record: Record, options: DeleteOptions) -> tuple[str, ...]:
+    if options.evicts:
+        return ()
+    return core.admit(
+        AdmissionRequest(
+            DELETE,
+            core.registry.by_key(record.resource),
+            record.namespace,
+            "" if options.of_collection else record.name,
+            None,
+            record.body,
+            options.user,
+            dry_run=options.dry_run,
+        )
+    )
 
 
 def _check_preconditions(core: Core, record: Record, options: DeleteOptions) -> None:

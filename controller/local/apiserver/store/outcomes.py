@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from controller.local.apiserver.store.users import SYSTEM, User
 from controller.local.apiserver.store.versions import Change, Record
 
 Json = dict[str, Any]
@@ -17,6 +18,7 @@ class WriteOptions:
 
     dry_run: bool = False
     field_validation: str = "Warn"
+    user: User = SYSTEM
 
 
 DEFAULT_OPTIONS = WriteOptions()

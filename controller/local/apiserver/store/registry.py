@@ -70,6 +70,9 @@ class Resource:
 
 STATUS = frozenset({"status"})
 
+RBAC = "rbac.authorization.k8s.io"
+ADMISSION = "admissionregistration.k8s.io"
+
 BUILTINS = (
     Resource(
         "", "v1", "namespaces", "namespace", "Namespace",
@@ -80,14 +83,33 @@ BUILTINS = (
     Resource(
         "", "v1", "pods", "pod", "Pod",
         short_names=("po",), categories=("all",), returns_deleted=True, has_generation=True,
-        subresources=frozenset({"status", "log", "binding"}),
+        subresources=frozenset({"status", "log", "binding", "eviction"}),
     ),
     Resource("", "v1", "secrets", "secret", "Secret"),
+    Resource("", "v1", "serviceaccounts", "serviceaccount", "ServiceAccount", short_names=("sa",)),
     Resource("", "v1", "configmaps", "configmap", "ConfigMap", short_names=("cm",)),
     Resource("", "v1", "events", "event", "Event", short_names=("ev",), create_on_update=True),
     Resource(
         "coordination.k8s.io", "v1", "leases", "lease", "Lease",
         unconditional_update=False, create_on_update=True,
+    ),
+    Resource(
+        "policy", "v1", "poddisruptionbudgets", "poddisruptionbudget", "PodDisruptionBudget",
+        short_names=("pdb",), subresources=STATUS, has_generation=True,
+    ),
+    Resource(RBAC, "v1", "roles", "role", "Role"),
+    Resource(RBAC, "v1", "rolebindings", "rolebinding", "RoleBinding"),
+    Resource(RBAC, "v1", "clusterroles", "clusterrole", "ClusterRole", namespaced=False),
+    Resource(RBAC, "v1", "clusterrolebindings", "clusterrolebinding", "ClusterRoleBinding", namespaced=False),
+    Resource(
+        ADMISSION, "v1", "validatingadmissionpolicies", "validatingadmissionpolicy", "ValidatingAdmissionPolicy",
+        namespaced=False, subresources=STATUS, categories=("api-extensions",), unconditional_update=False,
+        has_generation=True,
+    ),
+    Resource(
+        ADMISSION, "v1", "validatingadmissionpolicybindings", "validatingadmissionpolicybinding",
+        "ValidatingAdmissionPolicyBinding", namespaced=False, categories=("api-extensions",),
+        unconditional_update=False, has_generation=True,
     ),
     Resource(
         "apiextensions.k8s.io", "v1", "customresourcedefinitions", "customresourcedefinition",
@@ -101,6 +123,8 @@ class Registry:
     """Looks up resources by path and by storage key."""
 
     def __init__(self) -> None:
+        # Rises with each change of what is served.
+        self.revision = 0
         self._by_path: dict[tuple[str, str, str], Resource] = {}
         self._by_key: dict[str, tuple[Resource, ...]] = {}
         for resource in BUILTINS:
@@ -127,6 +151,7 @@ class Registry:
 
     def replace_custom(self, key: str, versions: tuple[Resource, ...]) -> None:
         """Serves these versions of a custom resource, the storage version first; none withdraws it."""
+        self.revision += 1
         for old in self._by_key.pop(key, ()):
             del self._by_path[old.group, old.version, old.plural]
         for resource in versions:

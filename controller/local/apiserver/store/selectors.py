@@ -67,6 +67,31 @@ def parse(resource: Resource, label_selector: str, field_selector: str) -> Selec
     return Selector(labels, fields, name)
 
 
+# --- selectors as objects ---------------------------------------------------------------------------------
+
+
+def label_selector(document: Json) -> LabelTest:
+    """The test of a LabelSelector object; an empty one accepts everything."""
+    wanted = dict(document.get("matchLabels") or {})
+    tests = [_expression(entry) for entry in document.get("matchExpressions") or ()]
+    return lambda labels: (
+        all(labels.get(key) == value for key, value in wanted.items()) and all(test(labels) for test in tests)
+    )
+
+
+def _expression(entry: Json) -> LabelTest:
+    key, values = entry["key"], frozenset(entry.get("values") or ())
+    match entry["operator"]:
+        case "In":
+            return lambda labels: labels.get(key) in values
+        case "NotIn":
+            return lambda labels: labels.get(key) not in values
+        case "Exists":
+            return lambda labels: key in labels
+        case _:
+            return lambda labels: key not in labels
+
+
 # --- labels -----------------------------------------------------------------------------------------------
 
 

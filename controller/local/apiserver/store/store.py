@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from controller.local.apiserver.store import collection, creation, deletion, updates
+from controller.local.apiserver.errors import ApiError
+from controller.local.apiserver.store import collection, creation, deletion, evictions, updates
 from controller.local.apiserver.store.core import Core
 from controller.local.apiserver.store.outcomes import DEFAULT_OPTIONS, Outcome, WriteOptions, stamp
 from controller.local.apiserver.store.registry import Resource
@@ -130,6 +132,12 @@ class Store(Core):
         """Assigns a Pod to a node, as a scheduler does through `pods/binding`."""
         return updates.bind(self, namespace, name, node, now=now)
 
+    def evict(
+        self, namespace: str, name: str, document: Any, options: deletion.DeleteOptions, *, now: datetime
+    ) -> Outcome:
+        """A POST to `pods/eviction`."""
+        return evictions.evict(self, namespace, name, document, options=options, now=now)
+
     def delete(
         self,
         resource: Resource,
@@ -154,8 +162,13 @@ class Store(Core):
         """A DELETE of a collection: the objects as they were, and what changed."""
         records = self.matching(resource, namespace, selector)
         changes: list[Change] = []
+        options = replace(options, of_collection=True)
         for record in records:
-            changes += deletion.delete(self, record, options, now).changes
+            try:
+                changes += deletion.delete(self, record, options, now).changes
+            except ApiError as error:
+                error.changes = tuple(changes)  # it stops at the first that is refused; what is gone is gone
+                raise
         return records, tuple(changes)
 
     def collect(self, now: datetime, *, limit: int = 1000) -> tuple[Change, ...]:

@@ -8,6 +8,8 @@ from controller.local.apiserver.store.versions import Change, ChangeType, Key, R
 
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
+BUDGETS = "poddisruptionbudgets.policy"
+POLICIES = "validatingadmissionpolicies.admissionregistration.k8s.io"
 CRDS = "customresourcedefinitions.apiextensions.k8s.io"
 
 
@@ -18,6 +20,12 @@ class Suspects:
     places: dict[tuple[str, Key], None] = field(default_factory=dict)
     # Namespaces and definitions that wait to become empty.
     emptying: dict[tuple[str, Key], None] = field(default_factory=dict)
+    # Those whose deletion a policy has refused.
+    refused: dict[tuple[str, Key], None] = field(default_factory=dict)
+    # Admission policies whose status may not tell of their newest generation.
+    policies: dict[str, None] = field(default_factory=dict)
+    # Namespaces whose disruption budgets may count otherwise now.
+    budgets: dict[str, None] = field(default_factory=dict)
 
     def add(self, record: Record) -> None:
         """Has this object looked at."""
@@ -28,6 +36,10 @@ class Suspects:
         record = change.record
         metadata = record.body["metadata"]
         place = (record.resource, record.key)
+        if record.resource in ("pods", BUDGETS):
+            self.budgets[record.namespace] = None
+        if record.resource == POLICIES:
+            self.policies[record.name] = None
         if change.type is ChangeType.DELETED:
             self.places.pop(place, None)
             self.emptying.pop(place, None)
@@ -38,6 +50,11 @@ class Suspects:
         if metadata.get("ownerReferences") or ("deletionTimestamp" in metadata and collected):
             self.places[place] = None
 
+    def retry_refused(self) -> None:
+        """Has those looked at again whose deletion was refused."""
+        self.places.update(self.refused)
+        self.refused.clear()
+
     def suspect_all(self, versions: Versions) -> None:
         """After a restart nothing is remembered, so everything is looked at once."""
         for resource in versions.resources():
@@ -45,4 +62,4 @@ class Suspects:
                 self.noticed(Change(record.version, ChangeType.ADDED, record))
 
     def __bool__(self) -> bool:
-        return bool(self.places or self.emptying)
+        return bool(self.places or self.emptying or self.budgets or self.policies)

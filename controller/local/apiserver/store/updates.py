@@ -17,7 +17,8 @@ from controller.local.apiserver.errors import (
     undecodable_patch,
     unsupported_media_type,
 )
-from controller.local.apiserver.store import deletion, patches
+from controller.local.apiserver.store import deletion, patches, strategic_merge
+from controller.local.apiserver.store.admission_request import UPDATE, AdmissionRequest
 from controller.local.apiserver.store.core import Core
 from controller.local.apiserver.store.creation import check_namespace, create, field_warnings, name_mismatch
 from controller.local.apiserver.store.outcomes import DEFAULT_OPTIONS, Outcome, WriteOptions, stamp
@@ -26,6 +27,8 @@ from controller.local.apiserver.store.strategy import Decoded, validate_metadata
 from controller.local.apiserver.store.versions import Record
 
 Json = dict[str, Any]
+
+_NO_APPLY = "the local cluster has no server-side apply: use `kubectl apply` without --server-side"
 
 
 def update(
@@ -73,7 +76,7 @@ def patch(
 ) -> Outcome:
     """A PATCH in one of the JSON formats."""
     strategy = core.strategy(resource)
-    apply = _patch_function(resource, content_type)
+    apply = patch_function(resource, content_type)
     old = core.get(resource, namespace, name)
     document = {"kind": resource.kind, "apiVersion": resource.api_version, **old.body}
     if not isinstance(patch, dict) and content_type != patches.JSON:
@@ -86,19 +89,22 @@ def patch(
     return _change(core, resource, old, decoded, warnings, subresource=subresource, options=options)
 
 
-def _patch_function(resource: Resource, content_type: str) -> Callable[[Json, Any], Any]:
+def patch_function(resource: Resource, content_type: str) -> Callable[[Json, Any], Any]:
+    """How a patch of this format is applied. Raises UnsupportedMediaType."""
     formats: dict[str, Callable[[Json, Any], Any]] = {
         patches.JSON: patches.json_patch,
         patches.MERGE: patches.merge,
     }
     if resource.custom is None:
-        formats[patches.STRATEGIC] = patches.strategic
+        formats[patches.STRATEGIC] = lambda target, patch: strategic_merge.merge(target, patch, resource.kind)
     found = formats.get(content_type)
     if found is None:
-        known = (*formats, patches.APPLY)
-        if content_type in (patches.STRATEGIC, patches.APPLY):
+        if content_type == patches.APPLY:
+            raise unsupported_media_type(_NO_APPLY)
+        known = ", ".join((*formats, patches.APPLY))
+        if content_type == patches.STRATEGIC:
             raise unsupported_media_type(
-                "the body of the request was in an unknown format - accepted media types include: " + ", ".join(known)
+                f"the body of the request was in an unknown format - accepted media types include: {known}"
             )
         raise unsupported_media_type("415: Unsupported Media Type", {})
     return found
@@ -134,6 +140,11 @@ def _change(
     causes += strategy.validate_update(new, old.body, subresource)
     if causes:
         raise invalid(target, causes)
+    warnings += core.admit(
+        AdmissionRequest(
+            UPDATE, resource, old.namespace, old.name, new, old.body, options.user, subresource, options.dry_run
+        )
+    )
     if resource.has_generation and not subresource and strategy.spec_changed(new, old.body):
         metadata["generation"] = old_metadata.get("generation", 0) + 1
     if new == old.body:

@@ -62,15 +62,19 @@ def test_a_command_that_cannot_run_fails_with_the_reason(
     assert agent.exit_of("task.2", Step.PLAN).outcome is Outcome.SUCCEEDED
 
 
-def test_a_log_that_cannot_be_written_fails_the_step_and_not_the_worker(
+def test_whatever_lies_in_the_place_of_a_new_task_is_moved_away(
     agent: FakeAgent, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    (tmp_path / "work" / "tasks" / "task.1" / "plan.log").mkdir(parents=True)
-    worker = start_worker()
-    agent.offer(assignment("true"))
-    report = agent.exit_of("task.1", Step.PLAN)
-    assert (report.outcome, report.reason) == (Outcome.FAILED, "the command can't be started: Is a directory")
-    assert not worker.dead
+    """An earlier task of the slot knows, at least, the name that its own next attempt will have."""
+    planted = tmp_path / "work" / "tasks" / "task.1"
+    (planted / "plan.log").mkdir(parents=True)
+    (planted / "dir").mkdir()
+    (planted / "dir" / "override.tf").write_text("planted")
+    os.mkfifo(planted / "plan.assignment.json.new")
+    start_worker()
+    agent.offer(assignment("ls"))
+    assert agent.exit_of("task.1", Step.PLAN).outcome is Outcome.SUCCEEDED
+    assert agent.log("task.1") == b""
 
 
 def test_two_hundred_megabytes_of_output_take_no_memory_and_keep_their_beginning_and_end(
@@ -152,7 +156,7 @@ def test_cancel_ends_every_process_even_those_deaf_to_sigterm(
     """T24: cancel ends the process group and all else of the step, and says so."""
     start_worker()
     script, hidden = _hidden(tmp_path, "python3")
-    agent.offer(assignment(*shell(f"trap '' TERM; echo $$; {script}; while :; do sleep 1; done"), grace_seconds=1))
+    agent.offer(assignment(*shell(f"trap '' INT TERM; echo $$; {script}; while :; do sleep 1; done"), grace_seconds=1))
     until(hidden.exists)
     agent.cancel("task.1")
     report = agent.exit_of("task.1", Step.PLAN)
@@ -163,7 +167,7 @@ def test_cancel_ends_every_process_even_those_deaf_to_sigterm(
 
 def test_cancel_gives_the_command_its_grace(agent: FakeAgent, start_worker: StartWorker) -> None:
     start_worker()
-    agent.offer(assignment(*shell("trap 'echo tidying; exit 0' TERM; echo ready; while :; do sleep 0.05; done")))
+    agent.offer(assignment(*shell("trap 'echo tidying; exit 0' INT; echo ready; while :; do sleep 0.05; done")))
     agent.wait(lambda: agent.log("task.1") == b"ready\n")
     agent.cancel("task.1")
     report = agent.exit_of("task.1", Step.PLAN)
@@ -205,7 +209,7 @@ def test_sigterm_lets_the_step_run_to_its_end_and_takes_no_other(
 
 def test_sigterm_ends_a_step_that_outlasts_the_grace(agent: FakeAgent, start_worker: StartWorker) -> None:
     worker = start_worker(environ={"PODSLOTS_GRACE_SECONDS": "16"})
-    agent.offer(assignment(*shell("trap 'exit 5' TERM; while :; do sleep 0.05; done")))
+    agent.offer(assignment(*shell("trap 'exit 5' INT; while :; do sleep 0.05; done")))
     agent.wait(lambda: agent.started)
     worker.terminate()
     report = agent.exit_of("task.1", Step.PLAN)
@@ -220,17 +224,12 @@ def test_an_idle_worker_stops_at_once(agent: FakeAgent, start_worker: StartWorke
     assert worker.wait(5) == 0
 
 
-@pytest.mark.parametrize(
-    "path", ["../outside", "a/../../outside", "/outside", "a//b", "", "a/.", "link/file", "file\0"]
-)
+@pytest.mark.parametrize("path", ["../outside", "a/../../outside", "/outside", "a//b", "", "a/.", "file\0"])
 def test_a_file_that_leads_out_of_the_directory_is_refused(
     agent: FakeAgent, start_worker: StartWorker, tmp_path: Path, path: str
 ) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    directory = tmp_path / "work" / "tasks" / "task.1" / "dir"
-    directory.mkdir(parents=True)
-    (directory / "link").symlink_to(outside)
     start_worker()
     agent.offer(assignment("true", files={path: "text"}))
     report = agent.exit_of("task.1", Step.PLAN)
