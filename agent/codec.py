@@ -148,7 +148,8 @@ def _decode_time(data: Any, path: str, strict: bool) -> datetime:
     del strict
     try:
         return parse_time(data)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
+        # Overflow: a year that its zone moves out of the calendar.
         raise WireError(path, "must be an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z") from None
 
 

@@ -119,15 +119,17 @@ def _call(environ: Mapping[str, str], method: str, path: str, headers: Mapping[s
 
 
 def _connection(environ: Mapping[str, str], scheme: str, host: str, port: int | None) -> HTTPConnection:
-    """To the agent beside us, which is known by its very certificate: in its own folder, or beside our credential."""
+    """To the agent beside us, which is known by its very certificate, which it puts beside each credential."""
     if scheme != "https":
         return HTTPConnection(host, port, timeout=CALL_SECONDS)
     from agent.worker.tls import PINNED, pinned_context  # noqa: PLC0415 - rarely needed
 
-    folders = (("PODSLOTS_TLS_DIR", "tls.crt"), ("PODSLOTS_CREDENTIAL_DIR", PINNED))
-    file = next((Path(environ[name]) / file for name, file in folders if environ.get(name)), None)
-    if file is None:
+    # The mounted files come last: the agent may not have taken them, or not yet.
+    folders = (("PODSLOTS_STATE_DIR", PINNED), ("PODSLOTS_CREDENTIAL_DIR", PINNED), ("PODSLOTS_TLS_DIR", "tls.crt"))
+    given = [Path(environ[name]) / file for name, file in folders if environ.get(name)]
+    if not given:
         raise OSError("PODSLOTS_TLS_DIR or PODSLOTS_CREDENTIAL_DIR must say where the agent's certificate is")
+    file = next((file for file in given if file.exists()), given[-1])
     return HTTPSConnection(host, port, timeout=CALL_SECONDS, context=pinned_context(str(file)))
 
 

@@ -79,7 +79,7 @@ READERS_PREFIX = "read-"
 """Ids of pool tokens that are good for reading alone begin so: for those who scrape, where reads are locked."""
 
 RECOVERING = "recovering"
-"""How a slot is told and counted, where people and metrics want one word for it, that is `recovering`."""
+"""What tables and metrics call a slot whose state is not known yet, after a lost journal."""
 
 
 class SlotState(StrEnum):

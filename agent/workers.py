@@ -7,6 +7,7 @@ Who is there is not journaled. A worker that is silent is not gone: its step end
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -107,7 +108,18 @@ class Workers:
         await self._service.execute(decide)
         session.registered = True
         self._heard(session)
-        return WorkAnswer(forget=forget)
+        return WorkAnswer(forget=forget, output=await self._held(request))
+
+    async def _held(self, request: RegisterRequest) -> dict[str, int]:
+        """How much there is of the output of the registered tasks: a lost journal's logs may be there, or not."""
+        held: dict[str, int] = {}
+        for kept in request.tasks:
+            task_id = kept.assignment.task_id
+            steps = (Step.PLAN,) if kept.assignment.step is Step.PLAN else tuple(Step)
+            for step in steps if task_id in self._service.state.tasks else ():
+                with suppress(OSError):  # one that can't be read now is not "nothing"
+                    held[f"{task_id}/{step}"], _ = await self._outputs.tail(task_id, step)
+        return held
 
     async def poll(
         self, slot: int, instance: str, task_id: str | None, step: Step | None, *, listening: Callable[[], bool]
@@ -152,7 +164,10 @@ class Workers:
         """The worker's step ended. Raises Refusal."""
         self._heard(self._session(slot, report.instance))
         self._check(self._task_of(slot, report.task_id), report)
-        _, tail = await self._outputs.tail(report.task_id, report.step)
+        tail = ""
+        with suppress(OSError):
+            # An end is not held up by a log that can't be read.
+            _, tail = await self._outputs.tail(report.task_id, report.step)
         command = tasks.Exited(slot=slot, report=report, log_tail=tail)
         await self._service.execute(lambda state, now: tasks.decide(state, command, now))
 
@@ -161,6 +176,14 @@ class Workers:
         self._heard(self._session(slot, instance))
         self._task_of(slot, task_id)
         return await self._outputs.append(task_id, step, offset, data)
+
+    async def tidy_outputs(self) -> None:
+        """Remove the output of tasks that the agent does not know.
+
+        Not before all workers have registered after a lost journal: the output of what they bring back is still here.
+        """
+        if not self._service.state.recovering:
+            await self._outputs.forget_unknown(lambda task_id: task_id in self._service.state.tasks)
 
     def tick(self) -> None:
         """See which workers have fallen silent."""

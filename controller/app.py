@@ -7,6 +7,7 @@ Replicas that stand by follow caches and agents too, so that one that takes over
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
@@ -31,6 +32,7 @@ from controller.kube.api import LEASES, NODES, PODS, SECRETS, SLOTPOOLS, SLOTTAS
 from controller.kube.cache import Cache, trim_metadata, trim_pod
 from controller.kube.leading import LeadersApi
 from controller.kube.reflector import Reflector
+from controller.kube.rest import Stopwatch
 from controller.leader.election import Election
 from controller.leader.lease import LeaseSettings
 from controller.objects.ended_task import trim_task
@@ -65,7 +67,9 @@ class Controller:
         registry: CollectorRegistry,
         over_tls: OverTls | None = None,
         fleet_settings: FleetSettings | None = None,
+        stopwatch: Stopwatch = time.perf_counter,
     ) -> None:
+        self._stopwatch = stopwatch
         self._config = config
         self._api = api
         self._rng = rng
@@ -104,6 +108,7 @@ class Controller:
             pods=self.pods,
             tasks=self.tasks,
             nodes=self.nodes,
+            secrets=self.secrets,
             locks=locks,
             fleet=self.fleet,
             now=now,
@@ -144,13 +149,23 @@ class Controller:
             self.world,
             observe_seconds=self.metrics.reconcile_seconds.observe,
             settings=Settings(resync_seconds=config.resync_seconds),
+            stopwatch=stopwatch,
         )
         self._subscribe()
 
     def _cache(self, resource: Resource, *, selector: str = "") -> Cache:
         cache = Cache(resource, _TRIM.get(resource, trim_metadata))
         namespace = self._config.watch_namespace if resource.namespaced else None
-        self._reflectors.append(Reflector(self._api, cache, self._rng, namespace=namespace, label_selector=selector))
+        self._reflectors.append(
+            Reflector(
+                self._api,
+                cache,
+                self._rng,
+                namespace=namespace,
+                label_selector=selector,
+                stopwatch=self._stopwatch,
+            )
+        )
         return cache
 
     def _may_write(self) -> None:
@@ -206,6 +221,7 @@ class Controller:
             self.world.following.follow(new)
         elif old is not None:
             self.world.following.forget(old["metadata"]["uid"])
+            self.world.note_end(old)
         for pod in (old, new):
             self._wake_labelled(pod)
 

@@ -32,6 +32,8 @@ LOCK_TASK = f"{PREFIX}task"
 # Finalizers
 POOL_FINALIZER = f"{PREFIX}drain"
 TASK_FINALIZER = f"{PREFIX}task"
+POD_FINALIZER = f"{PREFIX}pod-tracking"
+"""On a Pod from its opening until its end is recorded, as Jobs' Pods have one: it keeps the evidence, not the work."""
 TOKENS_FINALIZER = f"{PREFIX}tokens"
 
 # Containers and volumes of a Pod

@@ -90,7 +90,7 @@ def _hold(call: str) -> Call:
         answers={JSON: HoldAnswer},
         allowed=HOLDERS,
         request=HoldRequest,
-        codes=(*ADDRESSED, E.NOT_FOUND, E.MANAGED, E.FENCED, E.ILLEGAL, E.STORAGE),
+        codes=(*ADDRESSED, E.NOT_FOUND, E.MANAGED, E.FENCED, E.ILLEGAL, E.INVALID, E.STORAGE),
     )
 
 
@@ -170,7 +170,7 @@ CALLS: dict[tuple[str, str], Call] = {
         answers={JSON: WorkAnswer},
         allowed=(Kind.SLOT,),
         request=RegisterRequest,
-        codes=(E.SUPERSEDED, E.STORAGE),
+        codes=(E.SUPERSEDED, E.INVALID, E.STORAGE),
     ),
     ("post", "/work/started"): Call(
         summary="A step's command is about to run",

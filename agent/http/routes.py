@@ -5,13 +5,11 @@ are in every controller's loop.
 """
 
 import asyncio
-import traceback
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from http import HTTPStatus
-from pathlib import PurePath
 from urllib.parse import unquote
 
 from aiohttp import hdrs, web
@@ -27,7 +25,7 @@ from agent.http.streams import log_pieces, send_log, task_answer, watch
 from agent.http.text_table import render as render_table
 from agent.http.validation import check_fence, check_name, check_seconds, check_task_id, check_task_type, check_work
 from agent.http.work import WorkCalls
-from agent.log import Log
+from agent.log import Log, place_of
 from agent.rules import slots, tasks
 from agent.rules.recovery import vouch
 from agent.rules.state import Event, TaskEntry
@@ -44,6 +42,7 @@ from agent.wire import (
     HoldRequest,
     Origin,
     PhaseAnswer,
+    TaskState,
     Write,
 )
 from agent.workers import Workers
@@ -149,7 +148,7 @@ class HttpApi:
             raise
         except Exception as error:  # noqa: BLE001 - one request's mistake is not the others'
             # Not the error's text, which may quote the request.
-            self._log.event("request failed", error=type(error).__name__, at=_place_of(error))
+            self._log.event("request failed", error=type(error).__name__, at=place_of(error))
             return self._refuse(request, Refusal(ErrorCode.INTERNAL, "see the agent's log"))
 
     def _route(self, request: web.BaseRequest) -> tuple[_Route, str]:
@@ -243,7 +242,7 @@ class HttpApi:
         decide = slots.decide if self._with_workers or identity.kind is Kind.POOL else vouch
         answer = await self._service.execute(lambda state, now: decide(state, command, now))
         if answer.expires_at is not None:
-            return respond(answer)
+            return respond(replace(answer, expires_at=answer.expires_at + self._service.shift))
         body = b'{"slot":%d,"fence":%d,"state":"%b"}\n' % (answer.slot, answer.fence, answer.state.encode())
         return self._answers.answer(request, body)
 
@@ -310,9 +309,12 @@ class HttpApi:
     async def _ack(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
         self._check(identity, await read_body(request, AckRequest, may_be_empty=True))
         check_task_id(part)
+        task = self._service.state.tasks.get(part)
+        if task is not None and task.state is TaskState.ENDED:
+            # First: on a full disk the journal may need the room to take the acknowledgement.
+            await self._outputs.forget([part])
         command = tasks.Ack(task_id=part)
         await self._service.execute(lambda state, now: tasks.decide(state, command, now))
-        await self._outputs.forget([part])
         return respond(Empty())
 
     def _known_task(self, task_id: str) -> TaskEntry:
@@ -351,9 +353,3 @@ def _plain_path(path: str) -> str:
         path = "/" + path.split("/", 3)[3] if path.count("/") > 2 else "/"  # noqa: PLR2004 - those of `http://host/`
     pieces = [unquote(piece) for piece in path.split("/")]
     return "" if any("/" in piece for piece in pieces) else "/".join(pieces)
-
-
-def _place_of(error: Exception) -> list[str]:
-    """Where in the code something went wrong."""
-    frames = traceback.extract_tb(error.__traceback__)[-4:]
-    return [f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in frames]

@@ -13,6 +13,7 @@ from typing import Any
 from agent.codec import MAX_INTEGER
 from agent.config import MAX_TASK_TYPE_LENGTH
 from agent.http.validation import MAX_FENCE, MAX_FILE_MODE, MAX_NAME_LENGTH, MAX_SECONDS, NAME_PATTERN
+from agent.rules.recovery import MAX_KEPT_TASKS
 from agent.wire import (
     STOP_SIGNALS,
     TASK_ID_PATTERN,
@@ -62,6 +63,7 @@ LIMITS: dict[tuple[type[Any], str], Json] = {
     (EnvVar, "name"): {"minLength": 1, "pattern": r"^[^=\u0000]+$"},
     (EnvVar, "value"): {"pattern": NO_NUL},
     (RegisterRequest, "instance"): SHORT_NAME,
+    (RegisterRequest, "tasks"): {"maxItems": MAX_KEPT_TASKS},
     (Assignment, "task_id"): TASK_ID,
     (Assignment, "fence"): {"minimum": 0, "maximum": MAX_FENCE},
 }

@@ -11,7 +11,7 @@ MAX_NAME_LENGTH = 512
 NAME_PATTERN = "^[ -~]+$"
 """Printable ASCII: names stand in logs, and a pattern can say it."""
 MAX_FENCE = 2**53
-"""No agent gets there by itself; a worker that says so would use the numbers up."""
+"""No agent gets there by itself. How far a worker's may be from the agent's own, `rules.recovery` says."""
 MAX_SECONDS = 10 * 366 * 86400
 """Ten years: past it a time limit is a mistake, and dates overflow."""
 MAX_FILE_MODE = 0o777

@@ -30,7 +30,7 @@ from agent.rules.state import (
     WorkGiven,
     apply,
 )
-from agent.rules.tasks import Exited, decide, lose_task
+from agent.rules.tasks import Exited, decide, lose_task, reason_of
 from agent.wire import (
     NO_CHANGES,
     ErrorCode,
@@ -45,6 +45,15 @@ from agent.wire import (
     TaskState,
 )
 
+MAX_FENCE_JUMP = 1 << 20
+"""How far above the agent's own a worker's fence may be: what a disk lost without the journal being damaged."""
+
+MAX_LOST_FENCE = 1 << 43
+"""The same after a lost journal, which began at the clock's milliseconds: those of the year 2248."""
+
+MAX_KEPT_TASKS = 128
+"""Of one slot. A worker keeps the task that runs and those that ended and are not acknowledged: a few."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
@@ -58,8 +67,9 @@ def recover(state: State, slot_id: int, request: RegisterRequest, now: datetime,
     """Compare what the agent knows of a slot with what its worker keeps.
 
     `repeated`: this instance is the one registered already, so the request may be a delayed copy of an earlier one
-    and its silence about a task proves nothing.
+    and its silence about a task proves nothing. Raises Refusal for what no worker of this agent can have.
     """
+    _check_plausible(state, slot_id, request)
     kept = {task.assignment.task_id: task for task in request.tasks}
     newest = max((task.assignment.fence for task in request.tasks), default=0)
     records: list[Record] = []
@@ -83,6 +93,23 @@ def recover(state: State, slot_id: int, request: RegisterRequest, now: datetime,
     return Recovered(tuple(records), tuple(forget))
 
 
+def _check_plausible(state: State, slot_id: int, request: RegisterRequest) -> None:
+    """Made-up registrations must not use up the fences of all slots, nor the agent's memory."""
+    known = {task_id for task_id, task in state.tasks.items() if task.slot == slot_id}
+    if len(known | {kept.assignment.task_id for kept in request.tasks}) > MAX_KEPT_TASKS:
+        raise Refusal(ErrorCode.INVALID, f"tasks: slot {slot_id} can't keep more than {MAX_KEPT_TASKS}")
+    for kept in request.tasks:
+        _check_fence(state, slot_id, kept.assignment.fence)
+
+
+def _check_fence(state: State, slot_id: int, fence: int) -> None:
+    limit = state.fence + MAX_FENCE_JUMP
+    if slot_id in state.recovering:
+        limit = max(limit, MAX_LOST_FENCE)
+    if fence > limit:
+        raise Refusal(ErrorCode.INVALID, f"fence: {fence} is above all that can have been given out")
+
+
 def vouch(state: State, command: Hold, now: datetime) -> Decision:
     """A local holder's call, where no worker speaks for the slots: after a lost journal it is taken at its word.
 
@@ -90,6 +117,7 @@ def vouch(state: State, command: Hold, now: datetime) -> Decision:
     """
     if command.slot not in state.recovering:
         return slots.decide(state, command, now)
+    _check_fence(state, command.slot, command.fence)
     slot, known = state.slots[command.slot], SlotRecovered(slot=command.slot)
     if command.call is Event.RELEASE:
         return Decision((known,), hold_answer(slot))
@@ -208,7 +236,7 @@ def _adopt(state: State, slot_id: int, kept: KeptTask, now: datetime, *, is_newe
 
 def _reason(kept: KeptTask, report: ExitReport) -> str | None:
     succeeded = report.outcome is Outcome.SUCCEEDED and kept.assignment.work.steps.apply is not None
-    return NO_CHANGES if succeeded and report.step is Step.PLAN and report.changed is False else report.reason
+    return NO_CHANGES if succeeded and report.step is Step.PLAN and report.changed is False else reason_of(report)
 
 
 def _awaits_approval(kept: KeptTask, report: ExitReport) -> bool:
@@ -227,7 +255,7 @@ def _with_exit(task: TaskEntry, report: ExitReport) -> TaskEntry:
         end_time=report.end_time,
         outcome=report.outcome,
         exit_code=report.exit_code,
-        reason=report.reason,
+        reason=reason_of(report),
         log_bytes=report.log_bytes,
         changed=report.changed,
     )

@@ -141,13 +141,13 @@ def _exited(state: State, command: Exited, now: datetime) -> Decision:
         end_time=report.end_time,
         outcome=report.outcome,
         exit_code=report.exit_code,
-        reason=report.reason,
+        reason=reason_of(report),
         log_bytes=report.log_bytes,
         log_tail=command.log_tail,
         changed=report.changed,
     )
     task = _with_result(task, report.step, result)
-    outcome, reason = report.outcome, report.reason
+    outcome, reason = report.outcome, reason_of(report)
     if report.step is Step.PLAN and outcome is Outcome.SUCCEEDED:
         work = state.works[task.task_id]
         if task.cancel_requested:
@@ -160,6 +160,14 @@ def _exited(state: State, command: Exited, now: datetime) -> Decision:
             outcome, reason = Outcome.FAILED, "the plan succeeded without a digest that could be approved"
     event = Event.LOSE if outcome is Outcome.LOST else Event.FINISH
     return Decision(end_task(state, task, event, now, outcome=outcome, reason=reason))
+
+
+def reason_of(report: ExitReport) -> str | None:
+    """Why a step ended as it did. One that was stopped and ended with 0 all the same may have done all of its work."""
+    stopped = report.outcome in {Outcome.CANCELLED, Outcome.FAILED}
+    if not stopped or report.exit_code != 0 or "exit code 0" in (report.reason or ""):
+        return report.reason
+    return f"{report.reason or report.outcome} (exit code 0)"
 
 
 def _reserve(state: State, task: TaskEntry, now: datetime, digest: str, ttl_seconds: int) -> tuple[Record, ...]:
@@ -239,7 +247,7 @@ def _expire(state: State, command: ExpireTasks, now: datetime) -> Decision:
     for slot in state.slots:
         if slot.managed and slot.expires_at is not None and now >= slot.expires_at and slot.task_id is not None:
             numbered = replace(state, fence=state.fence + len(records))
-            reason = f"not approved by {slot.expires_at.isoformat()}"
+            reason = "not approved before its reservation's limit"
             task = state.tasks[slot.task_id]
             records += end_task(numbered, task, Event.EXPIRE, now, outcome=Outcome.EXPIRED, reason=reason)
     return Decision(tuple(records))

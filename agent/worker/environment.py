@@ -8,6 +8,7 @@ from typing import Protocol
 
 from agent.work_messages import Assignment, EnvFrom, EnvVar, KeyRef
 from agent.worker.errors import StepRefusedError
+from agent.worker.temporary import is_short
 
 BASE = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 """What a command finds if the image says nothing."""
@@ -31,11 +32,14 @@ def container_environment(environ: Mapping[str, str], usual_home: str | None = N
     """What commands may see of the worker's own environment.
 
     `usual_home` is the HOME that container runtimes fill in where neither the image nor the Pod says one: the user's of
-    /etc/passwd. It is not taken for one that somebody chose; the tasks of a slot would share it.
+    /etc/passwd. It is not taken for one that somebody chose; the tasks of a slot would share it. A TMPDIR that is too
+    long for a socket in it is of no use: each task has its own then.
     """
     seen = {name: value for name, value in environ.items() if not name.startswith(HIDDEN_PREFIX)}
     if "HOME" in seen and seen["HOME"] in {usual_home, "/", ""}:
         del seen["HOME"]
+    if not is_short(seen.get("TMPDIR", "")):
+        del seen["TMPDIR"]
     return seen
 
 

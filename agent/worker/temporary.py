@@ -13,9 +13,14 @@ _SHORT = "/tmp"  # noqa: S108 - a link of our own, whose owner and target are lo
 _TRIES = 8
 
 
+def is_short(path: str) -> bool:
+    """Whether there is room for a socket's name below it."""
+    return len(os.fsencode(path)) <= LONGEST
+
+
 def temporary_folder(path: str) -> str:
     """`path`, or a short name for it."""
-    if len(os.fsencode(path)) <= LONGEST:
+    if is_short(path):
         return path
     for name in _names(path):
         with suppress(OSError):
@@ -28,7 +33,7 @@ def temporary_folder(path: str) -> str:
 
 def forget_temporary(path: str) -> None:
     """Remove the short name, if it has one."""
-    if len(os.fsencode(path)) > LONGEST:
+    if not is_short(path):
         for name in _names(path):
             if _is_ours(name, path):
                 with suppress(OSError):

@@ -241,14 +241,15 @@ def refusal(status: int, body: bytes) -> AgentRefused | AgentUnreachable:
 
 @asynccontextmanager
 async def http_transport(
-    *, max_requests: int = 100, connect_timeout_seconds: float = 3.0
+    *, max_requests: int = 100, max_streams: int = 0, connect_timeout_seconds: float = 3.0
 ) -> AsyncIterator["HttpTransport"]:
     """A transport over aiohttp.
 
-    At most `max_requests` at once over all agents; streams have connections of their own, one an agent, unbounded.
+    At most `max_requests` at once over all agents; streams have connections of their own, one an
+    agent, at most `max_streams` (0: unbounded): who finds none free is polled.
     The environment's proxies are not used: agents are in the cluster.
     """
-    async with _session(max_requests) as calls, _session(0) as streams:
+    async with _session(max_requests) as calls, _session(max_streams) as streams:
         yield HttpTransport(calls, streams, connect_timeout_seconds)
 
 

@@ -72,6 +72,9 @@ class MemoryDisk:
     def exists(self, name: str) -> bool:
         return name in self.files
 
+    def remove(self, name: str) -> None:
+        self.files.pop(name, None)
+
     def _check(self) -> None:
         self.trouble = self.trouble or self.full or self.unsynced
         if self.full:
@@ -298,6 +301,13 @@ class SimAgent:
             yield service.watch_line(WatchType.CHANGE if changed else WatchType.HEARTBEAT)
 
 
+class FakeTransport:
+    """A connection from the agent's own Pod."""
+
+    def get_extra_info(self, name: str) -> Any:
+        return ("127.0.0.1", 1) if name == "peername" else None
+
+
 class FakeContent:
     """A body that has arrived."""
 
@@ -324,7 +334,7 @@ class FakeRequest:
         self.headers = headers
         self.content_length = len(body) if body is not None else None
         self.client_max_size = MAX_BODY_BYTES
-        self.transport: Any = object()
+        self.transport: Any = FakeTransport()
         """None once nobody waits for the answer any more."""
         self._body = body or b""
         self.content = FakeContent(self._body)

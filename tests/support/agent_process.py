@@ -93,7 +93,6 @@ class AgentProcess:
             "PYTHONPATH": str(ROOT),
             "PODSLOTS_POD": "pod-1",
             "PODSLOTS_POD_UID": pod_uid,
-            "PODSLOTS_NAMESPACE": "default",
             "PODSLOTS_POOL": "terraform",
             "PODSLOTS_POD_IP": self.address,
             "PODSLOTS_PORT": str(self.port),

@@ -165,5 +165,6 @@ def test_what_an_agent_has_lost_of_an_ended_steps_output_is_sent_again(
     agent.output.clear()
     monkeypatch.setattr(agent, "_now", lambda _named: WorkAnswer(output={"task.1/plan": 0}))
     agent.restart()
-    monkeypatch.undo() if agent.wait(lambda: len(agent.registrations) == 2) else None
+    agent.wait(lambda: len(agent.registrations) == 2)
+    monkeypatch.undo()
     agent.wait(lambda: agent.log("task.1") == b"a plan\n")

@@ -4,11 +4,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
+from agent.errors import Refusal
 from agent.rules import slots, tasks
-from agent.rules.recovery import recover
-from agent.rules.state import State, apply, initial_state
+from agent.rules.recovery import MAX_FENCE_JUMP, MAX_KEPT_TASKS, MAX_LOST_FENCE, recover, vouch
+from agent.rules.state import Event, State, apply, initial_state
 from agent.wire import (
     Assignment,
+    ErrorCode,
     ExitReport,
     KeptTask,
     Outcome,
@@ -245,3 +249,62 @@ def test_a_plan_with_changes_awaits_its_approval() -> None:
     after = do(running, tasks, tasks.Exited(slot=0, report=replace(exit_of(running), changed=True, exit_code=2)))
     task = after.tasks["t"]
     assert (task.state, task.plan and task.plan.changed) == (TaskState.RESERVED, True)
+
+
+def far(fence: int, task_id: str = "far") -> KeptTask:
+    given = Assignment(task_id=task_id, task_type="plan_and_apply", step=Step.PLAN, fence=fence, work=BOTH)
+    return KeptTask(assignment=given, started=True)
+
+
+def refusal(state: State, *kept: KeptTask) -> ErrorCode:
+    with pytest.raises(Refusal) as refused:
+        registered(state, *kept)
+    return refused.value.code
+
+
+def test_a_fence_that_nobody_can_have_given_is_refused_and_moves_nothing() -> None:
+    """Otherwise one worker could use up the fences of all slots."""
+    state = acquired()
+    assert refusal(state, far(state.fence + MAX_FENCE_JUMP + 1)) is ErrorCode.INVALID
+    lost = initial_state(LAYOUT, drain_id="born", lost=True, now=NOW)
+    assert registered(lost, far(lost.fence * 2))[0].slots[0].task_id == "far", "the clock was wrong at the loss before"
+    assert refusal(lost, far(MAX_LOST_FENCE + 1)) is ErrorCode.INVALID
+    hold = slots.Hold(call=Event.RESERVE, slot=0, task_id="t", fence=MAX_LOST_FENCE + 1)
+    with pytest.raises(Refusal):
+        vouch(lost, hold, NOW)
+
+
+def test_a_slot_has_a_bounded_number_of_tasks_however_often_its_worker_registers() -> None:
+    lost = initial_state(LAYOUT, drain_id="born", lost=True, now=NOW)
+    kept = [far(1 + number, f"t{number}") for number in range(MAX_KEPT_TASKS + 1)]
+    assert refusal(lost, *kept) is ErrorCode.INVALID
+    full, _ = registered(lost, *(over(each) for each in kept[:-1]))
+    assert len(full.tasks) == MAX_KEPT_TASKS
+    assert refusal(full, over(kept[-1])) is ErrorCode.INVALID
+
+
+def over(kept: KeptTask) -> KeptTask:
+    given = kept.assignment
+    report = ExitReport(
+        instance="1", task_id=given.task_id, step=given.step, fence=given.fence, outcome=Outcome.FAILED, end_time=NOW
+    )
+    return KeptTask(assignment=given, started=True, exit=report)
+
+
+def test_an_apply_that_was_stopped_and_ended_with_0_says_both() -> None:
+    state = started(approved())
+    given = assignment(state)
+    report = ExitReport(
+        instance="1",
+        task_id="t",
+        step=Step.APPLY,
+        fence=given.fence,
+        outcome=Outcome.CANCELLED,
+        reason="cancelled",
+        exit_code=0,
+        end_time=NOW,
+    )
+    ended = do(state, tasks, tasks.Exited(slot=0, report=report)).tasks["t"]
+    assert (ended.outcome, ended.reason) == (Outcome.CANCELLED, "cancelled (exit code 0)")
+    assert ended.apply is not None
+    assert ended.apply.exit_code == 0

@@ -390,20 +390,11 @@ def _exit_after(world: WorkerWorld, ended: Ended, *, cancel: bool = False, **opt
     return stored
 
 
-@pytest.mark.parametrize(
-    ("step", "code", "outcome"),
-    [
-        (Step.APPLY, 0, Outcome.SUCCEEDED),
-        (Step.APPLY, 1, Outcome.CANCELLED),
-        (Step.PLAN, 0, Outcome.CANCELLED),
-    ],
-)
-def test_an_apply_that_came_to_its_end_is_said_to_have_although_it_was_cancelled(
-    step: Step, code: int, outcome: Outcome
-) -> None:
-    stored = _exit_after(WorkerWorld(), Ended(exit_code=code, signal=None, output_bytes=0), cancel=True, step=step)
-    assert (stored.outcome, stored.exit_code) == (outcome, code)
-    assert "cancelled" in (stored.reason or "")
+@pytest.mark.parametrize("step", Step)
+def test_what_was_cancelled_and_ended_with_0_is_said_to_be_both(step: Step) -> None:
+    """A shell goes on after a command that was cut off and ends with 0; an apply may have come to its end in time."""
+    stored = _exit_after(WorkerWorld(), Ended(exit_code=0, signal=None, output_bytes=0), cancel=True, step=step)
+    assert (stored.outcome, stored.exit_code, stored.reason) == (Outcome.CANCELLED, 0, "cancelled")
 
 
 @pytest.mark.parametrize(

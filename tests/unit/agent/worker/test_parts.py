@@ -429,6 +429,8 @@ def test_a_home_that_somebody_chose_stands_and_the_runtimes_own_does_not(tmp_pat
     assert environment.usual_home(7, str(users)) is None
     for home, seen in (("/root", None), ("/", None), ("", None), ("/chosen", "/chosen")):
         assert environment.container_environment({"HOME": home}, "/root").get("HOME") == seen
+    assert environment.container_environment({"TMPDIR": "/short"}) == {"TMPDIR": "/short"}
+    assert environment.container_environment({"TMPDIR": "/long" * 20}) == {}
     for container, home in (({}, "/d"), ({"HOME": "/chosen"}, "/chosen")):
         resolved = environment.resolve(
             assignment("true"),

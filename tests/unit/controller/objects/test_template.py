@@ -127,7 +127,7 @@ def test_every_container_of_ours_passes_a_quota_on_limits() -> None:
 
 def test_the_agent_understands_what_it_is_told() -> None:
     settings = agent_settings(environment(container(build(template()), "slot-agent")))
-    assert (settings.pod, settings.pod_uid, settings.namespace, settings.pool) == ("p", "u", "ns", "terraform")
+    assert (settings.pod, settings.pod_uid, settings.pool) == ("p", "u", "terraform")
     assert settings.layout == (("plan", "apply", "plan_and_apply"), ("plan",), ("plan",))
     assert settings.grace_seconds == DEFAULT_GRACE_SECONDS
     assert settings.workers
