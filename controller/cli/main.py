@@ -74,7 +74,8 @@ def get(
     """Show pools, Pods, tasks or slots.
 
     Slots are shown as the tasks' status has them. A state of "-" means that no task is known to be there; whether the
-    slot is idle, only its agent knows. Pools show how many are.
+    slot is idle, only its agent knows. Pools show how many are. A task "(sidecar)" stands for the Pod's own program,
+    which holds its slots without tasks.
     """
 
     async def run(connection: Connection) -> str:

@@ -5,6 +5,7 @@ Authorization header, and Pod addresses are not reachable from everywhere). So n
 may be held by a program beside the workers, or its agent may not know yet what it held before it lost its journal.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,6 +19,9 @@ GAP = "   "
 MAX_MESSAGE_LENGTH = 100
 """Longer messages, as those with digests in them, are left to `get tasks -o yaml` and `wait`."""
 FINAL_PHASES = frozenset({"Succeeded", "Failed", "Cancelled", "Expired", "Lost"})
+LAYOUT_VARIABLE = "PODSLOTS_LAYOUT"
+SIDECAR = "(sidecar)"
+"""In place of a task: the Pod's own program holds the slots. The pool's status counts them."""
 _SLOT_STATES = {"Assigned": "running", "Running": "running", "AwaitingApproval": "reserved"}
 
 
@@ -115,7 +119,7 @@ def slots(pod_objects: Iterable[Object], task_objects: Iterable[Object], *, name
                 metadata["name"],
                 str(slot),
                 _SLOT_STATES[phase(task_there)] if task_there else NONE,
-                task_there["metadata"]["name"] if task_there else NONE,
+                task_there["metadata"]["name"] if task_there else SIDECAR if _by_its_program(pod) else NONE,
                 ((task_there or {}).get("status") or {}).get("step") or NONE,
             ]
             rows.append([metadata.get("namespace", NONE), *row] if namespaces else row)
@@ -216,9 +220,19 @@ def _sorted(objects: Iterable[Object]) -> list[Object]:
 
 
 def _slots_of(pod: Object) -> Iterable[int]:
-    """The slots a Pod has worker containers for."""
-    prefix = f"{names.WORKER_CONTAINER}-"
-    for container in (pod.get("spec") or {}).get("containers") or ():
-        number = str(container.get("name", "")).removeprefix(prefix)
-        if number.isdecimal():
-            yield int(number)
+    """The slots of a Pod: those that its agent is told of, workers or not."""
+    for container in (pod.get("spec") or {}).get("initContainers") or ():
+        if container.get("name") == names.AGENT_CONTAINER:
+            layout = next((v.get("value") for v in container.get("env") or () if v.get("name") == LAYOUT_VARIABLE), "")
+            try:
+                slots = json.loads(layout or "[]")
+            except ValueError:
+                slots = []
+            return range(len(slots) if isinstance(slots, list) else 0)
+    return ()
+
+
+def _by_its_program(pod: Object) -> bool:
+    """Whether the Pod has no worker: what holds its slots tells its agent alone, and is in no task's status."""
+    containers = (pod.get("spec") or {}).get("containers") or ()
+    return not any(str(container.get("name")).startswith(f"{names.WORKER_CONTAINER}-") for container in containers)

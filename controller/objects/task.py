@@ -3,33 +3,26 @@
 `status` is what the controller wrote; what an agent reports of the task goes before it.
 """
 
+import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from agent.wire import (
-    EnvFrom,
-    EnvVar,
-    KeyRef,
-    Outcome,
-    Step,
-    StepResult,
-    Steps,
-    StepSpec,
-    TaskId,
-    Work,
-    format_time,
-)
+from agent.wire import EnvFrom, EnvVar, File, Outcome, Step, StepResult, Steps, TaskId, Work, format_time
 from controller import names
 from controller.errors import InvalidObject
 from controller.objects.conditions import Condition, time
 from controller.objects.fields import Fields
 from controller.objects.pool import MAX_NAME_LENGTH, TASK_TYPE, PoolSpec
-
-STEPS_OF_TYPE = {"plan": {Step.PLAN}, "apply": {Step.APPLY}, "plan_and_apply": {Step.PLAN, Step.APPLY}}
-"""The steps of the built-in types. Any other type has the steps it is given."""
+from controller.objects.work import (
+    exit_codes,
+    parse_environment,
+    parse_files,
+    parse_sources,
+    parse_steps,
+)
 
 # The bounds of the definition, which needs one for everything: a test holds the two together.
 MAX_OUTPUTS_PATH = 1024
@@ -37,20 +30,12 @@ _RELATIVE = re.compile(r"[^/](?s:.*)")
 _SECRET_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 MAX_POOL_LENGTH = 63
 MAX_PRIORITY = 1_000_000
-MAX_FILES = 64
-MAX_FILE_LENGTH = 262_144
-MAX_VARIABLES = 128
-MAX_SOURCES = 32
-MAX_TEXT_LENGTH = 32_768
-MAX_WORDS = 256
-MAX_PATH_LENGTH = 1024
-MAX_TIMEOUT_SECONDS = 365 * 86400
-MAX_GRACE_SECONDS = 86400
 MAX_ATTEMPTS = 10
 MAX_INTEGER = 2**31 - 1
 MAX_TTL_SECONDS = 3650 * 86400
+MAX_SPEC_BYTES = 900_000
+"""As JSON. An agent takes requests of 1 MiB, and an API server keeps objects of 1.5."""
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -121,7 +106,7 @@ class TaskSpec:
     steps: Steps
     lock_key: str | None = None
     priority: int = 0
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str | File] = field(default_factory=dict)
     env: tuple[EnvVar, ...] = ()
     env_from: tuple[EnvFrom, ...] = ()
     approval_policy: ApprovalPolicy = ApprovalPolicy.MANUAL
@@ -131,12 +116,17 @@ class TaskSpec:
     keep_output: KeepOutput = KeepOutput.ALWAYS
     mask_secrets: bool = True
     outputs: HandedOver | None = None
+    plan_exit_codes: tuple[int, ...] = ()
     cancel: bool = False
     ttl_seconds_after_finished: int = 86400
 
     @staticmethod
     def parse(spec: Fields) -> "TaskSpec":
         """The spec of a SlotTask object. Raises InvalidObject."""
+        if (size := len(json.dumps(spec.data, ensure_ascii=False).encode("utf-8", "surrogatepass"))) > MAX_SPEC_BYTES:
+            raise InvalidObject(
+                spec.path, f"has {size} bytes as JSON; at most {MAX_SPEC_BYTES} can be given to an agent"
+            )
         retry = spec.optional_child("retry") or Fields({}, spec.at("retry"))
         approval = spec.optional_child("approval")
         outputs = spec.optional_child("outputs")
@@ -144,12 +134,12 @@ class TaskSpec:
         return TaskSpec(
             pool=spec.text("pool", most=MAX_POOL_LENGTH),
             type=task_type,
-            steps=_steps(spec.child("steps"), task_type),
+            steps=parse_steps(spec.child("steps"), task_type),
             lock_key=spec.optional_text("lockKey", empty=False, most=MAX_NAME_LENGTH),
             priority=spec.integer("priority", 0, least=-MAX_PRIORITY, most=MAX_PRIORITY),
-            files=spec.text_map("files", most=MAX_FILES, longest=MAX_FILE_LENGTH),
-            env=_environment(spec),
-            env_from=tuple(_env_from(item) for item in spec.children("envFrom", most=MAX_SOURCES)),
+            files=parse_files(spec),
+            env=parse_environment(spec),
+            env_from=parse_sources(spec),
             approval_policy=ApprovalPolicy(spec.choice("approvalPolicy", ApprovalPolicy.MANUAL, tuple(ApprovalPolicy))),
             approval=_approval(approval) if approval else None,
             on_lost_reservation=OnLostReservation(
@@ -159,6 +149,7 @@ class TaskSpec:
             keep_output=KeepOutput(spec.choice("keepOutput", KeepOutput.ALWAYS, tuple(KeepOutput))),
             mask_secrets=spec.boolean("maskSecrets", True),
             outputs=_handed_over(outputs) if outputs else None,
+            plan_exit_codes=exit_codes(retry, "planExitCodes", least=1),
             cancel=spec.boolean("cancel"),
             ttl_seconds_after_finished=spec.integer("ttlSecondsAfterFinished", 86400, most=MAX_TTL_SECONDS),
         )
@@ -209,7 +200,7 @@ class TaskStatus:
             reason=status.optional_text("reason"),
             message=status.optional_text("message"),
             queued_reason=status.optional_text("queuedReason"),
-            plan=_step_result(plan) if plan else None,
+            plan=replace(_step_result(plan), changed=_changed(status)) if plan else None,
             apply=_step_result(apply) if apply else None,
             plan_output=plan.optional_text("output") if plan else None,
             apply_output=apply.optional_text("output") if apply else None,
@@ -234,6 +225,7 @@ class TaskStatus:
             "slot": self.slot,
             "attempt": self.attempt,
             "planDigest": self.plan_digest,
+            "changed": self.changed,
             "expiresAt": _text(self.expires_at),
             "reason": self.reason,
             "message": self.message,
@@ -245,6 +237,11 @@ class TaskStatus:
             "finishTime": _text(self.finished_at),
         }
         return {name: value for name, value in document.items() if value is not None}
+
+    @property
+    def changed(self) -> bool | None:
+        """Whether the plan found something to change; None if its exit code said nothing of it."""
+        return self.plan.changed if self.plan is not None else None
 
     @property
     def results(self) -> dict[Step, StepResult]:
@@ -354,7 +351,7 @@ class Task:
             name=f"{self.namespace}/{self.name}",
             attempt=self.status.attempt,
             steps=self.spec.steps,
-            files={**self.spec.files},
+            files=self.spec.files,
             env=self.spec.env,
             env_from=self.spec.env_from,
             reservation_ttl_seconds=reservation_ttl_seconds,
@@ -381,6 +378,16 @@ def _text(moment: datetime | None) -> str | None:
     return None if moment is None else format_time(moment)
 
 
+def _check_size(spec: Fields) -> None:
+    text = json.dumps(spec.data, ensure_ascii=False, separators=(",", ":"))
+    if (size := len(text.encode("utf-8", "surrogatepass"))) > MAX_SPEC_BYTES:
+        raise InvalidObject(spec.path, f"has {size} bytes as JSON, of {MAX_SPEC_BYTES} that can be given to an agent")
+
+
+def _changed(status: Fields) -> bool | None:
+    return status.boolean("changed") if status.has("changed") else None
+
+
 def _step_result(fields: Fields) -> StepResult:
     outcome = fields.optional_text("outcome")
     return StepResult(
@@ -391,28 +398,6 @@ def _step_result(fields: Fields) -> StepResult:
         reason=fields.optional_text("reason"),
         log_bytes=fields.integer("logBytes", 0),
         log_tail=fields.text("logTail", ""),
-    )
-
-
-def _steps(fields: Fields, task_type: str) -> Steps:
-    plan, apply = (fields.optional_child(step) for step in Step)
-    given = {step for step, child in zip(Step, (plan, apply), strict=True) if child}
-    expected = STEPS_OF_TYPE.get(task_type, given)
-    if given != expected or not given:
-        wanted = " and ".join(sorted(expected, reverse=True)) or "a plan or an apply"
-        raise InvalidObject(fields.path, f"a task of type {task_type!r} has {wanted}, and nothing else")
-    return Steps(plan=_step(plan) if plan else None, apply=_step(apply) if apply else None)
-
-
-def _step(fields: Fields) -> StepSpec:
-    command = fields.texts("command", most=MAX_WORDS, longest=MAX_TEXT_LENGTH)
-    if not command or not command[0]:
-        raise fields.fail("command", "must name a program")
-    return StepSpec(
-        command=command,
-        plan_file=fields.optional_text("planFile", empty=False, most=MAX_PATH_LENGTH),
-        timeout_seconds=fields.optional_integer("timeoutSeconds", least=1, most=MAX_TIMEOUT_SECONDS),
-        cancel_grace_seconds=fields.integer("cancelGraceSeconds", 60, most=MAX_GRACE_SECONDS),
     )
 
 
@@ -428,53 +413,4 @@ def _approval(fields: Fields) -> Approval:
         attempt=fields.integer("attempt", least=1, most=MAX_INTEGER),
         plan_digest=fields.text("planDigest", pattern=_DIGEST),
         by=fields.text("by", "", most=MAX_NAME_LENGTH),
-    )
-
-
-def _environment(spec: Fields) -> tuple[EnvVar, ...]:
-    children = spec.children("env", most=MAX_VARIABLES)
-    variables = tuple(_env_var(child) for child in children)
-    seen: set[str] = set()
-    for child, variable in zip(children, variables, strict=True):
-        if variable.name in seen:
-            raise child.fail("name", f"{variable.name} is there twice")
-        seen.add(variable.name)
-    return variables
-
-
-def _env_var(fields: Fields) -> EnvVar:
-    name = fields.text("name", most=MAX_NAME_LENGTH, pattern=_VARIABLE)
-    source = fields.optional_child("valueFrom")
-    if source is None:
-        return EnvVar(name=name, value=fields.text("value", "", most=MAX_TEXT_LENGTH))
-    if fields.has("value"):
-        raise fields.fail("valueFrom", "is given beside a value")
-    secret, config_map = (source.optional_child(kind) for kind in ("secretKeyRef", "configMapKeyRef"))
-    if (secret is None) == (config_map is None):
-        raise InvalidObject(source.path, "must have either secretKeyRef or configMapKeyRef")
-    return EnvVar(
-        name=name,
-        secret=_key_ref(secret) if secret else None,
-        config_map=_key_ref(config_map) if config_map else None,
-    )
-
-
-def _key_ref(fields: Fields) -> KeyRef:
-    return KeyRef(
-        name=fields.text("name", most=MAX_NAME_LENGTH),
-        key=fields.text("key", most=MAX_NAME_LENGTH),
-        optional=fields.boolean("optional"),
-    )
-
-
-def _env_from(fields: Fields) -> EnvFrom:
-    secret, config_map = (fields.optional_child(kind) for kind in ("secretRef", "configMapRef"))
-    source = secret or config_map
-    if source is None or (secret is not None and config_map is not None):
-        raise InvalidObject(fields.path, "must have either secretRef or configMapRef")
-    return EnvFrom(
-        prefix=fields.text("prefix", "", most=MAX_NAME_LENGTH),
-        secret=secret.text("name", most=MAX_NAME_LENGTH) if secret else None,
-        config_map=config_map.text("name", most=MAX_NAME_LENGTH) if config_map else None,
-        optional=source.boolean("optional"),
     )

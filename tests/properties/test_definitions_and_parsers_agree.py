@@ -42,6 +42,8 @@ WORDS: dict[str, list[Any]] = {
     "type": ["plan", "apply", "plan_and_apply", "render"],
     "idleSlots": [{}, {"plan": 1}, {"apply": 0, "plan": 2}],
     "accepts": [["plan"], ["apply", "plan"], ["render"]],
+    # What is in a file the definition can't see.
+    "files": [{}, {"main.tf": "x"}, {"a/b": {"text": "x", "mode": 493}, "a/c": {"base64": "AA==", "mode": "0600"}}],
     "command": [["true"], ["sh", "-c", ""]],
 }
 
@@ -163,13 +165,15 @@ def agree(plural: str, spec: Json, parse: Callable[[Json], object]) -> None:
         assert parse(stored) == parse(spec), "the defaults differ"
 
 
-@settings(max_examples=600)
+@pytest.mark.timeout(300)
+@settings(max_examples=120)
 @given(specs(without_template(SPECS["slotpools"])))
 def test_of_pools(spec: Json) -> None:
     agree("slotpools", {**spec, "template": TEMPLATE}, parse_pool)
 
 
-@settings(max_examples=1500)
+@pytest.mark.timeout(300)
+@settings(max_examples=200)
 @given(specs(SPECS["slottasks"]))
 def test_of_tasks(spec: Json) -> None:
     agree("slottasks", spec, parse_task)

@@ -16,6 +16,7 @@ from controller.local.cluster import ClusterConfig, LocalCluster
 from controller.local.node.backoff import BackoffPolicy
 from controller.local.node.client import ApiClient, ApiRefusedError
 from controller.local.node.config import KubeletConfig
+from controller.local.node.node_faults import NodeFaults
 from controller.local.node.pods.processes import ProcessName, carriers
 
 Json = dict[str, Any]
@@ -151,6 +152,11 @@ class Local:
     pods: Pods
     brand: Brand
     http: aiohttp.ClientSession
+
+    @property
+    def faults(self) -> NodeFaults:
+        """The switches of its node."""
+        return self.cluster.kubelet.faults
 
     async def log(self, name: str, container: str, **query: str) -> str:
         url = f"{self.cluster.url}{NAMESPACE}/pods/{name}/log"

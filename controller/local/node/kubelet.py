@@ -26,6 +26,7 @@ from controller.local.node.addresses import (
     claim,
     claim_any,
 )
+from controller.local.node.admission import Admission
 from controller.local.node.client import ApiClient, Key, Reflector
 from controller.local.node.config import KubeletConfig
 from controller.local.node.events import EventRecorder
@@ -40,6 +41,8 @@ from controller.local.node.pods.pod_spec import Json
 from controller.local.node.pods.pod_worker import PodWorker
 from controller.local.node.pods.volumes import AtomicWriter
 from controller.local.node.scheduler import Scheduler
+from controller.local.node.short_paths import ShortPaths
+from controller.local.node.taints import TaintEvictions
 
 CLAIM_PATIENCE_SECONDS = 2.0  # an earlier process of this cluster may still be on its way out
 RESPAWN_SECONDS = 1.0
@@ -74,6 +77,7 @@ class Kubelet:
         """Take over what an earlier kubelet left, and begin. Returns when the node is registered."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self._folder / "pods").mkdir(exist_ok=True)
+        self._short_paths = ShortPaths(self._folder / "short-paths")
         self._pool = await self._claim_network()
         self.node_ip = self._pool.network.node_ip
         timeout = aiohttp.ClientTimeout(total=None)
@@ -104,8 +108,12 @@ class Kubelet:
             objects=self._object,
             shim=shim_command(self._folder),
             pods_folder=self._folder / "pods",
+            short_paths=self._short_paths,
             node_ip=self.node_ip,
         )
+        self._admission = Admission(client, self._events, self.faults, now=self._now)
+        self._exit.push_async_callback(self._admission.close)
+        evictions = TaintEvictions(scheduler_client, scheduler_events, self._pods, now=self._now)
         agent = NodeAgent(client, self.config, self.faults, node_ip=self.node_ip, now=self._now)
         reflectors = [self._pods, self._nodes, *self._objects.values()]
         self._loop("node", agent.run())
@@ -119,6 +127,7 @@ class Kubelet:
         self._load()
         self._loop("scheduler", self._schedule_forever())
         self._loop("log times", LogClock(self._live_logs).run())
+        self._loop("taints", evictions.run(lambda: self._nodes.objects.get(("", name))))
         await agent.registered.wait()
 
     def _session(self, timeout: aiohttp.ClientTimeout, tls: ssl.SSLContext | None) -> aiohttp.ClientSession:
@@ -148,6 +157,8 @@ class Kubelet:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._exit.aclose()
+        if not keep_pods:
+            self._short_paths.remove()
 
     def hurry(self) -> None:
         """While stopping: do not wait for the grace any longer."""
@@ -175,6 +186,9 @@ class Kubelet:
             "frozen": self.faults.frozen,
             "lost": self.faults.lost,
             "start_delays": self.faults.start_delays,
+            "refuse_pods": {pattern: given.to_json() for pattern, given in self.faults.refused_pods.items()},
+            "fail_starts": {pattern: given.to_json() for pattern, given in self.faults.failing_starts.items()},
+            "missing_images": list(self.faults.missing_images),
             "pods": [
                 {"namespace": w.spec.namespace, "name": w.spec.name, "uid": w.spec.uid, "ip": w.ip}
                 for w in self._workers.values()
@@ -224,6 +238,8 @@ class Kubelet:
         self._names[key] = uid
         if uid in self._workers:
             self._workers[uid].saw(pod)
+            return
+        if self._admission.refuses(pod):
             return
         try:
             ip = self.node_ip if pod["spec"].get("hostNetwork") else self._take_address()

@@ -2,6 +2,9 @@
 
     GET  /_podslots/kubelet    what the node does
     POST /_podslots/kubelet    {"frozen": bool, "lost": bool, "start_delays": {pattern: seconds},
+                                "refuse_pods": {pattern of Pod names: {"reason", "message"}},
+                                "fail_starts": {pattern of container names: {"reason", "message"}},
+                                "missing_images": [pattern],
                                 "kill": {"namespace", "pod", "container", "signal": "SIGKILL"}}
                                 each key on its own; a signal other than SIGKILL has to be named
 
@@ -16,6 +19,7 @@ import orjson
 from aiohttp import web
 
 from controller.local.node.kubelet import Kubelet
+from controller.local.node.node_faults import Refusal
 
 PATH = "/_podslots/kubelet"
 
@@ -62,6 +66,12 @@ class KubeletAdmin:
         faults = self._kubelet.faults
         if (delays := wanted.get("start_delays")) is not None:
             faults.delay_starts({str(pattern): float(seconds) for pattern, seconds in delays.items()})
+        if (refused := wanted.get("refuse_pods")) is not None:
+            faults.refuse_pods(_refusals(refused))
+        if (failing := wanted.get("fail_starts")) is not None:
+            faults.fail_starts(_refusals(failing))
+        if (images := wanted.get("missing_images")) is not None:
+            faults.miss_images([str(pattern) for pattern in images])
         if wanted.get("frozen") is False or wanted.get("lost") is False:
             faults.thaw()
         if wanted.get("frozen"):
@@ -79,3 +89,10 @@ class KubeletAdmin:
 
     def _answer(self, document: dict[str, Any]) -> web.Response:
         return web.Response(body=orjson.dumps(document), content_type="application/json")
+
+
+def _refusals(document: dict[str, Any]) -> dict[str, Refusal]:
+    return {
+        str(pattern): Refusal(str(given["reason"]), str(given.get("message", "")))
+        for pattern, given in document.items()
+    }

@@ -157,23 +157,39 @@ class NodeController:
                 await self._mark_not_ready(pod)
 
     async def _mark_not_ready(self, pod: Json) -> None:
-        conditions = (pod.get("status") or {}).get("conditions") or []
-        changed = [
-            c | {"status": "False", "reason": "NodeNotReady", "lastTransitionTime": timestamp(self._now())}
-            if c["type"] == "Ready" and c["status"] == "True"
-            else c
-            for c in conditions
-        ]
-        if changed == conditions:
-            return
+        """Conditions are written as one list, so another's writing in between is read before it is written over."""
         metadata = pod["metadata"]
-        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}/status"
-        body = {"metadata": {"uid": metadata["uid"]}, "status": {"conditions": changed}}
+        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+        while (changed := self._not_ready(pod)) is not None:
+            known = {"uid": metadata["uid"], "resourceVersion": pod["metadata"]["resourceVersion"]}
+            body = {"metadata": known, "status": {"conditions": changed}}
+            try:
+                await self._client.request("PATCH", f"{path}/status", body, content_type=MERGE_PATCH)
+            except ApiRefusedError as error:
+                if error.status not in {404, 409}:
+                    raise
+            else:
+                return
+            again = await self._found(path)
+            if again is None or again["metadata"]["uid"] != metadata["uid"]:
+                return
+            pod = again
+
+    async def _found(self, path: str) -> Json | None:
         try:
-            await self._client.request("PATCH", path, body, content_type=MERGE_PATCH)
+            return await self._client.request("GET", path)
         except ApiRefusedError as error:
-            if error.status not in {404, 409}:
-                raise
+            if error.status == 404:  # noqa: PLR2004 - not found
+                return None
+            raise
+
+    def _not_ready(self, pod: Json) -> list[Json] | None:
+        """The Pod's conditions with a Ready that is False; None if it is."""
+        conditions: list[Json] = (pod.get("status") or {}).get("conditions") or []
+        lost = {"status": "False", "reason": "NodeNotReady", "lastTransitionTime": timestamp(self._now())}
+        if not any(c["type"] == "Ready" and c["status"] == "True" for c in conditions):
+            return None
+        return [{**c, **lost} if c["type"] == "Ready" else c for c in conditions]
 
 
 def ready_condition(value: str, reason: str, message: str, at: datetime) -> dict[str, Any]:

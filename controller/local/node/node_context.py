@@ -14,6 +14,7 @@ from controller.local.node.events import EventRecorder
 from controller.local.node.node_faults import NodeFaults
 from controller.local.node.pods.pod_spec import Json
 from controller.local.node.pods.volumes import AtomicWriter
+from controller.local.node.short_paths import ShortPaths
 
 ObjectSource = Callable[[str, str, str], Json | None]  # (kind, namespace, name): the copy kept by a watch
 
@@ -31,6 +32,7 @@ class NodeContext:
     objects: ObjectSource
     shim: Sequence[str]
     pods_folder: Path
+    short_paths: ShortPaths
     node_ip: str
     now: Callable[[], datetime]
     rng: random.Random

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.wire import Outcome, Step, StepResult
+from agent.wire import STOP_SIGNALS, Outcome, Step, StepResult
 from controller.crds import folder
 from controller.errors import InvalidObject
 from controller.local.apiserver.schema.structural import CustomSchema
@@ -22,6 +22,7 @@ from controller.objects.conditions import Condition
 from controller.objects.output import Gap, Output, Source, document, packed
 from controller.objects.pool import DEFAULT_LAYOUT, DeletionPolicy, PoolSpec
 from controller.objects.task import ApprovalPolicy, KeepOutput, OnLostReservation, Task, TaskPhase, TaskSpec, TaskStatus
+from controller.objects.work import FOLDER, PATH
 from tests.support.pools import NOW
 from tests.support.refused_templates import REFUSED
 
@@ -242,17 +243,34 @@ GOOD_TASKS: dict[str, Json] = {
     "all of it": {
         "lockKey": "vpc-prod",
         "priority": -5,
-        "files": {"main.tf": "…", "modules/a.tf": ""},
+        "files": {
+            "main.tf": "…",
+            "modules/a.tf": "",
+            "run.sh": {"text": "#!/bin/sh", "mode": 0o755},
+            "key.bin": {"base64": "AAE=", "mode": "0600"},
+            ".hidden/..odd": "x",
+        },
         "env": [
             {"name": "A", "value": ""},
             {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": True}}},
             {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}},
         ],
         "envFrom": [{"prefix": "X_", "secretRef": {"name": "s"}}, {"configMapRef": {"name": "c", "optional": True}}],
-        "steps": {"plan": {"planFile": "out.tfplan", "timeoutSeconds": 3600, "cancelGraceSeconds": 0}},
+        "steps": {
+            "plan": {
+                "before": [{"command": ["git", "clone", "u", "src"]}, {"command": ["true"], "workingDir": "src"}],
+                "workingDir": "src/live",
+                "planFile": "out.tfplan",
+                "exitCodes": {"changed": [2], "unchanged": [0]},
+                "timeoutSeconds": 3600,
+                "stopSignal": "SIGTERM",
+                "cancelGraceSeconds": 0,
+            },
+            "apply": {"before": [{"command": ["terraform", "init"]}], "workingDir": "."},
+        },
         "approvalPolicy": "Auto",
         "onLostReservation": "Replan",
-        "retry": {"planMaxAttempts": 3},
+        "retry": {"planMaxAttempts": 3, "planExitCodes": [1, 75]},
         "keepOutput": "Waiting",
         "maskSecrets": True,
         "outputs": {"path": "a/outputs.json", "secretName": "vpc.outputs"},
@@ -289,7 +307,16 @@ BAD_TASKS: dict[str, tuple[Json, str]] = {
     "outputs without a Secret": ({"outputs": {"path": "a"}}, "spec.outputs.secretName"),
     "outputs by no Secret's name": ({"outputs": {"path": "a", "secretName": "A_b"}}, "spec.outputs.secretName"),
     "outputs from elsewhere": ({"outputs": {"path": "/etc/a", "secretName": "a"}}, "spec.outputs.path"),
-    "a file too large": ({"files": {"a": "x" * 262145}}, "spec.files"),
+    "a folder above": ({"steps": {"plan": {"workingDir": "a/../.."}}}, "spec.steps.plan.workingDir"),
+    "a plan file elsewhere": ({"steps": {"plan": {"planFile": "/plans/p"}}}, "spec.steps.plan.planFile"),
+    "a signal that does not stop": ({"steps": {"apply": {"stopSignal": "SIGCONT"}}}, "spec.steps.apply.stopSignal"),
+    "nothing before": ({"steps": {"plan": {"before": [{"command": [""]}]}}}, "command must name a program"),
+    "an exit code that says both": (
+        {"steps": {"plan": {"exitCodes": {"changed": [2], "unchanged": [0, 2]}}}},
+        "the same code can't say both",
+    ),
+    "no exit code": ({"steps": {"plan": {"exitCodes": {"changed": [256]}}}}, "exitCodes.changed[0]"),
+    "success tried again": ({"retry": {"planExitCodes": [0]}}, "spec.retry.planExitCodes[0]"),
     "too many files": ({"files": {str(number): "" for number in range(65)}}, "spec.files"),
 }
 
@@ -317,6 +344,8 @@ CHANGES: dict[str, Json] = {
     "a file more": {"files": {"b.tf": ""}},
     "env": {"env": [{"name": "A", "value": "other"}]},
     "envFrom": {"envFrom": [{"secretRef": {"name": "other"}}]},
+    "a file's mode": {"files": {"run.sh": {"mode": 0o700}}},
+    "what is done before": {"steps": {"apply": {"before": []}}},
     "a command": {"steps": {"apply": {"command": ["rm"]}}},
     "a limit": {"steps": {"plan": {"timeoutSeconds": 1}}},
     "a limit less": {"steps": {"plan": {"timeoutSeconds": None}}},
@@ -383,7 +412,14 @@ def test_an_approval_can_come_and_change_until_it_names_the_plan_there_is() -> N
 
 def test_every_status_the_controller_can_write_is_taken() -> None:
     result = StepResult(
-        start_time=NOW, end_time=NOW, outcome=Outcome.LOST, exit_code=-9, reason="r", log_bytes=5, log_tail="é" * 4096
+        start_time=NOW,
+        end_time=NOW,
+        outcome=Outcome.LOST,
+        changed=True,
+        exit_code=-9,
+        reason="r",
+        log_bytes=5,
+        log_tail="é" * 4096,
     )
     condition = Condition(type="Accepted", status="False", reason="R", message="m" * 99999, since=NOW)
     for phase in TaskPhase:
@@ -477,7 +513,9 @@ def test_enumerations_are_those_of_the_code() -> None:
     assert status["step"]["enum"] == list(Step)
     for step in Step:
         assert status["steps"]["properties"][step]["properties"]["outcome"]["enum"] == list(Outcome)
-    assert len(fields(TaskSpec)) == len(spec)
+    assert spec["steps"]["properties"]["plan"]["properties"]["stopSignal"]["enum"] == list(STOP_SIGNALS)
+    # Of each field of the spec one, and of `retry` one for each of its own.
+    assert len(fields(TaskSpec)) == len(spec) + len(spec["retry"]["properties"]) - 1
 
 
 def test_the_output_of_a_step_is_taken_as_the_code_writes_it_and_never_changes() -> None:
@@ -504,3 +542,22 @@ def test_the_largest_output_that_a_pool_may_keep_fits_its_object() -> None:
     made = document(source, output, compressed)
     assert not submit("slottaskoutputs", made)[1]
     assert len(json.dumps(made)) < 1_400_000
+
+
+def test_paths_are_those_of_the_code() -> None:
+    root = DEFINITIONS["slottasks"]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    steps = root["properties"]["steps"]["properties"]
+    assert steps["plan"]["properties"]["planFile"]["pattern"] == f"^{PATH.pattern}$"
+    for step in steps.values():
+        before = step["properties"]["before"]["items"]["properties"]
+        for given in (step["properties"], before):
+            assert given["workingDir"]["pattern"] == f"^{FOLDER.pattern}$"
+
+
+def test_every_field_that_people_write_says_what_it_is_for() -> None:
+    """`kubectl explain` shows it. Of the Pod template's own parts Kubernetes' pages say it."""
+    for plural, definition_ in DEFINITIONS.items():
+        root = definition_["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        fields_ = [(path, schema) for path, schema in schemas(root, plural) if not path.endswith("[]")]
+        silent = [path for path, schema in fields_ if not schema.get("description") and ".template." not in path]
+        assert silent == []

@@ -24,6 +24,9 @@ from controller.local.node.tasks import TaskSet
 HOOK_LIMIT_SECONDS = 3600.0  # a postStart hook has no limit of its own in Kubernetes; the Pod's end cuts it short
 
 
+_PULLING = frozenset({"ErrImagePull", "ImagePullBackOff"})
+
+
 class Owner(Protocol):
     """The Pod a container belongs to."""
 
@@ -236,6 +239,7 @@ class ContainerSlot:
             if delay:
                 await asyncio.sleep(delay)
                 await self._node.faults.passable()
+            self._check_faults()
             previous = self.attempt
             attempt = self._attempt(0 if previous is None else previous.number + 1)
             owner = self._owner
@@ -279,6 +283,18 @@ class ContainerSlot:
             self._probes.begin()
         else:
             self._in_run(self._post_start(self.spec.post_start), "postStart")
+
+    def _check_faults(self) -> None:
+        """Raise ConfigError for what the node is told to fail at, in the words of a real one."""
+        faults, image = self._node.faults, self.spec.image
+        if faults.misses_image(image):
+            if self._waiting is not None and self._waiting.reason in _PULLING:
+                raise ConfigError("ImagePullBackOff", f'Back-off pulling image "{image}"')
+            message = f'failed to pull and unpack image "{image}": failed to resolve reference "{image}": not found'
+            raise ConfigError("ErrImagePull", message)
+        failure = faults.start_failure(self.spec.name)
+        if failure is not None:
+            raise ConfigError(failure.reason, failure.message)
 
     async def _launch(self, attempt: Attempt, launch: Launch) -> None:
         try:

@@ -36,7 +36,7 @@ def prepare_launch(
         **node.config.environment,
         "PATH": node.config.path,
         "HOME": str(attempt.scratch),
-        "TMPDIR": str(attempt.temporary),
+        "TMPDIR": str(node.short_paths.link(attempt.temporary)),
         "HOSTNAME": metadata["name"],
     }
     resolved = resolve(spec, base, Sources(pod_facts(node, pod, ip), config_map, secret))

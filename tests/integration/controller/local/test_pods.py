@@ -427,3 +427,19 @@ async def test_a_pod_whose_worker_failed_is_taken_up_anew_without_touching_its_c
     assert container_status(after, "work") == container_status(before, "work")
     await local.pods.delete("p")
     await local.pods.gone("p")
+
+
+async def test_programs_can_make_sockets_in_their_temporary_folder(tmp_path: Path) -> None:
+    """However long the path of the cluster's own folder is. Terraform's providers do not start without."""
+    script = (
+        "import os, socket; path = os.environ['TMPDIR'] + '/plugin-dir1234567890/plugin1234567890';"
+        "os.mkdir(os.path.dirname(path)); socket.socket(socket.AF_UNIX).bind(path); print('bound', path)"
+    )
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    async with local_cluster(folder / "c") as local:
+        await local.pods.create(
+            pod("p", [{"name": "c", "image": "x", "command": ["python3", "-c", script]}], restartPolicy="Never")
+        )
+        path = (await local.log_has("p", "c", "bound")).split()[1]
+        assert len(path) < 108

@@ -1,5 +1,6 @@
 """What `podslots get` prints, from objects alone."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +22,12 @@ def task(name: str = "t", **status: Any) -> dict[str, Any]:
 def pod(name: str = "p", slots: int = 3, **metadata: Any) -> dict[str, Any]:
     return {
         "metadata": {"name": name, "namespace": "team", "uid": f"uid-{name}", **metadata},
-        "spec": {"containers": [{"name": f"worker-{n}"} for n in range(slots)] + [{"name": "log-shipper"}]},
+        "spec": {
+            "initContainers": [
+                {"name": "slot-agent", "env": [{"name": "PODSLOTS_LAYOUT", "value": json.dumps([["plan"]] * slots)}]}
+            ],
+            "containers": [{"name": f"worker-{n}"} for n in range(slots)] + [{"name": "log-shipper"}],
+        },
         "status": {"phase": "Running"},
     }
 
@@ -145,6 +151,14 @@ def test_a_pod_on_its_way_out_says_so_whatever_its_label() -> None:
 def test_what_people_asked_of_a_pod_is_shown() -> None:
     asked = pod(annotations={"podslots.dev/drain-requested": "now", "podslots.dev/forget": "uid-p"})
     assert cell(tables.pods([asked], NOW, namespaces=False), "ASKED") == "drain,forget"
+
+
+def test_slots_of_a_pod_without_workers_are_listed_as_its_own_programs() -> None:
+    """No task's status has them, and the pool's status counts them: an empty table would say that there are none."""
+    sidecar = pod()
+    sidecar["spec"]["containers"] = [{"name": "runner"}]
+    rows = tables.slots([sidecar], [], namespaces=False).rows
+    assert [row[1:4] for row in rows] == [[str(slot), "-", "(sidecar)"] for slot in range(3)]
 
 
 def test_slots_hold_what_tasks_say_and_none_is_called_idle() -> None:

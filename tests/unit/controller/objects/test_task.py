@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.wire import EnvFrom, EnvVar, KeyRef, Outcome, Step, StepResult, Steps, StepSpec
+from agent.wire import Command, EnvFrom, EnvVar, ExitCodes, File, KeyRef, Outcome, Step, StepResult, Steps, StepSpec
 from controller.errors import InvalidObject
 from controller.objects.conditions import Condition, find, put
 from controller.objects.fields import Fields
@@ -34,7 +34,7 @@ OBJECT: dict[str, Any] = {
         "type": "plan_and_apply",
         "lockKey": "vpc-prod",
         "priority": 5,
-        "files": {"main.tf": "x"},
+        "files": {"main.tf": "x", "run.sh": {"text": "y", "mode": "0755"}, "key": {"base64": "AA==", "mode": 384}},
         "env": [
             {"name": "A", "value": "1"},
             {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
@@ -42,13 +42,22 @@ OBJECT: dict[str, Any] = {
         ],
         "envFrom": [{"prefix": "P_", "secretRef": {"name": "s"}}, {"configMapRef": {"name": "c", "optional": True}}],
         "steps": {
-            "plan": {"command": ["terraform", "plan"], "timeoutSeconds": 60, "cancelGraceSeconds": 5},
-            "apply": {"command": ["terraform", "apply"]},
+            "plan": {
+                "before": [{"command": ["git", "clone"]}, {"command": ["init"], "workingDir": "src"}],
+                "command": ["terraform", "plan"],
+                "workingDir": "src/live",
+                "planFile": "a/tfplan",
+                "exitCodes": {"changed": [2], "unchanged": [0]},
+                "timeoutSeconds": 60,
+                "stopSignal": "SIGTERM",
+                "cancelGraceSeconds": 5,
+            },
+            "apply": {"command": ["terraform", "apply"], "workingDir": "."},
         },
         "approvalPolicy": "Auto",
         "approval": {"attempt": 2, "planDigest": DIGEST, "by": "anna"},
         "onLostReservation": "Replan",
-        "retry": {"planMaxAttempts": 4},
+        "retry": {"planMaxAttempts": 4, "planExitCodes": [1]},
         "keepOutput": "Waiting",
         "maskSecrets": False,
         "outputs": {"path": "out.json", "secretName": "vpc-outputs"},
@@ -71,7 +80,7 @@ def test_a_task_is_read_field_by_field() -> None:
         type="plan_and_apply",
         lock_key="vpc-prod",
         priority=5,
-        files={"main.tf": "x"},
+        files={"main.tf": "x", "run.sh": File(text="y", mode=0o755), "key": File(base64="AA==", mode=0o600)},
         env=(
             EnvVar(name="A", value="1"),
             EnvVar(name="B", secret=KeyRef(name="s", key="k")),
@@ -79,8 +88,20 @@ def test_a_task_is_read_field_by_field() -> None:
         ),
         env_from=(EnvFrom(prefix="P_", secret="s"), EnvFrom(config_map="c", optional=True)),
         steps=Steps(
-            plan=StepSpec(command=("terraform", "plan"), timeout_seconds=60, cancel_grace_seconds=5),
-            apply=StepSpec(command=("terraform", "apply")),
+            plan=StepSpec(
+                before=(
+                    Command(command=("git", "clone")),
+                    Command(command=("init",), working_dir="src"),
+                ),
+                command=("terraform", "plan"),
+                working_dir="src/live",
+                plan_file="a/tfplan",
+                exit_codes=ExitCodes(changed=(2,), unchanged=(0,)),
+                timeout_seconds=60,
+                stop_signal="SIGTERM",
+                cancel_grace_seconds=5,
+            ),
+            apply=StepSpec(command=("terraform", "apply"), working_dir="."),
         ),
         approval_policy=parsed.spec.approval_policy,
         approval=Approval(attempt=2, plan_digest=DIGEST, by="anna"),
@@ -89,6 +110,7 @@ def test_a_task_is_read_field_by_field() -> None:
         keep_output=parsed.spec.keep_output,
         mask_secrets=False,
         outputs=HandedOver(path="out.json", secret="vpc-outputs"),
+        plan_exit_codes=(1,),
         cancel=True,
         ttl_seconds_after_finished=9,
     )
@@ -171,7 +193,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "true as a number": ({"priority": True}, "spec.priority: must be an integer"),
     "text as a flag": ({"cancel": "no"}, "spec.cancel: must be true or false"),
     "a list as an object": ({"files": []}, "spec.files: must be an object"),
-    "a file that is no text": ({"files": {"a": 1}}, "spec.files.a: must be a string"),
+    "a file that is no text": ({"files": {"a": 1}}, "spec.files[a]: must be a text, or an object"),
     "an unknown policy": ({"approvalPolicy": "Never"}, "spec.approvalPolicy: must be one of Manual, Auto"),
     "no attempt": ({"approval": {"planDigest": "d"}}, "spec.approval.attempt: is required"),
     "a variable without a name": ({"env": [{"value": "1"}]}, "spec.env[0].name: is required"),
