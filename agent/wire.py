@@ -11,6 +11,7 @@ from enum import StrEnum
 from agent.codec import WireError, decode, encode, format_time, parse_time
 from agent.quick import quick
 from agent.work_messages import (
+    MAX_OUTPUTS_BYTES,
     NO_CHANGES,
     PORT,
     STOP_SIGNALS,
@@ -29,7 +30,6 @@ from agent.work_messages import (
     KeyRef,
     Outcome,
     OutputAnswer,
-    OutputHeld,
     RegisterRequest,
     StartedReport,
     Step,
@@ -42,6 +42,7 @@ from agent.work_messages import (
 )
 
 __all__ = [  # handed on; what is defined here is public as well
+    "MAX_OUTPUTS_BYTES",
     "NO_CHANGES",
     "PORT",
     "STOP_SIGNALS",
@@ -60,7 +61,6 @@ __all__ = [  # handed on; what is defined here is public as well
     "KeyRef",
     "Outcome",
     "OutputAnswer",
-    "OutputHeld",
     "RegisterRequest",
     "StartedReport",
     "Step",
@@ -196,6 +196,8 @@ class WatchLine:
 class StepResult:
     """What is known of one step. `log_bytes` counts all output, kept or not; `log_tail` is its end.
 
+    `log_kept_bytes` and `log_end_bytes` say how much of its beginning and of its end can be read from the agent. They
+    are given in the answer of `GET /tasks/{id}`, by agents that have the call for it.
     `changed` is what the exit code said by the step's `exit_codes`; None if it said nothing.
     """
 
@@ -206,6 +208,8 @@ class StepResult:
     reason: str | None = None
     log_bytes: int = 0
     log_tail: str = ""
+    log_kept_bytes: int | None = None
+    log_end_bytes: int | None = None
     changed: bool | None = None
 
 
@@ -227,6 +231,7 @@ class Task:
     plan_digest: str | None = None
     cancel_requested: bool = False
     expires_at: datetime | None = None
+    has_outputs: bool | None = None
 
 
 # --- writes ---------------------------------------------------------------------------------------------------------

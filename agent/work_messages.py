@@ -19,6 +19,8 @@ TaskId = NewType("TaskId", str)
 """`UID.ATTEMPT` of a SlotTask, or any name a local holder chose. 1 to 128 of letters, digits, `.`, `_`, `-`."""
 
 PORT = 8721
+MAX_OUTPUTS_BYTES = 256 * 1024
+"""Of the file that a task's `outputs_path` names."""
 TASK_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGKILL")
@@ -185,7 +187,8 @@ class File:
 class Work:
     """What a worker runs. `name` is `NAMESPACE/NAME` of the SlotTask, for people and logs.
 
-    `files` maps paths relative to the task's directory to their text, or to content and permissions.
+    `files` maps paths relative to the task's directory to their text, or to content and permissions. `mask_secrets`
+    None: as true. `outputs_path` names a file of the last step, relative to its directory, which goes with its end.
     """
 
     name: str
@@ -195,6 +198,8 @@ class Work:
     env: tuple[EnvVar, ...] = ()
     env_from: tuple[EnvFrom, ...] = ()
     reservation_ttl_seconds: int = 86400
+    mask_secrets: bool | None = None
+    outputs_path: str | None = None
 
 
 # --- the worker's side ----------------------------------------------------------------------------------------------
@@ -249,6 +254,7 @@ class ExitReport:
     reason: str | None = None
     plan_digest: str | None = None
     log_bytes: int = 0
+    outputs: str | None = None
     changed: bool | None = None
     nonce: str | None = None
 
@@ -290,27 +296,18 @@ def is_older(instance: str, than: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OutputHeld:
-    """How many bytes of a step's output the agent has. What follows is to be sent, even if it was sent before."""
-
-    task_id: str
-    step: Step
-    offset: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkAnswer:
     """The answer of `POST /work/register` and `GET /work`.
 
     `run`: start this step, unless it was started before. `cancel`: stop the step that the poll named. `forget`: task
-    ids whose directories can go. `held` (of a registration only): the output that the agent has of each task that was
-    registered and is not to be forgotten, its steps in order.
+    ids whose directories can go. `output` (of a registration): for each step of a kept task, `TASK_ID/STEP`, how many
+    bytes of its output the agent has; the worker sends what is missing, whatever it had sent before.
     """
 
     run: Assignment | None = None
     cancel: bool = False
     forget: tuple[str, ...] = ()
-    held: tuple[OutputHeld, ...] = ()
+    output: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

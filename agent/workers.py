@@ -5,6 +5,7 @@ Who is there is not journaled. A worker that is silent is not gone: its step end
 """
 
 import asyncio
+from binascii import a2b_base64
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,9 +20,9 @@ from agent.rules.state import Decision, Record, SlotChanged, State, TaskAcked, T
 from agent.service import Service
 from agent.store.output import Outputs
 from agent.wire import (
+    MAX_OUTPUTS_BYTES,
     ErrorCode,
     ExitReport,
-    OutputHeld,
     RegisterRequest,
     SlotState,
     StartedReport,
@@ -109,23 +110,19 @@ class Workers:
         await self._service.execute(decide)
         session.registered = True
         self._heard(session)
-        return WorkAnswer(forget=forget, held=await self._held(request))
+        return WorkAnswer(forget=forget, output=await self._held(request))
 
-    async def _held(self, request: RegisterRequest) -> tuple[OutputHeld, ...]:
-        """What there is of the output of the registered tasks: a lost journal's logs may be lost as well, or not."""
-        held: list[OutputHeld] = []
+    async def _held(self, request: RegisterRequest) -> dict[str, int]:
+        """How much there is of the output of the registered tasks: a lost journal's logs may be there, or not."""
+        held: dict[str, int] = {}
         for kept in request.tasks:
             assignment, task_id = kept.assignment, kept.assignment.task_id
             assigned = (Step.PLAN,) if assignment.step is Step.PLAN else tuple(Step)
             steps = [step for step in assigned if assignment.work.steps.get(step) is not None]
             for step in steps if task_id in self._service.state.tasks else ():
-                try:
-                    offset, _ = await self._outputs.tail(task_id, step)
-                except OSError:
-                    # Not "nothing": it can't be read now.
-                    continue
-                held.append(OutputHeld(task_id=task_id, step=step, offset=offset))
-        return tuple(held)
+                with suppress(OSError):  # one that can't be read now is not "nothing"
+                    held[f"{task_id}/{step}"], _ = await self._outputs.tail(task_id, step)
+        return held
 
     async def poll(
         self, slot: int, instance: str, task_id: str | None, step: Step | None, *, listening: Callable[[], bool]
@@ -170,12 +167,27 @@ class Workers:
         """The worker's step ended. Raises Refusal."""
         self._heard(self._session(slot, report.instance))
         self._check(self._task_of(slot, report.task_id), report)
+        if report.outputs is not None:
+            await self._keep_outputs(report.task_id, report.outputs)
         tail = ""
         with suppress(OSError):
             # An end is not held up by a log that can't be read.
             _, tail = await self._outputs.tail(report.task_id, report.step)
         command = tasks.Exited(slot=slot, report=report, log_tail=tail)
         await self._service.execute(lambda state, now: tasks.decide(state, command, now))
+
+    async def _keep_outputs(self, task_id: str, outputs: str) -> None:
+        """The file that goes with an end is on the disk before the end is taken."""
+        try:
+            content = a2b_base64(outputs, strict_mode=True)
+        except ValueError as error:
+            raise Refusal(ErrorCode.INVALID, f"outputs: {error}") from error
+        if len(content) > MAX_OUTPUTS_BYTES:
+            raise Refusal(ErrorCode.INVALID, f"outputs: more than {MAX_OUTPUTS_BYTES} bytes")
+        try:
+            await self._outputs.put(task_id, content)
+        except OSError as error:
+            raise Refusal(ErrorCode.STORAGE, f"outputs: {error.strerror}") from error
 
     async def output(self, slot: int, *, instance: str, task_id: str, step: Step, offset: int, data: bytes) -> int:
         """The worker's step has written more; return how much of all is here. Raises Refusal."""

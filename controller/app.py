@@ -7,6 +7,7 @@ Replicas that stand by follow caches and agents too, so that one that takes over
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
@@ -15,8 +16,10 @@ from prometheus_client import CollectorRegistry
 
 from controller import names
 from controller.act.events import EventRecorder
+from controller.act.handed_over import HandedOverFiles
 from controller.act.locks import Locks
 from controller.act.operations import Operations, Result
+from controller.act.outputs import TaskOutputs
 from controller.act.pods import Pods
 from controller.act.pools import Images, Pools
 from controller.act.tasks import Tasks
@@ -31,6 +34,7 @@ from controller.kube.api import LEASES, NODES, PODS, SECRETS, SLOTPOOLS, SLOTTAS
 from controller.kube.cache import Cache, trim_metadata, trim_pod
 from controller.kube.leading import LeadersApi
 from controller.kube.reflector import Reflector
+from controller.kube.rest import Stopwatch
 from controller.leader.election import Election
 from controller.leader.lease import LeaseSettings
 from controller.objects.ended_task import trim_task
@@ -65,7 +69,9 @@ class Controller:
         registry: CollectorRegistry,
         over_tls: OverTls | None = None,
         fleet_settings: FleetSettings | None = None,
+        stopwatch: Stopwatch = time.perf_counter,
     ) -> None:
+        self._stopwatch = stopwatch
         self._config = config
         self._api = api
         self._rng = rng
@@ -104,12 +110,21 @@ class Controller:
             pods=self.pods,
             tasks=self.tasks,
             nodes=self.nodes,
+            secrets=self.secrets,
             locks=locks,
             fleet=self.fleet,
             now=now,
         )
         pods = Pods(leaders, self.pods, rng=rng)
-        tasks = Tasks(leaders, self.tasks, locks, self.events, now=now)
+        tasks = Tasks(
+            leaders,
+            self.tasks,
+            locks,
+            self.events,
+            outputs=TaskOutputs(leaders),
+            handed_over=HandedOverFiles(leaders),
+            now=now,
+        )
         pools = Pools(
             leaders,
             self.pools,
@@ -144,13 +159,23 @@ class Controller:
             self.world,
             observe_seconds=self.metrics.reconcile_seconds.observe,
             settings=Settings(resync_seconds=config.resync_seconds),
+            stopwatch=stopwatch,
         )
         self._subscribe()
 
     def _cache(self, resource: Resource, *, selector: str = "") -> Cache:
         cache = Cache(resource, _TRIM.get(resource, trim_metadata))
         namespace = self._config.watch_namespace if resource.namespaced else None
-        self._reflectors.append(Reflector(self._api, cache, self._rng, namespace=namespace, label_selector=selector))
+        self._reflectors.append(
+            Reflector(
+                self._api,
+                cache,
+                self._rng,
+                namespace=namespace,
+                label_selector=selector,
+                stopwatch=self._stopwatch,
+            )
+        )
         return cache
 
     def _may_write(self) -> None:
@@ -206,6 +231,7 @@ class Controller:
             self.world.following.follow(new)
         elif old is not None:
             self.world.following.forget(old["metadata"]["uid"])
+            self.world.note_end(old)
         for pod in (old, new):
             self._wake_labelled(pod)
 

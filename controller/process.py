@@ -5,6 +5,7 @@ import asyncio
 import logging
 import os
 import random
+import resource
 import secrets
 import socket
 import sys
@@ -28,6 +29,11 @@ from controller.status_page import create_app
 from metrics.exposition import new_registry
 
 log = logging.getLogger("controller")
+
+_OTHER_DESCRIPTORS = 400
+"""Connections to the API server (64, and a watch for each kind), requests to agents (100), people, files."""
+_MANY_AGENTS = 2000
+"""Fewer streams than this are worth a warning: pools have as many Pods."""
 
 
 def run() -> None:
@@ -68,7 +74,7 @@ async def serve(config: Config, environ: Mapping[str, str]) -> int:
     try:
         async with AsyncExitStack() as stack:
             api = await stack.enter_async_context(connect(kube_settings(config, environ), _now))
-            transport = await stack.enter_async_context(http_transport())
+            transport = await stack.enter_async_context(http_transport(max_streams=streams_at_most()))
             registry = new_registry()
             controller = Controller(
                 config,
@@ -90,6 +96,21 @@ async def serve(config: Config, environ: Mapping[str, str]) -> int:
     except (PodslotsError, OSError) as error:  # OSError: the port is taken
         log.error("slot-controller stopped", extra={"error": str(error)})  # noqa: TRY400 - the user's to mend
         return 1
+
+
+def streams_at_most() -> int:
+    """How many agents can be streamed, of as many file descriptors as this process may have: the hard limit.
+
+    The rest is for the Lease, the API server and people. Agents beyond that are polled.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        return 0  # no bound
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = max(1, hard - _OTHER_DESCRIPTORS)
+    if most < _MANY_AGENTS:
+        log.warning("few file descriptors", extra={"limit": hard, "streams": most})
+    return most
 
 
 async def _until(stop: asyncio.Event, controller: Controller) -> int:

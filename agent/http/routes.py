@@ -5,7 +5,7 @@ are in every controller's loop.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -19,7 +19,17 @@ from agent.codec import WireError
 from agent.counters import RequestKind
 from agent.errors import Refusal
 from agent.http.access import CLOSERS, HOLDERS, POOL_ONLY, READERS, WORKERS, Access
-from agent.http.bodies import dump, prefers_text, read_body, read_flag, read_integer, read_step, respond, too_large
+from agent.http.bodies import (
+    MAX_BODY_BYTES,
+    dump,
+    prefers_text,
+    read_body,
+    read_flag,
+    read_integer,
+    read_step,
+    respond,
+    too_large,
+)
 from agent.http.ready_answers import JSON_HEADERS, Answers
 from agent.http.streams import log_pieces, send_log, task_answer, watch
 from agent.http.text_table import render as render_table
@@ -42,11 +52,13 @@ from agent.wire import (
     HoldRequest,
     Origin,
     PhaseAnswer,
+    Step,
     TaskState,
     Write,
 )
 from agent.workers import Workers
 
+BYTES_HEADERS = {hdrs.CONTENT_TYPE: "application/octet-stream", hdrs.CACHE_CONTROL: "no-store"}
 TEXT_HEADERS = {hdrs.CONTENT_TYPE: "text/plain; charset=utf-8"}
 
 Handler = Callable[[web.BaseRequest, Identity, str], Awaitable[web.StreamResponse]]
@@ -92,6 +104,7 @@ class HttpApi:
             "/slots": (kinds.SLOTS, READERS, self._slots),
             "/tasks/*": (kinds.TASK, READERS, self._task),
             "/tasks/*/log": (kinds.LOG, READERS, self._task_log),
+            "/tasks/*/outputs": (kinds.TASK, POOL_ONLY, self._task_outputs),
             "/metrics": (kinds.METRICS, READERS, self._metrics),
             "/healthz": (kinds.HEALTH, None, self._health),
             "/readyz": (kinds.HEALTH, None, self._health),
@@ -281,6 +294,8 @@ class HttpApi:
         del identity
         self._known_task(part)
         query = request.query
+        if "part" in query:
+            return await self._log_part(part, query)
         pieces = log_pieces(
             self._service,
             self._outputs,
@@ -290,6 +305,25 @@ class HttpApi:
             following=read_flag(query.get("follow"), "follow"),
         )
         return await send_log(request, pieces)
+
+    async def _task_outputs(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        """The file that a task handed over. It is for a Secret: only the pool's token reads it."""
+        del request, identity
+        self._known_task(part)
+        content = await self._outputs.got(part)
+        if content is None:
+            raise Refusal(ErrorCode.NOT_FOUND, "the task has handed over no file")
+        return web.Response(body=content, headers=BYTES_HEADERS)
+
+    async def _log_part(self, task_id: str, query: Mapping[str, str]) -> web.Response:
+        """A part of one step's output, as it is kept: by offset, or the end of what was too much."""
+        step = read_step(query.get("step", Step.PLAN))
+        if query["part"] == "end":
+            return web.Response(body=await self._outputs.end(task_id, step), headers=BYTES_HEADERS)
+        if query["part"] != "page":
+            raise Refusal(ErrorCode.BAD_REQUEST, "part: `page` or `end`")
+        offset = read_integer(query.get("offset"), "offset") or 0
+        return web.Response(body=await self._outputs.page(task_id, step, offset, MAX_BODY_BYTES), headers=BYTES_HEADERS)
 
     async def _approve(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
         asked = await read_body(request, ApproveRequest)

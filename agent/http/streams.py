@@ -110,6 +110,9 @@ async def task_answer(service: Service, outputs: Outputs, task: TaskEntry) -> Ta
                 received, tail = await outputs.tail(task.task_id, step)
             values = {name: getattr(result, name) for name in result.__dataclass_fields__}
             values |= {"log_bytes": max(received, result.log_bytes), "log_tail": tail or result.log_tail}
+            with suppress(OSError):
+                kept, _ = await outputs.kept(task.task_id, step)
+                values |= {"log_kept_bytes": kept, "log_end_bytes": len(await outputs.end(task.task_id, step))}
             result = type(result)(**values)
         answer[step.value] = result
     return Task(
@@ -127,6 +130,7 @@ async def task_answer(service: Service, outputs: Outputs, task: TaskEntry) -> Ta
         plan_digest=task.plan_digest,
         cancel_requested=task.cancel_requested,
         expires_at=slot.expires_at + service.shift if holds and slot.expires_at is not None else None,
+        has_outputs=await outputs.got(task.task_id) is not None if task.state is TaskState.ENDED else None,
     )
 
 

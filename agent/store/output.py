@@ -24,7 +24,11 @@ CAP_BYTES = 16 << 20
 TAIL_BYTES = 4096
 MARGIN_BYTES = 4 << 20
 """What output leaves free on its volume; a quarter of a volume that is smaller than four times this."""
+END_BYTES = 64 << 10
+"""Of output past the cap, so much of the end is kept in memory; the worker keeps as much of what is too much."""
 CHUNK_BYTES = 64 << 10
+HANDED_OVER = "outputs"
+"""The name of the file that a task hands over, beside its steps' output."""
 
 T = TypeVar("T")
 
@@ -47,6 +51,12 @@ class OutputFiles(Protocol):
 
     def read(self, task_id: str, step: Step, offset: int, size_bytes: int) -> bytes:
         """A part of what is kept; empty past its end."""
+
+    def put(self, task_id: str, data: bytes) -> None:
+        """Keep the file that a task hands over, durably."""
+
+    def got(self, task_id: str) -> bytes | None:
+        """That file; None if there is none."""
 
     def remove(self, task_id: str) -> None:
         """Remove a task's files."""
@@ -98,6 +108,29 @@ class FolderFiles:
         finally:
             os.close(fd)
 
+    def put(self, task_id: str, data: bytes) -> None:
+        """Keep the file that a task hands over, durably."""
+        path = self._folder / task_id / HANDED_OVER
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".new")
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        for folder in (path.parent, self._folder):
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def got(self, task_id: str) -> bytes | None:
+        """That file; None if there is none."""
+        with suppress(FileNotFoundError):
+            return (self._folder / task_id / HANDED_OVER).read_bytes()
+        return None
+
     def remove(self, task_id: str) -> None:
         """Remove a task's files."""
         shutil.rmtree(self._folder / task_id, ignore_errors=True)
@@ -127,6 +160,7 @@ def _check_room(folder: Path, size_bytes: int) -> None:
 class Stream:
     """What is known of one step's output. `received` counts all of it, `kept` what the file has.
 
+    `end` is the end of what the file does not have.
     `gone`: its task was forgotten. Whoever still holds it finds its end, and keeps nothing more.
     """
 
@@ -134,6 +168,7 @@ class Stream:
     received: int = 0
     kept: int = 0
     tail: bytes = b""
+    end: bytes = b""
     gone: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     grown: asyncio.Event = field(default_factory=asyncio.Event)
@@ -170,8 +205,10 @@ class Outputs:
         async with stream.lock:
             await self._learn(stream, task_id, step)
             fresh = data[stream.received - offset :] if offset <= stream.received else b""
-            if fresh and not stream.gone and await self._keep(stream, task_id, step, fresh):
+            kept = await self._keep(stream, task_id, step, fresh) if fresh and not stream.gone else None
+            if kept is not None:
                 stream.received += len(fresh)
+                stream.end = (stream.end + fresh[kept:])[-END_BYTES:]
                 self.on_taken(len(fresh))
                 stream.tail = (stream.tail + fresh)[-TAIL_BYTES:]
                 stream.wake()
@@ -196,6 +233,27 @@ class Outputs:
         async with stream.lock:
             await self._learn(stream, task_id, step)
         return stream
+
+    async def kept(self, task_id: str, step: Step) -> tuple[int, bool]:
+        """How many bytes are kept, and whether there were more."""
+        stream = await self.stream(task_id, step)
+        return stream.kept, stream.cut
+
+    async def page(self, task_id: str, step: Step, offset: int, size_bytes: int) -> bytes:
+        """A part of what the file has."""
+        return await self._offload(partial(self._files.read, task_id, step, offset, size_bytes))
+
+    async def end(self, task_id: str, step: Step) -> bytes:
+        """The end of what the file does not have."""
+        return (await self.stream(task_id, step)).end
+
+    async def put(self, task_id: str, data: bytes) -> None:
+        """Keep the file that a task hands over. Raises OSError."""
+        await self._offload(partial(self._files.put, task_id, data))
+
+    async def got(self, task_id: str) -> bytes | None:
+        """That file; None if there is none."""
+        return await self._offload(partial(self._files.got, task_id))
 
     def nudge(self, task_id: str) -> None:
         """Wake the readers of a task: its state has changed."""
@@ -234,16 +292,17 @@ class Outputs:
         stream.received = stream.kept = size
         stream.known = True
 
-    async def _keep(self, stream: Stream, task_id: str, step: Step, data: bytes) -> bool:
-        """Keep as much as the cap allows. False if the disk did not take it."""
+    async def _keep(self, stream: Stream, task_id: str, step: Step, data: bytes) -> int | None:
+        """Keep as much as the cap allows: how many bytes. None if the disk did not take it."""
         room = 0 if stream.cut else self._cap_bytes - stream.kept
         if (kept := data[:room]) and room > 0:
             try:
                 await self._offload(lambda: self._files.append(task_id, step, kept))
             except OSError:
-                return False
+                return None
             stream.kept += len(kept)
-        return True
+            return len(kept)
+        return 0
 
 
 def cut_notice(stream: Stream, log_bytes: int) -> bytes:

@@ -119,9 +119,8 @@ class Worker:
             self._registered_at = self._clock.monotonic()
             self._log("registered with the agent", instance=self.instance, kept=len(self._kept))
             if isinstance(answer, WorkAnswer):
-                for held in answer.held:
-                    if held.task_id in self._kept:
-                        self._kept[held.task_id].agent_has(held.step, held.offset)
+                for each in self._kept.values():
+                    each.agent_has(answer.output)
         else:
             line.healthy()
         kept = self._named(request)
@@ -363,6 +362,11 @@ class Worker:
         changed = run.changed(exit_code) if outcome is Outcome.SUCCEEDED else None
         if problem is not None and outcome is Outcome.SUCCEEDED:
             outcome, reason = Outcome.FAILED, problem
+        if outcome is Outcome.SUCCEEDED and run.kept.hands_over:
+            try:
+                self._disk.outputs(run.kept.assignment)
+            except (StepRefusedError, OSError) as error:
+                reason = str(error)  # what the step did is done: it has succeeded all the same
         self._finish(
             run.kept,
             outcome,

@@ -6,7 +6,8 @@
     tasks/ID/STEP.assignment.json
     tasks/ID/STEP.lock           held by the worker and by every process of the command, through an inherited descriptor
     tasks/ID/STEP.started        made once, before the command runs; its existence alone says that it may have run
-    tasks/ID/STEP.log            the output; STEP.log.tail is its end, if the disk had no room for that
+    tasks/ID/STEP.log            the output, values of Secrets masked; STEP.log.tail is its end, if the disk had no room
+    tasks/ID/STEP.unmasked       the output as the command wrote it, if there are values to mask: it stays here
     tasks/ID/STEP.exit.json      how it ended
     tasks/ID/STEP.told           the agent has taken that
     trash/                       forgotten tasks, removed bit by bit
@@ -31,7 +32,7 @@ from typing import Any
 from agent.codec import WireError, decode, encode, format_time, parse_time
 from agent.work_messages import TASK_ID_PATTERN, Assignment, ExitReport, Step
 from agent.worker import processes, recovery, trash
-from agent.worker.output import SPACE_BYTES, TAIL
+from agent.worker.kept_log import SPACE_BYTES, TAIL
 from agent.worker.owned import (
     NotOursError,
     is_folder,
@@ -99,8 +100,12 @@ class Directories:
         return os.path.join(self._task(task_id), "tmp")
 
     def log_path(self, task_id: str, step: Step) -> str:
-        """A step's output."""
+        """A step's output, as it may leave the worker."""
         return self._path(task_id, step, "log")
+
+    def unmasked_path(self, task_id: str, step: Step) -> str:
+        """A step's output as its command wrote it; there is none if nothing had to be masked."""
+        return self._path(task_id, step, "unmasked")
 
     def log_space(self, task_id: str, step: Step) -> str:
         """The file whose space is taken for the end of it."""

@@ -14,6 +14,8 @@ BASE = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 
 """What a command finds if the image says nothing."""
 
 HIDDEN_PREFIX = "PODSLOTS_CREDENTIAL_"
+SECRET_VARIABLES = "PODSLOTS_SECRET_VARIABLES"  # noqa: S105 - the name of a variable
+"""Names the container's variables that come from Secrets, with commas between them."""
 RUN_ID = "PODSLOTS_RUN_ID"
 """Marks the processes of one run of a step, so that a later worker can tell them from all others."""
 
@@ -54,6 +56,12 @@ def usual_home(user_id: int, users_file: str = "/etc/passwd") -> str | None:
     except OSError:
         return None
     return None
+
+
+def secret_variables(container: Mapping[str, str]) -> dict[str, str]:
+    """The container's own variables that come from Secrets."""
+    names = container.get(SECRET_VARIABLES, "").split(",")
+    return {name: container[name] for name in names if name in container}
 
 
 def resolve(

@@ -1,6 +1,7 @@
 """A task that the worker keeps: its last step, what the agent knows of it, and so what is to be told next."""
 
-from agent.work_messages import Assignment, ExitReport, KeptTask, StartedReport, Step, Work
+from agent.work_messages import Assignment, ExitReport, KeptTask, Outcome, StartedReport, Step, Work
+from agent.worker.errors import StepRefusedError
 from agent.worker.ports import Call, Disk, Request, StoredStep
 
 OUTPUT_BYTES = 64 * 1024
@@ -40,6 +41,13 @@ class Kept:
         """The task's name, for people."""
         return self.assignment.work.name
 
+    @property
+    def hands_over(self) -> bool:
+        """Whether a file goes with the end of this step, if it succeeds."""
+        work = self.assignment.work
+        last = self.assignment.step is Step.APPLY or work.steps.apply is None
+        return last and work.outputs_path is not None
+
     def begun_here(self) -> None:
         """This worker claimed it: nothing of it can be anywhere else, nor can the agent have output of it."""
         self.orphaned = False
@@ -54,12 +62,17 @@ class Kept:
         same = self.assignment.step is offered.step and offered.nonce is not None
         return same and not self._begun_here and self.assignment.nonce != offered.nonce
 
-    def agent_has(self, step: Step, offset: int) -> None:
-        """What a registration was answered: how much the agent has of a step's output."""
-        if step is self.assignment.step and not self.exit_told:
-            self._agent_has, self.output_over = offset, False
-        else:
-            self._resend[step] = offset
+    def agent_has(self, output: dict[str, int]) -> None:
+        """What a registration was answered: how much the agent has of each step's output."""
+        task_id, current = self.key
+        for step in Step:
+            known = output.get(f"{task_id}/{step.value}")
+            if known is None:
+                continue
+            if step is current and not self.exit_told:
+                self._agent_has, self.output_over = known, False
+            else:
+                self._resend[step] = known
 
     def offered_again(self, assignment: Assignment) -> None:
         """What it did, it did for this offer too: an agent that lost its journal may have given it another fence."""
@@ -93,8 +106,17 @@ class Kept:
         if not self.output_over and (output := self._output(params, disk)):
             return output
         if self.exit is not None:
-            return Request(call=Call.EXIT, params=params, message=_reported(self.exit, instance, self.assignment))
+            outputs = self._outputs(disk) if self.exit.outcome is Outcome.SUCCEEDED and self.hands_over else None
+            message = _reported(self.exit, instance, self.assignment, outputs)
+            return Request(call=Call.EXIT, params=params, message=message)
         return None
+
+    def _outputs(self, disk: Disk) -> str | None:
+        """The file that goes with the end. Why there is none, the end says."""
+        try:
+            return disk.outputs(self.assignment)
+        except (StepRefusedError, OSError):
+            return None
 
     def _output(self, params: dict[str, str], disk: Disk) -> Request | None:
         """The next part of the output that the agent lacks; an empty one asks it how much it has."""
@@ -157,9 +179,9 @@ class Kept:
 
         The files of a started one are in its directory and need not travel again: several tasks' files would be more
         than the agent takes in one request. An end that was not yet told is held back until the agent has all output:
-        what it then takes as the step's result includes the output's end.
+        what it then takes as the step's result includes the output's end. One that a file goes with is only reported.
         """
-        known = self.exit if self.exit_told or self.output_over else None
+        known = self.exit if self.exit_told or (self.output_over and not self.hands_over) else None
         assignment = self.assignment
         if self.started:
             work = assignment.work
@@ -170,6 +192,8 @@ class Kept:
                 env=work.env,
                 env_from=work.env_from,
                 reservation_ttl_seconds=work.reservation_ttl_seconds,
+                mask_secrets=work.mask_secrets,
+                outputs_path=work.outputs_path,
             )
             assignment = Assignment(
                 task_id=assignment.task_id,
@@ -183,7 +207,7 @@ class Kept:
         return KeptTask(assignment=assignment, started=self.started, exit=known)
 
 
-def _reported(report: ExitReport, instance: str, assignment: Assignment) -> ExitReport:
+def _reported(report: ExitReport, instance: str, assignment: Assignment, outputs: str | None) -> ExitReport:
     """The report as this worker instance makes it: the agent hears only the registered one."""
     return ExitReport(
         instance=instance,
@@ -197,6 +221,7 @@ def _reported(report: ExitReport, instance: str, assignment: Assignment) -> Exit
         reason=report.reason,
         plan_digest=report.plan_digest,
         log_bytes=report.log_bytes,
+        outputs=outputs,
         changed=report.changed,
         nonce=assignment.nonce,
     )

@@ -4,24 +4,19 @@ Memory is bounded: one block, the end of a log that outgrew its limit, and what 
 is stuck the pipe is not read, so the command waits, as it would if it wrote there itself.
 """
 
-import errno
 import os
 import select
 import stat
 
+from agent.worker import marks
+from agent.worker.kept_log import KeptLog
+from agent.worker.masking import Mask
+
 BLOCK_BYTES = 64 * 1024
-LOG_BYTES = 64 << 20
-"""The most of a step's output that is kept from its beginning; of what follows, the last TAIL_BYTES are."""
-TAIL_BYTES = 64 * 1024
 ECHO_BYTES = 256 * 1024
 """What may wait for stdout before the command has to."""
-SPACE_BYTES = TAIL_BYTES + 128
-"""What is taken on the disk beforehand for that end and the notice before it."""
-TAIL = ".tail"
 LAST_ECHO_BYTES = 1 << 20
 """What may wait for stdout when the step has ended."""
-LINE_BYTES = 16 * 1024
-"""The longest line that is waited for; also what container runtimes split lines at."""
 
 
 class Echo:
@@ -76,28 +71,33 @@ class Echo:
 class StepOutput:
     """The output of one step, from `source` (a pipe's reading end, which it owns) to its log and to `echo`.
 
-    `space_path` is a file whose blocks were taken before the command could fill the disk: the end goes there if the log
-    has no room for it, and `TAIL` of the log's name is then where it is found.
+    What leaves the worker is masked: the log, which is uploaded, and the echo. `unmasked_path` is a log of what the
+    commands wrote, for the plan's digest; it stays here. `space_path`: see `KeptLog`.
     """
 
-    def __init__(self, source: int, log_path: str, prefix: str, echo: Echo, space_path: str | None = None) -> None:
+    def __init__(
+        self,
+        source: int,
+        log_path: str,
+        mark: bytes,
+        echo: Echo,
+        *,
+        space_path: str | None = None,
+        secrets: tuple[bytes, ...] = (),
+        notes: tuple[str, ...] = (),
+        unmasked_path: str | None = None,
+    ) -> None:
         os.set_blocking(source, False)
         self.source: int | None = source
         self.total_bytes = 0
+        """How much there is to upload, or would be if all of it were kept."""
         self._echo = echo
-        self._prefix = prefix.encode()
-        self._unshown = b""
-        self._shown = 0
-        self._log_path = log_path
-        self._space_path = space_path
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
-        self._log: int | None = os.open(log_path, flags, 0o600)
-        if not stat.S_ISREG(os.fstat(self._log).st_mode):
-            os.close(self._log)
-            raise FileExistsError(errno.EEXIST, "something else is in the place of its log")
-        self._kept_bytes = 0
-        self._left_out_bytes = 0
-        self._tail = bytearray()
+        self._mark = mark
+        self._marked = marks.Marked(mark)
+        self._secrets = Mask(secrets)
+        self._log = KeptLog(log_path, space_path)
+        self._unmasked = KeptLog(unmasked_path) if secrets and unmasked_path else None
+        echo.add(mark + marks.BEGINS + b"".join(mark + marks.note(text) for text in notes))
 
     @property
     def wants_reading(self) -> bool:
@@ -116,89 +116,43 @@ class StepOutput:
             os.close(self.source)
             self.source = None
             return False
-        self.total_bytes += len(data)
-        self._keep(data)
-        self._unshown = self._unshown[self._shown :] + data
-        self._shown = 0
+        if self._unmasked:
+            self._unmasked.keep(data)
+        self._take(self._secrets.feed(data))
         self.show()
         return True
 
+    def _take(self, data: bytes) -> None:
+        self.total_bytes += len(data)
+        self._log.keep(data)
+        self._marked.add(data)
+
     def finish(self) -> None:
-        """The command and all its processes are gone: take what is left in the pipe, and close."""
+        """The commands and all their processes are gone: take what is left in the pipe, and close."""
         while self.read():
             self._echo.flush()
             self.show(whatever=True)
         if self.source is not None:
             os.close(self.source)
             self.source = None
+        self._take(self._secrets.end())
         self.show(whatever=True)
-        if rest := self._unshown[self._shown :]:
-            self._echo.add(self._prefix + rest + b"\n")
-            self._unshown = b""
-        self._close_log()
+        self._echo.add(self._marked.end() + self._mark + marks.ENDED)
+        for log in (self._log, self._unmasked):
+            if log is not None:
+                log.finish()
 
     def show(self, *, whatever: bool = False) -> None:
-        """Whole lines go to stdout, each under the task's name, as long as they are taken there; a long one is cut.
+        """Whole lines go to stdout, each after the run's mark, as long as they are taken there; a long one is cut.
 
-        Piece by piece: a block of empty lines would become hundreds of times as long. `whatever`: it is the last
-        chance, so more may wait there, and what a stuck stdout has no room for is lost.
+        `whatever`: it is the last chance, so more may wait there, and what a stuck stdout has no room for is lost.
         """
-        data, start = self._unshown, self._shown
         while self._echo.size_bytes <= (LAST_ECHO_BYTES if whatever else ECHO_BYTES):
-            end = data.find(b"\n", start)
-            if end < 0:
-                if len(data) - start <= LINE_BYTES:
-                    break
-                end = len(data)
-            self._echo.add(self._prefix + data[start:end] + b"\n")
-            start = min(end + 1, len(data))
+            line = self._marked.next()
+            if line is None:
+                return
+            self._echo.add(line)
             if self._echo.size_bytes > BLOCK_BYTES:
                 self._echo.flush()
-        else:
-            if whatever:
-                start = len(data)
-        self._shown = start
-
-    def _keep(self, data: bytes) -> None:
-        """The beginning goes to disk; of what is too much, or finds the disk full, the end is remembered."""
-        room = LOG_BYTES - self._kept_bytes if not self._left_out_bytes else 0
-        written = self._append(data[:room])
-        self._kept_bytes += written
-        rest = data[written:]
-        if rest:
-            self._left_out_bytes += len(rest)
-            self._tail += rest
-            del self._tail[:-TAIL_BYTES]
-
-    def _append(self, data: bytes) -> int:
-        """How many bytes the disk took."""
-        written = 0
-        try:
-            while self._log is not None and written < len(data):
-                written += os.write(self._log, data[written:])
-        except OSError:
-            return written
-        return written
-
-    def _close_log(self) -> None:
-        left_out = self._left_out_bytes - len(self._tail)
-        notice = b"\n[slot-agent: %d bytes of output left out here]\n" % left_out if self._tail and left_out else b""
-        end = notice + bytes(self._tail)
-        written = self._append(end)
-        if written < len(end):
-            self._write_into_space(end[written:])
-        if self._log is not None:
-            os.close(self._log)
-            self._log = None
-
-    def _write_into_space(self, data: bytes) -> None:
-        if self._space_path is None:
-            return
-        try:
-            with open(os.open(self._space_path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "wb") as file:
-                file.write(data)
-                file.flush()
-                file.truncate()
-            os.rename(self._space_path, self._log_path + TAIL)
-        except OSError:
-            return
+        if whatever:
+            self._marked.drop()

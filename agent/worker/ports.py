@@ -66,7 +66,10 @@ class LaunchedCommand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """What to run after its step was claimed: commands one after the other, as long as each ends with 0."""
+    """What to run after its step was claimed: commands one after the other, as long as each ends with 0.
+
+    `secrets` is what may not be seen in their output, `notes` what is to be said beside it.
+    """
 
     task_id: str
     step: Step
@@ -74,6 +77,8 @@ class Launch:
     run_id: str
     commands: tuple[LaunchedCommand, ...]
     environment: dict[str, str]
+    secrets: tuple[bytes, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +178,9 @@ class Disk(Protocol):
 
     def end_digest(self) -> None:
         """It is not wanted any more."""
+
+    def outputs(self, assignment: Assignment) -> str:
+        """The file that the task hands over, in base64. Raises StepRefusedError if it can't be handed over."""
 
     def log_bytes(self, task_id: str, step: Step) -> int:
         """How much of the step's output is on disk."""

@@ -1,10 +1,11 @@
 """What comes before a command: its files, its environment, and the proof that the plan is the one that was approved."""
 
 import os
+from binascii import b2a_base64
 from collections.abc import Mapping
 
-from agent.work_messages import Assignment, Step, StepSpec
-from agent.worker import environment, files
+from agent.work_messages import MAX_OUTPUTS_BYTES, Assignment, Step, StepSpec
+from agent.worker import environment, files, masking
 from agent.worker.directories import Directories
 from agent.worker.errors import StepRefusedError
 from agent.worker.hashing import Child
@@ -12,6 +13,7 @@ from agent.worker.ports import Launch, LaunchedCommand, Log
 from agent.worker.temporary import temporary_folder
 
 DEFAULT_PLAN_FILE = "tfplan"
+TOO_SHORT = f"the value of {{name}} has fewer than {masking.LEAST_BYTES} bytes: it is not masked in the output"
 
 
 class SlotDisk(Directories):
@@ -42,15 +44,18 @@ class SlotDisk(Directories):
             raise StepRefusedError(f"the task has no command for its {step} step")
         if not (step is Step.APPLY and work.steps.plan is not None):
             files.write_files(self.directory(assignment.task_id), work.files)
+        recorded = masking.Recorded(self._secrets)
         resolved = environment.resolve(
             assignment,
             container=self._container,
-            secrets=self._secrets,
+            secrets=recorded,
             config_maps=self._config_maps,
             directory=self.directory(assignment.task_id),
             temporary=temporary_folder(self.temporary(assignment.task_id)),
             slot=self._slot,
         )
+        values = recorded.values | environment.secret_variables(self._container)
+        masks = work.mask_secrets is not False
         folder = work.steps.working_dir(step)
         before = (LaunchedCommand(argv=each.command, working_dir=each.working_dir or folder) for each in spec.before)
         return Launch(
@@ -60,6 +65,8 @@ class SlotDisk(Directories):
             run_id=run_id,
             commands=(*before, LaunchedCommand(argv=spec.command, working_dir=folder)),
             environment={**resolved, environment.RUN_ID: run_id},
+            secrets=masking.patterns(values.values()) if masks else (),
+            notes=tuple(TOO_SHORT.format(name=name) for name in masking.too_short(values)) if masks else (),
         )
 
     def begin_digest(self, assignment: Assignment) -> None:
@@ -71,6 +78,7 @@ class SlotDisk(Directories):
         fd = files.open_plain(folder, named or DEFAULT_PLAN_FILE)
         if fd is None and named is not None:
             raise StepRefusedError(f"there is no file {named!r}, which the task names as its planFile")
+        source = fd if fd is not None else self._unmasked(task_id)
         at = 0
 
         def read_output(size: int) -> bytes:
@@ -82,16 +90,39 @@ class SlotDisk(Directories):
         def digest() -> str:
             from agent.worker.digest import Source, hash_content, plan_digest  # noqa: PLC0415 - see `hashing`
 
-            if fd is None:
-                return plan_digest(Source.OUTPUT, hash_content(read_output), apply, work)
-            return plan_digest(Source.FILE, hash_content(lambda size: os.read(fd, size)), apply, work)
+            read = read_output if source is None else lambda size: os.read(source, size)
+            return plan_digest(Source.OUTPUT if fd is None else Source.FILE, hash_content(read), apply, work)
 
         self.end_digest()
         try:
             self._hashing = Child(digest)
         finally:
-            if fd is not None:
-                os.close(fd)
+            if source is not None:
+                os.close(source)
+
+    def _unmasked(self, task_id: str) -> int | None:
+        """The plan's output as its command wrote it: two plans that differ in a value of a Secret are two plans.
+
+        None if nothing had to be masked: then the log is what the command wrote.
+        """
+        try:
+            fd = os.open(self.unmasked_path(task_id, Step.PLAN), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        return fd
+
+    def outputs(self, assignment: Assignment) -> str:
+        """The file that the task hands over, in base64. Raises StepRefusedError if it can't be handed over."""
+        work, path = assignment.work, assignment.work.outputs_path or ""
+        folder = files.resolve_folder(self.directory(assignment.task_id), work.steps.working_dir(assignment.step))
+        fd = files.open_plain(folder, path)
+        if fd is None:
+            raise StepRefusedError(f"there is no file {path!r}, which the task names as its outputs")
+        with open(fd, "rb") as file:
+            content = file.read(MAX_OUTPUTS_BYTES + 1)
+        if len(content) > MAX_OUTPUTS_BYTES:
+            raise StepRefusedError(f"{path!r}, the task's outputs, has more than {MAX_OUTPUTS_BYTES} bytes")
+        return b2a_base64(content, newline=False).decode()
 
     @property
     def hashing(self) -> int | None:

@@ -1,6 +1,6 @@
 """The step that runs now: its limits, and what its end comes to."""
 
-from agent.work_messages import Outcome, Step, StepSpec
+from agent.work_messages import Outcome, StepSpec
 from agent.worker.kept_step import Kept
 from agent.worker.ports import Ended, Launch
 
@@ -52,9 +52,7 @@ class Run:
         well = was_last and ended.problem is None and ended.signal is None and exit_code in self._good_codes()
         if self._cause is not None:
             outcome, reason = self._cause
-            if well and self.kept.assignment.step is Step.APPLY:
-                # It was told to stop and came to its end all the same: what it made is made.
-                return Outcome.SUCCEEDED, f"ended with exit code {exit_code} after it was to stop: {reason}", exit_code
+            # Even with exit code 0, which the agent says beside it: a shell may go on after a command that was cut off.
             return outcome, _with(reason, ended.memory), exit_code
         if well:
             return Outcome.SUCCEEDED, None, exit_code

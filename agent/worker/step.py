@@ -14,7 +14,7 @@ import signal
 from typing import Protocol
 
 from agent.work_messages import Step
-from agent.worker import processes
+from agent.worker import marks, processes
 from agent.worker.errors import StepRefusedError
 from agent.worker.files import resolve_folder
 from agent.worker.memory import MemoryWatch
@@ -33,6 +33,9 @@ class StepFolder(Protocol):
 
     def log_path(self, task_id: str, step: Step) -> str:
         """Where its output goes."""
+
+    def unmasked_path(self, task_id: str, step: Step) -> str:
+        """Where its output goes with the values of Secrets in it, if there are any."""
 
     def log_space(self, task_id: str, step: Step) -> str:
         """The file whose space is taken for the end of it."""
@@ -114,9 +117,18 @@ class ProcessRunner:
         return total
 
     def _open_output(self, launch: Launch, source: int) -> StepOutput:
-        prefix, key = f"[{launch.name} {launch.step}] ", (launch.task_id, launch.step)
+        mark, key = marks.mark(launch.name, launch.step, launch.task_id), (launch.task_id, launch.step)
         try:
-            return StepOutput(source, self._folder.log_path(*key), prefix, self._echo, self._folder.log_space(*key))
+            return StepOutput(
+                source,
+                self._folder.log_path(*key),
+                mark,
+                self._echo,
+                space_path=self._folder.log_space(*key),
+                secrets=launch.secrets,
+                notes=launch.notes,
+                unmasked_path=self._folder.unmasked_path(*key),
+            )
         except OSError:
             os.close(source)
             raise

@@ -5,6 +5,7 @@ read before the agent last confirmed this very drain; whoever opens a Pod moves 
 replica that deletes and one that opens, the second to write fails, or finds the Pod on its way out, and stops.
 """
 
+import asyncio
 import logging
 import random
 from collections.abc import Callable
@@ -27,8 +28,13 @@ from controller.kube.cache import Cache
 
 log = logging.getLogger(__name__)
 
+_STARTING_GRACE_SECONDS = 30
+"""What a Pod that was never opened gets to end: nothing runs in it that anybody waits for."""
+
 _DRAIN_TRIES = 5
 _CREATE_TRIES = 5
+_CREATE_PAUSE_SECONDS = 0.2
+"""How long after an answer that never came a create is tried again, at most; doubled each time."""
 
 
 class Pods:
@@ -55,6 +61,7 @@ class Pods:
                 created = await self._api.get(PODS, namespace, name)
                 break
             except ApiUnavailable:
+                await asyncio.sleep(_CREATE_PAUSE_SECONDS * 2**tried_before * self._rng.uniform(0.5, 1.0))
                 continue
             break
         else:
@@ -69,7 +76,22 @@ class Pods:
         state = pod.agent
         if state is None:
             return
-        patched = await self._label(pod, namespace, PodState.ACTIVE, self._new_drain_id(), opened_at=opened_at)
+        drain_id, finalizers, version = self._new_drain_id(), None, None
+        if not pod.tracked:
+            # The list of finalizers is written as a whole: guarded, so that nobody else's is lost.
+            live = await self._read(pod.name, pod.uid, namespace)
+            if live is None or live["metadata"].get("deletionTimestamp"):
+                return  # no finalizer can be added any more
+            finalizers, version = [*_others(live), names.POD_FINALIZER], _version(live)
+        patched = await self._label(
+            pod,
+            namespace,
+            PodState.ACTIVE,
+            drain_id,
+            resource_version=version,
+            opened_at=opened_at,
+            finalizers=finalizers,
+        )
         if patched["metadata"].get("deletionTimestamp"):
             return
         if state.phase is wire.Phase.DRAINED and state.drain_id:
@@ -89,7 +111,12 @@ class Pods:
                 return False
             try:
                 labelled = await self._label(
-                    pod, namespace, PodState.DRAINING, drain_id, resource_version=_version(live)
+                    pod,
+                    namespace,
+                    PodState.DRAINING,
+                    drain_id,
+                    resource_version=_version(live),
+                    finalizers=_others(live),
                 )
                 if not await self._granted(pod, namespace, agent, drain_id):
                     return False
@@ -118,7 +145,7 @@ class Pods:
         live = await self._read(pod.name, pod.uid, namespace)
         if live is None or live["metadata"]["labels"].get(names.STATE_LABEL) != PodState.STARTING:
             return False
-        await self._delete(live)
+        await self._delete(live, grace_period_seconds=_STARTING_GRACE_SECONDS)
         return True
 
     async def delete_dead(
@@ -128,8 +155,30 @@ class Pods:
         live = await self._read(pod.name, pod.uid, namespace)
         if live is None or proof(live) is None:
             return False
-        await self._delete(live, grace_period_seconds=0 if force else None)
+        live = await self._untracked(live)
+        if live["metadata"].get("deletionTimestamp") and not force:
+            return True
+        try:
+            await self._delete(live, grace_period_seconds=0 if force else None)
+        except NotFound:
+            self._cache.note_gone(namespace, pod.name, pod.uid)
         return True
+
+    async def let_go(self, pod: PodView, namespace: str, proof: Callable[[Object], str | None]) -> None:
+        """Take our finalizer off a Pod that is being deleted and provably dead, judged on a live read."""
+        live = await self._read(pod.name, pod.uid, namespace)
+        if live is not None and live["metadata"].get("deletionTimestamp") and proof(live) is not None:
+            await self._untracked(live)
+
+    async def _untracked(self, live: Object) -> Object:
+        """The Pod without our finalizer. With it, the last of the object may go."""
+        metadata = live["metadata"]
+        if names.POD_FINALIZER not in (metadata.get("finalizers") or ()):
+            return live
+        patch = {"metadata": {"resourceVersion": _version(live), "uid": metadata["uid"], "finalizers": _others(live)}}
+        patched = await self._api.patch(PODS, metadata["namespace"], metadata["name"], patch)
+        self._cache.note(patched)
+        return patched
 
     async def exists(self, namespace: str, name: str, uid: str) -> bool:
         """Whether the API still has this very Pod, read live."""
@@ -164,6 +213,7 @@ class Pods:
         *,
         resource_version: str | None = None,
         opened_at: datetime | None = None,
+        finalizers: list[str] | None = None,
     ) -> Object:
         """PATCH the state label and a new drain-id annotation, so that the resourceVersion always moves."""
         metadata: dict[str, Any] = {
@@ -175,6 +225,8 @@ class Pods:
             metadata["annotations"][names.OPENED] = wire.format_time(opened_at)
         if resource_version is not None:
             metadata["resourceVersion"] = resource_version
+        if finalizers is not None:
+            metadata["finalizers"] = finalizers
         patched = await self._api.patch(PODS, namespace, pod.name, {"metadata": metadata})
         self._cache.note(patched)
         return patched
@@ -193,6 +245,11 @@ class Pods:
 
     def _new_drain_id(self) -> str:
         return f"{self._rng.getrandbits(64):016x}"
+
+
+def _others(pod: Object) -> list[str]:
+    """The finalizers that are not ours."""
+    return [entry for entry in pod["metadata"].get("finalizers") or () if entry != names.POD_FINALIZER]
 
 
 def _version(pod: Object) -> str:

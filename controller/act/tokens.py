@@ -84,6 +84,10 @@ class PoolTokens:
             raise NotFound(404, "NotFound", f"Secret {namespace}/{token_secret(pool)} is not known")
         return TokenSecret(name=token_secret(pool), uid=secret["metadata"]["uid"])
 
+    def exists(self, namespace: str, pool: str) -> bool:
+        """Whether the Secret is there, as last seen."""
+        return self._cache.get(namespace, token_secret(pool)) is not None
+
     def needs_work(self, namespace: str, pool: str) -> bool:
         """Whether the Secret, as the cache knows it, is not as `ensure` leaves it."""
         secret = self._cache.get(namespace, token_secret(pool))

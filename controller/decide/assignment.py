@@ -48,6 +48,16 @@ def blocked(tasks: Iterable[Task], locks: Mapping[str, str]) -> frozenset[str]:
     return frozenset(late)
 
 
+def next_in_turn(blocked_tasks: Iterable[Task]) -> frozenset[str]:
+    """UIDs of those that come next for their lockKeys, of tasks that wait for them."""
+    first: dict[str | None, Task] = {}
+    for task in blocked_tasks:
+        known = first.get(task.spec.lock_key)
+        if known is None or task.order < known.order:
+            first[task.spec.lock_key] = task
+    return frozenset(task.uid for task in first.values())
+
+
 def _turn(group: list[Task], holder: str | None) -> str | None:
     if holder is not None:
         return holder

@@ -3,13 +3,13 @@
 Counts are derived anew for each decision, never kept: nothing can leak (B1).
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.wire import AgentState
 from controller.decide.matching import SlotClass, agents_choice
-from controller.decide.view import Offer, PodState, PodView, PoolView, SlotLoad
+from controller.decide.view import Offer, PodState, PodView, PoolView
 from controller.names import TASK_ID_SEPARATOR
 from controller.objects.pool import Layout
 from controller.objects.task import Task, TaskPhase
@@ -111,16 +111,14 @@ def take_census(view: PoolView, promised: Mapping[str, Sequence[Task]]) -> Censu
 
 def _count_serving(census: Census, serving: Sequence[PodView]) -> None:
     """Count the slots of Pods that take work now and that nothing is on its way to."""
-    alike: dict[SlotLoad, list[PodView]] = {}
+    # By identity: equal loads are nearly always the same value, and hashing them would take longer than all the rest.
+    alike: dict[int, list[PodView]] = defaultdict(list)
     for pod in serving:
-        load = pod.load
-        if load in alike:
-            alike[load].append(pod)
-        else:
-            alike[load] = [pod]
-    for (running, reserved, free), pods in alike.items():
+        alike[id(pod.load)].append(pod)
+    for pods in alike.values():
+        running, reserved, free = pods[0].load
         if not (running or reserved):
-            census.idle[free] = pods
+            census.idle.setdefault(free, []).extend(pods)
         total = len(pods) * (running + reserved + len(free))
         census.size += len(pods)
         census.total_slots += total

@@ -67,7 +67,7 @@ def pool_status(view: PoolView, decision: SizeDecision, *, before: Before, probl
     """The status of a pool whose spec is usable."""
     present = [pod for pod in view.pods if not pod.dead]
     count = _slots(pod for pod in present if pod.state is PodState.ACTIVE)
-    ready = sum(pod.ready and pod.connected and pod.state is PodState.ACTIVE for pod in present)
+    ready = sum(pod.ready and pod.connected for pod in present if pod.state is PodState.ACTIVE)
     scaled = before.desired is not None and before.desired != decision.desired
     return {
         "observedGeneration": before.generation,
@@ -91,19 +91,29 @@ def _slots(pods: Iterable[PodView]) -> Counter[str]:
 
     What is not known to be held is not known to be idle, until the agent knows all again.
     """
-    count: Counter[str] = Counter()
+    idle = all_running = all_reserved = recovering = 0
     for pod in pods:
         running, reserved, free = pod.load
-        count[SlotState.RUNNING.value] += running
-        count[SlotState.RESERVED.value] += reserved
-        count[RECOVERING if pod.agent is not None and pod.agent.recovering else SlotState.IDLE.value] += len(free)
-    return count
+        all_running += running
+        all_reserved += reserved
+        if pod.agent is not None and pod.agent.recovering:
+            recovering += len(free)
+        else:
+            idle += len(free)
+    return Counter(
+        {
+            SlotState.IDLE.value: idle,
+            SlotState.RUNNING.value: all_running,
+            SlotState.RESERVED.value: all_reserved,
+            RECOVERING: recovering,
+        }
+    )
 
 
 def _conditions(
     view: PoolView, decision: SizeDecision, ready: int, *, before: Before, problems: Problems
 ) -> list[dict[str, Any]]:
-    degraded, unable_to_scale = problems.degraded, problems.unable_to_scale
+    degraded, unable_to_scale = problems.degraded or not_starting(view), problems.unable_to_scale
     counting = [pod for pod in view.pods if pod.counts]
     moving = len(counting) + view.creating != decision.desired or ready != len(counting)
     # One that starts counts as soon as it runs: its own probes reach the agent then, and only the controller does not.
@@ -125,9 +135,20 @@ def _conditions(
     return _put_all(before, entries, view.now)
 
 
+def not_starting(view: PoolView) -> Problem | None:
+    """Why the first of the Pods that can't start doesn't, in the words of scheduler, kubelet or engine."""
+    waiting = [pod for pod in view.pods if pod.start_problem is not None and (pod.counts or pod.dead)]
+    if not waiting:
+        return None
+    first = min(waiting, key=lambda pod: (pod.created, pod.name))
+    problem = first.start_problem
+    others = f", and {len(waiting) - 1} more" if len(waiting) > 1 else ""
+    return Problem(reason=problem.reason, message=f"Pod {first.name}{others}: {problem.message}") if problem else None
+
+
 def too_old_agents(view: PoolView) -> Problem | None:
     """Agents that this controller can't work with. They keep what they hold, and get nothing new."""
-    found = {pod.name: pod.agent.version for pod in view.pods if pod.alive and pod.agent and pod.agent_too_old}
+    found = {pod.name: pod.agent.version for pod in view.pods if pod.agent_too_old and pod.alive and pod.agent}
     if not found:
         return None
     listed = ", ".join(f"{name} ({version})" for name, version in sorted(found.items())[:5])
@@ -149,7 +170,7 @@ def pool_figures(view: PoolView, decision: SizeDecision, tasks: Mapping[TaskPhas
     slots = Counter({state.value: 0 for state in SlotState} | {RECOVERING: 0})
     slots.update(_slots(pod for pod in view.pods if not pod.dead))
     pods = Counter({state.value: 0 for state in PodState} | {"dead": 0})
-    pods.update("dead" if pod.dead else pod.state.value for pod in view.pods)
+    pods.update([pod.word for pod in view.pods])
     phases = Counter({phase.value: 0 for phase in TaskPhase})
     phases.update({phase.value: count for phase, count in tasks.items()})
     return PoolFigures(

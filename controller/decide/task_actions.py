@@ -5,7 +5,7 @@ its tasks as they are, until it answers, or its Pod is provably dead, or its Pod
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from agent.wire import Slot, SlotState, Step
 from controller.decide.view import PodView
@@ -247,21 +247,13 @@ def cancelling(task: Task, pod: PodView) -> bool:
     return said is not None and said.status == "True" and said.message == cancel_message(task, pod)
 
 
-def queued_reason(task: Task, *, blocked_by: str | None, decision: str, now: datetime) -> str | None:
-    """What to say of a task that waits, if it is not what its status says already. `decision` is the pool's, in words.
-
-    `blocked_by` says in words who is before it, if it waits for its lockKey.
-
-    A task that is queued for moments is not written to: it will be assigned before anybody could read it.
-    """
-    if now - task.created < timedelta(seconds=_SAID_AFTER_SECONDS):
-        return None
-    reason = f"for lockKey {task.spec.lock_key}, {blocked_by}" if blocked_by else f"for a slot: {decision}"
-    return None if task.status.queued_reason == reason[:_MAX_REASON] else reason[:_MAX_REASON]
+def is_new_word(task: Task, word: str) -> bool:
+    """Whether a task's status does not say yet that it waits for this."""
+    return task.status.queued_reason != word[:MOST_WORD]
 
 
-_SAID_AFTER_SECONDS = 5.0
-_MAX_REASON = 1024
+MOST_WORD = 1024
+"""Characters of what a task waits for."""
 
 
 def is_refused(task: Task) -> bool:

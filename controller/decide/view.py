@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from agent.wire import AgentState, Phase, Slot, SlotState
 from controller.decide.agent_version import is_too_old
+from controller.decide.start_problem import StartProblem
 from controller.objects.pool import Layout, PoolSpec
 from controller.objects.task import Task
 
@@ -74,6 +75,14 @@ class PodView:
     disowned: bool = False
     """Whether it belongs to an earlier pool of this name, so that the garbage collector may delete it at any time."""
     template_hash: str = ""
+    start_problem: StartProblem | None = None
+    """Why it does not start, if it was never opened and something speaks against it."""
+    stuck: bool = False
+    """Whether that has been so for a while: it is not counted on any more."""
+    tracked: bool = False
+    """Whether its object stays, by our finalizer, until its end is recorded."""
+    idle_seen: datetime | None = None
+    """When the controller first saw it idle as it is now, by the controller's own clock: a node's may be wrong."""
 
     @cached_property
     def held(self) -> tuple[Slot, ...]:
@@ -87,7 +96,12 @@ class PodView:
             return False
         return self.state is not PodState.DRAINING or self.in_flight is PodOperation.OPEN
 
-    @property
+    @cached_property
+    def word(self) -> str:
+        """What it is counted as: its state, or that it is dead."""
+        return "dead" if self.dead else self.state.value
+
+    @cached_property
     def alive(self) -> bool:
         """Whether the Pod takes up room: a draining one still does, and its drain can be taken back."""
         return not (self.dead or self.deleting)
@@ -118,6 +132,8 @@ class PodView:
         agent = self.agent
         if agent is not None and agent.closing:
             return Offer.NOTHING
+        if self.stuck:
+            return Offer.NOTHING
         if self.state is PodState.STARTING or self.in_flight is PodOperation.OPEN:
             return Offer.COMING
         if self.agent_too_old:
@@ -141,7 +157,7 @@ class PodView:
             if slot.state is not SlotState.IDLE:
                 return None
             since = max(since, slot.since)
-        return since
+        return self.idle_seen or since
 
     @cached_property
     def load(self) -> "SlotLoad":
@@ -155,7 +171,7 @@ class PodView:
                 running += 1
             else:
                 reserved += 1
-        return SlotLoad(running, reserved, tuple(free))
+        return _same_load(running, reserved, tuple(free))
 
 
 class SlotLoad(NamedTuple):
@@ -164,6 +180,12 @@ class SlotLoad(NamedTuple):
     running: int
     reserved: int
     free: Layout
+
+
+@lru_cache(maxsize=4096)
+def _same_load(running: int, reserved: int, free: Layout) -> SlotLoad:
+    """One value for all Pods that are alike: thousands of them share a handful."""
+    return SlotLoad(running, reserved, free)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,5 +208,7 @@ class PoolView:
     creating: int = 0
     blocked: frozenset[str] = field(default_factory=frozenset)
     dispatching: Mapping[str, str] = field(default_factory=dict)
+    template_hash: str | None = None
+    """Of the Pods that would be made now; None if the template can't be used."""
     deleting: bool = False
     synced: bool = True

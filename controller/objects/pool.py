@@ -13,6 +13,8 @@ Layout = tuple[tuple[str, ...], ...]
 """The task types that each slot of a Pod accepts, by slot id."""
 
 DEFAULT_LAYOUT: Layout = (("plan", "apply", "plan_and_apply"), ("plan",), ("plan",))
+OUTPUT_BYTES = (1024, 1_000_000)
+"""The least and the most that may be kept of an output: in base64 an object of 1.5 MiB has no room for more."""
 MAX_SLOTS = 16
 MAX_REPLICAS = 10_000
 MAX_TYPES_OF_SLOT = 16
@@ -66,6 +68,14 @@ class Auth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputLimits:
+    """How much of a step's output is kept in an object, compressed: of any step, and of a plan that waits."""
+
+    max_bytes: int = 262144
+    waiting_max_bytes: int = 921600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSpec:
     """What a SlotPool asks for. `template` is the user's PodTemplateSpec, unread (see `template`).
 
@@ -76,6 +86,7 @@ class PoolSpec:
     autoscaling: Autoscaling | None = None
     layout: Layout = DEFAULT_LAYOUT
     reservation_ttl_seconds: int = 86400
+    output: OutputLimits = field(default_factory=OutputLimits)
     deletion_policy: DeletionPolicy = DeletionPolicy.DRAIN
     auth: Auth = field(default_factory=Auth)
     template: dict[str, Any] = field(default_factory=dict)
@@ -119,6 +130,7 @@ class PoolSpec:
             autoscaling=_autoscaling(autoscaling, layout) if autoscaling else None,
             layout=layout,
             reservation_ttl_seconds=reservation.integer("ttlSeconds", 86400, least=1, most=MAX_RESERVATION_SECONDS),
+            output=_output(spec),
             deletion_policy=DeletionPolicy(spec.choice("deletionPolicy", DeletionPolicy.DRAIN, policies)),
             auth=_auth(spec, pool),
             template=template.data,
@@ -143,6 +155,15 @@ def _accepts(slot: Fields) -> tuple[str, ...]:
     if len(set(types)) < len(types):
         raise slot.fail("accepts", "names a task type twice")
     return types
+
+
+def _output(spec: Fields) -> OutputLimits:
+    given = spec.optional_child("output") or Fields({}, spec.at("output"))
+    least, most = OUTPUT_BYTES
+    return OutputLimits(
+        max_bytes=given.integer("maxBytes", 262144, least=least, most=most),
+        waiting_max_bytes=given.integer("waitingMaxBytes", 921600, least=least, most=most),
+    )
 
 
 def _auth(spec: Fields, pool: dict[str, Any]) -> Auth:

@@ -32,6 +32,9 @@ STEPS_OF_TYPE = {"plan": {Step.PLAN}, "apply": {Step.APPLY}, "plan_and_apply": {
 """The steps of the built-in types. Any other type has the steps it is given."""
 
 # The bounds of the definition, which needs one for everything: a test holds the two together.
+MAX_OUTPUTS_PATH = 1024
+_RELATIVE = re.compile(r"[^/](?s:.*)")
+_SECRET_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 MAX_POOL_LENGTH = 63
 MAX_PRIORITY = 1_000_000
 MAX_FILES = 64
@@ -77,6 +80,14 @@ class ApprovalPolicy(StrEnum):
     AUTO = "Auto"
 
 
+class KeepOutput(StrEnum):
+    """Of which steps the output is kept in objects: of all, of plans that wait for an approval, of none."""
+
+    ALWAYS = "Always"
+    WAITING = "Waiting"
+    NEVER = "Never"
+
+
 class OnLostReservation(StrEnum):
     """What to do when a plan that awaits approval is lost with its Pod."""
 
@@ -91,6 +102,14 @@ class Approval:
     attempt: int
     plan_digest: str
     by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandedOver:
+    """A file of the last step, and the Secret that it is put into when the task has succeeded."""
+
+    path: str
+    secret: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +128,9 @@ class TaskSpec:
     approval: Approval | None = None
     on_lost_reservation: OnLostReservation = OnLostReservation.FAIL
     plan_max_attempts: int = 2
+    keep_output: KeepOutput = KeepOutput.ALWAYS
+    mask_secrets: bool = True
+    outputs: HandedOver | None = None
     cancel: bool = False
     ttl_seconds_after_finished: int = 86400
 
@@ -117,6 +139,7 @@ class TaskSpec:
         """The spec of a SlotTask object. Raises InvalidObject."""
         retry = spec.optional_child("retry") or Fields({}, spec.at("retry"))
         approval = spec.optional_child("approval")
+        outputs = spec.optional_child("outputs")
         task_type = spec.text("type", pattern=TASK_TYPE)
         return TaskSpec(
             pool=spec.text("pool", most=MAX_POOL_LENGTH),
@@ -133,6 +156,9 @@ class TaskSpec:
                 spec.choice("onLostReservation", OnLostReservation.FAIL, tuple(OnLostReservation))
             ),
             plan_max_attempts=retry.integer("planMaxAttempts", 2, least=1, most=MAX_ATTEMPTS),
+            keep_output=KeepOutput(spec.choice("keepOutput", KeepOutput.ALWAYS, tuple(KeepOutput))),
+            mask_secrets=spec.boolean("maskSecrets", True),
+            outputs=_handed_over(outputs) if outputs else None,
             cancel=spec.boolean("cancel"),
             ttl_seconds_after_finished=spec.integer("ttlSecondsAfterFinished", 86400, most=MAX_TTL_SECONDS),
         )
@@ -140,7 +166,10 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStatus:
-    """What is known of a task. `attempt` 0: never assigned. `queued_reason` says what a queued task waits for."""
+    """What is known of a task. `attempt` 0: never assigned. `queued_reason` says what a queued task waits for.
+
+    `plan_output` and `apply_output` name the SlotTaskOutputs of this attempt.
+    """
 
     phase: TaskPhase = TaskPhase.QUEUED
     step: Step | None = None
@@ -155,6 +184,8 @@ class TaskStatus:
     queued_reason: str | None = None
     plan: StepResult | None = None
     apply: StepResult | None = None
+    plan_output: str | None = None
+    apply_output: str | None = None
     conditions: tuple[Condition, ...] = ()
     observed_generation: int | None = None
     started_at: datetime | None = None
@@ -180,6 +211,8 @@ class TaskStatus:
             queued_reason=status.optional_text("queuedReason"),
             plan=_step_result(plan) if plan else None,
             apply=_step_result(apply) if apply else None,
+            plan_output=plan.optional_text("output") if plan else None,
+            apply_output=apply.optional_text("output") if apply else None,
             conditions=tuple(Condition.parse(item) for item in status.children("conditions")),
             observed_generation=status.optional_integer("observedGeneration"),
             started_at=time(status, "startTime"),
@@ -188,7 +221,11 @@ class TaskStatus:
 
     def to_json(self) -> dict[str, Any]:
         """The status as it stands in the object. Fields that are None are left out."""
-        steps = {step.value: step_json(result) for step, result in self.results.items()}
+        named = self.outputs
+        steps = {
+            step.value: {**step_json(result), **({"output": named[step]} if step in named else {})}
+            for step, result in self.results.items()
+        }
         document: dict[str, Any] = {
             "phase": self.phase.value,
             "step": self.step.value if self.step else None,
@@ -214,6 +251,12 @@ class TaskStatus:
         """What is known of each step that began."""
         both = {Step.PLAN: self.plan, Step.APPLY: self.apply}
         return {step: result for step, result in both.items() if result is not None}
+
+    @property
+    def outputs(self) -> dict[Step, str]:
+        """The SlotTaskOutput of each step that has one."""
+        both = {Step.PLAN: self.plan_output, Step.APPLY: self.apply_output}
+        return {step: name for step, name in both.items() if name}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,6 +358,8 @@ class Task:
             env=self.spec.env,
             env_from=self.spec.env_from,
             reservation_ttl_seconds=reservation_ttl_seconds,
+            mask_secrets=None if self.spec.mask_secrets else False,
+            outputs_path=self.spec.outputs.path if self.spec.outputs else None,
         )
 
 
@@ -368,6 +413,13 @@ def _step(fields: Fields) -> StepSpec:
         plan_file=fields.optional_text("planFile", empty=False, most=MAX_PATH_LENGTH),
         timeout_seconds=fields.optional_integer("timeoutSeconds", least=1, most=MAX_TIMEOUT_SECONDS),
         cancel_grace_seconds=fields.integer("cancelGraceSeconds", 60, most=MAX_GRACE_SECONDS),
+    )
+
+
+def _handed_over(fields: Fields) -> HandedOver:
+    return HandedOver(
+        path=fields.text("path", most=MAX_OUTPUTS_PATH, pattern=_RELATIVE),
+        secret=fields.text("secretName", most=MAX_NAME_LENGTH, pattern=_SECRET_NAME),
     )
 
 

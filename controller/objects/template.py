@@ -248,6 +248,7 @@ def _install(agent: Json, override: Json) -> Json:
 def _worker(given: Json, slot: int, grace_seconds: int, volumes: list[Json], tls: Tls | None) -> Json:
     """The user's `worker` as the worker of one slot: its own image, variables, resources and mounts stay."""
     secrets, config_maps = _references(given, volumes)
+    from_secrets = _secret_variables(given)
     return {
         **copy.deepcopy(given),
         "name": names.worker_container(slot),
@@ -260,6 +261,7 @@ def _worker(given: Json, slot: int, grace_seconds: int, volumes: list[Json], tls
             _value("PODSLOTS_GRACE_SECONDS", str(grace_seconds)),
             *([_value("PODSLOTS_SECRETS", secrets)] if secrets else []),
             *([_value("PODSLOTS_CONFIG_MAPS", config_maps)] if config_maps else []),
+            *([_value("PODSLOTS_SECRET_VARIABLES", from_secrets)] if from_secrets else []),
             *copy.deepcopy(given.get("env") or []),
         ],
         "securityContext": _container_security(given.get("securityContext") or {}),
@@ -287,6 +289,12 @@ def _sidecar_user(given: Json, tls: Tls | None) -> Json:
             *(given.get("volumeMounts") or []),
         ],
     }
+
+
+def _secret_variables(worker: Json) -> str:
+    """The worker's variables that come from Secrets, with commas between: their values are masked in output."""
+    variables = worker.get("env") or []
+    return ",".join(entry["name"] for entry in variables if "secretKeyRef" in (entry.get("valueFrom") or {}))
 
 
 def _references(worker: Json, volumes: list[Json]) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from controller.act.work_queue import WorkQueue
+from controller.kube.rest import Stopwatch
 from controller.passes.reconcile import Reconciler
 from controller.world.index import Key
 from controller.world.world import World
@@ -47,6 +48,7 @@ class Loop:
         *,
         observe_seconds: Callable[[float], None],
         settings: Settings,
+        stopwatch: Stopwatch,
     ) -> None:
         self._reconciler = reconciler
         self._queue = queue
@@ -54,6 +56,7 @@ class Loop:
         self._views = world.views
         self._observe_seconds = observe_seconds
         self._settings = settings
+        self._stopwatch = stopwatch
         self._rests_until: dict[Key, float] = {}
         self.last_pass: float | None = None
         """When the last pass ended, in loop time."""
@@ -82,14 +85,14 @@ class Loop:
         while self._views.stale(key) > CHUNK:
             self._views.freshen(key, CHUNK)
             await asyncio.sleep(0)
-        started = loop.time()
+        started = self._stopwatch()
         try:
             self._reconciler.reconcile(key)
         except Exception:
             # Nothing else here, for that could break too: every pool is looked at again with the next tick.
             log.exception("reconcile broke", extra={"pool": "/".join(key)})
         self.last_pass = loop.time()
-        seconds = self.last_pass - started
+        seconds = self._stopwatch() - started
         self._rests_until.pop(key, None)
         if seconds > SHORT_SECONDS:
             self._rests_until[key] = self.last_pass + min(GAP_FACTOR * seconds, LONGEST_GAP_SECONDS)

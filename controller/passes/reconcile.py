@@ -9,18 +9,29 @@ from controller import names
 from controller.act.pools import Pools, differs
 from controller.act.tasks import Tasks
 from controller.act.work_queue import WorkQueue
-from controller.decide.assignment import assign
-from controller.decide.pod_actions import pod_actions, removed
+from controller.decide.assignment import assign, next_in_turn
+from controller.decide.pod_actions import CreatePods, let_go, pod_actions, removed, surplus
 from controller.decide.pool_status import (
     Before,
     Problem,
+    Problems,
     invalid_pool_status,
+    not_starting,
     pool_figures,
     pool_status,
     too_old_agents,
 )
 from controller.decide.scaling import SizeDecision, decide_size
-from controller.decide.task_actions import ACCEPTED, after_the_end, is_refused, next_action, queued_reason
+from controller.decide.start_problem import StartProblem
+from controller.decide.task_actions import (
+    ACCEPTED,
+    MOST_WORD,
+    after_the_end,
+    is_new_word,
+    is_refused,
+    next_action,
+)
+from controller.decide.view import PodState, PoolView
 from controller.errors import InvalidObject
 from controller.kube.api import Object
 from controller.objects.conditions import find
@@ -28,12 +39,15 @@ from controller.objects.pool import PoolSpec
 from controller.objects.task import Task
 from controller.passes.starting import Starting
 from controller.world.index import Key
-from controller.world.waiting_words import lock_holder
+from controller.world.waiting_words import lock_word, slot_word
 from controller.world.world import World
 from metrics.figures import PoolFigures
 
 _STATUS_SECONDS = 0.5
 """How long after a write of a pool's status the next one comes, at the earliest: slots may change all the time."""
+
+_SAID_AFTER_SECONDS = 1.0
+"""A task that is queued for moments is not written to: it is assigned before anybody could read why it waits."""
 
 _ORPHAN_SECONDS = 2.0
 """How long an orphan on an agent is left alone after it was looked at: it may be an apply that runs on."""
@@ -55,6 +69,7 @@ class Reconciler:
         self._index = world.index
         self._following = world.following
         self._views = world.views
+        self._failures = world.start_failures
         self._queue = queue
         self._starting = starting
         self._tasks = tasks
@@ -74,40 +89,81 @@ class Reconciler:
                 spec = PoolSpec.parse(pool)
             except InvalidObject as error:
                 problem = Problem(reason="InvalidSpec", message=str(error))
-        self._advance(key, (spec or PoolSpec()).reservation_ttl_seconds)
-        self._end_orphans(key)
-        self._finish_ends(key)
+        terms = spec or PoolSpec()
+        self._advance(key, terms)
+        self._end_orphans(key, terms)
+        self._finish_ends(key, terms)
         if pool is None:
-            self._figures.pop(key, None)
-            self._status_due.pop(key, None)
-            for task in self._index.live(key).values():
-                if task.queued and not task.unwanted:
-                    self._judge(key, task, None)
+            self._without_pool(key)
         elif spec is not None:
             self._reconcile_pool(key, pool, spec)
         elif problem is not None:
             self._report(key, pool, invalid_pool_status(problem, before=Before.of(pool), now=self._views.now()))
 
+    def _without_pool(self, key: Key) -> None:
+        """There is no pool of this name: say it on its tasks, and leave nothing of it behind."""
+        self._figures.pop(key, None)
+        self._status_due.pop(key, None)
+        live, pods = self._index.live(key).values(), self._views.pods(key).values()
+        for task in live:
+            if task.queued and not task.unwanted:
+                self._judge(key, task, None)
+        for action in let_go(pods, live, {}):
+            self._starting.let_go(key, action.pod)
+        if not pods and self._pools.has_leftovers(*key):
+            self._starting.start(key, f"pool/{'/'.join(key)}", functools.partial(self._pools.remove_leftovers, *key))
+
     def _reconcile_pool(self, key: Key, pool: Object, spec: PoolSpec) -> None:
-        view = self._views.pool(key, pool, spec)
+        template = self._pools.template_hash(pool, spec) if self._pools.prepared(pool) else ""
+        hashed = template if isinstance(template, str) and template else None
+        view = self._views.pool(key, pool, spec, template_hash=hashed)
         if not view.deleting and not self._pools.prepared(pool):
             prepare = functools.partial(self._pools.prepare, pool, has_pods=bool(view.pods or view.creating))
             self._starting.start(key, f"pool/{view.uid}", prepare)
             return
+        self._note_start_failures(view)
         decision = decide_size(view)
         actions = pod_actions(view, decision)
         for action in actions:
             self._starting.pod_action(key, pool, view, action)
+        if not any(isinstance(action, CreatePods) for action in actions):
+            self._pools.nothing_to_create(pool)
+        problems = self._problems(view, pool, template)
         if not view.deleting:
-            self._dispatch(key, decision, removed(actions))
+            self._dispatch(key, decision, surplus(view, decision, removed(actions)), not_starting(view))
         self._figures[key] = pool_figures(view, decision, self._index.phases(key))
         before = Before.of(pool)
         if decision.desired not in {decision.current, before.desired}:
             self._pools.scaled(pool, decision.current, decision.desired, decision.reason, decision.message)
-        self._pools.too_old(pool, too_old_agents(view))
-        self._report(key, pool, pool_status(view, decision, before=before, problems=self._pools.problems(pool)))
+        found = (problems.degraded, problems.unable_to_scale, not_starting(view), too_old_agents(view))
+        self._pools.tell(pool, tuple(dict.fromkeys(problem for problem in found if problem is not None)))
+        self._report(key, pool, pool_status(view, decision, before=before, problems=problems))
         if (wait := self._views.recheck_seconds(view)) is not None:
             self._queue.add_after(key, wait)
+
+    def _problems(self, view: PoolView, pool: Object, template: str | InvalidObject) -> Problems:
+        """What keeps the pool from working as it should, and from changing its size, as of now."""
+        if isinstance(template, InvalidObject):
+            invalid = Problem(reason="InvalidTemplate", message=str(template))
+            return Problems(degraded=invalid, unable_to_scale=invalid)
+        held = (view.uid, view.template_hash or "")
+        failed = self._failures.problem(held)
+        if failed is not None and self._failures.wait_seconds(held, asyncio.get_running_loop().time()):
+            message = f"no Pod is made for a while, as the last ones did not start: {failed.reason}: {failed.message}"
+            return Problems(unable_to_scale=Problem(reason="PodsNotStarting", message=message))
+        return Problems(unable_to_scale=self._pools.create_problem(pool))
+
+    def _note_start_failures(self, view: PoolView) -> None:
+        """Count the Pods that failed, or were given up, before they were ever opened."""
+        now = asyncio.get_running_loop().time()
+        for pod in view.pods:
+            if pod.state is not PodState.STARTING:
+                continue
+            problem = pod.start_problem if pod.dead or pod.stuck else None
+            if problem is None and pod.node_cordoned and not pod.dead:
+                problem = StartProblem(reason="NodeCordoned", message=f"Pod {pod.name} came to a node that is cordoned")
+            if problem is not None:
+                self._failures.failed((view.uid, pod.template_hash), pod.uid, problem, now)
 
     def _report(self, key: Key, pool: Object, status: dict[str, Any]) -> None:
         """Write the pool's status if it says something new."""
@@ -122,16 +178,16 @@ class Reconciler:
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
-    def _advance(self, key: Key, ttl_seconds: int) -> None:
+    def _advance(self, key: Key, terms: PoolSpec) -> None:
         """Start the next thing to do for each task that has not ended, if there is any."""
         now = self._views.now()
         for task in list(self._index.live(key).values()):
             where = self._views.whereabouts(key, task)
             action = next_action(task, where, lock_held=False, now=now)
             if action is not None:
-                self._starting.task_action(key, task, where.pod, action, ttl_seconds)
+                self._starting.task_action(key, task, where.pod, action, terms)
 
-    def _finish_ends(self, key: Key) -> None:
+    def _finish_ends(self, key: Key, terms: PoolSpec) -> None:
         """Start what is left to be done for tasks that have ended, and look again when the next one is to go."""
         now = self._views.now()
         for task in self._index.open_ends(key, now):
@@ -139,13 +195,13 @@ class Reconciler:
             lock_held = self._index.holds_lock(task.namespace, task.lock_key, task.uid)
             action = after_the_end(task, where, lock_held=lock_held, now=now)
             if action is not None:
-                self._starting.end_action(key, task, where.pod, action)
+                self._starting.end_action(key, task, where.pod, action, terms)
             elif not lock_held:
                 self._index.settled(key, task)
         if (due := self._index.next_due(key)) is not None:
             self._queue.add_after(key, max(0.0, (due - now).total_seconds()))
 
-    def _dispatch(self, key: Key, decision: SizeDecision, leaving: frozenset[str]) -> None:
+    def _dispatch(self, key: Key, decision: SizeDecision, leaving: frozenset[str], problem: Problem | None) -> None:
         """Give queued tasks to free slots; say on those that no slot can take why."""
         basis = decision.basis
         view = basis.view
@@ -160,12 +216,25 @@ class Reconciler:
                 continue
             start = functools.partial(self._tasks.assign, task, pod, agent, reservation_ttl_seconds=ttl)
             self._starting.on_task(key, task, start, dispatched_to=pod.uid)
+        self._say_waiting(key, decision, [task for task in queued if not is_refused(task)], problem)
+
+    def _say_waiting(self, key: Key, decision: SizeDecision, queued: list[Task], problem: Problem | None) -> None:
+        """Say on each task that is still queued what it waits for. One that is being assigned is left alone."""
+        blocked, now, youngest = decision.basis.view.blocked, decision.basis.view.now, 0.0
+        following = next_in_turn(task for task in queued if task.uid in blocked)
+        for_a_slot = slot_word(decision.reason, problem)
         for task in queued:
-            if not is_refused(task):
-                before = lock_holder(self._index, task) if task.uid in view.blocked else None
-                why = queued_reason(task, blocked_by=before, decision=decision.reason, now=view.now)
-                if why is not None:  # a task that is being assigned is left alone: one operation a task
-                    self._starting.on_task(key, task, functools.partial(self._tasks.say_waiting, task, why))
+            if task.uid in blocked:
+                word = lock_word(self._index, task, is_next=task.uid in following)
+            elif (age := (now - task.created).total_seconds()) < _SAID_AFTER_SECONDS:
+                youngest = max(youngest, _SAID_AFTER_SECONDS - age)
+                continue
+            else:
+                word = for_a_slot
+            if is_new_word(task, word):
+                self._starting.say(key, task, functools.partial(self._tasks.say_waiting, task, word[:MOST_WORD]))
+        if youngest > 0:
+            self._queue.add_after(key, youngest)
 
     def _judge(self, key: Key, task: Task, spec: PoolSpec | None) -> None:
         refusal = task.refusal(spec)
@@ -175,7 +244,7 @@ class Reconciler:
         elif refusal is None and said is not None and said.status == "False":
             self._starting.on_task(key, task, functools.partial(self._tasks.say_accepted, task))
 
-    def _end_orphans(self, key: Key) -> None:
+    def _end_orphans(self, key: Key, terms: PoolSpec) -> None:
         """Settle what agents hold for the controller without a task that stands for it."""
         live, ended = self._index.live(key), self._index.ended(key)
         now, looked = asyncio.get_running_loop().time(), self._orphans_looked_at.pop(key, {})
@@ -195,7 +264,7 @@ class Reconciler:
                 name = f"orphan/{pod.uid}/{task_id}"
                 agent = self._following.client(pod.uid)
                 if now >= looked.get(name, now) and agent is not None:
-                    start = functools.partial(self._tasks.settle_orphan, task_id, pod, agent)
+                    start = functools.partial(self._tasks.settle_orphan, task_id, pod, agent, limits=terms.output)
                     self._starting.start(key, name, start, again_seconds=_ORPHAN_SECONDS)
                     looked[name] = now + _ORPHAN_SECONDS
                 self._orphans_looked_at.setdefault(key, {})[name] = looked.get(name, now)

@@ -5,6 +5,7 @@ something about it has changed, or it is due to be deleted.
 """
 
 import heapq
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -26,11 +27,12 @@ Key = tuple[str, str]
 class Index:
     """Kept up by the caches' changes."""
 
-    def __init__(self, *, pools: Cache, pods: Cache, tasks: Cache, nodes: Cache, locks: Locks) -> None:
+    def __init__(self, *, pools: Cache, pods: Cache, tasks: Cache, nodes: Cache, secrets: Cache, locks: Locks) -> None:
         self.pools = pools
         self.pods = pods
         self.tasks = tasks
         self.nodes = nodes
+        self.secrets = secrets
         self.locks = locks
         self._phases: dict[Key, Counter[TaskPhase]] = defaultdict(Counter)
         self._live: dict[Key, dict[str, Task]] = defaultdict(dict)
@@ -164,7 +166,8 @@ class Index:
         """Every pool there is, or that something still belongs to."""
         pools = {(obj["metadata"]["namespace"], obj["metadata"]["name"]) for obj in self.pools.items()}
         tasks = {*self._live, *self._ended, *self._unreadable}
-        return pools | tasks | {key for pod in self.pods.items() if (key := pool_of(pod))}
+        owned = itertools.chain(self.pods.items(), self.secrets.items())
+        return pools | tasks | {key for obj in owned if (key := pool_of(obj))}
 
     def holds_lock(self, namespace: str, lock_key: str | None, uid: str) -> bool:
         """Whether a task holds its lockKey, as last seen."""

@@ -1,5 +1,6 @@
 """Frozen views for decisions. A Pod's view is kept until something about that Pod changes."""
 
+import asyncio
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -19,6 +20,9 @@ from controller.world.following import Following
 from controller.world.index import Index, Key, pool_of
 from controller.world.under_way import UnderWay
 
+STUCK_SECONDS = 60.0
+"""How long a Pod that can't start is counted on all the same: images are pulled again, nodes are added."""
+
 
 class Views:
     """Makes them. Whoever learns of a change says it by `pod_changed` or one of its kin."""
@@ -34,6 +38,8 @@ class Views:
         """Pods whose view changes by the clock alone."""
         self._where: dict[str, tuple[Key, str]] = {}
         """The pool and the name of each Pod, by its UID."""
+        self._first_idle: dict[str, tuple[datetime, datetime]] = {}
+        self._problem_since: dict[str, float] = {}
         self._on_node: dict[str, dict[str, None]] = defaultdict(dict)
         under_way.on_pod_changed = self._touched
         index.pods.subscribe(self._pod_changed)
@@ -98,9 +104,11 @@ class Views:
             if view is None:
                 self._pods[key].pop(uid, None)
                 self._restless[key].pop(uid, None)
+                self._first_idle.pop(uid, None)
+                self._problem_since.pop(uid, None)
                 continue
             self._pods[key][uid] = view
-            if view.contacting:
+            if view.contacting or (view.start_problem is not None and not view.stuck):
                 self._restless[key][uid] = None
             else:
                 self._restless[key].pop(uid, None)
@@ -124,15 +132,35 @@ class Views:
     def _view_of(self, pod: Object) -> PodView:
         uid, key = pod["metadata"]["uid"], pool_of(pod)
         pool = self._index.pools.get(*key) if key is not None else None
-        return observe_pod(
+        view = observe_pod(
             pod,
             self._index.node_of(pod),
             self._following.report(uid),
             in_flight=self._under_way.with_pod(uid),
             pool_uid=pool["metadata"]["uid"] if pool is not None else None,
         )
+        idle_seen, stuck = self._idle_seen(view), self._is_stuck(view)
+        return replace(view, idle_seen=idle_seen, stuck=stuck) if idle_seen is not None or stuck else view
 
-    def pool(self, key: Key, pool: Object, spec: PoolSpec) -> PoolView:
+    def _idle_seen(self, view: PodView) -> datetime | None:
+        """When the Pod was first seen idle as it is. Its own times are its node's, whose clock may be hours off."""
+        since = view.idle_since
+        if since is None:
+            self._first_idle.pop(view.uid, None)
+            return None
+        known = self._first_idle.get(view.uid)
+        if known is None or known[0] != since:
+            known = self._first_idle[view.uid] = (since, self.now())
+        return known[1]
+
+    def _is_stuck(self, view: PodView) -> bool:
+        if view.start_problem is None:
+            self._problem_since.pop(view.uid, None)
+            return False
+        now = asyncio.get_running_loop().time()
+        return now - self._problem_since.setdefault(view.uid, now) >= STUCK_SECONDS
+
+    def pool(self, key: Key, pool: Object, spec: PoolSpec, *, template_hash: str | None = None) -> PoolView:
         """A pool as decisions see it."""
         live, under_way, locks = self._index.live(key), self._under_way, self._index.locks
         lock_keys = {task.spec.lock_key for task in live.values() if task.spec.lock_key}
@@ -149,6 +177,7 @@ class Views:
             dispatching={
                 uid: pod_uid for uid, pod_uid in under_way.dispatching.items() if uid in live and live[uid].queued
             },
+            template_hash=template_hash,
             deleting="deletionTimestamp" in pool["metadata"],
             synced=self._index.synced,
         )
@@ -177,7 +206,13 @@ class Views:
         That is when the youngest idle Pod has been idle long enough to go, and when an agent that should have answered
         is no longer taken for one that is about to.
         """
+        now = asyncio.get_running_loop().time()
         waits = [self._following.given_up_in(pod.uid) for pod in view.pods if pod.contacting]
+        waits += [
+            self._problem_since.get(pod.uid, now) + STUCK_SECONDS - now
+            for pod in view.pods
+            if pod.start_problem is not None and not pod.stuck
+        ]
         if (scaler := view.spec.scaler) is not None:
             waits.extend(
                 scaler.min_idle_seconds - (view.now - since).total_seconds()

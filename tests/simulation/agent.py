@@ -88,6 +88,7 @@ class MemoryFiles:
 
     def __init__(self) -> None:
         self.data: dict[tuple[str, Step], bytes] = {}
+        self.handed_over: dict[str, bytes] = {}
 
     def size(self, task_id: str, step: Step) -> int:
         return len(self.data.get((task_id, step), b""))
@@ -99,8 +100,15 @@ class MemoryFiles:
         return self.data.get((task_id, step), b"")[offset : offset + size_bytes]
 
     def remove(self, task_id: str) -> None:
+        self.handed_over.pop(task_id, None)
         for key in [key for key in self.data if key[0] == task_id]:
             del self.data[key]
+
+    def put(self, task_id: str, data: bytes) -> None:
+        self.handed_over[task_id] = data
+
+    def got(self, task_id: str) -> bytes | None:
+        return self.handed_over.get(task_id)
 
     def tasks(self) -> tuple[str, ...]:
         return tuple({task_id for task_id, _ in self.data})

@@ -108,6 +108,8 @@ def assignment(
     env: tuple[EnvVar, ...] = (),
     env_from: tuple[EnvFrom, ...] = (),
     attempt: int = 1,
+    mask_secrets: bool | None = None,
+    outputs_path: str | None = None,
     stop_signal: str = "SIGINT",
     before: tuple[Command, ...] = (),
     working_dir: str | None = None,
@@ -129,7 +131,16 @@ def assignment(
         steps = Steps(plan=spec, apply=StepSpec(command=apply, cancel_grace_seconds=grace_seconds) if apply else None)
     else:
         steps = Steps(plan=StepSpec(command=plan, plan_file=plan_file) if plan else None, apply=spec)
-    work = Work(name="team/task", attempt=attempt, steps=steps, files=files or {}, env=env, env_from=env_from)
+    work = Work(
+        name="team/task",
+        attempt=attempt,
+        steps=steps,
+        files=files or {},
+        env=env,
+        env_from=env_from,
+        mask_secrets=mask_secrets,
+        outputs_path=outputs_path,
+    )
     return Assignment(
         task_id=task_id, task_type="plan", step=step, fence=7, work=work, plan_digest=plan_digest, nonce=nonce
     )

@@ -114,6 +114,9 @@ class MemoryDisk:
     def plan_digest(self, assignment: Assignment) -> str:
         return f"sha256:{assignment.task_id}"
 
+    def outputs(self, assignment: Assignment) -> str:
+        raise StepRefusedError(f"there is no file {assignment.work.outputs_path!r} here")
+
     def begin_digest(self, assignment: Assignment) -> None:
         self.hashing = assignment
 

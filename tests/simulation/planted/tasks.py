@@ -9,11 +9,12 @@ from unittest.mock import patch
 from agent import wire as agent_wire
 from controller.act import tasks
 from controller.act.locks import Locks
+from controller.act.outputs import TaskOutputs
 from controller.act.tasks import Tasks
 from controller.agents.client import AgentClient
 from controller.decide import task_actions
 from controller.decide.task_actions import Whereabouts
-from controller.errors import AgentUnreachable
+from controller.errors import AgentUnreachable, ApiUnavailable
 from controller.kube import reflector
 from controller.kube.api import SLOTTASKS
 from controller.objects.task import Task, TaskPhase
@@ -73,16 +74,30 @@ def _() -> Plant:
 def _() -> Plant:
     original = Tasks._ended
 
-    async def follow(self: Tasks, task: Task, pod: Any, agent: AgentClient) -> None:
+    async def follow(self: Tasks, task: Task, pod: Any, agent: AgentClient, **options: Any) -> None:
         known = await agent.task(task.task_id)
         if known.state is agent_wire.TaskState.ENDED:
             await self.ack(task.task_id, pod, agent)
-            await original(self, task, known)
+            await original(self, task, known, {}, None)
         else:
-            await unchanged(self, task, pod, agent)
+            await unchanged(self, task, pod, agent, **options)
 
     unchanged = Tasks.follow
     return patch.object(Tasks, "follow", follow)
+
+
+@bug("ack before the output is kept", seed=11)
+def _() -> Plant:
+    """An output that could not be written at once is left out, as if the next pass could still read it."""
+
+    async def keep(self: TaskOutputs, task: Task, wanted: Any, agent: AgentClient) -> str | None:
+        try:
+            return await original(self, task, wanted, agent)
+        except (ApiUnavailable, AgentUnreachable):
+            return None
+
+    original = TaskOutputs.keep
+    return patch.object(TaskOutputs, "keep", keep)
 
 
 def _approved(same: Callable[[Any, Any], bool]) -> Plant:

@@ -25,7 +25,6 @@ from agent.wire import (
     ErrorCode,
     KeptTask,
     Outcome,
-    OutputHeld,
     Phase,
     RegisterRequest,
     SlotState,
@@ -71,6 +70,13 @@ class NoFiles:
 
     def remove(self, task_id: str) -> None:
         del task_id
+
+    def put(self, task_id: str, data: bytes) -> None:
+        raise NotImplementedError
+
+    def got(self, task_id: str) -> bytes | None:
+        del task_id
+        return None
 
     def tasks(self) -> tuple[str, ...]:
         return ()
@@ -414,7 +420,7 @@ async def test_a_registration_is_told_what_the_agent_has_of_each_output(world: W
     kept = (KeptTask(assignment=assignment, started=True), KeptTask(assignment=unknown, started=True))
     answer = await world.workers.register(0, RegisterRequest(instance="2-b", tasks=kept))
     assert answer.forget == ("u",)
-    assert answer.held == (OutputHeld(task_id="t", step=Step.PLAN, offset=8),)
+    assert answer.output == {"t/plan": 8}
 
 
 @in_world

@@ -38,7 +38,7 @@ def test_the_base_can_be_built() -> None:
         ["kubectl", "kustomize", str(MANIFESTS / "base")], check=True, capture_output=True, timeout=30
     )
     kinds = [document["kind"] for document in yaml.safe_load_all(built.stdout)]
-    assert kinds.count("CustomResourceDefinition") == 2
+    assert kinds.count("CustomResourceDefinition") == 3
 
 
 def test_the_crds_are_found_from_the_source_tree() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.wire import Outcome, OutputHeld, Step, WorkAnswer
+from agent.wire import Outcome, Step, WorkAnswer
 from tests.support.fake_agent import FakeAgent
 from tests.support.worker_fixtures import StartWorker, agent, start_worker
 from tests.support.worker_process import WorkerProcess, assignment, shell, until
@@ -163,8 +163,7 @@ def test_what_an_agent_has_lost_of_an_ended_steps_output_is_sent_again(
     agent.exit_of("task.1", Step.PLAN)
     until((worker.task_dir("task.1") / "plan.told").exists)
     agent.output.clear()
-    held = OutputHeld(task_id="task.1", step=Step.PLAN, offset=0)
-    monkeypatch.setattr(agent, "_now", lambda _named: WorkAnswer(held=(held,)))
+    monkeypatch.setattr(agent, "_now", lambda _named: WorkAnswer(output={"task.1/plan": 0}))
     agent.restart()
     agent.wait(lambda: len(agent.registrations) == 2)
     monkeypatch.undo()

@@ -198,6 +198,59 @@ def test_all_recovered_means_all_slots() -> None:
     assert state.recovering == ()
 
 
+def test_a_directory_that_cannot_be_read_is_not_one_that_is_gone() -> None:
+    for state in (acquired(), started(acquired()), reserved(), approved(), started(approved())):
+        assert registered(state, unread=("t",)) == (state, ())
+
+
+def test_a_damaged_record_ends_a_step_that_ran_and_no_reservation() -> None:
+    for state in (acquired(), reserved(), approved()):
+        assert registered(state, damaged=("t",)) == (state, ())
+    for state in (started(acquired()), started(approved())):
+        after, _ = registered(state, damaged=("t",))
+        assert (after.tasks["t"].outcome, after.slots[0].state) == (Outcome.LOST, SlotState.IDLE)
+        assert "damaged" in (after.tasks["t"].reason or "")
+
+
+def test_after_a_lost_journal_a_slot_with_an_unreadable_directory_is_still_to_be_known() -> None:
+    lost = initial_state(LAYOUT, drain_id="again", lost=True, now=NOW)
+    assert registered(lost, unread=("t",))[0].recovering == (0, 1)
+    assert registered(lost, damaged=("t",))[0].recovering == (1,)
+
+
+def test_the_nonce_of_an_adopted_step_is_the_one_its_worker_brought_and_its_apply_has_another() -> None:
+    lost = initial_state(LAYOUT, drain_id="again", lost=True, now=NOW)
+    kept = KeptTask(
+        assignment=replace(assignment(started(acquired())), nonce="n"), started=True, exit=exit_of(started(acquired()))
+    )
+    state, _ = registered(lost, kept)
+    assert state.tasks["t"].nonce == "n"
+    state = do(state, tasks, tasks.Approve(task_id="t", plan_digest=DIGEST, attempt=1))
+    assert assignment(state).nonce is None
+
+
+def test_a_plan_without_changes_ends_its_task_and_asks_nobody() -> None:
+    running = started(acquired())
+    report = replace(exit_of(running), changed=False, plan_digest=None)
+    ended = do(running, tasks, tasks.Exited(slot=0, report=report))
+    task = ended.tasks["t"]
+    assert (task.state, task.outcome, task.reason) == (TaskState.ENDED, Outcome.SUCCEEDED, "NoChanges")
+    assert (ended.slots[0].state, task.plan and task.plan.changed) == (SlotState.IDLE, False)
+    adopted, _ = registered(
+        initial_state(LAYOUT, drain_id="again", lost=True, now=NOW),
+        KeptTask(assignment=assignment(running), started=True, exit=report),
+    )
+    assert (adopted.tasks["t"].outcome, adopted.tasks["t"].reason) == (Outcome.SUCCEEDED, "NoChanges")
+    assert adopted.slots[0].state is SlotState.IDLE
+
+
+def test_a_plan_with_changes_awaits_its_approval() -> None:
+    running = started(acquired())
+    after = do(running, tasks, tasks.Exited(slot=0, report=replace(exit_of(running), changed=True, exit_code=2)))
+    task = after.tasks["t"]
+    assert (task.state, task.plan and task.plan.changed) == (TaskState.RESERVED, True)
+
+
 def far(fence: int, task_id: str = "far") -> KeptTask:
     given = Assignment(task_id=task_id, task_type="plan_and_apply", step=Step.PLAN, fence=fence, work=BOTH)
     return KeptTask(assignment=given, started=True)
@@ -255,56 +308,3 @@ def test_an_apply_that_was_stopped_and_ended_with_0_says_both() -> None:
     assert (ended.outcome, ended.reason) == (Outcome.CANCELLED, "cancelled (exit code 0)")
     assert ended.apply is not None
     assert ended.apply.exit_code == 0
-
-
-def test_a_directory_that_cannot_be_read_is_not_one_that_is_gone() -> None:
-    for state in (acquired(), started(acquired()), reserved(), approved(), started(approved())):
-        assert registered(state, unread=("t",)) == (state, ())
-
-
-def test_a_damaged_record_ends_a_step_that_ran_and_no_reservation() -> None:
-    for state in (acquired(), reserved(), approved()):
-        assert registered(state, damaged=("t",)) == (state, ())
-    for state in (started(acquired()), started(approved())):
-        after, _ = registered(state, damaged=("t",))
-        assert (after.tasks["t"].outcome, after.slots[0].state) == (Outcome.LOST, SlotState.IDLE)
-        assert "damaged" in (after.tasks["t"].reason or "")
-
-
-def test_after_a_lost_journal_a_slot_with_an_unreadable_directory_is_still_to_be_known() -> None:
-    lost = initial_state(LAYOUT, drain_id="again", lost=True, now=NOW)
-    assert registered(lost, unread=("t",))[0].recovering == (0, 1)
-    assert registered(lost, damaged=("t",))[0].recovering == (1,)
-
-
-def test_the_nonce_of_an_adopted_step_is_the_one_its_worker_brought_and_its_apply_has_another() -> None:
-    lost = initial_state(LAYOUT, drain_id="again", lost=True, now=NOW)
-    kept = KeptTask(
-        assignment=replace(assignment(started(acquired())), nonce="n"), started=True, exit=exit_of(started(acquired()))
-    )
-    state, _ = registered(lost, kept)
-    assert state.tasks["t"].nonce == "n"
-    state = do(state, tasks, tasks.Approve(task_id="t", plan_digest=DIGEST, attempt=1))
-    assert assignment(state).nonce is None
-
-
-def test_a_plan_without_changes_ends_its_task_and_asks_nobody() -> None:
-    running = started(acquired())
-    report = replace(exit_of(running), changed=False, plan_digest=None)
-    ended = do(running, tasks, tasks.Exited(slot=0, report=report))
-    task = ended.tasks["t"]
-    assert (task.state, task.outcome, task.reason) == (TaskState.ENDED, Outcome.SUCCEEDED, "NoChanges")
-    assert (ended.slots[0].state, task.plan and task.plan.changed) == (SlotState.IDLE, False)
-    adopted, _ = registered(
-        initial_state(LAYOUT, drain_id="again", lost=True, now=NOW),
-        KeptTask(assignment=assignment(running), started=True, exit=report),
-    )
-    assert (adopted.tasks["t"].outcome, adopted.tasks["t"].reason) == (Outcome.SUCCEEDED, "NoChanges")
-    assert adopted.slots[0].state is SlotState.IDLE
-
-
-def test_a_plan_with_changes_awaits_its_approval() -> None:
-    running = started(acquired())
-    after = do(running, tasks, tasks.Exited(slot=0, report=replace(exit_of(running), changed=True, exit_code=2)))
-    task = after.tasks["t"]
-    assert (task.state, task.plan and task.plan.changed) == (TaskState.RESERVED, True)

@@ -29,7 +29,7 @@ from agent.wire import (
     StepSpec,
     encode,
 )
-from agent.worker import config, environment, files, memory, output, temporary
+from agent.worker import config, environment, files, kept_log, memory, output, temporary
 from agent.worker.connection import parse
 from agent.worker.digest import Source, hash_content, plan_digest
 from agent.worker.directories import Directories
@@ -269,16 +269,16 @@ def test_an_answer_is_the_same_however_it_is_cut(size: int) -> None:
 # --- output ---------------------------------------------------------------------------------------------------------
 
 
-def _output(tmp_path: Path, prefix: str = "> ") -> tuple[output.StepOutput, int, output.Echo, Path]:
+def _output(tmp_path: Path) -> tuple[output.StepOutput, int, output.Echo, Path]:
     source, sink = os.pipe()
     echoed = tmp_path / "echo"
     echo = output.Echo(os.open(echoed, os.O_CREAT | os.O_WRONLY))
-    return output.StepOutput(source, str(tmp_path / "log"), prefix, echo), sink, echo, echoed
+    return output.StepOutput(source, str(tmp_path / "log"), b"[t plan 0]", echo), sink, echo, echoed
 
 
-def test_lines_are_echoed_whole_and_cut_only_when_too_long(tmp_path: Path) -> None:
+def test_lines_are_echoed_whole_between_the_runs_beginning_and_its_end(tmp_path: Path) -> None:
     step, sink, echo, echoed = _output(tmp_path)
-    for piece in (b"par", b"tial\nsecond\nth", b"ird", b"x" * 20_000, b"\n\nlast"):
+    for piece in (b"par", b"tial\nsecond\nth", b"ird", b"\n\nlast"):
         os.write(sink, piece)
         step.read()
         echo.flush()
@@ -286,15 +286,13 @@ def test_lines_are_echoed_whole_and_cut_only_when_too_long(tmp_path: Path) -> No
     step.finish()
     echo.flush()
     os.close(echo.fd)
-    lines = echoed.read_bytes().split(b"\n")
-    assert lines[:2] == [b"> partial", b"> second"]
-    assert [len(line) for line in lines[2:4]] == [2 + 5 + 20_000, 2]
-    assert lines[4:] == [b"> ", b"> last", b""]
+    marked = [b": begins", b" partial", b" second", b" third", b" ", b"+last", b": ended"]
+    assert echoed.read_bytes() == b"".join(b"[t plan 0]" + line + b"\n" for line in marked)
 
 
 def test_past_its_limit_a_log_keeps_its_beginning_and_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "LOG_BYTES", 10)
-    monkeypatch.setattr(output, "TAIL_BYTES", 4)
+    monkeypatch.setattr(kept_log, "LOG_BYTES", 10)
+    monkeypatch.setattr(kept_log, "TAIL_BYTES", 4)
     step, sink, echo, _ = _output(tmp_path)
     for piece in (b"0123456", b"789abc", b"defghij"):
         os.write(sink, piece)
@@ -307,7 +305,7 @@ def test_past_its_limit_a_log_keeps_its_beginning_and_end(tmp_path: Path, monkey
 
 
 def test_output_just_past_the_limit_is_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "LOG_BYTES", 10)
+    monkeypatch.setattr(kept_log, "LOG_BYTES", 10)
     step, sink, echo, _ = _output(tmp_path)
     os.write(sink, b"0123456789ab")
     os.close(sink)

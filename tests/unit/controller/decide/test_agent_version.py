@@ -90,12 +90,12 @@ def test_the_pool_says_which_agents_are_too_old() -> None:
 def test_an_event_says_it_once_and_again_when_it_is_others() -> None:
     told: list[tuple[str, str]] = []
     pools: Any = object.__new__(Pools)
-    pools._told_too_old = {}
+    pools._told = {}
     pools._events = SimpleNamespace(event=lambda _, reason, message, **__: told.append((reason, message)))
     document = {"metadata": {"namespace": "n", "name": "p", "uid": "u"}}
     one, two = (too_old_agents(pool([aged(pod(name, "..."))], replicas=1)) for name in ("a", "b"))
     for problem in (one, one, two, two, None, two):
-        pools.too_old(document, problem)
+        pools.tell(document, () if problem is None else (problem,))
     assert [reason for reason, _ in told] == ["AgentTooOld"] * 3
     assert [message[-9:] for _, message in told] == ["a (0.0.9)", "b (0.0.9)", "b (0.0.9)"]
 

@@ -311,6 +311,15 @@ def test_the_worker_learns_where_its_secrets_are() -> None:
 SIDECAR: Json = {"spec": {"containers": [{"name": "runner", "image": "i"}, {"name": "helper", "image": "i"}]}}
 
 
+def test_the_worker_learns_which_of_its_variables_are_secret() -> None:
+    given = template()
+    variables = given["spec"]["containers"][0]["env"]
+    for name, kind in (("TOKEN", "secretKeyRef"), ("REGION", "configMapKeyRef"), ("KEY", "secretKeyRef")):
+        variables.append({"name": name, "valueFrom": {kind: {"name": "x", "key": "k"}}})
+    assert {"name": "PODSLOTS_SECRET_VARIABLES", "value": "TOKEN,KEY"} in container(build(given), "worker-0")["env"]
+    assert "PODSLOTS_SECRET_VARIABLES" not in json.dumps(build(template()))
+
+
 def test_without_a_worker_the_workload_gets_the_local_credential() -> None:
     """Sidecar mode: it calls the agent itself, with what can't drain."""
     pod = build(SIDECAR)
