@@ -25,6 +25,7 @@ from agent.wire import (
     ErrorCode,
     KeptTask,
     Outcome,
+    OutputHeld,
     Phase,
     RegisterRequest,
     SlotState,
