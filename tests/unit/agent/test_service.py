@@ -25,7 +25,6 @@ from agent.wire import (
     ErrorCode,
     KeptTask,
     Outcome,
-    OutputHeld,
     Phase,
     RegisterRequest,
     SlotState,
@@ -433,7 +432,7 @@ async def test_a_registration_names_no_step_that_the_task_does_not_have(world: W
     assert assignment is not None
     kept = KeptTask(assignment=assignment, started=True)
     answer = await world.workers.register(0, RegisterRequest(instance="1-a", tasks=(kept,)))
-    assert answer.held == (OutputHeld(task_id="t", step=Step.APPLY, offset=0),)
+    assert answer.output == {"t/apply": 0}
 
 
 @in_world
