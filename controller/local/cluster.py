@@ -112,6 +112,7 @@ class LocalCluster:
             server = ApiServer(
                 folder / "api",
                 users=users,
+                collect_pods=True,
                 now=self._now,
                 rng=self._rng,
                 audit_path=folder / "audit.jsonl",

@@ -17,7 +17,8 @@ class LogOptions:
     previous: bool = False
     timestamps: bool = False
     tail_lines: int | None = None
-    since_seconds: int | None = None
+    # Seconds since 1970: lines from then on.
+    since: float | None = None
     limit_bytes: int | None = None
 
 

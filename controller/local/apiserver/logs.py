@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from controller.local.apiserver import requests
@@ -11,17 +12,31 @@ from controller.local.apiserver.store.versions import Record
 from controller.local.log_source import LogOptions
 
 
-def parse(pod: Record, query: Mapping[str, str]) -> LogOptions:
-    """The options of a request, with the container it means."""
+def parse(pod: Record, query: Mapping[str, str], now: datetime) -> LogOptions:
+    """The options of a request, with the container it means. Raises BadRequest."""
     return LogOptions(
         container=_container(pod.body, query.get("container", ""), pod.name),
         follow=requests.is_true(query.get("follow", "")),
         previous=requests.is_true(query.get("previous", "")),
         timestamps=requests.is_true(query.get("timestamps", "")),
         tail_lines=requests.integer(query, "tailLines"),
-        since_seconds=requests.integer(query, "sinceSeconds"),
+        since=_since(query, now),
         limit_bytes=requests.integer(query, "limitBytes"),
     )
+
+
+def _since(query: Mapping[str, str], now: datetime) -> float | None:
+    seconds, time = requests.integer(query, "sinceSeconds"), query.get("sinceTime", "")
+    if seconds is not None and time:
+        raise bad_request("at most one of `sinceTime` or `sinceSeconds` may be specified")
+    if seconds is not None:
+        return now.timestamp() - seconds
+    if not time:
+        return None
+    try:
+        return datetime.fromisoformat(time).timestamp()
+    except ValueError:
+        raise bad_request(f'parsing time "{time}" as "2006-01-02T15:04:05Z07:00": cannot parse "{time}"') from None
 
 
 def _container(body: Mapping[str, Any], asked: str, pod: str) -> str:

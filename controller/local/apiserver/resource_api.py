@@ -12,7 +12,7 @@ import orjson
 
 from controller.local.apiserver import lists
 from controller.local.apiserver.bodies import parse_body, parse_patch, repeated_fields
-from controller.local.apiserver.errors import ApiError, method_not_allowed, no_such_resource
+from controller.local.apiserver.errors import ApiError, bad_request, method_not_allowed, no_such_resource
 from controller.local.apiserver.negotiation import Form, Shape, negotiate
 from controller.local.apiserver.parameters import delete_options, write_options
 from controller.local.apiserver.requests import RequestInfo
@@ -25,6 +25,15 @@ from controller.local.apiserver.store.versions import Change, Record
 from controller.local.apiserver.tables.table import included, table
 
 Json = dict[str, Any]
+
+
+# What a kubelet of a cluster does for people; here a container is a process of this machine.
+_STREAMED = {
+    "exec": "`kubectl exec`: a container is a process of this machine, its folder is in the state folder",
+    "attach": "`kubectl attach`: see `kubectl logs -f`",
+    "portforward": "`kubectl port-forward`: a Pod's address can be reached from this machine as it is",
+    "ephemeralcontainers": "`kubectl debug`: a container is a process of this machine",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,8 @@ class ResourceApi:
         if resource is None or (bool(info.namespace) and not resource.namespaced):
             raise no_such_resource()
         if info.subresource and info.subresource not in resource.subresources:
+            if resource.key == "pods" and info.subresource in _STREAMED:
+                raise bad_request(f"the local cluster has no {_STREAMED[info.subresource]}")
             raise no_such_resource()
         if resource.namespaced and not info.namespace and (info.name or info.verb == "create"):
             if info.verb == "create" and not info.name:

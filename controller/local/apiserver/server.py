@@ -19,7 +19,6 @@ import random
 import ssl
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from controller.local.apiserver.administration import PREFIX as ADMINISTRATION
 from controller.local.apiserver.administration import Administration
 from controller.local.apiserver.admission.policies import Policies
 from controller.local.apiserver.audit import AuditEntry, AuditSink, FileAudit
+from controller.local.apiserver.controller_loop import ControllerLoop
 from controller.local.apiserver.errors import ApiError, bad_request, no_such_resource
 from controller.local.apiserver.faults import FaultRule, Faults
 from controller.local.apiserver.negotiation import negotiate
@@ -46,6 +46,7 @@ from controller.local.apiserver.openapi.documents import Documents
 from controller.local.apiserver.persistence import JournalError, Persistence, SqliteJournal, Volatile
 from controller.local.apiserver.requests import RequestInfo
 from controller.local.apiserver.resource_api import Reply, ResourceApi
+from controller.local.apiserver.store.controllers.pod_collection import PodCollector
 from controller.local.apiserver.store.store import Store
 from controller.local.apiserver.store.users import User
 from controller.local.apiserver.store.versions import Change
@@ -57,7 +58,6 @@ Json = dict[str, Any]
 
 # etcd refuses requests above 1.5 MiB; the API server bodies above 3 MiB.
 _MAX_BODY_BYTES = 3 * 1024 * 1024
-_EVENT_EXPIRY_INTERVAL_SECONDS = 60.0
 _SHUTDOWN_SECONDS = 2.0
 _FIRST_ERROR_STATUS = 400
 ADMIN_USERS = frozenset({"admin", "system:admin"})
@@ -79,6 +79,7 @@ class ApiServer:
         audit: AuditSink | None = None,
         admin_users: frozenset[str] = ADMIN_USERS,
         enforce_rbac: bool = False,
+        collect_pods: bool = False,
         bookmark_interval_seconds: float = 15.0,
         history_limit: int = 8192,
     ) -> None:
@@ -99,13 +100,14 @@ class ApiServer:
         )
         self._api = ResourceApi(self.store, now, rng)
         self._authorizer = Authorizer(Rbac(self.store), frozenset(users.values()), enforce=enforce_rbac)
+        pods = PodCollector(self.store) if collect_pods else None
+        self._controllers = ControllerLoop(self.store, self._journal, now, pods)
         self._reviews = Reviews(self._authorizer)
         self.store.admit = Policies(self.store, self._authorizer).admit
         self._openapi = Documents(self.store.registry)
         self._administration = Administration(self.store, self.hub, self.faults)
         self._runner: web.AppRunner | None = None
         self._collector: asyncio.Task[None] | None = None
-        self._collect = asyncio.Event()
         self._address = ("", 0)
         self._scheme = "http"
 
@@ -128,7 +130,7 @@ class ApiServer:
         await self.commit(self.store.bootstrap(self._now(), self._rng))
         if self._crds is not None:
             await self.load_crds(self._crds)
-        self._collector = asyncio.create_task(self._collect_garbage(), name="garbage-collector")
+        self._collector = asyncio.create_task(self._controllers.run(), name="controllers")
         app = web.Application(client_max_size=_MAX_BODY_BYTES)
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
@@ -157,30 +159,11 @@ class ApiServer:
     async def commit(self, changes: tuple[Change, ...]) -> None:
         """Makes changes durable and visible; for code in this process that writes to the store itself."""
         if self.store.garbage:
-            self._collect.set()
+            self._controllers.wake()
         if changes:
             await self._journal.commit(changes)
         else:
             await self._journal.settled()
-
-    async def _collect_garbage(self) -> None:
-        loop = asyncio.get_running_loop()
-        expire_at = loop.time()
-        self._collect.set()
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_EVENT_EXPIRY_INTERVAL_SECONDS):
-                    await self._collect.wait()
-            self._collect.clear()
-            try:
-                while changes := self.store.collect(self._now()):
-                    await self._journal.commit(changes)
-                if loop.time() >= expire_at:
-                    expire_at = loop.time() + _EVENT_EXPIRY_INTERVAL_SECONDS
-                    await self.commit(self.store.expire_events(self._now()))
-                    self.store.garbage.retry_refused()
-            except JournalError:
-                return  # every answer says so from now on
 
     # --- requests -----------------------------------------------------------------------------------------
 
@@ -359,7 +342,7 @@ class ApiServer:
             raise no_such_resource()
         pod = self.store.get(resource, info.namespace, info.name)
         entry.uid = pod.uid
-        first, pieces = await streams.open_log(request, pod, self._log_source)
+        first, pieces = await streams.open_log(request, pod, self._log_source, self._now())
         entry.code = 200
         self._log_audit(entry)
         return await streams.send_log(request, first, pieces, entry.audit_id)

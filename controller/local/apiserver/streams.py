@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 
 from aiohttp import web
 
@@ -35,9 +36,11 @@ async def send_events(
     return response
 
 
-async def open_log(request: web.Request, pod: Record, source: LogSource | None) -> tuple[bytes, AsyncIterator[bytes]]:
+async def open_log(
+    request: web.Request, pod: Record, source: LogSource | None, now: datetime
+) -> tuple[bytes, AsyncIterator[bytes]]:
     """The first piece of a container's log, and the rest to come. Raises ApiError."""
-    options = parse_log_options(pod, request.query)
+    options = parse_log_options(pod, request.query, now)
     if not pod.body["spec"].get("nodeName"):
         raise bad_request(f"pod {pod.name} does not have a host assigned")
     if source is None:

@@ -10,7 +10,7 @@ import logging
 import random
 import shutil
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +34,7 @@ from controller.local.node.node_context import NodeContext
 from controller.local.node.node_faults import NodeFaults
 from controller.local.node.pods.container_slot import ContainerSlot
 from controller.local.node.pods.containers import shim_command
+from controller.local.node.pods.log_times import LogClock
 from controller.local.node.pods.pod_logs import PodLogs
 from controller.local.node.pods.pod_spec import Json
 from controller.local.node.pods.pod_worker import PodWorker
@@ -117,6 +118,7 @@ class Kubelet:
             await reflector.synced.wait()
         self._load()
         self._loop("scheduler", self._schedule_forever())
+        self._loop("log times", LogClock(self._live_logs).run())
         await agent.registered.wait()
 
     def _session(self, timeout: aiohttp.ClientTimeout, tls: ssl.SSLContext | None) -> aiohttp.ClientSession:
@@ -286,6 +288,10 @@ class Kubelet:
         del namespace, pod  # the UID says it all
         worker = self._workers.get(pod_uid)
         return None if worker is None else worker.slot(container)
+
+    def _live_logs(self) -> Iterator[Path]:
+        for worker in self._workers.values():
+            yield from worker.live_logs()
 
     # Addresses.
 

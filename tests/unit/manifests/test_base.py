@@ -2,10 +2,8 @@
 
 import subprocess
 from pathlib import Path
-from shutil import which
 from typing import Any
 
-import pytest
 import yaml
 
 from controller import crds
@@ -13,6 +11,7 @@ from controller.config import Config
 from controller.objects.pool import PoolSpec
 from controller.objects.task import Task
 from controller.objects.template import TokenSecret, build_pod
+from tests.support.kubectl import KUBECTL
 from tests.support.repository import ROOT
 
 MANIFESTS = ROOT / "manifests"
@@ -32,11 +31,8 @@ def test_every_manifest_is_part_of_the_base() -> None:
     assert listed | {MANIFESTS / "base" / "kustomization.yaml"} == set((MANIFESTS / "base").rglob("*.yaml"))
 
 
-@pytest.mark.skipif(which("kubectl") is None, reason="kubectl builds the base")
 def test_the_base_can_be_built() -> None:
-    built = subprocess.run(
-        ["kubectl", "kustomize", str(MANIFESTS / "base")], check=True, capture_output=True, timeout=30
-    )
+    built = subprocess.run([KUBECTL, "kustomize", str(MANIFESTS / "base")], check=True, capture_output=True, timeout=30)
     kinds = [document["kind"] for document in yaml.safe_load_all(built.stdout)]
     assert kinds.count("CustomResourceDefinition") == 3
 

@@ -48,7 +48,9 @@ class Policies:
         """Warnings of policies that only warn. Raises ApiError for what a policy refuses."""
         if request.resource.group == ADMISSION:
             return ()  # policies can't guard themselves
-        bindings = self._core.versions.collection(_BINDINGS).current("")
+        bindings = list(self._core.versions.collection(_BINDINGS).current(""))
+        if not bindings:
+            return ()
         warnings: list[str] = []
         context: Bindings | None = None
         namespace = self._namespace(request)

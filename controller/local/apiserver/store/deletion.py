@@ -1,6 +1,6 @@
 """Deletion: preconditions, grace and finalizers. Follows `Store.Delete` of k8s.io/apiserver's generic registry.
 
-What happens later to dependents and to the contents of namespaces is in `collection`.
+What happens later to dependents and to the contents of namespaces is in `controllers`.
 """
 
 from __future__ import annotations

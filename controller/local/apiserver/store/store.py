@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from controller.local.apiserver.errors import ApiError
-from controller.local.apiserver.store import collection, creation, deletion, evictions, updates
+from controller.local.apiserver.store import creation, deletion, evictions, updates
+from controller.local.apiserver.store.controllers import collection
 from controller.local.apiserver.store.core import Core
 from controller.local.apiserver.store.outcomes import DEFAULT_OPTIONS, Outcome, WriteOptions, stamp
 from controller.local.apiserver.store.registry import Resource

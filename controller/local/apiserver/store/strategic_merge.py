@@ -64,11 +64,11 @@ def _member(result: Json, key: str, value: Any, place: tuple[str, str], *, order
         return
     owner, field_type = place
     container, _, item_type = field_type.partition(":")
+    rule = MERGE_KEYS.get(owner, {}).get(key)
     if isinstance(value, list):
-        rule = MERGE_KEYS.get(owner, {}).get(key, _REPLACE)
-        result[key] = _merge_list(result.get(key) or [], value, item_type, rule=rule, order=order)
+        result[key] = _merge_list(result.get(key) or [], value, item_type, rule=rule or _REPLACE, order=order)
         return
-    if isinstance(value, dict):
+    if isinstance(value, dict) and (rule is None or rule.strategy != _REPLACE.strategy):
         if container == "map":
             field_type = item_type
         result[key] = merge(result.get(key), value, field_type)

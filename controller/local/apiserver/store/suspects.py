@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from controller.local.apiserver.store.versions import Change, ChangeType, Key, Record, Versions
@@ -50,10 +51,11 @@ class Suspects:
         if metadata.get("ownerReferences") or ("deletionTimestamp" in metadata and collected):
             self.places[place] = None
 
-    def retry_refused(self) -> None:
-        """Has those looked at again whose deletion was refused."""
+    def retry(self, budgeted: Iterable[str] = ()) -> None:
+        """Has those looked at again whose deletion was refused, and these namespaces' budgets, whose time may be up."""
         self.places.update(self.refused)
         self.refused.clear()
+        self.budgets.update(dict.fromkeys(budgeted))
 
     def suspect_all(self, versions: Versions) -> None:
         """After a restart nothing is remembered, so everything is looked at once."""

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from controller.local.log_source import LogOptions, LogUnavailableError
 from controller.local.node.pods.container_slot import ContainerSlot
+from controller.local.node.pods.log_times import LineTimes, stamp
 
 CHUNK_BYTES = 64 * 1024
 LOOK_AGAIN_SECONDS = 0.1
@@ -32,19 +33,57 @@ class PodLogs:
                 text = f'previous terminated container "{options.container}" in pod "{pod}" not found'
                 raise LogUnavailableError(text)
         left = options.limit_bytes
+        pieces = self._pieces(slot, log, options)
+        if options.timestamps or options.since is not None:
+            pieces = _timed(pieces, log, options)
+        async for _, piece in pieces:
+            kept = piece if left is None else piece[:left]
+            yield kept
+            if left is not None:
+                left -= len(kept)
+                if left <= 0:
+                    return
+
+    async def _pieces(self, slot: ContainerSlot, log: Path, options: LogOptions) -> AsyncIterator[tuple[int, bytes]]:
+        """What is written, each piece with its place in the log."""
         with _open(log) as file:
             if options.tail_lines is not None:
                 file.seek(_tail_offset(file, options.tail_lines))
-            while left is None or left > 0:
+            while True:
                 alive = options.follow and slot.alive and slot.log == log  # asked first: what it wrote last is read
-                chunk = file.read(CHUNK_BYTES if left is None else min(left, CHUNK_BYTES))
+                start = file.tell()
+                chunk = file.read(CHUNK_BYTES)
                 if chunk:
-                    yield chunk
-                    left = None if left is None else left - len(chunk)
+                    yield start, chunk
                 elif not alive:
                     return
                 else:
                     await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+
+async def _timed(
+    pieces: AsyncIterator[tuple[int, bytes]], log: Path, options: LogOptions
+) -> AsyncIterator[tuple[int, bytes]]:
+    """Whole lines, less those from before the time asked for, each with its time if that is wanted."""
+    times = LineTimes(log)
+    since = None if options.since is None else int(options.since * 1_000_000_000)
+    rest, place = b"", 0
+    async for start, piece in pieces:
+        place = place if rest else start
+        *lines, rest = (rest + piece).split(b"\n")
+        chosen = []
+        for line in lines:
+            place += len(line) + 1
+            chosen.append(_line(line + b"\n", times.at(place), since, options))
+        yield place, b"".join(chosen)
+    if rest:
+        yield place, _line(rest, times.at(place + len(rest)), since, options)
+
+
+def _line(line: bytes, written: int, since: int | None, options: LogOptions) -> bytes:
+    if since is not None and written < since:
+        return b""
+    return stamp(written) + line if options.timestamps else line
 
 
 def _open(log: Path) -> BinaryIO:

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import orjson
@@ -87,6 +87,10 @@ class PodWorker:
     def slot(self, container: str) -> ContainerSlot | None:
         """One of its containers."""
         return self._slots.get(container)
+
+    def live_logs(self) -> Iterator[Path]:
+        """The logs that may grow."""
+        return (slot.log for slot in self._slots.values() if slot.alive and slot.log is not None)
 
     @property
     def ending(self) -> bool:

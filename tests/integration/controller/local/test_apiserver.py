@@ -117,6 +117,59 @@ kind: Kustomization
         assert (await client.send("POST", "/apis/example.dev/v1/things", longer)).status == 422
 
 
+# --- rights -----------------------------------------------------------------------------------------------
+
+
+async def test_who_somebody_stands_in_for_has_only_what_rbac_grants(tmp_path: Path) -> None:
+    audit = tmp_path / "audit"
+    ben = {"Impersonate-User": "ben"}
+    async with running_server(audit_path=audit) as (_, client):
+        assert (await client.send("GET", PODS, more_headers=ben)).status == 403
+        rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
+        rules = [{"verbs": ["list", "watch"], "apiGroups": [""], "resources": ["pods"]}]
+        await client.post(f"{rbac}/roles", {"metadata": {"name": "r"}, "rules": rules})
+        subjects = [{"kind": "User", "name": "ben"}]
+        binding = {"metadata": {"name": "r"}, "roleRef": {"kind": "Role", "name": "r"}, "subjects": subjects}
+        await client.post(f"{rbac}/rolebindings", binding)
+        assert (await client.send("GET", PODS, more_headers=ben)).status == 200
+        watch = await client.send("GET", f"{PODS}?watch=true&timeoutSeconds=1", events=True, more_headers=ben)
+        assert watch.status == 200
+        assert (await client.send("DELETE", f"{PODS}/a", more_headers=ben)).status == 403
+        assert (await client.send("GET", PODS, more_headers={"Impersonate-Group": "g"})).status == 400
+    last = json.loads(audit.read_text().splitlines()[-2])
+    assert (last["user"]["username"], last["impersonatedUser"]["username"]) == ("admin", "ben")
+
+
+async def test_rbac_can_be_enforced_for_everybody_but_admins() -> None:
+    users = {"the-token-of-eve": "eve", TOKEN: "admin"}
+    async with running_server(users=users, enforce_rbac=True) as (server, client):
+        eve = ApiClient(client.session, server.url, "the-token-of-eve")
+        assert (await eve.send("GET", PODS)).status == 403
+        assert (await eve.send("GET", PODS, more_headers={"Impersonate-User": "admin"})).status == 403
+        assert (await eve.send("GET", "/version")).status == 200
+        assert (await client.send("GET", PODS)).status == 200
+
+
+async def test_what_a_refused_eviction_took_from_a_budget_is_durable(tmp_path: Path) -> None:
+    budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
+    async with running_server(tmp_path) as (_, client):
+        await client.post(PODS, pod("a", nodeName="n"))
+        status = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
+        await client.merge(f"{PODS}/a/status", status)
+        await client.post(budgets, {"metadata": {"name": "b"}, "spec": {"maxUnavailable": 1, "selector": {}}})
+
+        async def allowed() -> bool:
+            return bool((await client.get(f"{budgets}/b"))["status"]["disruptionsAllowed"] == 1)
+
+        await until(allowed)
+        wrong = {"deleteOptions": {"preconditions": {"uid": "another"}}}
+        assert (await client.send("POST", f"{PODS}/a/eviction", wrong)).status == 409
+    async with running_server(tmp_path) as (_, client):
+        assert "a" in (await client.get(f"{budgets}/b"))["status"]["disruptedPods"]
+        refused = await client.send("POST", f"{PODS}/a/eviction", {})
+        assert (refused.status, refused.body["reason"]) == (429, "TooManyRequests")
+
+
 # --- audit ------------------------------------------------------------------------------------------------
 
 

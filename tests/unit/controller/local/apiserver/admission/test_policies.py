@@ -144,7 +144,7 @@ def test_the_garbage_collector_is_refused_and_comes_back() -> None:
     cluster.settle()
     assert cluster.has("pods", "a")
     cluster.delete("delete", key="validatingadmissionpolicies.admissionregistration.k8s.io")
-    cluster.store.garbage.retry_refused()
+    cluster.store.garbage.retry()
     cluster.settle()
     assert not cluster.has("pods", "a")
 

@@ -65,6 +65,12 @@ def test_an_order_alone_moves_the_items_and_the_others_keep_their_place() -> Non
     assert [c["name"] for c in merge(before, order, "PodSpec")["containers"]] == ["b", "c", "a"]
 
 
+def test_the_selector_of_a_budget_is_replaced_whole() -> None:
+    old = {"spec": {"selector": {"matchLabels": {"a": "b"}}}}
+    new = {"spec": {"selector": {"matchLabels": {"c": "d"}}}}
+    assert merge(old, new, "PodDisruptionBudget") == new
+
+
 def test_an_unknown_directive_is_refused() -> None:
     with pytest.raises(ApiError):
         merge({}, {"$patch": "bogus"}, "Pod")

@@ -7,10 +7,10 @@ from typing import Any
 
 from controller.local.apiserver.errors import ApiError
 from controller.local.apiserver.store.budgets import current_status
+from controller.local.apiserver.store.controllers.termination import delete_all, empty_namespace
 from controller.local.apiserver.store.core import Core
 from controller.local.apiserver.store.deletion import CRD_CLEANUP, DeleteOptions, delete, is_complete
 from controller.local.apiserver.store.suspects import BUDGETS, FOREGROUND, ORPHAN, POLICIES
-from controller.local.apiserver.store.termination import delete_all, empty_namespace
 from controller.local.apiserver.store.users import GARBAGE_COLLECTOR
 from controller.local.apiserver.store.versions import Change, Record
 

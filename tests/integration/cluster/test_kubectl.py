@@ -1,0 +1,182 @@
+"""The real kubectl against the embedded cluster: what people try first."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.api_client import until
+from tests.support.kubectl import Kubectl
+from tests.support.repository import ROOT
+
+Json = dict[str, Any]
+
+POOL = """
+apiVersion: podslots.dev/v1alpha1
+kind: SlotPool
+metadata: {name: terraform}
+spec:
+  replicas: 0
+  template: {spec: {containers: [{name: worker, image: example}]}}
+"""
+CONFIG = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {kept: "1", dropped: "2"}
+"""
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: busy, labels: {app: busy}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: main, image: example, command: [sh, -c, "echo first; sleep 1000"]}
+"""
+
+
+@pytest.fixture
+async def kubectl(tmp_path: Path) -> AsyncIterator[Kubectl]:
+    state = tmp_path / "cluster"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "controller.local", "--state-dir", str(state)),
+        *("--crds", str(ROOT / "manifests" / "base" / "crds"), "--stop-grace-seconds", "1"),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    caller: Kubectl | None = None
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            ready = json.loads(await process.stdout.readline())
+        caller = Kubectl(Path(ready["kubeconfig"]))
+        yield caller
+    finally:
+        if caller is not None:
+            caller.close()
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+
+def _rows(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+async def test_objects_are_applied_compared_edited_and_explained(kubectl: Kubectl) -> None:
+    both = f"{CONFIG}---{POOL}"
+    assert (await kubectl("apply", "-f", "-", stdin=both)).count(" created") == 2
+    assert (await kubectl("apply", "-f", "-", stdin=both)).count(" unchanged") == 2
+    changed = both.replace('dropped: "2"', 'added: "3"').replace("replicas: 0", "replicas: 1")
+    ran = await kubectl.run("diff", "-f", "-", stdin=changed)
+    assert ran.status == 1, ran.err
+    assert '-  dropped: "2"' in ran.out
+    assert "+  replicas: 1" in ran.out
+    assert (await kubectl("apply", "--dry-run=server", "-f", "-", stdin=changed)).count("(server dry run)") == 2
+    assert (await kubectl("apply", "-f", "-", stdin=changed)).count(" configured") == 2
+    data = await kubectl("get", "configmap", "settings", "-o", "jsonpath={.data}")
+    assert json.loads(data) == {"kept": "1", "added": "3"}
+    # `edit` writes the object into a file, here for sed.
+    await kubectl("edit", "configmap", "settings", environ={"KUBE_EDITOR": 'sed -i s/"kept:.*"/"kept:\\ edited"/'})
+    assert "edited" in await kubectl("get", "configmap", "settings", "-o", "yaml")
+    await kubectl("scale", "slotpool", "terraform", "--replicas=2")
+    assert await kubectl("get", "slotpool", "terraform", "-o", "jsonpath={.spec.replicas}") == "2"
+    refused = await kubectl.run("apply", "-f", "-", stdin=POOL.replace("replicas", "replicaz"))
+    assert 'unknown field "spec.replicaz"' in refused.err
+    assert "Add Pods while more than" in await kubectl("explain", "slotpool.spec.autoscaling")
+    assert "<[]Container>" in await kubectl("explain", "pod.spec")
+
+
+async def test_what_typed_clients_create_and_delete(kubectl: Kubectl) -> None:
+    """They send protobuf, and never fall back to JSON."""
+    await kubectl("create", "namespace", "team")
+    await kubectl("create", "configmap", "c", "--from-literal=a=b", "-n", "team")
+    await kubectl("create", "secret", "generic", "s", "--from-literal=p=q", "-n", "team")
+    await kubectl("create", "serviceaccount", "bot", "-n", "team")
+    await kubectl("create", "role", "reader", "--verb=get,list", "--resource=pods", "-n", "team")
+    await kubectl("create", "rolebinding", "reader", "--role=reader", "--user=ben", "-n", "team")
+    await kubectl("create", "pdb", "keep", "--selector=app=busy", "--min-available=50%", "-n", "team")
+    secret = json.loads(await kubectl("get", "secret", "s", "-n", "team", "-o", "json"))
+    assert (secret["type"], secret["data"]) == ("Opaque", {"p": "cQ=="})
+    role = json.loads(await kubectl("get", "role", "reader", "-n", "team", "-o", "json"))
+    assert role["rules"] == [{"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]}]
+    budget = json.loads(await kubectl("get", "pdb", "keep", "-n", "team", "-o", "json"))
+    assert budget["spec"] == {"minAvailable": "50%", "selector": {"matchLabels": {"app": "busy"}}}
+    await kubectl("delete", "namespace", "team")
+    assert "team" not in await kubectl("get", "namespaces")
+
+
+async def test_columns_are_those_of_the_kinds(kubectl: Kubectl) -> None:
+    await kubectl("apply", "-f", "-", stdin=POOL)
+    pools = _rows(await kubectl("get", "slotpools"))
+    assert pools[0] == ["NAME", "PODS", "READY", "DESIRED", "SLOTS", "IDLE", "RUNNING", "RESERVED", "AGE"]
+    assert pools[1][0] == "terraform"
+    assert _rows(await kubectl("get", "nodes"))[0] == ["NAME", "STATUS", "ROLES", "AGE", "VERSION"]
+    await kubectl("create", "configmap", "c", "--from-literal=a=b")
+    header, row = _rows(await kubectl("get", "configmaps"))
+    assert (header, row[:2]) == (["NAME", "DATA", "AGE"], ["c", "1"])
+
+
+async def test_people_ask_what_they_may_do(kubectl: Kubectl) -> None:
+    whoami = await kubectl("auth", "whoami")
+    assert "admin" in whoami
+    assert "system:masters" in whoami
+    assert (await kubectl("auth", "can-i", "create", "pods")).strip() == "yes"
+    await kubectl("create", "role", "reader", "--verb=get,list", "--resource=pods")
+    await kubectl("create", "rolebinding", "reader", "--role=reader", "--user=ben")
+    asked = await kubectl.run("auth", "can-i", "delete", "pods", "--as=ben")
+    assert (asked.status, asked.out.strip()) == (1, "no")
+    await kubectl("get", "pods", "--as=ben")
+    refused = await kubectl.run("delete", "pod", "any", "--as=ben")
+    assert 'User "ben" cannot delete resource "pods"' in refused.err
+    assert "[get list]" in await kubectl("auth", "can-i", "--list", "--as=ben")
+
+
+async def test_logs_events_and_a_drain_that_a_budget_holds_up(kubectl: Kubectl) -> None:
+    await kubectl("apply", "-f", "-", stdin=POD)
+    await kubectl("wait", "--for=condition=Ready", "pod/busy", "--timeout=20s")
+    (header, row) = _rows(await kubectl("get", "pods"))
+    assert (header, row[:3]) == (["NAME", "READY", "STATUS", "RESTARTS", "AGE"], ["busy", "1/1", "Running"])
+
+    async def has_written() -> bool:
+        return bool(await kubectl("logs", "busy"))
+
+    await until(has_written)
+    stamp, word = (await kubectl("logs", "busy", "--timestamps")).split()
+    assert (word, stamp[-1]) == ("first", "Z")
+    assert (await kubectl("logs", "busy", "--since=1h")).startswith("first")
+    assert await kubectl("logs", "busy", "--since-time=2999-01-01T00:00:00Z") == ""
+    assert "Successfully assigned default/busy" in await kubectl("get", "events")
+    assert "Successfully assigned default/busy" in await kubectl("describe", "pod", "busy")
+    await kubectl("create", "pdb", "keep", "--selector=app=busy", "--min-available=1")
+    # The first try is at once; kubectl then waits for five seconds, which is more than it has.
+    held = await kubectl.run("drain", "local", "--force", "--timeout=2s")
+    assert held.status == 1
+    assert "would violate the pod's disruption budget" in held.err
+    assert _rows(await kubectl("get", "nodes"))[1][1] == "Ready,SchedulingDisabled"
+    await kubectl("delete", "pdb", "keep")
+    await kubectl("drain", "local", "--force", "--timeout=30s")
+    assert "busy" not in await kubectl("get", "pods")
+    await kubectl("uncordon", "local")
+    assert _rows(await kubectl("get", "nodes"))[1][1] == "Ready"
+
+
+async def test_what_there_is_none_of_is_said_in_plain_words(kubectl: Kubectl) -> None:
+    await kubectl("apply", "-f", "-", stdin=POD)
+    await kubectl("wait", "--for=condition=Ready", "pod/busy", "--timeout=20s")
+    for call, words in (
+        (("exec", "busy", "--", "ls"), "no `kubectl exec`"),
+        (("port-forward", "busy", "8000:80"), "no `kubectl port-forward`"),
+        (("apply", "--server-side", "-f", "-"), "no server-side apply"),
+        (("top", "pods"), "Metrics API not available"),
+    ):
+        ran = await kubectl.run(*call, stdin=CONFIG)
+        assert ran.status != 0, call
+        assert words in ran.err, ran.err
