@@ -9,7 +9,6 @@ from datetime import datetime
 from enum import StrEnum
 
 from agent.codec import WireError, decode, encode, format_time, parse_time
-from agent.quick import quick
 from agent.work_messages import (
     MAX_OUTPUTS_BYTES,
     NO_CHANGES,
@@ -259,7 +258,6 @@ class Write:
     stamp: Stamp | None = None
 
 
-@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcquireRequest(Write):
     """`POST /slots/acquire`."""
@@ -277,7 +275,6 @@ class AcquireAnswer:
     fence: int
 
 
-@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldRequest(Write):
     """`POST /slots/{id}/reserve`, `/resume` and `/release`. `ttl_seconds` limits a reservation."""
@@ -287,7 +284,6 @@ class HoldRequest(Write):
     ttl_seconds: int | None = None
 
 
-@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldAnswer:
     """The slot after the call, with its new fence."""

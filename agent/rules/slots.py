@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from agent.errors import Refusal
-from agent.quick import quick
 from agent.rules.state import (
     Call,
     Decision,
@@ -90,7 +89,6 @@ def transition(
 # --- commands -------------------------------------------------------------------------------------------------------
 
 
-@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acquire:
     """Give the task a slot, or say again which one it has."""
@@ -101,7 +99,6 @@ class Acquire:
     origin: Origin = Origin.CONTROLLER
 
 
-@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
     """A holder's own reserve, resume or release."""

@@ -3,6 +3,7 @@
 Which families there are is asked of the registry: one that is added without a test of its own fails here.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -170,10 +171,14 @@ def open_streams(agent: AgentProcess) -> None:
         wait_for(gone, f"{left} are left: one that went away is noticed at the next change, and counted no more")
 
 
+_rounds = itertools.count()
+
+
 def toggle(agent: AgentProcess) -> None:
     """A change, and the one back."""
-    slot = agent.acquire("toggled", "plan")
-    agent.post(f"/slots/{slot['slot']}/release", {"task_id": "toggled", "fence": slot["fence"]})
+    task_id = f"toggled.{next(_rounds)}"
+    slot = agent.acquire(task_id, "plan")
+    agent.post(f"/slots/{slot['slot']}/release", {"task_id": task_id, "fence": slot["fence"]})
 
 
 @moves("podslots_agent_pool_tokens")
