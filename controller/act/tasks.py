@@ -368,6 +368,35 @@ class Tasks:
         )
         self._event(task, reason, message, warning=True)
 
+    async def say_unreadable(self, obj: Object, problem: str) -> None:
+        """Say on a SlotTask that can't be read why, and end it if that is all that is asked of it.
+
+        Nothing of it was ever given to an agent, unless somebody changed it since: then its Pod settles that.
+        """
+        metadata, spec, status = obj["metadata"], obj.get("spec"), obj.get("status")
+        given = [entry for entry in (status or {}).get("conditions") or () if isinstance(entry, dict)]
+        now = wire.format_time(self._now())
+        said = {
+            "type": ACCEPTED,
+            "status": "False",
+            "reason": "InvalidSpec",
+            "message": problem,
+            "lastTransitionTime": now,
+        }
+        patch: dict[str, Any] = {
+            "conditions": [*(entry for entry in given if entry.get("type") != ACCEPTED), said],
+            "observedGeneration": metadata.get("generation", 0),
+        }
+        unwanted = "deletionTimestamp" in metadata or (isinstance(spec, dict) and spec.get("cancel") is True)
+        if not (status or {}).get("podUID"):
+            patch["phase"] = TaskPhase.CANCELLED if unwanted else TaskPhase.QUEUED
+            if unwanted:
+                patch |= {"reason": "Cancelled", "message": problem, "finishTime": now}
+        body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": patch}
+        document = await self._api.patch(SLOTTASKS, metadata["namespace"], metadata["name"], body, subresource="status")
+        self._cache.note(document)
+        self._events.event(obj, "InvalidSpec", problem, warning=True)
+
     async def say_waiting(self, task: Task, reason: str) -> None:
         """Say on a queued task what it waits for."""
         await self._write(task, phase=TaskPhase.QUEUED, queued_reason=reason)

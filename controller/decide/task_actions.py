@@ -6,6 +6,7 @@ its tasks as they are, until it answers, or its Pod is provably dead, or its Pod
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from agent.wire import Slot, SlotState, Step
 from controller.decide.view import PodView
@@ -245,6 +246,18 @@ def cancelling(task: Task, pod: PodView) -> bool:
     """
     said = find(task.status.conditions, CANCELLING)
     return said is not None and said.status == "True" and said.message == cancel_message(task, pod)
+
+
+def unsaid(obj: dict[str, Any], problem: str) -> str | None:
+    """What is to be said of a SlotTask that can't be read; None if it stands there, and nothing else is asked."""
+    message = problem[:MOST_WORD]
+    spec, status = obj.get("spec"), obj.get("status") or {}
+    said = any(
+        isinstance(entry, dict) and entry.get("type") == ACCEPTED and entry.get("message") == message
+        for entry in status.get("conditions") or ()
+    )
+    unwanted = "deletionTimestamp" in obj["metadata"] or (isinstance(spec, dict) and spec.get("cancel") is True)
+    return None if said and not (unwanted and not status.get("podUID")) else message
 
 
 def is_new_word(task: Task, word: str) -> bool:

@@ -30,6 +30,7 @@ from controller.decide.task_actions import (
     is_new_word,
     is_refused,
     next_action,
+    unsaid,
 )
 from controller.decide.view import PodState, PoolView
 from controller.errors import InvalidObject
@@ -91,6 +92,7 @@ class Reconciler:
                 problem = Problem(reason="InvalidSpec", message=str(error))
         terms = spec or PoolSpec()
         self._advance(key, terms)
+        self._say_unreadable(key)
         self._end_orphans(key, terms)
         self._finish_ends(key, terms)
         if pool is None:
@@ -186,6 +188,13 @@ class Reconciler:
             action = next_action(task, where, lock_held=False, now=now)
             if action is not None:
                 self._starting.task_action(key, task, where.pod, action, terms)
+
+    def _say_unreadable(self, key: Key) -> None:
+        """Say on tasks that can't be read why, once for each version of them."""
+        for obj, problem in list(self._index.unreadable(key)):
+            if (message := unsaid(obj, str(problem))) is not None:
+                start = functools.partial(self._tasks.say_unreadable, obj, message)
+                self._starting.start(key, f"task/{obj['metadata']['uid']}", start)
 
     def _finish_ends(self, key: Key, terms: PoolSpec) -> None:
         """Start what is left to be done for tasks that have ended, and look again when the next one is to go."""

@@ -11,7 +11,16 @@ from agent.rules.state import Event
 from agent.rules.tasks import ExpireTasks
 from agent.wire import ErrorCode, Origin, Outcome, SlotState, Step
 from controller import names
-from controller.decide.task_actions import APPROVED, Acquire, Approve, Follow, Whereabouts, cancelling, next_action
+from controller.decide.task_actions import (
+    APPROVED,
+    Acquire,
+    Approve,
+    Follow,
+    Whereabouts,
+    cancelling,
+    next_action,
+    unsaid,
+)
 from controller.errors import AgentRefused, AgentUnreachable, ApiUnavailable, Conflict, NotFound, NotLeader
 from controller.kube.api import LEASES, SLOTTASKS, Object, Resource
 from controller.objects.ended_task import EndedTask
@@ -674,3 +683,22 @@ def test_finalizers_of_others_are_kept() -> None:
     assert site.task().finalizers == ("other/one",)
     run(replica.writer.add_finalizer(site.task()))
     assert site.task().finalizers == ("other/one", names.TASK_FINALIZER)
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+def test_a_task_that_can_not_be_read_says_why_and_can_be_cancelled(cancel: bool) -> None:
+    """Its definition should have refused it; where that did not, nobody would ever know."""
+    site = DispatchSite()
+    task = site.add("a", cancel=cancel)
+    site.api.put(SLOTTASKS, broken := {**site.api.all(SLOTTASKS)[NS, "a"], "spec": {"pool": "pool", "cancel": cancel}})
+    del broken
+    obj = site.api.all(SLOTTASKS)[NS, "a"]
+    problem = unsaid(obj, "spec.type: is required")
+    assert problem == "spec.type: is required"
+    run(site.replica().writer.say_unreadable(obj, problem))
+    status = site.api.all(SLOTTASKS)[NS, "a"]["status"]
+    assert status["phase"] == ("Cancelled" if cancel else "Queued")
+    assert [entry["message"] for entry in status["conditions"] if entry["type"] == "Accepted"] == [problem]
+    if not cancel:
+        assert unsaid(site.api.all(SLOTTASKS)[NS, "a"], problem) is None, "once"
+    assert task.uid == obj["metadata"]["uid"]
