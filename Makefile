@@ -8,6 +8,9 @@ FIND_PYTHON := for p in "$(PYTHON)" python3.11 python3 python3.12 python3.13 pyt
 	command -v "$$p" >/dev/null 2>&1 && \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
 	echo "$$p" && break; done
+# What pip does, in a line each: what it gets, and when it installs.
+PIP_PROGRESS := /^(Collecting|Building) / { n++; printf "  %3d  %s\n", n, $$0; fflush() } \
+	/^Installing collected/ { printf "  installing %d packages; half a minute or so\n", NF - 3; fflush() }
 JOBS ?= 2
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
@@ -15,7 +18,7 @@ BENCH_ARGS ?=
 BENCH_SOAK_ARGS ?=
 SOAK_ARGS ?=
 
-.PHONY: help venv demo binary roots test soak lint format bench bench-soak constraints clean
+.PHONY: help venv demo binary roots test test-long soak lint format bench bench-soak constraints clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -29,8 +32,9 @@ $(STAMP): pyproject.toml constraints.txt
 	echo "Setting up $(VENV) with $$($$python --version) (once)"; \
 	[ -x $(BIN)/python ] && $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 		|| "$$python" -m venv --clear $(VENV)
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' \
-		2>$(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --progress-bar off --constraint constraints.txt --editable '.[dev]' \
+		2>&1 | tee $(VENV)/pip.log | awk '$(PIP_PROGRESS)'; \
+	grep -q '^Successfully installed' $(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }
 	@touch $@
 
 demo: $(STAMP) ## About a minute: 15 tasks, a pool from 0 to 5 Pods to 0. DEMO_ARGS=--unattended judges the run
@@ -45,8 +49,11 @@ roots: ## As root, with debootstrap: an old Debian in build/roots, for the tests
 	&& rm -rf build/roots/bullseye/var/cache/apt/archives build/roots/bullseye/usr/share && touch build/roots/complete \
 	|| { tail build/roots/log >&2; exit 1; }; }
 
-test: $(STAMP) ## All tests (PYTEST_ARGS is passed on)
-	@PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+test: $(STAMP) ## All tests but the long ones, in about five minutes (PYTEST_ARGS is passed on)
+	@PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not long" $(PYTEST_ARGS)
+
+test-long: $(STAMP) ## The tests that are long by nature: many seeds, planted bugs, chaos, the bench (PYTEST_ARGS is passed on)
+	@PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m long $(PYTEST_ARGS)
 
 soak: $(STAMP) ## Faults for five minutes, then judgement; 10^6 simulated steps; the planted bugs. SOAK_ARGS="--seconds 60 --seed 7"
 	@$(BIN)/python -m tests.chaos $(SOAK_ARGS)

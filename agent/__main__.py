@@ -4,14 +4,19 @@ Each sub-command imports what it needs and no more: a worker must start in a fra
 """
 
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
+from types import FrameType
+
+from agent import signals
 
 USAGE_STATUS = 2
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run a sub-command; returns its exit status."""
+    signals.keep()
     words = list(sys.argv[1:] if arguments is None else arguments)
     environment = os.environ if environ is None else environ
     if words == ["work"]:
@@ -23,9 +28,17 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | No
         from agent.app import main as serve  # noqa: PLC0415
 
         return serve(environment)
+    signal.signal(signal.SIGTERM, _end)
+    signals.deliver()
     from agent.commands import main as command  # noqa: PLC0415
 
     return command(words, environment)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """Without a handler the first process of a container, as the one that installs is, would not be ended."""
+    del frame
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

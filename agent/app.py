@@ -1,21 +1,23 @@
 """`slot-agent serve`: everything made, started, stopped. The only place with a clock, a random source and sockets."""
 
 import asyncio
+import os
 import secrets
 import signal
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import uvloop
 from aiohttp import web
 
-from agent import __version__
-from agent.auth import Keyring, TokenFolder, has_credentials, own_credentials, read_pool_tokens
+from agent import __version__, signals
+from agent.auth import Identity, Keyring, Kind, TokenFolder, has_credentials, own_credentials
+from agent.clock import AgentClock, wall_time
 from agent.config import Settings, from_environ
 from agent.counters import Counters
 from agent.errors import ConfigError
@@ -23,11 +25,13 @@ from agent.http.access import Access
 from agent.http.listeners import Listeners
 from agent.http.routes import HttpApi
 from agent.http.server import Server
-from agent.log import StreamLog, report_restored
+from agent.log import StreamLog, place_of, report_restored
+from agent.nonces import Nonces
 from agent.rules.report import Facts
 from agent.rules.state import PhaseChanged, Record, initial_state
 from agent.service import TICK_SECONDS, Service
-from agent.store.disk_thread import DiskThread, do_now, is_in_memory
+from agent.store.disk_thread import DiskThread
+from agent.store.folder_lock import lock_folder
 from agent.store.journal import FolderDisk, Header, Opened, open_journal
 from agent.store.output import FolderFiles, Outputs
 from agent.tls import TlsFolder
@@ -40,6 +44,8 @@ SHUTDOWN_SECONDS = 1.0
 FILE_THREADS = 2
 """For output and tokens; the journal has its own. asyncio would take four more than there are cores, up to 32, and each
 thread has memory of its own in the C library, which grows to 1 MiB and is not given back."""
+
+_Step = Callable[[], Awaitable[None]]
 
 EXIT_CONFIG = 2
 EXIT_FAILED = 1
@@ -57,16 +63,12 @@ def main(environ: Mapping[str, str]) -> int:
         return runner.run(serve(settings))
 
 
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)
-
-
 async def serve(settings: Settings) -> int:
     """Serve until told to stop; then refuse new work, let steps run as long as the Pod may, and end."""
+    stop = _stop_signal()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="files"))
     later = asyncio.get_running_loop().call_later
-    log = StreamLog(sys.stderr.fileno(), utc_now, {"pod": settings.pod, "pool": settings.pool}, later)
+    log = StreamLog(sys.stderr.fileno(), wall_time, {"pod": settings.pod, "pool": settings.pool}, later)
     # Not the exception's text: it may quote what a client sent.
     asyncio.get_running_loop().set_exception_handler(
         lambda _, context: log.event("unhandled", what=context["message"], error=repr(type(context.get("exception"))))
@@ -74,7 +76,7 @@ async def serve(settings: Settings) -> int:
     try:
         async with AsyncExitStack() as stack:
             agent = await _start(settings, log, stack)
-            await _run(settings, agent, log)
+            await _run(settings, agent, stop, log)
     except OSError as error:
         log.event("the agent can't run", error=str(error))
         return EXIT_FAILED
@@ -89,14 +91,21 @@ async def serve(settings: Settings) -> int:
 
 
 async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "_Agent":
-    opened = _open_journal(settings)
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    # Before the journal is touched: a second agent would set aside what the first one writes.
+    stack.callback(os.close, lock_folder(settings.state_dir))
+    clock = AgentClock()
+    opened = _open_journal(settings, clock.now())
+    clock.resume(opened.state)
     for warning in opened.warnings:
         log.event("journal", warning=warning)
     # After the journal: credentials without a journal are the sign that one was lost.
     own = own_credentials(settings)
-    tls = TlsFolder(settings.tls_dir, settings.credential_folders, log) if settings.tls_dir is not None else None
+    tls = None
+    if settings.tls_dir is not None:
+        tls = TlsFolder(settings.tls_dir, settings.certificate_folders, log, kept_ca=settings.kept_client_ca_file)
     context = tls.first() if tls is not None else None
-    submit = do_now if is_in_memory(settings.state_dir) else _disk_thread(stack).submit
+    submit = _disk_thread(stack).submit
     outputs = Outputs(FolderFiles(settings.logs_dir), asyncio.to_thread)
     service = Service(
         facts=Facts(
@@ -111,16 +120,24 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         state=opened.state,
         journal=opened.journal,
         submit=submit,
-        now=utc_now,
+        now=clock.now,
+        clock=clock,
         counters=Counters(new_registry()),
         log=log,
         warnings=opened.warnings,
     )
     report_restored(log, opened.state)
     service.on_publish(lambda _, records: _flush_phase(log, records))
-    workers = Workers(service, outputs)
-    keyring = Keyring(own, _first_tokens(settings, log))
-    tokens = TokenFolder(settings.tokens_dir, keyring, lambda: service.set_tokens(keyring.pool_token_ids))
+    workers = Workers(service, outputs, Nonces(own[Identity(Kind.CLOSE)]))
+    keyring = Keyring(own, {})
+    tokens = TokenFolder(
+        settings.tokens_dir,
+        keyring,
+        lambda: service.set_tokens(keyring.pool_token_ids),
+        lambda problems: log.event("pool tokens not read", problems=list(problems)),
+    )
+    # The mount may come later; until then nobody is let in.
+    await tokens.refresh()
     service.set_tokens(keyring.pool_token_ids)
     api = HttpApi(
         service=service,
@@ -129,10 +146,11 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         access=Access(
             keyring,
             tokens.refresh,
+            addresses=settings.addresses,
             lock_reads=settings.lock_reads,
             asks_certificates=lambda: tls is not None and tls.asks_certificates,
         ),
-        now=utc_now,
+        now=wall_time,
         log=log,
         with_workers=settings.workers,
     )
@@ -181,10 +199,9 @@ def _disk_thread(stack: AsyncExitStack) -> DiskThread:
     return thread
 
 
-def _open_journal(settings: Settings) -> Opened:
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
+def _open_journal(settings: Settings, now: datetime) -> Opened:
     header = Header(pod_uid=settings.pod_uid, journal_id=uuid.uuid4().hex, slots=len(settings.layout))
-    drain_id, now = f"born-{header.journal_id}", utc_now()
+    drain_id = f"born-{header.journal_id}"
     return open_journal(
         FolderDisk(settings.state_dir),
         header,
@@ -194,26 +211,22 @@ def _open_journal(settings: Settings) -> Opened:
     )
 
 
-def _first_tokens(settings: Settings, log: StreamLog) -> dict[str, str]:
-    try:
-        return read_pool_tokens(settings.tokens_dir)
-    except OSError as error:
-        # The mount may come later; until then nobody is let in.
-        log.event("no pool tokens yet", error=str(error))
-        return {}
-
-
-async def _run(settings: Settings, agent: _Agent, log: StreamLog) -> None:
+def _stop_signal() -> asyncio.Event:
+    """Set once somebody asks the process to stop, be it before it serves."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    signals.deliver()
+    return stop
+
+
+async def _run(settings: Settings, agent: _Agent, stop: asyncio.Event, log: StreamLog) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             # Two, because one of them waits for the disk.
             ticking = [
-                group.create_task(_tick_state(agent), name="tick-state"),
-                group.create_task(_tick_surroundings(agent), name="tick-surroundings"),
+                group.create_task(_every_second(log, _state_steps(agent)), name="tick-state"),
+                group.create_task(_every_second(log, _surrounding_steps(agent)), name="tick-surroundings"),
             ]
             await stop.wait()
             await _drain_steps(settings, agent.service, log)
@@ -223,23 +236,34 @@ async def _run(settings: Settings, agent: _Agent, log: StreamLog) -> None:
         agent.service.stop()
 
 
-async def _tick_state(agent: _Agent) -> None:
-    """What the clock brings to the state: limits of reservations."""
-    held = [*agent.service.state.tasks]
-    await agent.outputs.forget_all_but(held)
-    while True:
-        await agent.service.tick()
-        await asyncio.sleep(TICK_SECONDS)
+def _state_steps(agent: _Agent) -> dict[str, _Step]:
+    """What the clock brings to the state: limits of reservations, output that belongs to nobody."""
+    return {"state": agent.service.tick, "outputs": agent.workers.tidy_outputs}
 
 
-async def _tick_surroundings(agent: _Agent) -> None:
-    """What the clock brings around it: silent workers, new tokens, the date."""
-    while True:
+def _surrounding_steps(agent: _Agent) -> dict[str, _Step]:
+    """What the clock brings around it: the date, silent workers, new tokens and certificates."""
+
+    async def links() -> None:
         agent.api.tick()
         agent.workers.tick()
-        await agent.tokens.refresh()
-        if agent.tls is not None:
-            await agent.tls.refresh()
+
+    steps: dict[str, _Step] = {"workers": links, "tokens": agent.tokens.refresh}
+    return steps if agent.tls is None else {**steps, "tls": agent.tls.refresh}
+
+
+async def _every_second(log: StreamLog, steps: dict[str, _Step]) -> None:
+    """Whatever goes wrong in one of them is said, once, and is no reason to end what holds slots."""
+    said: dict[str, str] = {}
+    while True:
+        for name, step in steps.items():
+            try:
+                await step()
+            except Exception as error:  # noqa: BLE001 - an agent must outlive any mistake in here
+                # Not the error's text, which may quote what a file holds.
+                if said.get(name) != (kind := type(error).__name__):
+                    said[name] = kind
+                    log.event("tick failed", of=name, error=kind, at=place_of(error))
         await asyncio.sleep(TICK_SECONDS)
 
 

@@ -9,7 +9,7 @@ import asyncio
 import os
 import secrets
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -71,6 +71,10 @@ class Keyring:
         """The ids of the pool tokens, sorted. Those that are good for reading alone are not among them."""
         return tuple(sorted(name for name in self._pool if not name.startswith(READERS_PREFIX)))
 
+    def pool_tokens(self, ids: Iterable[str]) -> dict[str, str]:
+        """Those of the pool's tokens that have one of these ids."""
+        return {name: self._pool[name] for name in ids if name in self._pool}
+
     def replace_pool(self, pool: Mapping[str, str]) -> bool:
         """Make these the pool's tokens. Returns whether anything changed."""
         changed = dict(pool) != self._pool or not self._all
@@ -94,10 +98,18 @@ class Keyring:
 
 
 class TokenFolder:
-    """Keeps a keyring's pool tokens as the mounted folder has them. A folder that can't be listed changes nothing."""
+    """Keeps a keyring's pool tokens as the mounted folder has them. What can't be read changes nothing."""
 
-    def __init__(self, folder: Path, keyring: Keyring, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keyring: Keyring,
+        on_change: Callable[[], None],
+        on_problem: Callable[[tuple[str, ...]], None],
+    ) -> None:
         self._folder = folder
+        self._on_problem = on_problem
+        self._problems: tuple[str, ...] = ()
         self._keyring = keyring
         self._on_change = on_change
         self._read_at = float("-inf")
@@ -109,30 +121,58 @@ class TokenFolder:
             return
         self._read_at = now
         try:
-            tokens = await asyncio.to_thread(read_pool_tokens, self._folder)
-        except OSError:
+            found = await asyncio.to_thread(read_pool_tokens, self._folder)
+        except OSError as error:
+            self._say((f"the folder: {error.strerror}",))
             return
-        if self._keyring.replace_pool(tokens):
+        self._say(found.problems)
+        if self._keyring.replace_pool(found.tokens | self._keyring.pool_tokens(found.unreadable)):
             self._on_change()
 
+    def _say(self, problems: tuple[str, ...]) -> None:
+        if problems != self._problems:
+            self._problems = problems
+            if problems:
+                self._on_problem(problems)
 
-def read_pool_tokens(folder: Path) -> dict[str, str]:
+
+@dataclass(frozen=True, slots=True)
+class TokenFiles:
+    """What a folder of tokens has. `unreadable`: ids of files that are there, and whose content is not known."""
+
+    tokens: dict[str, str] = field(repr=False)
+    unreadable: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def read_pool_tokens(folder: Path) -> TokenFiles:
     """The tokens of a mounted Secret by their ids. Raises OSError if the folder can't be listed.
 
-    Entries beginning with `..` are the kubelet's own. An empty file is no token: it would let everybody in.
+    Entries beginning with `..` are the kubelet's own. A file that is gone is a token that was revoked; one that can't
+    be read says nothing. An empty one, or one that is no text, is no token: the first would let everybody in.
     """
     tokens: dict[str, str] = {}
+    unreadable: list[str] = []
+    problems: list[str] = []
     for name in sorted(os.listdir(folder)):  # noqa: PTH208 - names are what is wanted
         if name.startswith(".."):
             continue
         try:
             with (folder / name).open("rb") as file:
                 token = file.read(MAX_TOKEN_BYTES).decode("ascii").strip()
-        except (OSError, UnicodeDecodeError):
+        except (FileNotFoundError, IsADirectoryError):
             continue
+        except OSError as error:
+            unreadable.append(name)
+            problems.append(f"{name}: {error.strerror}")
+            continue
+        except UnicodeDecodeError:
+            token = ""
         if token:
             tokens[name] = token
-    return tokens
+        else:
+            problems.append(f"{name}: empty, or not text")
+    return TokenFiles(tokens, tuple(unreadable), tuple(problems))
 
 
 def own_credentials(settings: Settings) -> dict[Identity, str]:
@@ -153,7 +193,11 @@ def has_credentials(settings: Settings) -> bool:
 
 
 def ensure_credential(file: Path, *, mode: int = 0o440) -> str:
-    """The token in `file`, made if it is not there or not well-formed. Links are not followed: others may write it."""
+    """The token in `file`, made anew if it is not there, not well-formed or not to be read.
+
+    Nothing is lost with one that can't be read: who uses it reads it again. Links are not followed: others may write
+    there.
+    """
     _make_folder(file.parent)
     try:
         fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -172,15 +216,24 @@ def _make_credential(file: Path, mode: int) -> str:
 
 
 def write_beside(file: Path, data: bytes, *, mode: int) -> None:
-    """Make or replace `file` in one step, by a new one beside it. Whatever the umask is, it has this mode."""
+    """Make or replace `file` in one step, by a new one beside it. Whatever the umask is, it has this mode.
+
+    Raises OSError, and then leaves nothing behind.
+    """
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as opened:
-        opened.write(data)
-        opened.flush()
-        os.fchmod(fd, mode)
-        os.fsync(fd)
-    temporary.rename(file)
+    try:
+        with os.fdopen(fd, "wb") as opened:
+            opened.write(data)
+            opened.flush()
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        temporary.rename(file)
+    except OSError:
+        # A full volume must not fill further with what could not be written.
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def _make_folder(folder: Path) -> None:

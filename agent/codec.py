@@ -1,8 +1,9 @@
 """Turn frozen dataclasses into JSON values and back, checked by their annotations.
 
 The one codec of the wire. It knows str, int, float, bool, None, aware datetimes, StrEnums, `tuple[T, ...]`,
-`dict[str, T]`, keyword-only dataclasses and unions of those with None. Nothing is coerced: a number is never taken for
-a string. Standard library only, and not even `dataclasses`: the worker decodes with it too (see `agent.record`).
+`dict[str, T]`, keyword-only dataclasses, and unions of those with None, or of a string with a dataclass. Nothing is
+coerced: a number is never taken for a string. Standard library only, and not even `dataclasses`: the worker decodes
+with it too (see `agent.record`).
 """
 
 import types
@@ -83,7 +84,7 @@ def _decoder(kind: Any) -> Decoder:
     arguments = typing.get_args(kind)
     match typing.get_origin(kind):
         case types.UnionType:
-            return _optional_decoder(next(_decoder(inner) for inner in arguments if inner is not types.NoneType))
+            return _union_decoder([inner for inner in arguments if inner is not types.NoneType])
         case origin if origin is tuple:
             return _tuple_decoder(_decoder(arguments[0]))
         case origin if origin is dict:
@@ -95,8 +96,12 @@ def _decoder(kind: Any) -> Decoder:
     return _enum_decoder(kind) if issubclass(kind, StrEnum) else _dataclass_decoder(kind)
 
 
-def _optional_decoder(inner: Decoder) -> Decoder:
-    return lambda data, path, strict: None if data is None else inner(data, path, strict)
+def _union_decoder(kinds: list[Any]) -> Decoder:
+    if len(kinds) == 1:
+        inner = _decoder(kinds[0])
+        return lambda data, path, strict: None if data is None else inner(data, path, strict)
+    plain, structured = (_decoder(kind) for kind in kinds)
+    return lambda data, path, strict: (structured if isinstance(data, dict) else plain)(data, path, strict)
 
 
 def _scalar_decoder(kind: type) -> Decoder:
@@ -143,7 +148,8 @@ def _decode_time(data: Any, path: str, strict: bool) -> datetime:
     del strict
     try:
         return parse_time(data)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
+        # Overflow: a year that its zone moves out of the calendar.
         raise WireError(path, "must be an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z") from None
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
@@ -12,8 +13,12 @@ from agent import __version__
 from agent.installation import NAME, install
 
 CALL_SECONDS = 5.0
+START_SECONDS = 20.0
+"""How long `close` waits for an agent that is starting: a preStop hook may run before anybody listens."""
+LOOK_AGAIN_SECONDS = 0.1
 EXIT_FAILED = 1
 UNAUTHORIZED = 401
+NOT_READY = 503
 
 
 def main(words: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -53,16 +58,26 @@ def _install(folder: Path) -> int:
 
 
 def close(environ: Mapping[str, str]) -> int:
-    """Tell the agent beside this process that the Pod is being stopped."""
+    """Tell the agent beside this process that the Pod is being stopped; wait for one that is starting."""
     folder = environ.get("PODSLOTS_STATE_DIR")
     if not folder:
         return _fail("PODSLOTS_STATE_DIR is required")
-    try:
-        token = (Path(folder) / "close-token").read_text().strip()
-        status, body = _call(environ, "POST", "/close", {"Authorization": f"Bearer {token}"})
-    except (OSError, HTTPException) as error:
-        return _fail(f"can't reach the agent: {error}")
-    return 0 if status == 200 else _fail(f"the agent answered {status}: {body.strip()}")  # noqa: PLR2004 - HTTP's OK
+    until = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            token = (Path(folder) / "close-token").read_text().strip()
+            status, body = _call(environ, "POST", "/close", {"Authorization": f"Bearer {token}"})
+        except (OSError, HTTPException) as error:
+            problem = f"can't reach the agent: {error}"
+        else:
+            if status == 200:  # noqa: PLR2004 - HTTP's OK
+                return 0
+            problem = f"the agent answered {status}: {body.strip()}"
+            if status != NOT_READY:
+                return _fail(problem)
+        if time.monotonic() >= until:
+            return _fail(problem)
+        time.sleep(LOOK_AGAIN_SECONDS)
 
 
 def show_slots(environ: Mapping[str, str]) -> int:
@@ -104,15 +119,17 @@ def _call(environ: Mapping[str, str], method: str, path: str, headers: Mapping[s
 
 
 def _connection(environ: Mapping[str, str], scheme: str, host: str, port: int | None) -> HTTPConnection:
-    """To the agent beside us, which is known by its very certificate: in its own folder, or beside our credential."""
+    """To the agent beside us, which is known by its very certificate, which it puts beside each credential."""
     if scheme != "https":
         return HTTPConnection(host, port, timeout=CALL_SECONDS)
     from agent.worker.tls import PINNED, pinned_context  # noqa: PLC0415 - rarely needed
 
-    folders = (("PODSLOTS_TLS_DIR", "tls.crt"), ("PODSLOTS_CREDENTIAL_DIR", PINNED))
-    file = next((Path(environ[name]) / file for name, file in folders if environ.get(name)), None)
-    if file is None:
+    # The mounted files come last: the agent may not have taken them, or not yet.
+    folders = (("PODSLOTS_STATE_DIR", PINNED), ("PODSLOTS_CREDENTIAL_DIR", PINNED), ("PODSLOTS_TLS_DIR", "tls.crt"))
+    given = [Path(environ[name]) / file for name, file in folders if environ.get(name)]
+    if not given:
         raise OSError("PODSLOTS_TLS_DIR or PODSLOTS_CREDENTIAL_DIR must say where the agent's certificate is")
+    file = next((file for file in given if file.exists()), given[-1])
     return HTTPSConnection(host, port, timeout=CALL_SECONDS, context=pinned_context(str(file)))
 
 

@@ -29,7 +29,6 @@ class Settings:
 
     pod: str
     pod_uid: str
-    namespace: str
     pool: str
     addresses: tuple[str, ...]
     port: int
@@ -58,6 +57,16 @@ class Settings:
         return tuple(self.credentials_dir / name for name in (*map(str, range(len(self.layout))), "local"))
 
     @property
+    def certificate_folders(self) -> tuple[Path, ...]:
+        """Where the agent's certificate is put for those who call it: beside each credential."""
+        return (*self.credential_folders, self.state_dir)
+
+    @property
+    def kept_client_ca_file(self) -> Path:
+        """The client CA in use, kept for a restart."""
+        return self.state_dir / "client-ca.crt"
+
+    @property
     def close_token_file(self) -> Path:
         """The credential of `slot-agent close`, which runs in the agent's own container."""
         return self.state_dir / "close-token"
@@ -71,7 +80,6 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     settings = Settings(
         pod=reader.text("PODSLOTS_POD", "local"),
         pod_uid=reader.text("PODSLOTS_POD_UID"),
-        namespace=reader.text("PODSLOTS_NAMESPACE", "default"),
         pool=reader.text("PODSLOTS_POOL", ""),
         addresses=reader.addresses(address),
         port=reader.integer("PODSLOTS_PORT", PORT, least=0, most=65535),

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from prometheus_client import CollectorRegistry
 
-from agent.rules.state import RECORD_TYPES, Event, Record, SlotChanged, State, TaskChanged, TaskEntry
+from agent.rules.state import RECORD_TYPES, Event, Record, Replaced, SlotChanged, State, TaskChanged, TaskEntry
 from agent.wire import RECOVERING, ErrorCode, Outcome, Phase, SlotState, Step, StepResult, TaskState
 from metrics.agent import AgentMetrics
 from metrics.exposition import render
@@ -60,13 +60,13 @@ class Counters:
         """A request was refused."""
         self._metrics.refusals[code] += 1
 
-    def recorded(self, record: Record, before: State) -> None:
-        """A record is in the journal; `before` is the state before it."""
+    def recorded(self, record: Record, replaced: Replaced) -> None:
+        """A record is in the journal."""
         self._metrics.journal_records[self._record_kinds[type(record)]] += 1
         if isinstance(record, SlotChanged):
             self._metrics.transitions[record.event] += 1
         elif isinstance(record, TaskChanged):
-            self._task_changed(record.entry, before.tasks.get(record.entry.task_id))
+            self._task_changed(record.entry, replaced.task)
 
     def _task_changed(self, entry: TaskEntry, known: TaskEntry | None) -> None:
         for step in Step:

@@ -6,13 +6,15 @@ reads again.
 
 import os
 import select
+import traceback
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from pathlib import PurePath
 from typing import Any, Protocol
 
 import orjson
 
-from agent.rules.state import PhaseChanged, Record, SlotChanged, State, TaskAcked, TaskChanged, TaskEntry
+from agent.rules.state import PhaseChanged, Record, Replaced, SlotChanged, State, TaskAcked, TaskChanged, TaskEntry
 from agent.wire import SlotState, TaskState, format_time
 
 PIPE_ATOMIC_BYTES = 4096
@@ -106,22 +108,28 @@ class NoLog:
         """Do nothing."""
 
 
-def report(log: Log, record: Record, before: State) -> None:
+def place_of(error: Exception) -> list[str]:
+    """Where in the code something went wrong. Unlike the error's text it quotes nobody."""
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    return [f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in frames]
+
+
+def report(log: Log, record: Record, replaced: Replaced) -> None:
     """Say what a record changed. Who reads all of these lines knows what was held at any time, and why."""
     match record:
         case SlotChanged(event=cause, entry=entry):
-            old = before.slots[entry.id]
+            old = replaced.slot
             fields = {
                 "slot": entry.id,
-                "task": entry.task_id or old.task_id,
-                "from": old.state,
+                "task": entry.task_id or (old.task_id if old else None),
+                "from": old.state if old else None,
                 "to": entry.state,
                 "cause": cause,
                 "fence": entry.fence,
             }
             log.event("slot", **fields)
         case TaskChanged(entry=task):
-            _report_task(log, task, before.tasks.get(task.task_id))
+            _report_task(log, task, replaced.task)
         case TaskAcked(task_id=task_id, slot=slot):
             log.event("acknowledged", slot=slot, task=task_id)
         case PhaseChanged(phase=phase):

@@ -8,8 +8,9 @@ answered from the published state, by bytes that are made once for each revision
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import orjson
@@ -19,7 +20,7 @@ from agent.errors import Refusal
 from agent.log import Log, report
 from agent.rules import slots, tasks
 from agent.rules.report import Facts, make_view
-from agent.rules.state import Decision, Record, State, apply
+from agent.rules.state import ClockNoted, Decision, Event, Record, Replaced, SlotChanged, State, apply, replaced_by
 from agent.store.journal import Journal, encode_records
 from agent.wire import (
     AgentState,
@@ -35,13 +36,28 @@ from agent.wire import (
 JSON_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 
 TICK_SECONDS = 1.0
-"""How often limits on the wall clock are looked at: it can be set, so no timer is trusted for longer."""
+"""How often limits are looked at."""
+
+NEARLY_FULL = "the disk of the journal is full; what is held goes on, new work is refused"
+
+NOTE_SECONDS = 60.0
+"""How often the time is noted while there is a limit: as much may be given on top after the machine's restart."""
 
 PROBE_SECONDS = 2.0
 """How often a disk that failed is tried again when no request does it."""
 
 Listener = Callable[[State, list[Record]], None]
 Decide = Callable[[State, datetime], Decision]
+
+
+class Clock(Protocol):
+    """The agent's own time (see `agent.clock`)."""
+
+    def note(self) -> ClockNoted:
+        """What the journal has to keep of it."""
+
+    def shift(self) -> timedelta:
+        """What to add to the agent's time for the wall clock's, in whole seconds."""
 
 
 class Submit(Protocol):
@@ -53,11 +69,12 @@ class Submit(Protocol):
 
 @dataclass(slots=True)
 class _Batch:
-    """What goes to the disk in one write. `state` is what it leads to, `befores` are the states before each record."""
+    """What goes to the disk in one write. `state` is what it leads to; each record comes with what it replaced."""
 
     state: State
     records: list[Record] = field(default_factory=list)
-    befores: list[State] = field(default_factory=list)
+    replaced: list[Replaced] = field(default_factory=list)
+    gives_work: bool = False
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
 
 
@@ -72,6 +89,7 @@ class Service:
         journal: Journal,
         submit: Submit,
         now: Callable[[], datetime],
+        clock: Clock | None = None,
         counters: Counters,
         log: Log,
         warnings: tuple[str, ...] = (),
@@ -87,6 +105,10 @@ class Service:
         self._failing = journal.broken
         self._submit = submit
         self._now = now
+        self._clock = clock
+        self._noted_at: float | None = None
+        self.shift = timedelta() if clock is None else clock.shift()
+        """From the state's time to the wall clock's, which people and the controller are told."""
         self._log = log
         self._warnings = warnings
         self._tokens: tuple[str, ...] = ()
@@ -135,9 +157,16 @@ class Service:
         if not decision.records:
             await self._settle()
             return decision.answer
+        gives_work = any(
+            isinstance(record, SlotChanged) and record.event is Event.ACQUIRE for record in decision.records
+        )
+        if gives_work and self._journal.short:
+            await self._settle()
+            raise Refusal(ErrorCode.STORAGE, NEARLY_FULL)
         pending = self._pending
+        pending.gives_work = pending.gives_work or gives_work
         for record in decision.records:
-            pending.befores.append(pending.state)
+            pending.replaced.append(replaced_by(record, pending.state))
             pending.state = apply(pending.state, record)
         pending.records.extend(decision.records)
         loop = asyncio.get_running_loop()
@@ -166,7 +195,8 @@ class Service:
         self._in_flight, self._pending = batch, _Batch(batch.state)
         self._in_flight_since = asyncio.get_running_loop().time()
         payload, base, journal = encode_records(batch.records), self.state, self._journal
-        self._submit(lambda: journal.commit(payload, base), self._flushed)
+        urgent = not batch.gives_work
+        self._submit(lambda: journal.commit(payload, base, urgent=urgent), self._flushed)
 
     def _flushed(self, error: OSError | None) -> None:
         batch, self._in_flight = self._in_flight, None
@@ -178,21 +208,21 @@ class Service:
             _release(dropped, refusal)
             return
         seconds = asyncio.get_running_loop().time() - self._in_flight_since
-        self._publish(batch.state, batch.records, batch.befores, seconds)
+        self._publish(batch, seconds)
         _release(batch.waiters, None)
         if self._pending.records:
             self._flush()
 
-    def _publish(self, state: State, records: list[Record], befores: list[State], seconds: float) -> None:
-        """What was stored is what is so. `befores` are the states before each record."""
-        self.state = state
+    def _publish(self, batch: _Batch, seconds: float) -> None:
+        """Make the stored state the published one, and tell who listens."""
+        self.state = batch.state
         self._failing = False
         self.counters.committed(seconds)
-        for record, before in zip(records, befores, strict=True):
-            self.counters.recorded(record, before)
-            report(self._log, record, before)
+        for record, replaced in zip(batch.records, batch.replaced, strict=True):
+            self.counters.recorded(record, replaced)
+            report(self._log, record, replaced)
         for listener in self._on_publish:
-            listener(state, records)
+            listener(batch.state, batch.records)
         self._bump()
 
     def _drop(self, records: int, error: OSError) -> Refusal:
@@ -241,11 +271,30 @@ class Service:
 
     async def tick(self) -> None:
         """What is due by the clock. Called every TICK_SECONDS."""
+        await self._keep_time()
         now = self._now()
         if any(slot.expires_at is not None and now >= slot.expires_at for slot in self.state.slots):
             await self._expire()
-        if self._failing:
+        if self._failing or self._journal.wants_probe:
             self._probe()
+
+    async def _keep_time(self) -> None:
+        """Note the time while a limit runs, for the next boot; and see whether the wall clock was set."""
+        clock = self._clock
+        if clock is None:
+            return
+        if (shift := clock.shift()) != self.shift:
+            self.shift = shift
+            self._bump()
+        loop_time = asyncio.get_running_loop().time()
+        is_known = self.state.clock is not None and self._noted_at is not None
+        limited = any(slot.expires_at is not None for slot in self.state.slots)
+        if is_known and not (limited and loop_time - (self._noted_at or 0.0) >= NOTE_SECONDS):
+            return
+        with suppress(Refusal):
+            # Storage; the next tick tries again.
+            await self.execute(lambda _state, _now: Decision((clock.note(),)))
+            self._noted_at = loop_time
 
     async def _expire(self) -> None:
         try:
@@ -265,10 +314,10 @@ class Service:
 
     def _probed(self, error: OSError | None) -> None:
         batch, self._in_flight = self._in_flight, None
-        if error is None:
+        if error is None and self._failing:
             self._failing = False
             self._log.event("journal can be written again")
-            self._bump()
+        self._bump_if_warned()
         if batch is not None:
             # Only those wait here whose answer rests on the published state alone.
             _release(batch.waiters, None)
@@ -336,6 +385,11 @@ class Service:
         """How many slots are running."""
         return sum(slot.state is SlotState.RUNNING for slot in self.state.slots)
 
+    def _bump_if_warned(self) -> None:
+        """The warnings may be others now."""
+        if self._view is None or self._view.warnings != self._make_view().warnings:
+            self._bump()
+
     def _bump(self) -> None:
         self.revision += 1
         self._view = self._body = self._change_line = None
@@ -347,8 +401,16 @@ class Service:
         warnings = self._warnings
         if self._failing:
             warnings = (*warnings, "the journal can't be written; new work is refused")
+        elif self._journal.short:
+            warnings = (*warnings, NEARLY_FULL)
         return make_view(
-            self.facts, self.state, revision=self.revision, tokens=self._tokens, links=self._links, warnings=warnings
+            self.facts,
+            self.state,
+            revision=self.revision,
+            tokens=self._tokens,
+            links=self._links,
+            warnings=warnings,
+            shift=self.shift,
         )
 
 

@@ -1,7 +1,9 @@
 """TLS by mounted files: `tls.crt`, `tls.key`, and `ca.crt` if callers from outside the Pod need a certificate too.
 
 The files are a mounted Secret that is replaced while the agent runs. New ones are taken as soon as they fit together;
-those in use stay in use until then, and connections that are open stay open.
+those in use stay in use until then, and connections that are open stay open. A `ca.crt` that is there and useless never
+opens the agent to everybody, and never ends it: the one before stays in use, over restarts too; without one before,
+nobody from outside gets in until it is mended.
 
 The Pod's own programs reach the agent at an address that no certificate names. They need no name: the agent puts its
 certificate beside each credential, and they take that very certificate and no other.
@@ -27,38 +29,40 @@ MAX_FILE_BYTES = 1 << 20
 END = b"-----END CERTIFICATE-----"
 
 
+NONE_USABLE = b""
+"""For a client CA that is there and can't be used, with none before it: then no certificate is good."""
+
+
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What the folder holds."""
+    """What is served by. `client_ca`: None if there is none, `NONE_USABLE` if nobody from outside gets in."""
 
     certificate: bytes
     key: bytes = field(repr=False)
     client_ca: bytes | None
 
 
-def read_files(folder: Path) -> Files:
-    """The folder's files. Raises OSError."""
-    client_ca = folder / CLIENT_CA
-    return Files(
-        certificate=_read(folder / CERTIFICATE),
-        key=_read(folder / KEY),
-        client_ca=_read(client_ca) if client_ca.exists() else None,
-    )
-
-
 def make_context(folder: Path, files: Files) -> ssl.SSLContext:
-    """A server's context of `files`, which `folder` still has. Raises OSError (ssl.SSLError is one)."""
+    """A server's context of `files`, whose certificate and key `folder` still has. Raises OSError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # A password that is wrong for every key: an encrypted one must not ask a terminal for its own.
     context.load_cert_chain(folder / CERTIFICATE, folder / KEY, password="")
-    if files.client_ca is not None:
-        context.load_verify_locations(cadata=files.client_ca.decode("ascii", "replace"))
-        # Optional at the handshake: kubelets and the Pod's own programs show none. `http_access` says who must.
-        context.verify_mode = ssl.CERT_OPTIONAL
-    if read_files(folder) != files:
+    if files.client_ca:
+        load_client_ca(context, files.client_ca)
+    if (_read(folder / CERTIFICATE), _read(folder / KEY)) != (files.certificate, files.key):
         raise OSError("the files changed while they were read")
     return context
+
+
+def load_client_ca(context: ssl.SSLContext, client_ca: bytes) -> None:
+    """Have a server's context take certificates of this CA. Raises OSError (ssl.SSLError is one) if it is none."""
+    try:
+        context.load_verify_locations(cadata=client_ca.decode("ascii"))
+    except ValueError as error:
+        raise OSError(f"{CLIENT_CA}: not a certificate") from error
+    # Optional at the handshake: kubelets and the Pod's own programs show none. `http.access` says who must.
+    context.verify_mode = ssl.CERT_OPTIONAL
 
 
 def leaf_of(certificate: bytes) -> bytes:
@@ -69,13 +73,19 @@ def leaf_of(certificate: bytes) -> bytes:
 
 
 class TlsFolder:
-    """Keeps a server's context as the mounted folder has it. `places` are the folders of the Pod's own credentials."""
+    """Keeps a server's context as the mounted folder has it.
 
-    def __init__(self, folder: Path, places: Iterable[Path], log: Log) -> None:
+    `places` are the folders in which the Pod's own programs look for the certificate. `kept_ca` is where the client CA
+    in use is kept: should the mounted one become useless, it is still known after a restart.
+    """
+
+    def __init__(self, folder: Path, places: Iterable[Path], log: Log, *, kept_ca: Path) -> None:
         self._folder = folder
         self._places = tuple(places)
         self._log = log
+        self._kept_ca = kept_ca
         self._files: Files | None = None
+        self._published = False
         self._problem: str | None = None
         self.on_change: Callable[[ssl.SSLContext], Awaitable[None]] | None = None
 
@@ -85,48 +95,97 @@ class TlsFolder:
         return self._files is not None and self._files.client_ca is not None
 
     def first(self) -> ssl.SSLContext:
-        """The context to begin with. Raises ConfigError: without it nothing must be served."""
+        """The context to begin with. Raises ConfigError without a certificate and its key: nothing must be served."""
         try:
-            files = read_files(self._folder)
+            files, problem = self._mounted()
             context = make_context(self._folder, files)
         except OSError as error:
             raise ConfigError([f"PODSLOTS_TLS_DIR can't be used: {describe(error)}"]) from error
-        self._take(files)
+        try:
+            self._take(files)
+        except OSError as error:
+            # It serves all the same: what holds a slot goes on, and `refresh` tries again.
+            problem = describe(error)
+            self._files = files
+        self._say(problem)
         return context
 
     async def refresh(self) -> None:
         """Look whether the files are others now."""
         try:
-            context = await asyncio.to_thread(self._changed)
+            context, problem = await asyncio.to_thread(self._changed)
         except OSError as error:
             self._say(describe(error))
             return
-        self._problem = None
+        self._say(problem)
         if context is not None and self.on_change is not None:
             await self.on_change(context)
             self._log.event("TLS files changed", client_certificates=self.asks_certificates)
 
-    def _changed(self) -> ssl.SSLContext | None:
-        files = read_files(self._folder)
+    def _changed(self) -> tuple[ssl.SSLContext | None, str | None]:
+        files, problem = self._mounted()
         if files == self._files:
-            return None
+            if not self._published:
+                self._take(files)
+            return None, problem
         context = make_context(self._folder, files)
         self._take(files)
-        return context
+        return context, problem
+
+    def _mounted(self) -> tuple[Files, str | None]:
+        """The files as they are, with the client CA in use in the place of one that is useless; and what is wrong."""
+        certificate, key = _read(self._folder / CERTIFICATE), _read(self._folder / KEY)
+        try:
+            client_ca = _read(self._folder / CLIENT_CA)
+            load_client_ca(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), client_ca)
+        except FileNotFoundError:
+            return Files(certificate, key, None), None
+        except OSError as error:
+            return Files(certificate, key, self._client_ca_in_use()), f"{CLIENT_CA} not taken: {describe(error)}"
+        return Files(certificate, key, client_ca), None
+
+    def _client_ca_in_use(self) -> bytes | None:
+        if self._files is not None:
+            return self._files.client_ca
+        try:
+            kept = _read(self._kept_ca)
+            load_client_ca(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), kept)
+        except OSError:
+            return NONE_USABLE
+        return kept
 
     def _take(self, files: Files) -> None:
-        """Publish the certificate before it is used; and the one before, which is in use until then."""
+        """Publish the certificate before it is used; and the one before, which is in use until then. Raises OSError."""
         leaves = [leaf_of(files.certificate)]
         if self._files is not None and leaf_of(self._files.certificate) not in leaves:
             leaves.append(leaf_of(self._files.certificate))
-        for place in self._places:
-            write_beside(place / PINNED, b"".join(leaves), mode=0o444)
-        self._files = files
+        try:
+            for place in self._places:
+                _put(place / PINNED, b"".join(leaves))
+            if files.client_ca:
+                _put(self._kept_ca, files.client_ca)
+            elif files.client_ca is None:
+                self._kept_ca.unlink(missing_ok=True)
+        except OSError as error:
+            raise OSError(f"the certificate can't be handed on: {describe(error)}") from error
+        self._files, self._published = files, True
 
-    def _say(self, problem: str) -> None:
+    def _say(self, problem: str | None) -> None:
         if problem != self._problem:
             self._problem = problem
-            self._log.event("TLS files not taken", error=problem)
+            if problem is not None:
+                self._log.event("TLS files not taken", error=problem)
+
+
+def _put(file: Path, data: bytes) -> None:
+    """Make `file` have this content. One that has it is left alone: a full volume can't take it a second time."""
+    try:
+        if _read(file) == data:
+            return
+    except OSError:
+        # Missing, or not to be read: it is written anew.
+        pass
+    write_beside(file, data, mode=0o444)
 
 
 def describe(error: OSError) -> str:

@@ -11,15 +11,21 @@ from enum import StrEnum
 from agent.codec import WireError, decode, encode, format_time, parse_time
 from agent.quick import quick
 from agent.work_messages import (
+    MAX_OUTPUTS_BYTES,
+    NO_CHANGES,
     PORT,
+    STOP_SIGNALS,
     TASK_ID_PATTERN,
     Assignment,
+    Command,
     Empty,
     EnvFrom,
     EnvVar,
     ErrorBody,
     ErrorCode,
+    ExitCodes,
     ExitReport,
+    File,
     KeptTask,
     KeyRef,
     Outcome,
@@ -36,15 +42,21 @@ from agent.work_messages import (
 )
 
 __all__ = [  # handed on; what is defined here is public as well
+    "MAX_OUTPUTS_BYTES",
+    "NO_CHANGES",
     "PORT",
+    "STOP_SIGNALS",
     "TASK_ID_PATTERN",
     "Assignment",
+    "Command",
     "Empty",
     "EnvFrom",
     "EnvVar",
     "ErrorBody",
     "ErrorCode",
+    "ExitCodes",
     "ExitReport",
+    "File",
     "KeptTask",
     "KeyRef",
     "Outcome",
@@ -69,7 +81,7 @@ READERS_PREFIX = "read-"
 """Ids of pool tokens that are good for reading alone begin so: for those who scrape, where reads are locked."""
 
 RECOVERING = "recovering"
-"""How a slot is told and counted, where people and metrics want one word for it, that is `recovering`."""
+"""What tables and metrics call a slot whose state is not known yet, after a lost journal."""
 
 
 class SlotState(StrEnum):
@@ -182,7 +194,12 @@ class WatchLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """What is known of one step. `log_bytes` counts all output, kept or not; `log_tail` is its end."""
+    """What is known of one step. `log_bytes` counts all output, kept or not; `log_tail` is its end.
+
+    `log_kept_bytes` and `log_end_bytes` say how much of its beginning and of its end can be read from the agent. They
+    are given in the answer of `GET /tasks/{id}`, by agents that have the call for it.
+    `changed` is what the exit code said by the step's `exit_codes`; None if it said nothing.
+    """
 
     start_time: datetime | None = None
     end_time: datetime | None = None
@@ -191,6 +208,9 @@ class StepResult:
     reason: str | None = None
     log_bytes: int = 0
     log_tail: str = ""
+    log_kept_bytes: int | None = None
+    log_end_bytes: int | None = None
+    changed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +231,7 @@ class Task:
     plan_digest: str | None = None
     cancel_requested: bool = False
     expires_at: datetime | None = None
+    has_outputs: bool | None = None
 
 
 # --- writes ---------------------------------------------------------------------------------------------------------

@@ -19,7 +19,15 @@ TaskId = NewType("TaskId", str)
 """`UID.ATTEMPT` of a SlotTask, or any name a local holder chose. 1 to 128 of letters, digits, `.`, `_`, `-`."""
 
 PORT = 8721
+MAX_OUTPUTS_BYTES = 256 * 1024
+"""Of the file that a task's `outputs_path` names."""
 TASK_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGKILL")
+"""What a step may ask to be stopped by."""
+
+NO_CHANGES = "NoChanges"
+"""The `reason` of a task that ended with its plan, which found nothing to change."""
 
 
 class Step(StrEnum):
@@ -112,17 +120,39 @@ class EnvFrom:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepSpec:
-    """A command and its limits.
+class Command:
+    """One command of a step. `working_dir` is relative to the task's directory; None: the step's."""
 
-    `plan_file` is what an approval of a plan step covers, relative to the task's directory: the step fails if it does
-    not write it. None: `tfplan` if there is one, else the step's output.
+    command: tuple[str, ...]
+    working_dir: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitCodes:
+    """Exit codes that count as success, and what they say: something is to be changed, or nothing is."""
+
+    changed: tuple[int, ...] = ()
+    unchanged: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSpec:
+    """What a step runs: the commands of `before` one after the other, then `command`; and its limits.
+
+    `working_dir` is relative to the task's directory; None: the plan's for an apply, else the task's directory.
+    `plan_file` is what an approval of a plan step covers, relative to the step's directory: the step fails if it does
+    not write it. None: `tfplan` if there is one, else the step's output. `stop_signal` is sent to the running command's
+    process group when the step is to end; what is left after `cancel_grace_seconds` is killed.
     """
 
     command: tuple[str, ...]
     plan_file: str | None = None
     timeout_seconds: int | None = None
     cancel_grace_seconds: int = 60
+    stop_signal: str = "SIGINT"
+    working_dir: str | None = None
+    before: tuple[Command, ...] = ()
+    exit_codes: ExitCodes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,21 +166,40 @@ class Steps:
         """The spec of one step."""
         return self.plan if step is Step.PLAN else self.apply
 
+    def working_dir(self, step: Step) -> str:
+        """Where a step runs, relative to the task's directory. An apply that says nothing runs where its plan did."""
+        own, plan = self.get(step), self.plan
+        if own is not None and own.working_dir is not None:
+            return own.working_dir
+        return plan.working_dir or "." if plan is not None else "."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file's content, as text or in base64 (one of the two), and its permissions, such as 0o755."""
+
+    text: str | None = None
+    base64: str | None = None
+    mode: int = 0o644
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """What a worker runs. `name` is `NAMESPACE/NAME` of the SlotTask, for people and logs.
 
-    `files` maps paths relative to the task's directory to their text.
+    `files` maps paths relative to the task's directory to their text, or to content and permissions. `mask_secrets`
+    None: as true. `outputs_path` names a file of the last step, relative to its directory, which goes with its end.
     """
 
     name: str
     attempt: int
     steps: Steps
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str | File] = field(default_factory=dict)
     env: tuple[EnvVar, ...] = ()
     env_from: tuple[EnvFrom, ...] = ()
     reservation_ttl_seconds: int = 86400
+    mask_secrets: bool | None = None
+    outputs_path: str | None = None
 
 
 # --- the worker's side ----------------------------------------------------------------------------------------------
@@ -158,7 +207,11 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """A step for the worker to run. `plan_digest` (apply only) is what was approved; the worker hashes again."""
+    """A step for the worker to run. `plan_digest` (apply only) is what was approved; the worker hashes again.
+
+    `nonce` is what only this agent can know before the step is assigned. A marker or an end without it was written by
+    somebody else, such as the code of an earlier step. None: an agent that gives none; then nothing is compared.
+    """
 
     task_id: str
     task_type: str
@@ -166,6 +219,7 @@ class Assignment:
     fence: int
     work: Work
     plan_digest: str | None = None
+    nonce: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +231,7 @@ class StartedReport:
     step: Step
     fence: int
     start_time: datetime
+    nonce: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +239,8 @@ class ExitReport:
     """`POST /work/exit`: how a step ended. The same report again is answered the same.
 
     `plan_digest` is given for the plan step that succeeded of a task that has an apply step. `outcome` lost says that
-    the step was started by an earlier worker and its processes are gone.
+    the step was started by an earlier worker and its processes are gone. `changed` is what the exit code says by the
+    step's `exit_codes`; None if it says nothing.
     """
 
     instance: str
@@ -198,6 +254,9 @@ class ExitReport:
     reason: str | None = None
     plan_digest: str | None = None
     log_bytes: int = 0
+    outputs: str | None = None
+    changed: bool | None = None
+    nonce: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,10 +273,16 @@ class RegisterRequest:
     """`POST /work/register`: a worker instance takes over its slot and says what its disk holds.
 
     An instance is named `NUMBER-RANDOM`; a later worker of the slot has the higher number (see `is_older`).
+
+    `unread` are ids of tasks whose directory is there, with something in it that can't be read now: nothing follows
+    for the task, and the worker registers again once it can. `damaged` are those whose directory is there while the
+    record of the step in it is no record; nothing of the step runs any more.
     """
 
     instance: str
     tasks: tuple[KeptTask, ...] = ()
+    unread: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
 
 
 def is_older(instance: str, than: str) -> bool:
@@ -235,12 +300,14 @@ class WorkAnswer:
     """The answer of `POST /work/register` and `GET /work`.
 
     `run`: start this step, unless it was started before. `cancel`: stop the step that the poll named. `forget`: task
-    ids whose directories can go.
+    ids whose directories can go. `output` (of a registration): for each step of a kept task, `TASK_ID/STEP`, how many
+    bytes of its output the agent has; the worker sends what is missing, whatever it had sent before.
     """
 
     run: Assignment | None = None
     cancel: bool = False
     forget: tuple[str, ...] = ()
+    output: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,18 +5,22 @@ Who is there is not journaled. A worker that is silent is not gone: its step end
 """
 
 import asyncio
+from binascii import a2b_base64
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from agent.errors import Refusal
+from agent.nonces import Nonces
 from agent.rules import tasks
 from agent.rules.recovery import recover
-from agent.rules.state import Decision, Record, SlotChanged, State, TaskAcked, TaskChanged
+from agent.rules.state import Decision, Record, SlotChanged, State, TaskAcked, TaskChanged, TaskEntry
 from agent.service import Service
 from agent.store.output import Outputs
 from agent.wire import (
+    MAX_OUTPUTS_BYTES,
     ErrorCode,
     ExitReport,
     RegisterRequest,
@@ -71,11 +75,12 @@ class _Place:
 
 
 class Workers:
-    """Hands steps to workers and takes their reports."""
+    """Hands steps to workers and takes their reports. Without `nonces` what they write down is not compared."""
 
-    def __init__(self, service: Service, outputs: Outputs) -> None:
+    def __init__(self, service: Service, outputs: Outputs, nonces: Nonces | None = None) -> None:
         self._service = service
         self._outputs = outputs
+        self._nonces = nonces
         self._places = tuple(_Place() for _ in service.state.slots)
         service.on_publish(self._published)
         outputs.on_taken = service.counters.output
@@ -98,14 +103,26 @@ class Workers:
 
         def decide(state: State, now: datetime) -> Decision:
             nonlocal forget
-            recovered = recover(state, slot, request, now, repeated=repeated)
+            recovered = recover(state, slot, self._believed(state, request), now, repeated=repeated)
             forget = recovered.forget
             return Decision(recovered.records)
 
         await self._service.execute(decide)
         session.registered = True
         self._heard(session)
-        return WorkAnswer(forget=forget)
+        return WorkAnswer(forget=forget, output=await self._held(request))
+
+    async def _held(self, request: RegisterRequest) -> dict[str, int]:
+        """How much there is of the output of the registered tasks: a lost journal's logs may be there, or not."""
+        held: dict[str, int] = {}
+        for kept in request.tasks:
+            assignment, task_id = kept.assignment, kept.assignment.task_id
+            assigned = (Step.PLAN,) if assignment.step is Step.PLAN else tuple(Step)
+            steps = [step for step in assigned if assignment.work.steps.get(step) is not None]
+            for step in steps if task_id in self._service.state.tasks else ():
+                with suppress(OSError):  # one that can't be read now is not "nothing"
+                    held[f"{task_id}/{step}"], _ = await self._outputs.tail(task_id, step)
+        return held
 
     async def poll(
         self, slot: int, instance: str, task_id: str | None, step: Step | None, *, listening: Callable[[], bool]
@@ -142,22 +159,49 @@ class Workers:
     async def started(self, slot: int, report: StartedReport) -> None:
         """The worker is about to run its step's command. Raises Refusal."""
         self._heard(self._session(slot, report.instance))
+        self._check(self._task_of(slot, report.task_id), report)
         command = tasks.Started(slot=slot, report=report)
         await self._service.execute(lambda state, now: tasks.decide(state, command, now))
 
     async def exited(self, slot: int, report: ExitReport) -> None:
         """The worker's step ended. Raises Refusal."""
         self._heard(self._session(slot, report.instance))
-        self._task_of(slot, report.task_id)
-        _, tail = await self._outputs.tail(report.task_id, report.step)
+        self._check(self._task_of(slot, report.task_id), report)
+        if report.outputs is not None:
+            await self._keep_outputs(report.task_id, report.outputs)
+        tail = ""
+        with suppress(OSError):
+            # An end is not held up by a log that can't be read.
+            _, tail = await self._outputs.tail(report.task_id, report.step)
         command = tasks.Exited(slot=slot, report=report, log_tail=tail)
         await self._service.execute(lambda state, now: tasks.decide(state, command, now))
+
+    async def _keep_outputs(self, task_id: str, outputs: str) -> None:
+        """The file that goes with an end is on the disk before the end is taken."""
+        try:
+            content = a2b_base64(outputs, strict_mode=True)
+        except ValueError as error:
+            raise Refusal(ErrorCode.INVALID, f"outputs: {error}") from error
+        if len(content) > MAX_OUTPUTS_BYTES:
+            raise Refusal(ErrorCode.INVALID, f"outputs: more than {MAX_OUTPUTS_BYTES} bytes")
+        try:
+            await self._outputs.put(task_id, content)
+        except OSError as error:
+            raise Refusal(ErrorCode.STORAGE, f"outputs: {error.strerror}") from error
 
     async def output(self, slot: int, *, instance: str, task_id: str, step: Step, offset: int, data: bytes) -> int:
         """The worker's step has written more; return how much of all is here. Raises Refusal."""
         self._heard(self._session(slot, instance))
         self._task_of(slot, task_id)
         return await self._outputs.append(task_id, step, offset, data)
+
+    async def tidy_outputs(self) -> None:
+        """Remove the output of tasks that the agent does not know.
+
+        Not before all workers have registered after a lost journal: the output of what they bring back is still here.
+        """
+        if not self._service.state.recovering:
+            await self._outputs.forget_unknown(lambda task_id: task_id in self._service.state.tasks)
 
     def tick(self) -> None:
         """See which workers have fallen silent."""
@@ -172,10 +216,23 @@ class Workers:
             raise Refusal(ErrorCode.UNREGISTERED, "register first")
         return session
 
-    def _task_of(self, slot: int, task_id: str) -> None:
+    def _task_of(self, slot: int, task_id: str) -> TaskEntry:
         task = self._service.state.tasks.get(task_id)
         if task is None or task.slot != slot:
             raise Refusal(ErrorCode.NOT_FOUND, f"slot {slot} has no task {task_id}")
+        return task
+
+    def _check(self, task: TaskEntry, report: StartedReport | ExitReport) -> None:
+        # The fence is looked at by the rules.
+        if self._nonces is not None and report.fence == task.fence_of(report.step):
+            self._nonces.check(task, report)
+
+    def _believed(self, state: State, request: RegisterRequest) -> RegisterRequest:
+        if self._nonces is None:
+            return request
+        nonces = self._nonces
+        kept = tuple(nonces.believed(state.tasks.get(task.assignment.task_id), task) for task in request.tasks)
+        return replace(request, tasks=kept)
 
     def _heard(self, session: _Session) -> None:
         session.heard = asyncio.get_running_loop().time()
@@ -203,6 +260,8 @@ class Workers:
         run = None
         if task.state is TaskState.WAITING and not named:
             run = tasks.assignment_of(state, task)
+        if run is not None and self._nonces is not None:
+            run = replace(run, nonce=self._nonces.of(task, task.step))
         cancel = task.cancel_requested and (named or run is not None)
         if run is None and not cancel:
             return WorkAnswer(forget=forget), ready_at

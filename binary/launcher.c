@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -177,8 +178,21 @@ static void put_aside(void)
 			die("start", "without memory");
 }
 
+/* The first process of a container gets no signal that it has no handler for: a SIGTERM that comes while it starts would
+ * be lost, and its Pod would hang for its whole grace. What is blocked is kept instead, and agent/signals.py takes it.
+ */
+static void keep_signals(void)
+{
+	sigset_t signals;
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+}
+
 int main(int count, char **arguments)
 {
+	keep_signals();
 	char self[PATH_MAX], home[PATH_MAX], folder[PATH_MAX], loader[PATH_MAX], libraries[PATH_MAX], program[PATH_MAX];
 	find_self(self);
 	strcpy(folder, self);

@@ -7,6 +7,7 @@ Replicas that stand by follow caches and agents too, so that one that takes over
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
@@ -15,8 +16,10 @@ from prometheus_client import CollectorRegistry
 
 from controller import names
 from controller.act.events import EventRecorder
+from controller.act.handed_over import HandedOverFiles
 from controller.act.locks import Locks
 from controller.act.operations import Operations, Result
+from controller.act.outputs import TaskOutputs
 from controller.act.pods import Pods
 from controller.act.pools import Images, Pools
 from controller.act.tasks import Tasks
@@ -28,15 +31,24 @@ from controller.agents.tls import AgentTls, OverTls
 from controller.config import Config
 from controller.errors import NotLeader
 from controller.kube.api import LEASES, NODES, PODS, SECRETS, SLOTPOOLS, SLOTTASKS, Api, Object, Resource
-from controller.kube.cache import Cache, trim_pod
+from controller.kube.cache import Cache, trim_metadata, trim_pod
+from controller.kube.leading import LeadersApi
 from controller.kube.reflector import Reflector
+from controller.kube.rest import Stopwatch
 from controller.leader.election import Election
 from controller.leader.lease import LeaseSettings
-from controller.passes.reconcile import OPERATION_KINDS, Reconciler, Settings
-from controller.world.index import Key, World, pool_of
+from controller.objects.ended_task import trim_task
+from controller.passes.loop import Loop, Settings
+from controller.passes.reconcile import Reconciler
+from controller.passes.starting import OPERATION_KINDS, Starting
+from controller.world.index import Key, key_of_task, pool_of
+from controller.world.world import World
 from metrics.controller import ControllerMetrics
 
 log = logging.getLogger(__name__)
+
+_TRIM = {PODS: trim_pod, SLOTTASKS: trim_task}
+"""What is kept of objects of which there are many."""
 
 _DEADLINE_RESYNCS = 4
 """A leader that did not look at any pool for so many resyncs hangs: liveness fails."""
@@ -57,7 +69,9 @@ class Controller:
         registry: CollectorRegistry,
         over_tls: OverTls | None = None,
         fleet_settings: FleetSettings | None = None,
+        stopwatch: Stopwatch = time.perf_counter,
     ) -> None:
+        self._stopwatch = stopwatch
         self._config = config
         self._api = api
         self._rng = rng
@@ -79,7 +93,8 @@ class Controller:
         self.leases = self._cache(LEASES, selector=names.LOCK_LABEL)
         self.nodes = self._cache(NODES)
         self.events = EventRecorder(api, component="podslots-controller", instance=config.identity, now=now, rng=rng)
-        tokens = PoolTokens(api, self.secrets, now=now, random_bytes=random_bytes, may_write=self._may_write)
+        leaders = LeadersApi(api, self._may_write)
+        tokens = PoolTokens(leaders, self.secrets, now=now, random_bytes=random_bytes)
         self.fleet = Fleet(
             transport,
             tokens=tokens.value,
@@ -89,46 +104,78 @@ class Controller:
             secured=AgentTls(api, over_tls).transport if over_tls else None,
             settings=fleet_settings,
         )
-        locks = Locks(api, self.leases, may_write=self._may_write)
-        self.world = World(
+        locks = Locks(leaders, self.leases)
+        self.world = World.of(
             pools=self.pools,
             pods=self.pods,
             tasks=self.tasks,
             nodes=self.nodes,
+            secrets=self.secrets,
             locks=locks,
             fleet=self.fleet,
             now=now,
         )
-        pods = Pods(api, self.pods, rng=rng, may_write=self._may_write)
+        pods = Pods(leaders, self.pods, rng=rng)
+        tasks = Tasks(
+            leaders,
+            self.tasks,
+            locks,
+            self.events,
+            outputs=TaskOutputs(leaders),
+            handed_over=HandedOverFiles(leaders),
+            now=now,
+        )
+        pools = Pools(
+            leaders,
+            self.pools,
+            pods=pods,
+            tokens=tokens,
+            events=self.events,
+            images=Images(agent=config.agent_image),
+        )
         self.queue: WorkQueue[Key] = WorkQueue()
         self.operations = Operations(rng, ended=self._operation_ended)
         self.metrics.in_flight.set_function(lambda: len(self.operations))
-        self.reconciler = Reconciler(
+        starting = Starting(
             self.world,
             self.queue,
             self.operations,
             pods=pods,
-            tasks=Tasks(api, self.tasks, locks, self.events, now=now, may_write=self._may_write),
-            pools=Pools(
-                api,
-                self.pools,
-                pods=pods,
-                tokens=tokens,
-                events=self.events,
-                images=Images(agent=config.agent_image),
-                may_write=self._may_write,
-            ),
+            tasks=tasks,
+            pools=pools,
+            now=now,
+        )
+        self.reconciler = Reconciler(
+            self.world,
+            self.queue,
+            starting,
+            tasks=tasks,
+            pools=pools,
             figures=self.metrics.pools,
+        )
+        self.loop = Loop(
+            self.reconciler,
+            self.queue,
+            self.world,
             observe_seconds=self.metrics.reconcile_seconds.observe,
             settings=Settings(resync_seconds=config.resync_seconds),
+            stopwatch=stopwatch,
         )
-        self._pod_keys: dict[str, Key] = {}
         self._subscribe()
 
     def _cache(self, resource: Resource, *, selector: str = "") -> Cache:
-        cache = Cache(resource, trim_pod) if resource is PODS else Cache(resource)
+        cache = Cache(resource, _TRIM.get(resource, trim_metadata))
         namespace = self._config.watch_namespace if resource.namespaced else None
-        self._reflectors.append(Reflector(self._api, cache, self._rng, namespace=namespace, label_selector=selector))
+        self._reflectors.append(
+            Reflector(
+                self._api,
+                cache,
+                self._rng,
+                namespace=namespace,
+                label_selector=selector,
+                stopwatch=self._stopwatch,
+            )
+        )
         return cache
 
     def _may_write(self) -> None:
@@ -142,48 +189,61 @@ class Controller:
 
     def _subscribe(self) -> None:
         self.pools.subscribe(lambda old, new: self._wake_key(new or old))
-        self.tasks.subscribe(lambda old, new: self._wake_task(new or old))
+        self.tasks.subscribe(self._task_changed)
         self.secrets.subscribe(lambda old, new: self._wake_labelled(new or old))
         self.pods.subscribe(self._pod_changed)
-        self.leases.subscribe(lambda old, new: self._wake_namespace(new or old))
+        self.leases.subscribe(self._lease_changed)
         self.nodes.subscribe(self._node_changed)
 
     def _wake_key(self, pool: Object | None) -> None:
         if pool is not None:
             self.queue.add((pool["metadata"]["namespace"], pool["metadata"]["name"]))
 
-    def _wake_task(self, task: Object | None) -> None:
-        if task is not None:
-            self.queue.add((task["metadata"]["namespace"], str((task.get("spec") or {}).get("pool"))))
+    def _task_changed(self, old: Object | None, new: Object | None) -> None:
+        """Wake its pool, and those of the tasks that contend with it for a lockKey: it may be another's turn."""
+        for task in (old, new):
+            if task is None:
+                continue
+            self.queue.add(key_of_task(task))
+            spec = task.get("spec")
+            if isinstance(spec, dict) and isinstance(lock_key := spec.get("lockKey"), str):
+                for key in self.world.index.rival_pools(task["metadata"]["namespace"], lock_key):
+                    self.queue.add(key)
 
     def _wake_labelled(self, obj: Object | None) -> None:
         if obj is not None and (key := pool_of(obj)) is not None:
             self.queue.add(key)
 
-    def _wake_namespace(self, lease: Object | None) -> None:
-        if lease is not None:
-            for key in self.world.pool_keys():
-                if key[0] == lease["metadata"]["namespace"]:
-                    self.queue.add(key)
+    def _lease_changed(self, old: Object | None, new: Object | None) -> None:
+        """A lockKey was taken, or is free: for those who wait for it, and for an ended task that still has it."""
+        lease = new or old
+        if lease is None:
+            return
+        namespace = lease["metadata"]["namespace"]
+        holder = str((lease.get("spec") or {}).get("holderIdentity"))
+        for key in self.world.index.pool_keys():
+            if key[0] == namespace:
+                self.world.index.reopen(key, holder)
+                self.queue.add(key)
 
     def _pod_changed(self, old: Object | None, new: Object | None) -> None:
         if new is not None:
-            self.world.follow_agent(new)
-            if (key := pool_of(new)) is not None:
-                self._pod_keys[new["metadata"]["uid"]] = key
+            self.world.following.follow(new)
         elif old is not None:
-            self.world.forget_pod(old["metadata"]["uid"])
-            self._pod_keys.pop(old["metadata"]["uid"], None)
-        self._wake_labelled(new or old)
+            self.world.following.forget(old["metadata"]["uid"])
+            self.world.note_end(old)
+        for pod in (old, new):
+            self._wake_labelled(pod)
 
     def _node_changed(self, old: Object | None, new: Object | None) -> None:
         """A heartbeat of a node is nothing to wake for; a cordon or a taint is."""
-        if _placement(old) != _placement(new):
-            for key in self.world.pool_keys():
+        node = new or old
+        if node is not None and _placement(old) != _placement(new):
+            for key in self.world.views.node_changed(node["metadata"]["name"]):
                 self.queue.add(key)
 
     def _agent_changed(self, pod_uid: str) -> None:
-        if (key := self._pod_keys.get(pod_uid)) is not None:
+        if (key := self.world.views.agent_changed(pod_uid)) is not None:
             self.queue.add(key)
 
     # --- running ------------------------------------------------------------------------------------------------------
@@ -228,17 +288,17 @@ class Controller:
     async def _reign(self) -> None:
         """Reconcile, once everything is known that earlier leaders have written: a watch may be behind that."""
         await asyncio.gather(*(reflector.refresh() for reflector in self._reflectors))
-        await self.reconciler.run()
+        await self.loop.run()
 
     @property
     def synced(self) -> bool:
         """Whether everything was read at least once."""
-        return self.world.synced
+        return self.world.index.synced
 
     def healthy(self) -> bool:
         """Whether the loop that should run does: a leader looks at its pools."""
-        last = self.reconciler.last_pass
-        if not self.election.may_act() or last is None or not self.world.pool_keys():
+        last = self.loop.last_pass
+        if not self.election.may_act() or last is None or not self.world.index.pool_keys():
             return True
         return asyncio.get_running_loop().time() - last < _DEADLINE_RESYNCS * self._config.resync_seconds
 

@@ -2,6 +2,7 @@
 
 PodslotsError
 ├── InvalidObject            a SlotPool, SlotTask or template that can't be used: the user's to mend
+├── NotOurs                  an object is in the way that podslots did not make
 ├── NotLeader                this replica may not write now
 ├── ApiError                 the API server answered with an error status
 │   ├── NotFound · AlreadyExists · Conflict · Invalid · Forbidden · Gone · TooManyRequests
@@ -25,6 +26,10 @@ class InvalidObject(PodslotsError):
         super().__init__(f"{field}: {problem}")
         self.field = field
         self.problem = problem
+
+
+class NotOurs(PodslotsError):
+    """An object of that name is there, and podslots did not make it."""
 
 
 class NotLeader(PodslotsError):

@@ -14,6 +14,9 @@ POOL_LABEL = f"{PREFIX}pool"
 STATE_LABEL = f"{PREFIX}state"
 LOCK_LABEL = f"{PREFIX}lock"
 
+OUTPUTS_LABEL = f"{PREFIX}outputs"
+"""On a Secret that holds what a task handed over: podslots made it, and may replace it."""
+
 # Annotations of Pods
 DRAIN_ID = f"{PREFIX}drain-id"
 TEMPLATE_HASH = f"{PREFIX}template-hash"
@@ -24,7 +27,12 @@ DRAIN_REQUESTED = f"{PREFIX}drain-requested"
 FORGET = f"{PREFIX}forget"
 """Set by people, to the Pod's UID: it is dead, whatever its phase says."""
 
+# Annotations of tasks
+RETRY_OF = f"{PREFIX}retry-of"
+"""The ended task that this one runs anew."""
+
 # Annotations of Secrets and Leases
+OUTPUTS_TASK = f"{PREFIX}outputs-of"
 CURRENT_TOKEN = f"{PREFIX}current-token"
 LOCK_KEY = f"{PREFIX}lock-key"
 LOCK_TASK = f"{PREFIX}task"
@@ -32,6 +40,8 @@ LOCK_TASK = f"{PREFIX}task"
 # Finalizers
 POOL_FINALIZER = f"{PREFIX}drain"
 TASK_FINALIZER = f"{PREFIX}task"
+POD_FINALIZER = f"{PREFIX}pod-tracking"
+"""On a Pod from its opening until its end is recorded, as Jobs' Pods have one: it keeps the evidence, not the work."""
 TOKENS_FINALIZER = f"{PREFIX}tokens"
 
 # Containers and volumes of a Pod

@@ -74,8 +74,8 @@ def _pool(controller: Controller, pool: Object) -> str:
     key = _name(pool)
     status = pool.get("status") or {}
     size = f"{status.get('replicas', 0)} Pods, {status.get('desiredReplicas', 0)} wanted"
-    pods = sorted(controller.world.pod_views(key), key=lambda pod: pod.name)
-    tasks = list(controller.world.all_tasks(key))
+    pods = sorted(controller.world.views.pods(key).values(), key=lambda pod: pod.name)
+    tasks = list(controller.world.index.live(key).values())
     return (
         f"<h2>{escape('/'.join(key))}</h2><p>{escape(size)}</p>"
         f"{_table(('Pod', STATE_LABEL, 'slot', 'state', 'step', 'task'), _slots(pods, tasks))}"

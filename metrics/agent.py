@@ -83,7 +83,7 @@ class AgentMetrics:
         states, steps = tuple(slot_states), tuple(steps)
         slots = Gauge(
             "podslots_slots",
-            "Slots by state; `recovering` are those of which none is known",
+            "Slots by state; `recovering`: not known yet, after a lost journal",
             ["state"],
             registry=registry,
         )

@@ -7,10 +7,11 @@
 | writes | a credential that is good for them |
 
 With client certificates, what comes from outside the Pod needs one besides: the pool's token is not good without, and
-neither is a read that shows nothing. The Pod's own credentials are: who has them is in the Pod.
+neither is a read that shows nothing. The Pod's own credentials are good without, and from the Pod's own addresses only.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from ipaddress import ip_address
 
 from aiohttp import hdrs, web
 
@@ -29,19 +30,28 @@ WORKERS = frozenset({Kind.SLOT})
 CLOSERS = frozenset({Kind.CLOSE})
 
 
+OF_THE_POD = frozenset({Kind.SLOT, Kind.LOCAL, Kind.CLOSE})
+"""Credentials that the agent made. A task's code can read its slot's: carried away, it must be good for nothing."""
+
+
 class Access:
-    """Lets callers in. `refresh_tokens` re-reads the mounted tokens, if that was not done just now."""
+    """Lets callers in. `refresh_tokens` re-reads the mounted tokens, if that was not done just now.
+
+    `addresses` are the Pod's own, beside loopback.
+    """
 
     def __init__(
         self,
         keyring: Keyring,
         refresh_tokens: Callable[[], Awaitable[None]],
         *,
+        addresses: Collection[str] = (),
         lock_reads: bool = False,
         asks_certificates: Callable[[], bool] = lambda: False,
     ) -> None:
         self._keyring = keyring
         self._refresh_tokens = refresh_tokens
+        self._addresses = frozenset(addresses)
         self._lock_reads = lock_reads
         self._asks_certificates = asks_certificates
 
@@ -67,9 +77,18 @@ class Access:
             raise Refusal(ErrorCode.UNAUTHORIZED, "needs Authorization: Bearer and a token that is valid here")
         if identity.kind not in allowed:
             raise Refusal(ErrorCode.FORBIDDEN, f"a {identity.kind} credential is not good for this call")
+        if identity.kind in OF_THE_POD and not self._is_from_the_pod(request):
+            raise Refusal(ErrorCode.FORBIDDEN, f"a {identity.kind} credential is good in its own Pod only")
         if not certified and identity.kind in FROM_OUTSIDE:
             raise Refusal(ErrorCode.FORBIDDEN, f"a {identity.kind} credential is not good without a client certificate")
         return identity
+
+    def _is_from_the_pod(self, request: web.BaseRequest) -> bool:
+        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+        if not peer:
+            return False
+        address: str = peer[0]
+        return address in self._addresses or ip_address(address).is_loopback
 
 
 def _has_certificate(request: web.BaseRequest) -> bool:

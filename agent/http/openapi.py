@@ -90,7 +90,7 @@ def _hold(call: str) -> Call:
         answers={JSON: HoldAnswer},
         allowed=HOLDERS,
         request=HoldRequest,
-        codes=(*ADDRESSED, E.NOT_FOUND, E.MANAGED, E.FENCED, E.ILLEGAL, E.STORAGE),
+        codes=(*ADDRESSED, E.NOT_FOUND, E.MANAGED, E.FENCED, E.ILLEGAL, E.INVALID, E.STORAGE),
     )
 
 
@@ -103,7 +103,13 @@ CALLS: dict[tuple[str, str], Call] = {
     ),
     ("get", "/tasks/{id}"): Call(summary="A task with work", answers={JSON: Task}, codes=TASKS),
     ("get", "/tasks/{id}/log"): Call(
-        summary="A task's output", answers={TEXT: str}, query=("step", "follow", "offset"), codes=TASKS
+        summary="A task's output; `part` gives a piece of one step's as it is kept, the plan's without `step`",
+        answers={TEXT: str, BYTES: str},
+        query=("step", "follow", "offset", "part"),
+        codes=TASKS,
+    ),
+    ("get", "/tasks/{id}/outputs"): Call(
+        summary="The file that an ended task handed over", answers={BYTES: str}, allowed=(Kind.POOL,), codes=TASKS
     ),
     ("get", "/metrics"): Call(summary="Prometheus metrics", answers={TEXT: str, OPENMETRICS: str}),
     ("get", "/healthz"): Call(summary="The process is alive", answers={TEXT: str}, open=True),
@@ -170,7 +176,7 @@ CALLS: dict[tuple[str, str], Call] = {
         answers={JSON: WorkAnswer},
         allowed=(Kind.SLOT,),
         request=RegisterRequest,
-        codes=(E.SUPERSEDED, E.STORAGE),
+        codes=(E.SUPERSEDED, E.INVALID, E.STORAGE),
     ),
     ("post", "/work/started"): Call(
         summary="A step's command is about to run",
@@ -209,6 +215,7 @@ PARAMETERS: dict[str, Json] = {
     "follow": {"type": "boolean"},
     "revision": _WHOLE,
     "offset": _WHOLE,
+    "part": {"type": "string", "enum": ["page", "end"]},
     "step": _STEP,
     "instance": {"type": "string"},
     "task_id": {"type": "string"},

@@ -70,7 +70,7 @@ class Answers:
         return WholeResponse(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
 
     def conflict(self, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-        """A body for a request that is refused for what is so now."""
+        """A body for a request that is refused with 409."""
         if not _takes_whole(request):
             return web.Response(status=HTTPStatus.CONFLICT, body=body, headers=JSON_HEADERS)
         return WholeResponse(b"%b%d\r\n\r\n%b" % (self._conflict_head, len(body), body), HTTPStatus.CONFLICT)

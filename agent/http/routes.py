@@ -5,13 +5,11 @@ are in every controller's loop.
 """
 
 import asyncio
-import traceback
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from http import HTTPStatus
-from pathlib import PurePath
 from urllib.parse import unquote
 
 from aiohttp import hdrs, web
@@ -21,13 +19,23 @@ from agent.codec import WireError
 from agent.counters import RequestKind
 from agent.errors import Refusal
 from agent.http.access import CLOSERS, HOLDERS, POOL_ONLY, READERS, WORKERS, Access
-from agent.http.bodies import dump, prefers_text, read_body, read_flag, read_integer, read_step, respond, too_large
+from agent.http.bodies import (
+    MAX_BODY_BYTES,
+    dump,
+    prefers_text,
+    read_body,
+    read_flag,
+    read_integer,
+    read_step,
+    respond,
+    too_large,
+)
 from agent.http.ready_answers import JSON_HEADERS, Answers
 from agent.http.streams import log_pieces, send_log, task_answer, watch
 from agent.http.text_table import render as render_table
 from agent.http.validation import check_fence, check_name, check_seconds, check_task_id, check_task_type, check_work
 from agent.http.work import WorkCalls
-from agent.log import Log
+from agent.log import Log, place_of
 from agent.rules import slots, tasks
 from agent.rules.recovery import vouch
 from agent.rules.state import Event, TaskEntry
@@ -44,10 +52,13 @@ from agent.wire import (
     HoldRequest,
     Origin,
     PhaseAnswer,
+    Step,
+    TaskState,
     Write,
 )
 from agent.workers import Workers
 
+BYTES_HEADERS = {hdrs.CONTENT_TYPE: "application/octet-stream", hdrs.CACHE_CONTROL: "no-store"}
 TEXT_HEADERS = {hdrs.CONTENT_TYPE: "text/plain; charset=utf-8"}
 
 Handler = Callable[[web.BaseRequest, Identity, str], Awaitable[web.StreamResponse]]
@@ -93,6 +104,7 @@ class HttpApi:
             "/slots": (kinds.SLOTS, READERS, self._slots),
             "/tasks/*": (kinds.TASK, READERS, self._task),
             "/tasks/*/log": (kinds.LOG, READERS, self._task_log),
+            "/tasks/*/outputs": (kinds.TASK, POOL_ONLY, self._task_outputs),
             "/metrics": (kinds.METRICS, READERS, self._metrics),
             "/healthz": (kinds.HEALTH, None, self._health),
             "/readyz": (kinds.HEALTH, None, self._health),
@@ -149,7 +161,7 @@ class HttpApi:
             raise
         except Exception as error:  # noqa: BLE001 - one request's mistake is not the others'
             # Not the error's text, which may quote the request.
-            self._log.event("request failed", error=type(error).__name__, at=_place_of(error))
+            self._log.event("request failed", error=type(error).__name__, at=place_of(error))
             return self._refuse(request, Refusal(ErrorCode.INTERNAL, "see the agent's log"))
 
     def _route(self, request: web.BaseRequest) -> tuple[_Route, str]:
@@ -243,7 +255,7 @@ class HttpApi:
         decide = slots.decide if self._with_workers or identity.kind is Kind.POOL else vouch
         answer = await self._service.execute(lambda state, now: decide(state, command, now))
         if answer.expires_at is not None:
-            return respond(answer)
+            return respond(replace(answer, expires_at=answer.expires_at + self._service.shift))
         body = b'{"slot":%d,"fence":%d,"state":"%b"}\n' % (answer.slot, answer.fence, answer.state.encode())
         return self._answers.answer(request, body)
 
@@ -282,6 +294,8 @@ class HttpApi:
         del identity
         self._known_task(part)
         query = request.query
+        if "part" in query:
+            return await self._log_part(part, query)
         pieces = log_pieces(
             self._service,
             self._outputs,
@@ -291,6 +305,25 @@ class HttpApi:
             following=read_flag(query.get("follow"), "follow"),
         )
         return await send_log(request, pieces)
+
+    async def _task_outputs(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
+        """The file that a task handed over. It is for a Secret: only the pool's token reads it."""
+        del request, identity
+        self._known_task(part)
+        content = await self._outputs.got(part)
+        if content is None:
+            raise Refusal(ErrorCode.NOT_FOUND, "the task has handed over no file")
+        return web.Response(body=content, headers=BYTES_HEADERS)
+
+    async def _log_part(self, task_id: str, query: Mapping[str, str]) -> web.Response:
+        """A part of one step's output, as it is kept: by offset, or the end of what was too much."""
+        step = read_step(query.get("step", Step.PLAN))
+        if query["part"] == "end":
+            return web.Response(body=await self._outputs.end(task_id, step), headers=BYTES_HEADERS)
+        if query["part"] != "page":
+            raise Refusal(ErrorCode.BAD_REQUEST, "part: `page` or `end`")
+        offset = read_integer(query.get("offset"), "offset") or 0
+        return web.Response(body=await self._outputs.page(task_id, step, offset, MAX_BODY_BYTES), headers=BYTES_HEADERS)
 
     async def _approve(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
         asked = await read_body(request, ApproveRequest)
@@ -310,9 +343,12 @@ class HttpApi:
     async def _ack(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
         self._check(identity, await read_body(request, AckRequest, may_be_empty=True))
         check_task_id(part)
+        task = self._service.state.tasks.get(part)
+        if task is not None and task.state is TaskState.ENDED:
+            # First: on a full disk the journal may need the room to take the acknowledgement.
+            await self._outputs.forget([part])
         command = tasks.Ack(task_id=part)
         await self._service.execute(lambda state, now: tasks.decide(state, command, now))
-        await self._outputs.forget([part])
         return respond(Empty())
 
     def _known_task(self, task_id: str) -> TaskEntry:
@@ -351,9 +387,3 @@ def _plain_path(path: str) -> str:
         path = "/" + path.split("/", 3)[3] if path.count("/") > 2 else "/"  # noqa: PLR2004 - those of `http://host/`
     pieces = [unquote(piece) for piece in path.split("/")]
     return "" if any("/" in piece for piece in pieces) else "/".join(pieces)
-
-
-def _place_of(error: Exception) -> list[str]:
-    """Where in the code something went wrong."""
-    frames = traceback.extract_tb(error.__traceback__)[-4:]
-    return [f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in frames]

@@ -12,13 +12,17 @@ from typing import Any
 
 from agent.codec import MAX_INTEGER
 from agent.config import MAX_TASK_TYPE_LENGTH
-from agent.http.validation import MAX_FENCE, MAX_NAME_LENGTH, MAX_SECONDS, NAME_PATTERN
+from agent.http.validation import MAX_FENCE, MAX_FILE_MODE, MAX_NAME_LENGTH, MAX_SECONDS, NAME_PATTERN
+from agent.rules.recovery import MAX_KEPT_TASKS
 from agent.wire import (
+    STOP_SIGNALS,
     TASK_ID_PATTERN,
     AcquireRequest,
     Assignment,
+    Command,
     DrainRequest,
     EnvVar,
+    File,
     HoldRequest,
     RegisterRequest,
     StepSpec,
@@ -51,11 +55,15 @@ LIMITS: dict[tuple[type[Any], str], Json] = {
     (Work, "attempt"): {"minimum": 1},
     (Work, "reservation_ttl_seconds"): SECONDS,
     (StepSpec, "command"): {"minItems": 1},
+    (StepSpec, "stop_signal"): {"enum": list(STOP_SIGNALS)},
+    (Command, "command"): {"minItems": 1},
+    (File, "mode"): {"minimum": 0, "maximum": MAX_FILE_MODE},
     (StepSpec, "timeout_seconds"): SECONDS,
     (StepSpec, "cancel_grace_seconds"): {"minimum": 0, "maximum": MAX_SECONDS},
     (EnvVar, "name"): {"minLength": 1, "pattern": r"^[^=\u0000]+$"},
     (EnvVar, "value"): {"pattern": NO_NUL},
     (RegisterRequest, "instance"): SHORT_NAME,
+    (RegisterRequest, "tasks"): {"maxItems": MAX_KEPT_TASKS},
     (Assignment, "task_id"): TASK_ID,
     (Assignment, "fence"): {"minimum": 0, "maximum": MAX_FENCE},
 }
@@ -108,8 +116,8 @@ class Schemas:
     def _schema(self, kind: Any, *, closed: bool) -> Json:
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
         if origin is types.UnionType:
-            inner = next(argument for argument in arguments if argument is not types.NoneType)
-            return {"anyOf": [self._schema(inner, closed=closed), {"type": "null"}]}
+            inner = [self._schema(argument, closed=closed) for argument in arguments if argument is not types.NoneType]
+            return {"anyOf": [*inner, *([{"type": "null"}] if types.NoneType in arguments else [])]}
         if origin is tuple:
             return {"type": "array", "items": self._schema(arguments[0], closed=closed)}
         if origin is dict:

@@ -45,7 +45,7 @@ class _Connection(web.RequestHandler):
         loop = manager._loop  # noqa: SLF001 - as the base class does it
         super().__init__(manager, loop=loop, access_log=quiet, keepalive_timeout=IDLE_SECONDS)
         self._events = log
-        self._late: asyncio.TimerHandle | None = None
+        self._late: asyncio.Handle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Bytes came in. A head that has begun and never ends holds the connection no longer than any other."""

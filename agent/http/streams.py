@@ -2,16 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 from aiohttp import web
 
 from agent.rules.state import TaskEntry
 from agent.service import Service
-from agent.store.output import Outputs, follow
+from agent.store.output import Outputs, Stream, cut_notice, follow
 from agent.wire import Step, Task, TaskState, WatchType
 
 HEARTBEAT_SECONDS = 5.0
-"""Half of what readers may count on, so that one late beat is none missed."""
+"""Readers wait 10 s for a sign of life: one late heartbeat does not disconnect them."""
 
 WRITE_SECONDS = 30.0
 """A reader that takes nothing for this long is given up."""
@@ -66,14 +67,31 @@ async def send_log(
 async def log_pieces(
     service: Service, outputs: Outputs, task_id: str, *, step: Step | None, offset: int, following: bool
 ) -> AsyncIterator[bytes]:
-    """The output of one step, or of all in order; `offset` counts over what is kept of them."""
+    """The output of one step, or of all in order; `offset` counts over what is sent of them."""
     for part in (step,) if step is not None else tuple(Step):
-        kept, _ = await outputs.kept(task_id, part)
-        going = _going(service, task_id, part) if following else _never
-        if offset > kept and not going():
-            offset -= kept
+        stream = await outputs.stream(task_id, part)
+        going = _going(service, task_id, part)
+
+        def notice(stream: Stream, part: Step = part, going: Callable[[], bool] = going) -> bytes:
+            """Said at the end only: its length counts in the offsets, and what is missing grows until then."""
+            task = service.state.tasks.get(task_id)
+            result = task.result_of(part) if task is not None else None
+            return b"" if going() else cut_notice(stream, result.log_bytes if result is not None else 0)
+
+        sent = stream.kept + len(notice(stream))
+        if offset >= sent and not going():
+            offset -= sent
             continue
-        async for piece in follow(outputs, task_id, part, offset, going=going, look_again_seconds=LOOK_SECONDS):
+        pieces = follow(
+            outputs,
+            task_id,
+            part,
+            offset,
+            going=going if following else _never,
+            notice=notice,
+            look_again_seconds=LOOK_SECONDS,
+        )
+        async for piece in pieces:
             yield piece
         offset = 0
 
@@ -86,9 +104,15 @@ async def task_answer(service: Service, outputs: Outputs, task: TaskEntry) -> Ta
     for step in Step:
         result = task.result_of(step)
         if result is not None:
-            received, tail = await outputs.tail(task.task_id, step)
+            received, tail = 0, ""
+            with suppress(OSError):
+                # The result is answered whether or not its output can be read.
+                received, tail = await outputs.tail(task.task_id, step)
             values = {name: getattr(result, name) for name in result.__dataclass_fields__}
             values |= {"log_bytes": max(received, result.log_bytes), "log_tail": tail or result.log_tail}
+            with suppress(OSError):
+                kept, _ = await outputs.kept(task.task_id, step)
+                values |= {"log_kept_bytes": kept, "log_end_bytes": len(await outputs.end(task.task_id, step))}
             result = type(result)(**values)
         answer[step.value] = result
     return Task(
@@ -105,7 +129,8 @@ async def task_answer(service: Service, outputs: Outputs, task: TaskEntry) -> Ta
         reason=task.reason,
         plan_digest=task.plan_digest,
         cancel_requested=task.cancel_requested,
-        expires_at=slot.expires_at if holds else None,
+        expires_at=slot.expires_at + service.shift if holds and slot.expires_at is not None else None,
+        has_outputs=await outputs.got(task.task_id) is not None if task.state is TaskState.ENDED else None,
     )
 
 

@@ -1,18 +1,22 @@
 """What a well-formed request may still not say. Pure; every limit keeps a state small and printable."""
 
+import binascii
 import re
 
 from agent.config import MAX_TASK_TYPE_LENGTH
 from agent.errors import Refusal
-from agent.wire import TASK_ID_PATTERN, EnvVar, ErrorCode, StepSpec, Work
+from agent.wire import STOP_SIGNALS, TASK_ID_PATTERN, EnvVar, ErrorCode, ExitCodes, File, StepSpec, Work
 
 MAX_NAME_LENGTH = 512
 NAME_PATTERN = "^[ -~]+$"
 """Printable ASCII: names stand in logs, and a pattern can say it."""
 MAX_FENCE = 2**53
-"""No agent gets there by itself; a worker that says so would use the numbers up."""
+"""No agent gets there by itself. How far a worker's may be from the agent's own, `rules.recovery` says."""
 MAX_SECONDS = 10 * 366 * 86400
 """Ten years: past it a time limit is a mistake, and dates overflow."""
+MAX_FILE_MODE = 0o777
+MAX_BEFORE = 16
+"""Commands before a step's own."""
 
 _TASK_ID = re.compile(TASK_ID_PATTERN)
 _PRINTABLE = re.compile(NAME_PATTERN)
@@ -61,8 +65,8 @@ def check_work(work: Work) -> None:
         raise _invalid("name", f"must have 1 to {MAX_NAME_LENGTH} characters")
     if not 1 <= work.reservation_ttl_seconds <= MAX_SECONDS:
         raise _invalid("reservation_ttl_seconds", f"must be from 1 to {MAX_SECONDS}")
-    for path in work.files:
-        _check_path(f"files[{path[:100]!r}]", path)
+    for path, content in work.files.items():
+        _check_file(f"files[{path[:100]!r}]", path, content)
     for variable in work.env:
         _check_variable(variable)
     for index, source in enumerate(work.env_from):
@@ -71,16 +75,52 @@ def check_work(work: Work) -> None:
 
 
 def _check_step(field: str, step: StepSpec) -> None:
-    if not step.command or not step.command[0]:
-        raise _invalid(f"{field}.command", "must not be empty")
-    if any("\0" in word for word in step.command):
-        raise _invalid(f"{field}.command", "must not contain NUL")
+    _check_command(field, step.command, step.working_dir)
+    if len(step.before) > MAX_BEFORE:
+        raise _invalid(f"{field}.before", f"must have at most {MAX_BEFORE} commands")
+    for index, before in enumerate(step.before):
+        _check_command(f"{field}.before[{index}]", before.command, before.working_dir)
+    if step.stop_signal not in STOP_SIGNALS:
+        raise _invalid(f"{field}.stop_signal", f"must be one of {', '.join(STOP_SIGNALS)}")
+    if step.exit_codes is not None:
+        _check_exit_codes(f"{field}.exit_codes", step.exit_codes)
     if step.plan_file is not None:
         _check_path(f"{field}.plan_file", step.plan_file)
     if step.timeout_seconds is not None and not 1 <= step.timeout_seconds <= MAX_SECONDS:
         raise _invalid(f"{field}.timeout_seconds", f"must be from 1 to {MAX_SECONDS}")
     if not 0 <= step.cancel_grace_seconds <= MAX_SECONDS:
         raise _invalid(f"{field}.cancel_grace_seconds", f"must be from 0 to {MAX_SECONDS}")
+
+
+def _check_command(field: str, command: tuple[str, ...], working_dir: str | None) -> None:
+    if not command or not command[0]:
+        raise _invalid(f"{field}.command", "must not be empty")
+    if any("\0" in word for word in command):
+        raise _invalid(f"{field}.command", "must not contain NUL")
+    if working_dir is not None:
+        _check_path(f"{field}.working_dir", working_dir)
+
+
+def _check_exit_codes(field: str, codes: ExitCodes) -> None:
+    if any(not 0 <= code <= 255 for code in (*codes.changed, *codes.unchanged)):  # noqa: PLR2004 - what a process has
+        raise _invalid(field, "must be from 0 to 255")
+    if set(codes.changed) & set(codes.unchanged):
+        raise _invalid(field, "the same code can't say both")
+
+
+def _check_file(field: str, path: str, content: str | File) -> None:
+    _check_path(field, path)
+    if isinstance(content, str):
+        return
+    if (content.text is None) == (content.base64 is None):
+        raise _invalid(field, "must have a text or base64")
+    if not 0 <= content.mode <= MAX_FILE_MODE:
+        raise _invalid(f"{field}.mode", "must be from 0 to 0777")
+    if content.base64 is not None:
+        try:
+            binascii.a2b_base64(content.base64, strict_mode=True)
+        except ValueError as error:
+            raise _invalid(f"{field}.base64", f"is none: {error}") from None
 
 
 def _check_path(field: str, path: str) -> None:

@@ -9,8 +9,8 @@ from agent.service import Service
 from agent.wire import Empty, ExitReport, OutputAnswer, RegisterRequest, StartedReport
 from agent.workers import Workers
 
-MAX_REGISTER_BYTES = 32 << 20
-"""A worker lists every task it keeps, each with its work."""
+MAX_REGISTER_BYTES = 4 << 20
+"""A worker lists every task it keeps, without the files of those that were started."""
 
 
 class WorkCalls:

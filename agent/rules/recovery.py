@@ -2,7 +2,9 @@
 
 Silence proves nothing, and neither does a repeated message of an instance that is already registered. Proof is: a
 *different* instance than the one that started a step (one instance at a time has the slot's directory, under a lock)
-that does not have the step's directory any more. A step it has, started and without an exit, it reports itself.
+that does not have the step's directory any more. A step it has, started and without an exit, it reports itself. A
+directory that it has and can't read proves nothing either; one whose record is damaged ends a step that ran, as nothing
+of it runs any more, and not a reservation: what an apply needs comes with its assignment.
 
 Where there are no workers, the workload that holds slots is asked instead: its next call on a slot says what it has.
 
@@ -28,8 +30,9 @@ from agent.rules.state import (
     WorkGiven,
     apply,
 )
-from agent.rules.tasks import Exited, decide, lose_task
+from agent.rules.tasks import Exited, decide, lose_task, reason_of
 from agent.wire import (
+    NO_CHANGES,
     ErrorCode,
     ExitReport,
     KeptTask,
@@ -41,6 +44,15 @@ from agent.wire import (
     StepResult,
     TaskState,
 )
+
+MAX_FENCE_JUMP = 1 << 20
+"""How far above the agent's own a worker's fence may be: what a disk lost without the journal being damaged."""
+
+MAX_LOST_FENCE = 1 << 43
+"""The same after a lost journal, which began at the clock's milliseconds: those of the year 2248."""
+
+MAX_KEPT_TASKS = 128
+"""Of one slot. A worker keeps the task that runs and those that ended and are not acknowledged: a few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +67,9 @@ def recover(state: State, slot_id: int, request: RegisterRequest, now: datetime,
     """Compare what the agent knows of a slot with what its worker keeps.
 
     `repeated`: this instance is the one registered already, so the request may be a delayed copy of an earlier one
-    and its silence about a task proves nothing.
+    and its silence about a task proves nothing. Raises Refusal for what no worker of this agent can have.
     """
+    _check_plausible(state, slot_id, request)
     kept = {task.assignment.task_id: task for task in request.tasks}
     newest = max((task.assignment.fence for task in request.tasks), default=0)
     records: list[Record] = []
@@ -72,12 +85,29 @@ def recover(state: State, slot_id: int, request: RegisterRequest, now: datetime,
         state = _apply_all(state, changes)
         records += changes
     if not repeated:
-        changes = _lose(state, slot_id, request.instance, kept, now)
+        changes = _lose(state, slot_id, request, now)
         state = _apply_all(state, changes)
         records += changes
-    if slot_id in state.recovering:
+    if slot_id in state.recovering and not request.unread:
         records.append(SlotRecovered(slot=slot_id))
     return Recovered(tuple(records), tuple(forget))
+
+
+def _check_plausible(state: State, slot_id: int, request: RegisterRequest) -> None:
+    """Made-up registrations must not use up the fences of all slots, nor the agent's memory."""
+    known = {task_id for task_id, task in state.tasks.items() if task.slot == slot_id}
+    if len(known | {kept.assignment.task_id for kept in request.tasks}) > MAX_KEPT_TASKS:
+        raise Refusal(ErrorCode.INVALID, f"tasks: slot {slot_id} can't keep more than {MAX_KEPT_TASKS}")
+    for kept in request.tasks:
+        _check_fence(state, slot_id, kept.assignment.fence)
+
+
+def _check_fence(state: State, slot_id: int, fence: int) -> None:
+    limit = state.fence + MAX_FENCE_JUMP
+    if slot_id in state.recovering:
+        limit = max(limit, MAX_LOST_FENCE)
+    if fence > limit:
+        raise Refusal(ErrorCode.INVALID, f"fence: {fence} is above all that can have been given out")
 
 
 def vouch(state: State, command: Hold, now: datetime) -> Decision:
@@ -87,6 +117,7 @@ def vouch(state: State, command: Hold, now: datetime) -> Decision:
     """
     if command.slot not in state.recovering:
         return slots.decide(state, command, now)
+    _check_fence(state, command.slot, command.fence)
     slot, known = state.slots[command.slot], SlotRecovered(slot=command.slot)
     if command.call is Event.RELEASE:
         return Decision((known,), hold_answer(slot))
@@ -130,11 +161,15 @@ def _take_exit(state: State, slot_id: int, kept: KeptTask, now: datetime) -> tup
     return decide(state, Exited(slot=slot_id, report=report), now).records
 
 
-def _lose(state: State, slot_id: int, instance: str, kept: dict[str, KeptTask], now: datetime) -> tuple[Record, ...]:
+def _lose(state: State, slot_id: int, request: RegisterRequest, now: datetime) -> tuple[Record, ...]:
     slot = state.slots[slot_id]
     task = state.tasks.get(slot.task_id) if slot.task_id is not None else None
-    if task is None or task.task_id in kept or task.started_by == instance:
+    known = {*(kept.assignment.task_id for kept in request.tasks), *request.unread}
+    if task is None or task.task_id in known or task.started_by == request.instance:
         return ()
+    if task.task_id in request.damaged:
+        reason = "its worker ended while it ran, and the record of it is damaged"
+        return lose_task(state, task, now, reason) if task.state is TaskState.RUNNING else ()
     if task.state is TaskState.RUNNING:
         return lose_task(state, task, now, "its worker was replaced by one without its directory")
     if task.state is TaskState.RESERVED:
@@ -165,11 +200,12 @@ def _adopt(state: State, slot_id: int, kept: KeptTask, now: datetime, *, is_newe
         plan_fence=assignment.fence if is_plan else None,
         apply_fence=None if is_plan else assignment.fence,
         plan_digest=assignment.plan_digest,
+        nonce=assignment.nonce,
     )
     if report is not None:
         task = _with_exit(task, report)
         if not _awaits_approval(kept, report):
-            ended = replace(task, state=TaskState.ENDED, outcome=report.outcome, reason=report.reason)
+            ended = replace(task, state=TaskState.ENDED, outcome=report.outcome, reason=_reason(kept, report))
             return (TaskChanged(entry=ended),)
         if not is_newest:
             reason = "its reservation was over; how it ended was lost with the journal"
@@ -198,12 +234,18 @@ def _adopt(state: State, slot_id: int, kept: KeptTask, now: datetime, *, is_newe
     return (changed, WorkGiven(task_id=task.task_id, work=assignment.work), TaskChanged(entry=task))
 
 
+def _reason(kept: KeptTask, report: ExitReport) -> str | None:
+    succeeded = report.outcome is Outcome.SUCCEEDED and kept.assignment.work.steps.apply is not None
+    return NO_CHANGES if succeeded and report.step is Step.PLAN and report.changed is False else reason_of(report)
+
+
 def _awaits_approval(kept: KeptTask, report: ExitReport) -> bool:
     return (
         kept.assignment.step is Step.PLAN
         and report.outcome is Outcome.SUCCEEDED
         and report.plan_digest is not None
         and kept.assignment.work.steps.apply is not None
+        and report.changed is not False
     )
 
 
@@ -213,8 +255,9 @@ def _with_exit(task: TaskEntry, report: ExitReport) -> TaskEntry:
         end_time=report.end_time,
         outcome=report.outcome,
         exit_code=report.exit_code,
-        reason=report.reason,
+        reason=reason_of(report),
         log_bytes=report.log_bytes,
+        changed=report.changed,
     )
     return replace(task, plan=result) if report.step is Step.PLAN else replace(task, apply=result)
 

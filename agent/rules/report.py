@@ -1,6 +1,7 @@
 """What `GET /slots` says, from the state and what surrounds it. Pure."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from agent.rules.state import State
 from agent.wire import AgentState, Slot, WorkerLink
@@ -26,8 +27,9 @@ def make_view(
     tokens: tuple[str, ...],
     links: tuple[WorkerLink | None, ...],
     warnings: tuple[str, ...],
+    shift: timedelta = timedelta(),
 ) -> AgentState:
-    """The agent as others see it. `links` has the worker of each slot."""
+    """The agent as others see it. `links` has the worker of each slot, `shift` leads to the wall clock's time."""
     if state.recovering:
         warnings = (*warnings, "a journal was lost; waiting for the workers to say what they hold")
     return AgentState(
@@ -46,12 +48,12 @@ def make_view(
                 accepts=accepts,
                 state=slot.state,
                 fence=slot.fence,
-                since=slot.since,
+                since=slot.since + shift,
                 task_id=slot.task_id,
                 task_type=slot.task_type,
                 step=slot.step,
                 origin=slot.origin,
-                expires_at=slot.expires_at,
+                expires_at=slot.expires_at + shift if slot.expires_at is not None else None,
                 worker=link,
                 recovering=slot.id in state.recovering,
             )

@@ -187,7 +187,7 @@ def _refuse_acquire(state: State, command: Acquire) -> None:
     if task_id in state.tasks:
         raise Refusal(ErrorCode.ILLEGAL, f"task {task_id} has ended here and waits for its ack")
     if task_id in state.acked:
-        raise Refusal(ErrorCode.ILLEGAL, f"task {task_id} has ended here and was acknowledged")
+        raise Refusal(ErrorCode.ILLEGAL, f"task {task_id} is over here: it was released, or acknowledged")
     if state.recovering:
         # Before all that says "certainly not here": a worker may be running this very task.
         raise Refusal(ErrorCode.NOT_READY, f"a journal was lost; waiting for the workers of slots {_list(state)}")
@@ -243,8 +243,8 @@ def hold_answer(slot: SlotEntry) -> HoldAnswer:
 
 def _drain(state: State, command: Drain, now: datetime) -> Decision:
     del now
-    if state.phase is Phase.DRAINED and state.drain_id == command.drain_id and not state.recovering:
-        return Decision()
+    # What is held comes first, for the drain in force too: a drained agent can hold a task again, adopted from a worker
+    # after a lost journal.
     if state.recovering:
         message = f"recovering from a lost journal; waiting for the workers of slots {_list(state)}"
         raise Refusal(ErrorCode.BUSY, message, slots=state.recovering, tasks=state.ended)
@@ -252,6 +252,8 @@ def _drain(state: State, command: Drain, now: datetime) -> Decision:
     tasks = tuple(slot.task_id for slot in state.slots if slot.task_id is not None) + state.ended
     if held or tasks:
         raise Refusal(ErrorCode.BUSY, _in_the_way(len(held), len(state.ended)), slots=held, tasks=tasks)
+    if state.phase is Phase.DRAINED and state.drain_id == command.drain_id:
+        return Decision()
     return Decision((PhaseChanged(phase=Phase.DRAINED, drain_id=command.drain_id, opened_id=None),))
 
 

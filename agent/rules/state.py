@@ -24,7 +24,7 @@ from agent.wire import (
 )
 
 ACKED_KEPT = 1024
-"""How many acknowledged task ids are remembered, so that a delayed acquire never runs a task a second time."""
+"""How many ids of acknowledged tasks and of released holds are remembered: a delayed acquire gets no slot again."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -80,7 +80,8 @@ class TaskEntry:
     """A task with work, held or ended and not yet acknowledged. Its `Work` is kept beside it until it ends.
 
     `plan_fence` and `apply_fence` are those of the steps' assignments; the latter is there once it was approved.
-    `started_by` is the worker instance that reported the current step's start.
+    `started_by` is the worker instance that reported the current step's start. `nonce` is there only if a worker
+    brought it back after a lost journal: the step was assigned with it (see `agent.nonces`).
     """
 
     task_id: str
@@ -99,6 +100,7 @@ class TaskEntry:
     reason: str | None = None
     plan_digest: str | None = None
     cancel_requested: bool = False
+    nonce: str | None = None
 
     @property
     def step_fence(self) -> int | None:
@@ -114,13 +116,23 @@ class TaskEntry:
         return self.plan if step is Step.PLAN else self.apply
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockNoted:
+    """The agent's time at a moment of a boot: what limits go on from after a restart (see `agent.clock`)."""
+
+    boot_id: str
+    boot_seconds: float
+    time: datetime
+
+
 @quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """Everything the agent must not forget; `layout` and `closing` aside, which are not journaled.
 
     `fence` is the last one given out. `recovering` are slots whose worker has not yet said what it holds after a
-    journal was lost. `opened_id` is the drain that the last open took back. Mappings are never changed in place.
+    journal was lost. `opened_id` is the drain that the last open took back. `acked` are ids that are over: of tasks
+    that were acknowledged, and of holds that were released or expired. Mappings are never changed in place.
     """
 
     layout: tuple[tuple[str, ...], ...]
@@ -133,7 +145,7 @@ class State:
     works: dict[str, Work] = field(default_factory=dict)
     acked: tuple[str, ...] = ()
     recovering: tuple[int, ...] = ()
-    lost: bool = False
+    clock: ClockNoted | None = None
     closing: bool = False
 
     def held_by(self, task_id: str) -> SlotEntry | None:
@@ -160,7 +172,6 @@ def initial_state(layout: tuple[tuple[str, ...], ...], *, drain_id: str, lost: b
         slots=tuple(SlotEntry(id=index, since=now) for index in range(len(layout))),
         drain_id=drain_id,
         recovering=tuple(range(len(layout))) if lost else (),
-        lost=lost,
     )
 
 
@@ -227,10 +238,10 @@ class Snapshot:
     works: tuple[WorkGiven, ...]
     acked: tuple[str, ...]
     recovering: tuple[int, ...]
-    lost: bool
+    clock: ClockNoted | None = None
 
 
-Record = SlotChanged | WorkGiven | TaskChanged | TaskAcked | PhaseChanged | SlotRecovered | Snapshot
+Record = SlotChanged | WorkGiven | TaskChanged | TaskAcked | PhaseChanged | SlotRecovered | ClockNoted | Snapshot
 
 RECORD_TYPES: dict[str, type[Any]] = {
     "slot": SlotChanged,
@@ -239,9 +250,11 @@ RECORD_TYPES: dict[str, type[Any]] = {
     "acked": TaskAcked,
     "phase": PhaseChanged,
     "recovered": SlotRecovered,
+    "clock": ClockNoted,
     "snapshot": Snapshot,
 }
-"""The names of records in the journal. Part of its format."""
+"""The names of records in the journal, a part of its format. Another name, or another field in one of these, is a new
+version (`store.journal.VERSION`), which goes on reading those before."""
 
 
 def snapshot_of(state: State) -> Snapshot:
@@ -256,7 +269,7 @@ def snapshot_of(state: State) -> Snapshot:
         works=tuple(WorkGiven(task_id=task_id, work=work) for task_id, work in state.works.items()),
         acked=state.acked,
         recovering=state.recovering,
-        lost=state.lost,
+        clock=state.clock,
     )
 
 
@@ -265,10 +278,32 @@ def apply(state: State, record: Record) -> State:
     return _APPLY[type(record)](state, record)
 
 
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """What a record was put in the place of: kept for whoever counts or tells it, without the state around it."""
+
+    slot: SlotEntry | None = None
+    task: TaskEntry | None = None
+
+
+def replaced_by(record: Record, state: State) -> Replaced:
+    """What a record replaces in the state before it."""
+    match record:
+        case SlotChanged(entry=entry):
+            return Replaced(slot=state.slots[entry.id])
+        case TaskChanged(entry=task):
+            return Replaced(task=state.tasks.get(task.task_id))
+        case _:
+            return Replaced()
+
+
 def _apply_slot(state: State, record: SlotChanged) -> State:
     entry = record.entry
     slots = list(state.slots)
-    slots[entry.id] = entry
+    before, slots[entry.id] = slots[entry.id], entry
+    acked = state.acked
+    if before.task_id is not None and not before.managed and entry.task_id is None:
+        acked = _remembered(state, before.task_id)
     # Spelled out: `replace` takes three times as long, and this is in the path of every acquire.
     return State(
         layout=state.layout,
@@ -279,9 +314,9 @@ def _apply_slot(state: State, record: SlotChanged) -> State:
         opened_id=state.opened_id,
         tasks=state.tasks,
         works=state.works,
-        acked=state.acked,
+        acked=acked,
         recovering=state.recovering,
-        lost=state.lost,
+        clock=state.clock,
         closing=state.closing,
     )
 
@@ -303,7 +338,11 @@ def _apply_acked(state: State, record: TaskAcked) -> State:
     tasks, works = dict(state.tasks), dict(state.works)
     tasks.pop(record.task_id, None)
     works.pop(record.task_id, None)
-    return replace(state, tasks=tasks, works=works, acked=(*state.acked, record.task_id)[-ACKED_KEPT:])
+    return replace(state, tasks=tasks, works=works, acked=_remembered(state, record.task_id))
+
+
+def _remembered(state: State, task_id: str) -> tuple[str, ...]:
+    return (*state.acked, task_id)[-ACKED_KEPT:]
 
 
 def _apply_phase(state: State, record: PhaseChanged) -> State:
@@ -312,6 +351,10 @@ def _apply_phase(state: State, record: PhaseChanged) -> State:
 
 def _apply_recovered(state: State, record: SlotRecovered) -> State:
     return replace(state, recovering=tuple(slot for slot in state.recovering if slot != record.slot))
+
+
+def _apply_clock(state: State, record: ClockNoted) -> State:
+    return replace(state, clock=record)
 
 
 def _apply_snapshot(state: State, record: Snapshot) -> State:
@@ -327,7 +370,7 @@ def _apply_snapshot(state: State, record: Snapshot) -> State:
         works={given.task_id: given.work for given in record.works},
         acked=record.acked,
         recovering=record.recovering,
-        lost=record.lost,
+        clock=record.clock,
     )
 
 
@@ -338,6 +381,7 @@ _APPLY: dict[type[Any], Callable[[State, Any], State]] = {
     TaskAcked: _apply_acked,
     PhaseChanged: _apply_phase,
     SlotRecovered: _apply_recovered,
+    ClockNoted: _apply_clock,
     Snapshot: _apply_snapshot,
 }
 

@@ -13,6 +13,7 @@ from agent.errors import Refusal
 from agent.rules.slots import transition
 from agent.rules.state import Decision, Event, Record, SlotEntry, State, TaskAcked, TaskChanged, TaskEntry
 from agent.wire import (
+    NO_CHANGES,
     Assignment,
     ErrorCode,
     ExitReport,
@@ -90,6 +91,7 @@ def assignment_of(state: State, task: TaskEntry) -> Assignment | None:
         fence=fence,
         work=work,
         plan_digest=task.plan_digest if task.step is Step.APPLY else None,
+        nonce=task.nonce,
     )
 
 
@@ -139,22 +141,33 @@ def _exited(state: State, command: Exited, now: datetime) -> Decision:
         end_time=report.end_time,
         outcome=report.outcome,
         exit_code=report.exit_code,
-        reason=report.reason,
+        reason=reason_of(report),
         log_bytes=report.log_bytes,
         log_tail=command.log_tail,
+        changed=report.changed,
     )
     task = _with_result(task, report.step, result)
-    outcome, reason = report.outcome, report.reason
+    outcome, reason = report.outcome, reason_of(report)
     if report.step is Step.PLAN and outcome is Outcome.SUCCEEDED:
         work = state.works[task.task_id]
         if task.cancel_requested:
             outcome, reason = Outcome.CANCELLED, "cancelled as its plan ended"
+        elif work.steps.apply is not None and report.changed is False:
+            reason = NO_CHANGES
         elif work.steps.apply is not None:
             if report.plan_digest is not None:
                 return Decision(_reserve(state, task, now, report.plan_digest, work.reservation_ttl_seconds))
             outcome, reason = Outcome.FAILED, "the plan succeeded without a digest that could be approved"
     event = Event.LOSE if outcome is Outcome.LOST else Event.FINISH
     return Decision(end_task(state, task, event, now, outcome=outcome, reason=reason))
+
+
+def reason_of(report: ExitReport) -> str | None:
+    """Why a step ended as it did. One that was stopped and ended with 0 all the same may have done all of its work."""
+    stopped = report.outcome in {Outcome.CANCELLED, Outcome.FAILED}
+    if not stopped or report.exit_code != 0 or "exit code 0" in (report.reason or ""):
+        return report.reason
+    return f"{report.reason or report.outcome} (exit code 0)"
 
 
 def _reserve(state: State, task: TaskEntry, now: datetime, digest: str, ttl_seconds: int) -> tuple[Record, ...]:
@@ -200,6 +213,7 @@ def _approve(state: State, command: Approve, now: datetime) -> Decision:
         step=Step.APPLY,
         apply_fence=changed.entry.fence,
         started_by=None,
+        nonce=None,
     )
     return Decision((changed, TaskChanged(entry=entry)))
 
@@ -233,7 +247,7 @@ def _expire(state: State, command: ExpireTasks, now: datetime) -> Decision:
     for slot in state.slots:
         if slot.managed and slot.expires_at is not None and now >= slot.expires_at and slot.task_id is not None:
             numbered = replace(state, fence=state.fence + len(records))
-            reason = f"not approved by {slot.expires_at.isoformat()}"
+            reason = "not approved before its reservation's limit"
             task = state.tasks[slot.task_id]
             records += end_task(numbered, task, Event.EXPIRE, now, outcome=Outcome.EXPIRED, reason=reason)
     return Decision(tuple(records))

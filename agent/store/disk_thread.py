@@ -1,18 +1,9 @@
-"""Where the journal's writes are done: in a thread, so that a slow disk never stops the event loop.
-
-A file system in memory has no device to wait for, and handing a write to a thread costs ten times the write: there it
-is done on the loop. It is one write for all requests of a turn even so: with 16 clients that took a fifth of the time
-of writing for each.
-"""
+"""Where the journal's writes are done: in a thread, so that a slow disk never stops the event loop."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from queue import SimpleQueue
-
-IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 
 Work = Callable[[], None]
 Done = Callable[[OSError | None], None]
@@ -52,26 +43,6 @@ class DiskThread:
             if loop is None or loop.is_closed():
                 return
             loop.call_soon_threadsafe(done, error)
-
-
-def do_now(work: Work, done: Done) -> None:
-    """Have `work` done here, then `done` called."""
-    done(_try(work))
-
-
-def is_in_memory(folder: Path) -> bool:
-    """Whether a folder's file system is one that lives in memory."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
-        device = folder.stat().st_dev
-    except OSError:
-        return False
-    number = f"{os.major(device)}:{os.minor(device)}"
-    for line in mounts.splitlines():
-        fields, _, rest = line.partition(" - ")
-        if fields.split(" ")[2] == number:
-            return rest.split(" ")[0] in IN_MEMORY
-    return False
 
 
 def _try(work: Work) -> OSError | None:

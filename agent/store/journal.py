@@ -9,14 +9,17 @@ not check is damage: the length has a checksum of its own, so that a flipped bit
 and a last frame that is complete but wrong may well have been acknowledged.
 
 After a failed write nothing is known of the file's end (after a failed fsync, of none of its pages), so the next commit
-first writes a new file from the state in memory, like a compaction. No I/O but through `Disk`.
+first writes a new file from the state in memory, like a compaction. A disk that was only full is another matter: the
+file is cut back and goes on. No I/O but through `Disk`.
 """
 
+import errno
 import os
 import struct
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,11 +27,21 @@ import orjson
 
 from agent.codec import decode
 from agent.errors import JournalDamagedError
-from agent.rules.state import RECORD_TYPES, Record, SlotChanged, State, apply, snapshot_of
+from agent.rules.state import RECORD_TYPES, Record, SlotChanged, Snapshot, State, apply, snapshot_of
 from agent.wire import WireError
+
+VERSION = 2
+READABLE = frozenset({1, VERSION})
+"""Version 1 had no clock, and said in its snapshot whether a journal was lost before."""
 
 NAME = "journal"
 NEW_NAME = "journal.new"
+RESERVE_NAME = "journal.reserve"
+RESERVE_BYTES = 1 << 20
+"""Room on the disk for the ends of what is held, should others fill it: some two hundred records."""
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+NOTHING = b"[]"
+"""A commit without records."""
 MAGIC = b"podslots-journal 1\n"
 FRAME = struct.Struct("<III")
 LENGTH = struct.Struct("<I")
@@ -63,6 +76,9 @@ class Disk(Protocol):
 
     def exists(self, name: str) -> bool:
         """Whether there is such a file."""
+
+    def remove(self, name: str) -> None:
+        """Remove the file, if it is there."""
 
 
 class FolderDisk:
@@ -124,6 +140,10 @@ class FolderDisk:
         """Whether there is such a file."""
         return (self._folder / name).exists()
 
+    def remove(self, name: str) -> None:
+        """Remove the file, if it is there."""
+        (self._folder / name).unlink(missing_ok=True)
+
     def close(self) -> None:
         """Close the file that is appended to."""
         if self._fd >= 0:
@@ -141,7 +161,7 @@ def _write_all(fd: int, data: bytes) -> None:
 class Header:
     """Whose journal this is. `slots` is the size of the layout it was written for."""
 
-    version: int = 1
+    version: int = VERSION
     pod_uid: str
     journal_id: str
     slots: int
@@ -198,14 +218,14 @@ def replay(data: bytes, empty: State) -> Replay:
     if payload is None:
         raise JournalDamagedError("its header is incomplete")
     header = _parse(Header, payload)
-    if header.version != 1:
+    if header.version not in READABLE:
         raise JournalDamagedError(f"its format is version {header.version}")
     state, seen = empty, False
     while offset < len(data):
         payload, end = _read_frame(data, offset)
         if payload is None:
             break
-        for record in _parse_records(payload):
+        for record in _parse_records(payload, header.version):
             state = apply(state, record)
         offset, seen = end, True
     if not seen:
@@ -231,17 +251,19 @@ def _read_frame(data: bytes, offset: int) -> tuple[bytes | None, int]:
     return payload, start + length
 
 
-def _parse_records(payload: bytes) -> list[Record]:
+def _parse_records(payload: bytes, version: int) -> list[Record]:
     try:
-        return [_parse_record(name, body) for name, body in orjson.loads(payload)]
+        return [_parse_record(name, body, version) for name, body in orjson.loads(payload)]
     except (ValueError, TypeError) as error:
         raise JournalDamagedError(f"a record can't be read: {error}") from error
 
 
-def _parse_record(name: str, body: Any) -> Record:
+def _parse_record(name: str, body: Any, version: int) -> Record:
     kind = RECORD_TYPES.get(name)
     if kind is None:
         raise JournalDamagedError(f"there is no record {name!r} in this version")
+    if version == 1 and kind is Snapshot:
+        body = {field: value for field, value in body.items() if field != "lost"}
     record: Record = decode(kind, body, strict=True)
     return record
 
@@ -262,11 +284,8 @@ class Journal:
         self._size_bytes = size_bytes
         self._broken = broken
         self._next_compaction_bytes = COMPACT_BYTES
-
-    @property
-    def journal_id(self) -> str:
-        """The id that the journal was made with."""
-        return self._header.journal_id
+        self._has_reserve = disk.exists(RESERVE_NAME)
+        self._short = False
 
     @property
     def size_bytes(self) -> int:
@@ -278,37 +297,94 @@ class Journal:
         """Whether the last write failed."""
         return self._broken
 
-    def commit(self, payload: bytes, base: State) -> None:
-        """Append one commit; `base` is the state before it. Raises OSError, and then nothing was committed."""
+    @property
+    def short(self) -> bool:
+        """Whether the disk was so full that the reserve had to be given up, and it could not be made again yet."""
+        return self._short
+
+    @property
+    def wants_probe(self) -> bool:
+        """Whether `probe` has something to do."""
+        return self._broken or not self._has_reserve
+
+    def commit(self, payload: bytes, base: State, *, urgent: bool = True) -> None:
+        """Append one commit; `base` is the state before it. Raises OSError, and then nothing was committed.
+
+        On a full disk an urgent one takes the reserve's place: the end of what is held, and not new work.
+        """
         if self._broken:
             self.rewrite(base)
         elif self._size_bytes > self._next_compaction_bytes:
             self._compact(base)
         frame = encode_frame(payload)
         try:
+            self._append(frame)
+        except OSError as error:
+            if not (urgent and error.errno in FULL and self._give_up_reserve()):
+                raise
+            if self._broken:
+                self.rewrite(base)
+            self._append(frame)
+
+    def _append(self, frame: bytes) -> None:
+        try:
             self._disk.append(NAME, frame)
-        except OSError:
-            self._broken = True
-            self._cut_back()
+        except OSError as error:
+            # A write that found no room and was taken back leaves the file as it was. Of any other failure, that of a
+            # sync above all, nothing is known but that it failed.
+            self._broken = not (self._cut_back() and error.errno in FULL)
             raise
         self._size_bytes += len(frame)
 
     def probe(self, base: State) -> None:
-        """Find out whether a broken journal can be written again. Raises OSError if not."""
+        """Find out whether the journal can be written again, and make the reserve anew. Raises OSError if not."""
         if self._broken:
             self.rewrite(base)
+        else:
+            self._append(encode_frame(NOTHING))
+        if not self._has_reserve:
+            try:
+                self._disk.write(RESERVE_NAME, bytes(RESERVE_BYTES))
+            except OSError:
+                self._remove(RESERVE_NAME)
+                raise
+            self._has_reserve, self._short = True, False
+
+    def _give_up_reserve(self) -> bool:
+        """Make room. False if there was no reserve."""
+        had, self._has_reserve = self._has_reserve, False
+        self._short = self._short or had
+        self._remove(RESERVE_NAME)
+        return had
+
+    def _remove(self, name: str) -> None:
+        """Half a file must not fill a full disk further."""
+        with suppress(OSError):
+            self._disk.remove(name)
 
     def rewrite(self, state: State) -> None:
         """Put a new file with nothing but `state` in the place of the old one. Raises OSError, and is then broken."""
         data = new_file(self._header, state)
         self._broken = True
-        self._disk.write(NEW_NAME, data)
+        try:
+            self._write_new(data)
+        except OSError as error:
+            if not (error.errno in FULL and self._give_up_reserve()):
+                raise
+            self._write_new(data)
         self._replace(data)
+
+    def _write_new(self, data: bytes) -> None:
+        try:
+            self._disk.write(NEW_NAME, data)
+        except OSError:
+            self._remove(NEW_NAME)
+            raise
 
     def _compact(self, base: State) -> None:
         data = new_file(self._header, base)
         try:
-            self._disk.write(NEW_NAME, data)
+            self._write_new(data)
         except OSError:
             # The old file is whole, and a disk too full for a second one may still have room for a frame.
             self._next_compaction_bytes = self._size_bytes + COMPACT_BYTES
@@ -322,12 +398,13 @@ class Journal:
         self._next_compaction_bytes = max(COMPACT_BYTES, COMPACT_FACTOR * len(data))
         self._broken = False
 
-    def _cut_back(self) -> None:
-        """Remove what a failed append may have left, so that a crash now does not bring it back."""
+    def _cut_back(self) -> bool:
+        """Remove what a failed append may have left, so that a crash now does not bring it back. False if it can't."""
         try:
             self._disk.truncate(NAME, self._size_bytes)
         except OSError:
-            return
+            return False
+        return True
 
 
 def new_file(header: Header, state: State) -> bytes:
@@ -353,6 +430,8 @@ def open_journal(disk: Disk, header: Header, fresh: State, lost: State, *, used_
     written gives a broken journal, which is tried again with every commit. Raises OSError if it can't be read: what is
     held is not known then, and must not be guessed.
     """
+    with suppress(OSError):
+        disk.remove(NEW_NAME)
     data = disk.read(NAME)
     if data is None:
         warnings = ("the journal is gone although an agent ran here before",) if used_before else ()
@@ -362,6 +441,8 @@ def open_journal(disk: Disk, header: Header, fresh: State, lost: State, *, used_
         _check_owner(found, header)
     except JournalDamagedError as damage:
         return _start(disk, header, lost, (f"{_set_aside(disk)}: {damage}",))
+    if found.header.version != VERSION:
+        return _start(disk, replace(found.header, version=VERSION), found.state, ())
     if not found.torn_bytes:
         return Opened(journal=Journal(disk, found.header, size_bytes=len(data)), state=found.state)
     broken = False

@@ -1,10 +1,14 @@
 """The output of steps: one file each under the state folder, its size and its last few KiB.
 
 Output is not journaled. Its offset is what the file holds, so after a restart a worker sends again what a crash may
-have lost. Past the cap, or with a full disk, bytes are counted and not kept: a step is never held up by its log.
+have lost. Past the cap, bytes are counted and not kept. What the disk does not take is not counted either: the worker
+sends it again for a while. A step is never held up by its log.
+
+The journal is on the same volume, and ends of steps must find room in it: output leaves `MARGIN_BYTES` free.
 """
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -18,7 +22,13 @@ from agent.wire import Step
 
 CAP_BYTES = 16 << 20
 TAIL_BYTES = 4096
+MARGIN_BYTES = 4 << 20
+"""What output leaves free on its volume; a quarter of a volume that is smaller than four times this."""
+END_BYTES = 64 << 10
+"""Of output past the cap, so much of the end is kept in memory; the worker keeps as much of what is too much."""
 CHUNK_BYTES = 64 << 10
+HANDED_OVER = "outputs"
+"""The name of the file that a task hands over, beside its steps' output."""
 
 T = TypeVar("T")
 
@@ -41,6 +51,12 @@ class OutputFiles(Protocol):
 
     def read(self, task_id: str, step: Step, offset: int, size_bytes: int) -> bytes:
         """A part of what is kept; empty past its end."""
+
+    def put(self, task_id: str, data: bytes) -> None:
+        """Keep the file that a task hands over, durably."""
+
+    def got(self, task_id: str) -> bytes | None:
+        """That file; None if there is none."""
 
     def remove(self, task_id: str) -> None:
         """Remove a task's files."""
@@ -66,9 +82,20 @@ class FolderFiles:
         """Keep more."""
         file = self._file(task_id, step)
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Buffered: its close writes everything or raises, where a bare write may stop half-way on a full disk.
-        with file.open("ab") as opened:
-            opened.write(data)
+        _check_room(file.parent, len(data))
+        fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            size = os.fstat(fd).st_size
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
+            except OSError:
+                # Half of it would be taken for all of what came before the next piece.
+                os.ftruncate(fd, size)
+                raise
+        finally:
+            os.close(fd)
 
     def read(self, task_id: str, step: Step, offset: int, size_bytes: int) -> bytes:
         """A part of what is kept; empty past its end."""
@@ -80,6 +107,29 @@ class FolderFiles:
             return os.pread(fd, size_bytes, offset)
         finally:
             os.close(fd)
+
+    def put(self, task_id: str, data: bytes) -> None:
+        """Keep the file that a task hands over, durably."""
+        path = self._folder / task_id / HANDED_OVER
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".new")
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        for folder in (path.parent, self._folder):
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def got(self, task_id: str) -> bytes | None:
+        """That file; None if there is none."""
+        with suppress(FileNotFoundError):
+            return (self._folder / task_id / HANDED_OVER).read_bytes()
+        return None
 
     def remove(self, task_id: str) -> None:
         """Remove a task's files."""
@@ -95,19 +145,43 @@ class FolderFiles:
         return self._folder / task_id / f"{step}.log"
 
 
-@dataclass(slots=True)
-class _Stream:
-    """What is known of one step's output. `received` counts all of it, `kept` what the file has."""
+def _check_room(folder: Path, size_bytes: int) -> None:
+    """Raises OSError if the volume has no room for this beside what is left free."""
+    volume = os.statvfs(folder)
+    if not volume.f_blocks:
+        # A file system in memory without a limit of its own.
+        return
+    margin = min(MARGIN_BYTES, volume.f_blocks * volume.f_frsize // 4)
+    if volume.f_bavail * volume.f_frsize < size_bytes + margin:
+        raise OSError(errno.ENOSPC, "what is free on the volume is kept for the journal")
 
-    received: int
-    kept: int
-    tail: bytes
+
+@dataclass(slots=True)
+class Stream:
+    """What is known of one step's output. `received` counts all of it, `kept` what the file has.
+
+    `end` is the end of what the file does not have.
+    `gone`: its task was forgotten. Whoever still holds it finds its end, and keeps nothing more.
+    """
+
+    known: bool = False
+    received: int = 0
+    kept: int = 0
+    tail: bytes = b""
+    end: bytes = b""
+    gone: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     grown: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def cut(self) -> bool:
+        """Whether there was more than is kept."""
         return self.received > self.kept
+
+    def wake(self) -> None:
+        """Have its readers look again."""
+        grown, self.grown = self.grown, asyncio.Event()
+        grown.set()
 
 
 class Outputs:
@@ -117,26 +191,32 @@ class Outputs:
         self._files = files
         self._offload = offload
         self._cap_bytes = cap_bytes
-        self._streams: dict[tuple[str, Step], _Stream] = {}
+        self._streams: dict[tuple[str, Step], Stream] = {}
         self.on_taken: Callable[[int], None] = _nobody
         """Told how many bytes were new: what is uploaded again, for its answer got lost, is not."""
 
     async def append(self, task_id: str, step: Step, offset: int, data: bytes) -> int:
-        """Take output that begins at `offset`; return how much of the whole is here. A gap takes nothing."""
-        stream = await self._stream(task_id, step)
+        """Take output that begins at `offset`; return how much of the whole is here.
+
+        A gap takes nothing, and neither does a disk that refuses: the worker sends it again.
+        """
+        # Before anything is awaited: who forgets the task while this waits finds the stream, and says so in it.
+        stream = self._streams.setdefault((task_id, step), Stream())
         async with stream.lock:
+            await self._learn(stream, task_id, step)
             fresh = data[stream.received - offset :] if offset <= stream.received else b""
-            if fresh:
-                await self._keep(stream, task_id, step, fresh)
+            kept = await self._keep(stream, task_id, step, fresh) if fresh and not stream.gone else None
+            if kept is not None:
                 stream.received += len(fresh)
+                stream.end = (stream.end + fresh[kept:])[-END_BYTES:]
                 self.on_taken(len(fresh))
                 stream.tail = (stream.tail + fresh)[-TAIL_BYTES:]
-                self._wake(stream)
+                stream.wake()
             return stream.received
 
     async def tail(self, task_id: str, step: Step) -> tuple[int, str]:
-        """How many bytes there were, and the last of them as text."""
-        stream = await self._stream(task_id, step)
+        """How many bytes there were, and the last of them as text. Raises OSError."""
+        stream = await self.stream(task_id, step)
         return stream.received, stream.tail.decode("utf-8", "replace")
 
     async def read(self, task_id: str, step: Step, offset: int) -> bytes:
@@ -147,20 +227,39 @@ class Outputs:
 
         return await self._offload(piece)
 
+    async def stream(self, task_id: str, step: Step) -> Stream:
+        """What is known of a step's output. Raises OSError."""
+        stream = self._streams.setdefault((task_id, step), Stream())
+        async with stream.lock:
+            await self._learn(stream, task_id, step)
+        return stream
+
     async def kept(self, task_id: str, step: Step) -> tuple[int, bool]:
         """How many bytes are kept, and whether there were more."""
-        stream = await self._stream(task_id, step)
+        stream = await self.stream(task_id, step)
         return stream.kept, stream.cut
 
-    async def grown(self, task_id: str, step: Step) -> asyncio.Event:
-        """An event that is set when this step's output next grows, or when `nudge` says to look again."""
-        return (await self._stream(task_id, step)).grown
+    async def page(self, task_id: str, step: Step, offset: int, size_bytes: int) -> bytes:
+        """A part of what the file has."""
+        return await self._offload(partial(self._files.read, task_id, step, offset, size_bytes))
+
+    async def end(self, task_id: str, step: Step) -> bytes:
+        """The end of what the file does not have."""
+        return (await self.stream(task_id, step)).end
+
+    async def put(self, task_id: str, data: bytes) -> None:
+        """Keep the file that a task hands over. Raises OSError."""
+        await self._offload(partial(self._files.put, task_id, data))
+
+    async def got(self, task_id: str) -> bytes | None:
+        """That file; None if there is none."""
+        return await self._offload(partial(self._files.got, task_id))
 
     def nudge(self, task_id: str) -> None:
         """Wake the readers of a task: its state has changed."""
-        for (owner, _), stream in self._streams.items():
-            if owner == task_id:
-                self._wake(stream)
+        for step in Step:
+            if stream := self._streams.get((task_id, step)):
+                stream.wake()
 
     async def forget(self, task_ids: Iterable[str]) -> None:
         """Remove the output of tasks that were acknowledged."""
@@ -168,63 +267,77 @@ class Outputs:
             for step in Step:
                 stream = self._streams.pop((task_id, step), None)
                 if stream is not None:
-                    self._wake(stream)
+                    stream.gone = True
+                    stream.wake()
+                    async with stream.lock:
+                        # What was being written is written; nothing follows it.
+                        pass
             await self._offload(partial(self._files.remove, task_id))
 
-    async def forget_all_but(self, task_ids: Iterable[str]) -> None:
-        """Remove what an earlier run of the agent left behind."""
-        names = await self._offload(self._files.tasks)
-        await self.forget(set(names) - set(task_ids))
+    async def forget_unknown(self, is_known: Callable[[str], bool]) -> None:
+        """Remove the output of tasks that are not known: of an earlier run, or of readers that came too late."""
+        names = {*await self._offload(self._files.tasks), *(task_id for task_id, _ in self._streams)}
+        await self.forget([name for name in sorted(names) if not is_known(name)])
 
-    async def _stream(self, task_id: str, step: Step) -> _Stream:
-        stream = self._streams.get((task_id, step))
-        if stream is None:
+    async def _learn(self, stream: Stream, task_id: str, step: Step) -> None:
+        if stream.known:
+            return
 
-            def known() -> tuple[int, bytes]:
-                size = min(self._files.size(task_id, step), self._cap_bytes)
-                start = max(0, size - TAIL_BYTES)
-                return size, self._files.read(task_id, step, start, size - start)
+        def look() -> tuple[int, bytes]:
+            size = min(self._files.size(task_id, step), self._cap_bytes)
+            start = max(0, size - TAIL_BYTES)
+            return size, self._files.read(task_id, step, start, size - start)
 
-            size, tail = await self._offload(known)
-            stream = self._streams.setdefault((task_id, step), _Stream(received=size, kept=size, tail=tail))
-        return stream
+        size, stream.tail = await self._offload(look)
+        stream.received = stream.kept = size
+        stream.known = True
 
-    async def _keep(self, stream: _Stream, task_id: str, step: Step, data: bytes) -> None:
+    async def _keep(self, stream: Stream, task_id: str, step: Step, data: bytes) -> int | None:
+        """Keep as much as the cap allows: how many bytes. None if the disk did not take it."""
         room = 0 if stream.cut else self._cap_bytes - stream.kept
         if (kept := data[:room]) and room > 0:
             try:
                 await self._offload(lambda: self._files.append(task_id, step, kept))
             except OSError:
-                return
+                return None
             stream.kept += len(kept)
-
-    def _wake(self, stream: _Stream) -> None:
-        grown, stream.grown = stream.grown, asyncio.Event()
-        grown.set()
+            return len(kept)
+        return 0
 
 
-CUT_LINE = "\n[podslots: the rest of {count} bytes of output was not kept]\n"
+def cut_notice(stream: Stream, log_bytes: int) -> bytes:
+    """The last line of a step's output, if not all is kept; `log_bytes` is how much there was by the worker's word."""
+    missing = max(stream.received, log_bytes) - stream.kept
+    return f"\n[podslots: the rest of {missing} bytes of output was not kept]\n".encode() if missing > 0 else b""
 
 
 async def follow(
-    outputs: Outputs, task_id: str, step: Step, offset: int, *, going: Callable[[], bool], look_again_seconds: float
+    outputs: Outputs,
+    task_id: str,
+    step: Step,
+    offset: int,
+    *,
+    going: Callable[[], bool],
+    notice: Callable[[Stream], bytes],
+    look_again_seconds: float,
 ) -> AsyncIterator[bytes]:
-    """A step's kept output from `offset`; while `going()`, also what is still to come.
+    """A step's kept output from `offset`, and at its end the notice; while `going()`, also what is still to come.
 
-    Yields empty bytes at least every `look_again_seconds`, so that the caller can see whether anybody listens.
+    The offset counts what was sent, the notice included. Yields empty bytes at least every `look_again_seconds`, so
+    that the caller can see whether anybody listens.
     """
+    stream = await outputs.stream(task_id, step)
     while True:
         # Asked before reading: output that came with the end is not missed.
-        more = going()
-        event = await outputs.grown(task_id, step)
-        while data := await outputs.read(task_id, step, offset):
+        more = going() and not stream.gone
+        event = stream.grown
+        while offset < stream.kept and (data := await outputs.read(task_id, step, offset)):
+            data = data[: stream.kept - offset]
             offset += len(data)
             yield data
-        kept, cut = await outputs.kept(task_id, step)
-        if not more or (cut and offset >= kept):
-            if cut:
-                received, _ = await outputs.tail(task_id, step)
-                yield CUT_LINE.format(count=received - kept).encode()
+        if not more:
+            if offset >= stream.kept:
+                yield notice(stream)[offset - stream.kept :]
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(look_again_seconds):

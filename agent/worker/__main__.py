@@ -16,11 +16,14 @@ from agent.worker.errors import ConfigError
 from agent.worker.files import FolderMounts
 from agent.worker.loop import Shell, Signals
 from agent.worker.output import Echo
+from agent.worker.ports import Log
 from agent.worker.preparation import SlotDisk
 from agent.worker.step import ProcessRunner
 
 EXIT_CONFIG = 2
 LOCK_WAIT_SECONDS = 0.1
+FOLDER_WAIT_SECONDS = 1.0
+STDOUT, STDERR = 1, 2
 
 
 class SystemClock:
@@ -40,10 +43,41 @@ def jitter(seconds: float) -> float:
     return seconds * (0.5 + os.urandom(1)[0] / 512)
 
 
+def _open_standard_files() -> None:
+    """A descriptor that is closed at the start would be given to the next file, which then got what is printed."""
+    for fd in (0, STDOUT, STDERR):
+        try:
+            os.fstat(fd)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != fd:
+                os.dup2(null, fd)
+                os.close(null)
+
+
+def _take_folder(disk: SlotDisk, signals: Signals, log: Log) -> bool:
+    """Wait until the folder can be used and no other worker has it. False: told to stop meanwhile."""
+    said = ""
+    while not signals.stop:
+        problem, seconds = "another worker has this folder; waiting for its end", LOCK_WAIT_SECONDS
+        try:
+            if disk.lock_instance():
+                disk.load()
+                return True
+        except OSError as error:
+            problem, seconds = f"the folder can't be used: {error}", FOLDER_WAIT_SECONDS
+        if problem != said:
+            log(problem, folder=disk.root)
+        said = problem
+        signals.wait(seconds)
+    return False
+
+
 def main(environ: Mapping[str, str]) -> int:
     """Work until told to stop. 0: stopped, 2: misconfigured, 3: a newer worker has the slot."""
+    _open_standard_files()
     clock = SystemClock()
-    stderr = Echo(sys.stderr.fileno())
+    stderr = Echo(STDERR)
 
     def log(event: str, **about: Any) -> None:
         known = {name: value for name, value in about.items() if value is not None}
@@ -63,19 +97,13 @@ def main(environ: Mapping[str, str]) -> int:
         settings.work_dir,
         log,
         slot=settings.slot,
-        container=environment.container_environment(environ),
+        container=environment.container_environment(environ, environment.usual_home(os.geteuid())),
         secrets=FolderMounts(settings.secrets),
         config_maps=FolderMounts(settings.config_maps),
     )
-    waited = False
-    while not disk.lock_instance():
-        if not waited:
-            log("another worker has this folder; waiting for its end", folder=settings.work_dir)
-        waited = True
-        signals.wait(LOCK_WAIT_SECONDS)
-        if signals.stop:
-            return 0
-    echo = Echo(sys.stdout.fileno())
+    if not _take_folder(disk, signals, log):
+        return 0
+    echo = Echo(STDOUT)
     runner = ProcessRunner(disk, echo, log)
     worker = Worker(
         # The number orders the workers of a slot (see `is_older`). Nanoseconds since boot do: a worker starts after it

@@ -6,8 +6,12 @@ end needs an ExitReport after its output. So nothing is queued, and nothing can 
 is free, `next_request` looks for what is missing (`kept.Kept.report`). An answer that never comes changes nothing, and
 the same request is made again. The agent answers every repetition as it did the first time.
 
-A step starts only in `_begin`, after `Disk.claim` made its marker. Whatever else happens, an offer of a step whose
-marker exists leads to a report and never to a start.
+A step starts only in `_claim`, after `Disk.claim` made its marker. Whatever else happens, an offer of a step whose
+marker exists leads to a report and never to a start. Only a marker that was read from the disk and is not of the
+assignment offered is none: somebody else wrote it.
+
+What takes long because of a task, the digest of what its plan wrote, is computed in a process of its own: before the
+apply is claimed (`_check`), and after the plan's commands have ended (`Run.ended`). It can be cancelled like a command.
 """
 
 from agent.work_messages import (
@@ -50,8 +54,11 @@ LEAVE_SECONDS = 1.0
 """Left of the Pod's grace when the worker ends, whatever is unsaid: a true exit status is better than SIGKILL."""
 LAST_WORD_SECONDS = 2.0
 """Before it leaves, for reporting a step that had to be killed."""
+LOOK_SECONDS = 5.0
+"""Between two looks at a directory that could not be read."""
 
 EXIT_SUPERSEDED = 3
+POD_STOPPED = "Pod stopped"
 LOST_REASON = "the worker ended while the step ran; nothing of it runs any more"
 
 
@@ -80,11 +87,15 @@ class Worker:
         self._registered = False
         self._registered_at = float("-inf")
         self._kept = {stored.assignment.task_id: Kept(stored) for stored in disk.load()}
+        self._unread, self._damaged = disk.unread, disk.damaged
+        self._look_at = clock.monotonic() + LOOK_SECONDS
         self._run: Run | None = None
+        self._check: tuple[Assignment, Launch] | None = None
+        """An apply whose plan is hashed again; nothing of it is claimed yet."""
         self._runs = 0
         self._unsaved: list[Kept] = []
         self._again_at = 0.0
-        self._stop_at: float | None = None  # when the running step is told to stop
+        self._stopped_at: float | None = None  # when the Pod's stop began
         self._leave_at: float | None = None  # when the worker ends, whatever is unsaid
 
     # --- requests and answers ---------------------------------------------------------------------------------------
@@ -107,6 +118,9 @@ class Worker:
             self._registered = True
             self._registered_at = self._clock.monotonic()
             self._log("registered with the agent", instance=self.instance, kept=len(self._kept))
+            if isinstance(answer, WorkAnswer):
+                for each in self._kept.values():
+                    each.agent_has(answer.output)
         else:
             line.healthy()
         kept = self._named(request)
@@ -163,8 +177,9 @@ class Worker:
     def _work_request(self) -> Request | None:
         if not self._registered:
             tasks = tuple(kept.registration() for kept in self._kept.values())
-            return Request(call=Call.REGISTER, message=RegisterRequest(instance=self.instance, tasks=tasks))
-        if self._stop_at is not None and self._run is None:
+            message = RegisterRequest(instance=self.instance, tasks=tasks, unread=self._unread, damaged=self._damaged)
+            return Request(call=Call.REGISTER, message=message)
+        if self._stopped_at is not None and self._run is None:
             return None
         params = self._run.kept.params(self.instance) if self._run else {"instance": self.instance}
         return Request(call=Call.POLL, params=params)
@@ -209,6 +224,10 @@ class Worker:
     def _offered(self, assignment: Assignment, *, cancelled: bool) -> bool:
         """A step was offered. True if that led to anything."""
         kept = self._kept.get(assignment.task_id)
+        if kept and kept.is_foreign(assignment):
+            self._log("what is kept of a task was written by somebody else", task=kept.name, step=assignment.step.value)
+            del self._kept[assignment.task_id]
+            kept = None
         if kept and kept.assignment.step is Step.APPLY and assignment.step is Step.PLAN:
             return False  # a late message: the plan is long over
         if kept and kept.assignment.step is assignment.step and kept.started:
@@ -216,47 +235,78 @@ class Worker:
                 return cancelled and self._stop_run(Outcome.CANCELLED, "cancelled")
             kept.offered_again(assignment)
             return False
-        if self._stop_at is not None or self._run or any(other.orphaned for other in self._kept.values()):
+        if self._check is not None:
+            return self._checked_is_offered(assignment, cancelled=cancelled)
+        if self._stopped_at is not None or self._run or any(other.orphaned for other in self._kept.values()):
             return False
         return self._begin(assignment, cancelled=cancelled)
 
+    def _checked_is_offered(self, assignment: Assignment, *, cancelled: bool) -> bool:
+        if self._check is None or not cancelled or self._check[0].task_id != assignment.task_id:
+            return False
+        self._disk.end_digest()
+        self._check = None
+        return self._claim(assignment, None, Outcome.CANCELLED, "cancelled before it started")
+
     def _begin(self, assignment: Assignment, *, cancelled: bool) -> bool:
-        task_id, step, name = assignment.task_id, assignment.step, assignment.work.name
-        launch: Launch | None = None
-        refusal = (Outcome.CANCELLED, "cancelled before it started")
-        now = self._clock.now()
         run_id = f"{self.instance}-{self._runs}"
         self._runs += 1
         try:
             self._disk.assign(assignment)
-            if not cancelled:
-                try:
-                    launch = self._disk.prepare(assignment, run_id)
-                except StepRefusedError as error:
-                    refusal = (Outcome.FAILED, str(error))
-            claimed = self._disk.claim(task_id, step, instance=self.instance, run_id=run_id, start_time=now)
-            kept = Kept(StoredStep(assignment=assignment, started=True, start_time=now))
-            if not claimed:
+            if cancelled:
+                return self._claim(assignment, None, Outcome.CANCELLED, "cancelled before it started")
+            needs_approval = assignment.step is Step.APPLY and assignment.work.steps.plan is not None
+            if needs_approval and assignment.plan_digest is None:
+                return self._claim(assignment, None, Outcome.FAILED, "the apply step was not approved")
+            launch = self._disk.prepare(assignment, run_id)
+            if needs_approval:
+                self._disk.begin_digest(assignment)
+                self._check = (assignment, launch)
+                return True
+        except StepRefusedError as error:
+            return self._claim(assignment, None, Outcome.FAILED, str(error))
+        except OSError as error:
+            return self._not_begun(assignment, error)
+        return self._claim(assignment, launch)
+
+    def _not_begun(self, assignment: Assignment, error: OSError) -> bool:
+        # Nothing ran, so nothing is decided: the agent offers the step again.
+        name, step = assignment.work.name, assignment.step.value
+        self._log("a step can't be started", task=name, step=step, error=str(error))
+        return False
+
+    def _claim(
+        self,
+        assignment: Assignment,
+        launch: Launch | None,
+        outcome: Outcome = Outcome.FAILED,
+        reason: str = "",
+    ) -> bool:
+        """Make the step's marker, and start it; without a launch it ended as is said. True if that led to anything."""
+        task_id, step, name = assignment.task_id, assignment.step, assignment.work.name
+        now = self._clock.now()
+        run_id = launch.run_id if launch is not None else f"{self.instance}-none"
+        kept = Kept(StoredStep(assignment=assignment, started=True, start_time=now))
+        try:
+            if not self._disk.claim(assignment, instance=self.instance, run_id=run_id, start_time=now):
                 self._log("a step is offered that was started before", task=name, step=step.value)
                 kept.exit = self._disk.stored_exit(task_id, step)
                 kept.orphaned = kept.exit is None
                 self._kept[task_id] = kept
                 return True
         except OSError as error:
-            # Nothing ran, so nothing is decided: the agent offers the step again.
-            self._log("a step can't be started", task=name, step=step.value, error=str(error))
-            return False
+            return self._not_begun(assignment, error)
         kept.begun_here()
         self._kept[task_id] = kept
         if launch is not None:
             try:
                 self._start(kept, launch)
             except StepRefusedError as error:
-                refusal = (Outcome.FAILED, str(error))
+                outcome, reason = Outcome.FAILED, str(error)
             else:
                 return True
         kept.started_told = True
-        self._finish(kept, *refusal)
+        self._finish(kept, outcome, reason)
         return True
 
     def _start(self, kept: Kept, launch: Launch) -> None:
@@ -271,15 +321,20 @@ class Worker:
             digest=assignment.plan_digest,
         )
         self._runner.start(launch)
-        spec = assignment.work.steps.get(assignment.step) or StepSpec(command=launch.command)
-        self._run = Run(kept, spec, self._clock.monotonic())
+        spec = assignment.work.steps.get(assignment.step) or StepSpec(command=launch.commands[-1].argv)
+        self._run = Run(kept, spec, launch, self._clock.monotonic())
 
     def _stop_run(self, outcome: Outcome, reason: str) -> bool:
-        """Tell the command to stop. False if it was told before."""
-        if self._run is None or not self._run.stop(outcome, reason, self._clock.monotonic()):
+        """Tell the step to stop. False if it was told before."""
+        run = self._run
+        if run is None or not run.stop(outcome, reason, self._clock.monotonic()):
             return False
-        self._log("stopping the step", task=self._run.kept.name, reason=reason)
-        self._runner.terminate()
+        self._log("stopping the step", task=run.kept.name, reason=reason)
+        if run.ended is None:
+            self._runner.interrupt(run.spec.stop_signal)
+        else:
+            self._disk.end_digest()
+            self._end(run, run.ended)
         return True
 
     # --- ends -------------------------------------------------------------------------------------------------------
@@ -288,19 +343,61 @@ class Worker:
         """The running command and all its processes are gone, and its output is in the log."""
         if self._run is None:
             raise RuntimeError("a command ended, but none was running")
-        run, self._run = self._run, None
-        outcome, reason, exit_code = run.result(ended)
-        digest = None
-        if outcome is Outcome.SUCCEEDED:
+        run = self._run
+        outcome, _, exit_code = run.result(ended)
+        steps = run.kept.assignment.work.steps
+        two_steps = run.kept.assignment.step is Step.PLAN and steps.apply is not None
+        if outcome is Outcome.SUCCEEDED and two_steps and run.changed(exit_code) is not False:
+            run.ended = ended
             try:
-                digest = self._digest(run.kept.assignment)
+                self._disk.begin_digest(run.kept.assignment)
             except (StepRefusedError, OSError) as error:
-                outcome, reason = Outcome.FAILED, f"the plan can't be hashed: {error}"
-        self._finish(run.kept, outcome, reason, exit_code=exit_code, digest=digest, log_bytes=ended.output_bytes)
+                self._end(run, ended, problem=f"the plan can't be hashed: {error}")
+            return
+        self._end(run, ended)
 
-    def _digest(self, assignment: Assignment) -> str | None:
-        two_steps = assignment.step is Step.PLAN and assignment.work.steps.apply is not None
-        return self._disk.plan_digest(assignment) if two_steps else None
+    def _end(self, run: Run, ended: Ended, *, digest: str | None = None, problem: str | None = None) -> None:
+        self._run = None
+        outcome, reason, exit_code = run.result(ended)
+        changed = run.changed(exit_code) if outcome is Outcome.SUCCEEDED else None
+        if problem is not None and outcome is Outcome.SUCCEEDED:
+            outcome, reason = Outcome.FAILED, problem
+        if outcome is Outcome.SUCCEEDED and run.kept.hands_over:
+            try:
+                self._disk.outputs(run.kept.assignment)
+            except (StepRefusedError, OSError) as error:
+                reason = str(error)  # what the step did is done: it has succeeded all the same
+        self._finish(
+            run.kept,
+            outcome,
+            reason,
+            exit_code=exit_code,
+            digest=digest,
+            log_bytes=ended.output_bytes,
+            changed=changed,
+        )
+
+    def _look_for_digest(self) -> None:
+        """Go on with what waits for a digest, if it is there."""
+        run = self._run if self._run is not None and self._run.ended is not None else None
+        if run is None and self._check is None:
+            return
+        digest, problem = None, None
+        try:
+            digest = self._disk.digest()
+        except (StepRefusedError, OSError) as error:
+            problem = f"the plan can't be hashed: {error}"
+        if digest is None and problem is None:
+            return
+        if run is not None and run.ended is not None:
+            self._end(run, run.ended, digest=digest, problem=problem)
+        elif self._check is not None:
+            assignment, launch = self._check
+            self._check = None
+            if digest == assignment.plan_digest:
+                self._claim(assignment, launch)
+            else:
+                self._claim(assignment, None, Outcome.FAILED, problem or "plan changed since it was approved")
 
     def _finish(
         self,
@@ -311,6 +408,7 @@ class Worker:
         exit_code: int | None = None,
         digest: str | None = None,
         log_bytes: int = 0,
+        changed: bool | None = None,
     ) -> None:
         kept.exit = ExitReport(
             instance=self.instance,
@@ -324,6 +422,8 @@ class Worker:
             reason=reason[:1024] if reason else None,
             plan_digest=digest,
             log_bytes=log_bytes,
+            changed=changed,
+            nonce=kept.assignment.nonce,
         )
         kept.orphaned = False
         self._lines[Channel.REPORTS].pause(0.0)
@@ -353,32 +453,67 @@ class Worker:
 
     def stop(self) -> None:
         """The Pod is being stopped: no new step; the running one may go on until the grace is nearly over."""
-        if self._stop_at is not None:
+        if self._stopped_at is not None:
             return
-        now = self._clock.monotonic()
-        self._stop_at = now + max(0.0, self._grace_seconds - STOP_MARGIN_SECONDS)
+        self._stopped_at = now = self._clock.monotonic()
         self._leave_at = now + max(LEAVE_SECONDS, self._grace_seconds - LEAVE_SECONDS)
         self._log("asked to stop", running=self._run is not None)
+        if self._check is not None:
+            # Nothing of it is claimed: it has not begun.
+            self._disk.end_digest()
+            self._check = None
+
+    def _stop_at(self, run: Run) -> float | None:
+        """When the running step is told to stop as its Pod ends: its own grace and some seconds must be left."""
+        if self._stopped_at is None:
+            return None
+        needed = run.spec.cancel_grace_seconds + STOP_MARGIN_SECONDS
+        return self._stopped_at + max(0.0, self._grace_seconds - needed)
 
     def tick(self) -> None:
         """Do what is due."""
         now = self._clock.monotonic()
+        self._look_for_digest()
         if self._run:
-            if self._run.limit_at is not None and now >= self._run.limit_at:
-                self._run.limit_at = None
-                self._stop_run(Outcome.FAILED, self._run.limit_reason)
-            if self._stop_at is not None and self._leave_at is not None and now >= self._stop_at:
-                self._stop_run(Outcome.FAILED, "Pod stopped")
-                self._run.kill_by(self._leave_at - LAST_WORD_SECONDS)
-            if self._run.kill_at is not None and now >= self._run.kill_at:
-                self._run.kill_at = now + 1.0
-                self._runner.kill()
+            self._tick_run(self._run, now)
+        if self._unread and now >= self._look_at:
+            self._look_again(now)
         if now >= self._again_at:
             self._retry(now)
-        if self._stop_at is not None and not self._run:
+        if self._stopped_at is not None and not self._run:
             told = all(kept.exit_told for kept in self._kept.values() if kept.started)
             if told or (self._leave_at is not None and now >= self._leave_at):
                 self.exit_status = 0
+
+    def _tick_run(self, run: Run, now: float) -> None:
+        if run.limit_at is not None and now >= run.limit_at:
+            run.limit_at = None
+            self._stop_run(Outcome.FAILED, run.limit_reason)
+        stop_at = self._stop_at(run)
+        if stop_at is not None and self._leave_at is not None and now >= stop_at:
+            self._stop_run(Outcome.FAILED, POD_STOPPED)
+            run.kill_by(self._leave_at - LAST_WORD_SECONDS)
+        if run.term_at is not None and now >= run.term_at:
+            run.term_at = None
+            self._runner.terminate()
+        if run.kill_at is not None and now >= run.kill_at:
+            run.kill_at = now + 1.0
+            self._runner.kill()
+
+    def _look_again(self, now: float) -> None:
+        """Whether what could not be read can be read now; the agent is told by registering again."""
+        self._look_at = now + LOOK_SECONDS
+        try:
+            stored = self._disk.load()
+        except OSError as error:
+            self._log("the kept steps can't be looked at", error=str(error))
+            return
+        before, self._unread, self._damaged = self._unread, self._disk.unread, self._disk.damaged
+        for each in stored:
+            if each.assignment.task_id in before:
+                self._kept.setdefault(each.assignment.task_id, Kept(each))
+        if before != self._unread:
+            self._registered = False
 
     def _retry(self, now: float) -> None:
         for kept in self._kept.values():
@@ -403,7 +538,9 @@ class Worker:
         now = self._clock.monotonic()
         moments = [self._leave_at, *(line.free_at for line in self._lines.values())]
         if self._run:
-            moments += [self._run.limit_at, self._run.kill_at, self._stop_at]
+            moments += [self._run.limit_at, self._run.term_at, self._run.kill_at, self._stop_at(self._run)]
+        if self._unread:
+            moments.append(self._look_at)
         due = [moment for moment in moments if moment is not None and moment > now]
         if self._unsaved or any(kept.orphaned for kept in self._kept.values()):
             due.append(max(now, self._again_at))

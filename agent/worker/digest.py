@@ -1,4 +1,4 @@
-"""What an approval names: the plan, the command that will apply it, that command's environment, and the attempt.
+"""What an approval names: the plan, the commands that will apply it and how they run, their environment, the attempt.
 
 Pure but for `hash_content`. References to Secrets are covered as references: their content may rotate while the plan
 waits, which must not undo an approval.
@@ -8,11 +8,13 @@ import hashlib
 import json
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Any
 
 from agent.codec import encode
-from agent.work_messages import StepSpec, Work
+from agent.work_messages import Step, StepSpec, Work
 
 _BLOCK_BYTES = 1 << 20
+USUAL_GRACE_SECONDS = 60
 
 
 class Source(StrEnum):
@@ -23,14 +25,28 @@ class Source(StrEnum):
 
 
 def plan_digest(source: Source, content_sha256: str, apply: StepSpec, work: Work) -> str:
-    """`sha256:` and 64 hexadecimal digits. Each of the five parts changes it."""
-    parts = [
+    """`sha256:` and 64 hexadecimal digits. Each of the parts changes it, and whatever the apply says of how it runs."""
+    parts: list[Any] = [
         f"{source}:{content_sha256}",
         encode(apply.command),
         encode(work.env),
         encode(work.env_from),
         work.attempt,
     ]
+    folder = work.steps.working_dir(Step.APPLY)
+    # Only what is not as usual: so a digest stays what it was before these could be said.
+    settings = {
+        "before": [{"command": each.command, "working_dir": each.working_dir or folder} for each in apply.before],
+        "exit_codes": encode(apply.exit_codes),
+        "working_dir": None if folder == "." else folder,
+        "stop_signal": None if apply.stop_signal == "SIGINT" else apply.stop_signal,
+        "cancel_grace_seconds": None
+        if apply.cancel_grace_seconds == USUAL_GRACE_SECONDS
+        else apply.cancel_grace_seconds,
+        "timeout_seconds": apply.timeout_seconds,
+    }
+    if said := {name: value for name, value in settings.items() if value or value == 0}:
+        parts.append(said)
     canonical = json.dumps(parts, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 

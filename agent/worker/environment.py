@@ -8,11 +8,14 @@ from typing import Protocol
 
 from agent.work_messages import Assignment, EnvFrom, EnvVar, KeyRef
 from agent.worker.errors import StepRefusedError
+from agent.worker.temporary import is_short
 
 BASE = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 """What a command finds if the image says nothing."""
 
 HIDDEN_PREFIX = "PODSLOTS_CREDENTIAL_"
+SECRET_VARIABLES = "PODSLOTS_SECRET_VARIABLES"  # noqa: S105 - the name of a variable
+"""Names the container's variables that come from Secrets, with commas between them."""
 RUN_ID = "PODSLOTS_RUN_ID"
 """Marks the processes of one run of a step, so that a later worker can tell them from all others."""
 
@@ -27,9 +30,38 @@ class Mounts(Protocol):
         """One value; None if there is no such key."""
 
 
-def container_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What commands may see of the worker's own environment."""
-    return {name: value for name, value in environ.items() if not name.startswith(HIDDEN_PREFIX)}
+def container_environment(environ: Mapping[str, str], usual_home: str | None = None) -> dict[str, str]:
+    """What commands may see of the worker's own environment.
+
+    `usual_home` is the HOME that container runtimes fill in where neither the image nor the Pod says one: the user's of
+    /etc/passwd. It is not taken for one that somebody chose; the tasks of a slot would share it. A TMPDIR that is too
+    long for a socket in it is of no use: each task has its own then.
+    """
+    seen = {name: value for name, value in environ.items() if not name.startswith(HIDDEN_PREFIX)}
+    if "HOME" in seen and seen["HOME"] in {usual_home, "/", ""}:
+        del seen["HOME"]
+    if not is_short(seen.get("TMPDIR", "")):
+        del seen["TMPDIR"]
+    return seen
+
+
+def usual_home(user_id: int, users_file: str = "/etc/passwd") -> str | None:
+    """The home of a user, as runtimes look it up. By hand: the container may have no C library that could."""
+    try:
+        with open(users_file, encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                fields = line.rstrip("\n").split(":")
+                if len(fields) > 6 and fields[2] == str(user_id):  # noqa: PLR2004 - the fields of passwd(5)
+                    return fields[5]
+    except OSError:
+        return None
+    return None
+
+
+def secret_variables(container: Mapping[str, str]) -> dict[str, str]:
+    """The container's own variables that come from Secrets."""
+    names = container.get(SECRET_VARIABLES, "").split(",")
+    return {name: container[name] for name in names if name in container}
 
 
 def resolve(
@@ -44,9 +76,9 @@ def resolve(
 ) -> dict[str, str]:
     """The whole environment of the step's command. Raises StepRefusedError if a reference leads nowhere."""
     work = assignment.work
-    result = {**BASE, "TMPDIR": temporary, **container}
+    # HOME and TMPDIR that the image or the pool's author set stand.
+    result = {**BASE, "TMPDIR": temporary, "HOME": directory, **container}
     result |= {
-        "HOME": directory,
         "PWD": directory,
         "PODSLOTS_TASK": work.name,
         "PODSLOTS_TASK_ID": assignment.task_id,

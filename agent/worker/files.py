@@ -4,28 +4,51 @@ Each part of a path is opened on its own without following links, so a link that
 error and not a way out. A Secret's or ConfigMap's mounted folder is read here too.
 """
 
+import binascii
 import contextlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
 
+from agent.work_messages import File
 from agent.worker.errors import StepRefusedError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
-def write_files(directory: str, files: Mapping[str, str]) -> None:
+def write_files(directory: str, files: Mapping[str, str | File]) -> None:
     """Write a task's files, with the folders they need. Raises StepRefusedError for a path that leads elsewhere."""
-    for path, text in files.items():
+    for path, content in files.items():
+        file = File(text=content) if isinstance(content, str) else content
         folders, name = split(path)
         try:
             with _folder(directory, folders, create=True) as folder:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
-                fd = os.open(name, flags, 0o644, dir_fd=folder)
-                with open(fd, "wb") as file:
-                    file.write(text.encode("utf-8", "surrogatepass"))
+                with open(os.open(name, flags, file.mode, dir_fd=folder), "wb") as target:
+                    os.fchmod(target.fileno(), file.mode)
+                    target.write(_content(path, file))
         except OSError as error:
             raise StepRefusedError(f"file {path!r} can't be written: {error.strerror}") from error
+
+
+def _content(path: str, file: File) -> bytes:
+    if file.base64 is None:
+        return (file.text or "").encode("utf-8", "surrogatepass")
+    try:
+        return binascii.a2b_base64(file.base64, strict_mode=True)
+    except ValueError as error:
+        raise StepRefusedError(f"file {path!r} is not in base64: {error}") from error
+
+
+def resolve_folder(directory: str, path: str) -> str:
+    """The real path of a folder below `directory`. Raises StepRefusedError if it is none, or links lead out of it."""
+    root = os.path.realpath(directory)
+    found = os.path.realpath(os.path.join(root, path))
+    if found != root and not found.startswith(root + "/"):
+        raise StepRefusedError(f"workingDir {path!r} leads out of the task's directory")
+    if not os.path.isdir(found):
+        raise StepRefusedError(f"workingDir {path!r} is no folder of the task's directory")
+    return found
 
 
 def open_plain(directory: str, path: str) -> int | None:

@@ -1,6 +1,7 @@
 """A task that the worker keeps: its last step, what the agent knows of it, and so what is to be told next."""
 
-from agent.work_messages import Assignment, ExitReport, KeptTask, StartedReport, Step, Work
+from agent.work_messages import Assignment, ExitReport, KeptTask, Outcome, StartedReport, Step, Work
+from agent.worker.errors import StepRefusedError
 from agent.worker.ports import Call, Disk, Request, StoredStep
 
 OUTPUT_BYTES = 64 * 1024
@@ -25,7 +26,9 @@ class Kept:
         self.started_told = stored.exit is not None
         self.exit_told = stored.exit_told
         self.output_over = False  # the agent has it all, or will never take it
+        self._begun_here = False
         self._agent_has: int | None = None  # bytes of output; None until it said
+        self._resend: dict[Step, int] = {}  # what the agent says it has of output that it had been sent
         self._stuck_since: float | None = None
 
     @property
@@ -38,10 +41,38 @@ class Kept:
         """The task's name, for people."""
         return self.assignment.work.name
 
+    @property
+    def hands_over(self) -> bool:
+        """Whether a file goes with the end of this step, if it succeeds."""
+        work = self.assignment.work
+        last = self.assignment.step is Step.APPLY or work.steps.apply is None
+        return last and work.outputs_path is not None
+
     def begun_here(self) -> None:
         """This worker claimed it: nothing of it can be anywhere else, nor can the agent have output of it."""
         self.orphaned = False
+        self._begun_here = True
         self._agent_has = 0
+
+    def is_foreign(self, offered: Assignment) -> bool:
+        """Whether the step that is offered is this one by name, and what the disk had of it was another assignment's.
+
+        Then the code of an earlier step wrote it: this worker did not, nor did the agent have it done.
+        """
+        same = self.assignment.step is offered.step and offered.nonce is not None
+        return same and not self._begun_here and self.assignment.nonce != offered.nonce
+
+    def agent_has(self, output: dict[str, int]) -> None:
+        """What a registration was answered: how much the agent has of each step's output."""
+        task_id, current = self.key
+        for step in Step:
+            known = output.get(f"{task_id}/{step.value}")
+            if known is None:
+                continue
+            if step is current and not self.exit_told:
+                self._agent_has, self.output_over = known, False
+            else:
+                self._resend[step] = known
 
     def offered_again(self, assignment: Assignment) -> None:
         """What it did, it did for this offer too: an agent that lost its journal may have given it another fence."""
@@ -55,6 +86,8 @@ class Kept:
 
     def report(self, instance: str, disk: Disk) -> Request | None:
         """What the agent lacks: the start, then the output, then the end."""
+        if self._resend and not self.orphaned and (again := self._output_again(instance, disk)):
+            return again
         if not self.started or self.exit_told or self.orphaned:
             return None
         task_id, step = self.key
@@ -62,15 +95,28 @@ class Kept:
         if not self.started_told and self.start_time is not None:
             fence = self.assignment.fence
             started = StartedReport(
-                instance=instance, task_id=task_id, step=step, fence=fence, start_time=self.start_time
+                instance=instance,
+                task_id=task_id,
+                step=step,
+                fence=fence,
+                start_time=self.start_time,
+                nonce=self.assignment.nonce,
             )
             return Request(call=Call.STARTED, params=params, message=started)
         if not self.output_over and (output := self._output(params, disk)):
             return output
         if self.exit is not None:
-            fence = self.assignment.fence
-            return Request(call=Call.EXIT, params=params, message=_reported(self.exit, instance, fence))
+            outputs = self._outputs(disk) if self.exit.outcome is Outcome.SUCCEEDED and self.hands_over else None
+            message = _reported(self.exit, instance, self.assignment, outputs)
+            return Request(call=Call.EXIT, params=params, message=message)
         return None
+
+    def _outputs(self, disk: Disk) -> str | None:
+        """The file that goes with the end. Why there is none, the end says."""
+        try:
+            return disk.outputs(self.assignment)
+        except (StepRefusedError, OSError):
+            return None
 
     def _output(self, params: dict[str, str], disk: Disk) -> Request | None:
         """The next part of the output that the agent lacks; an empty one asks it how much it has."""
@@ -83,8 +129,26 @@ class Kept:
             return None
         return Request(call=Call.OUTPUT, params={**params, "offset": str(self._agent_has)}, data=data)
 
+    def _output_again(self, instance: str, disk: Disk) -> Request | None:
+        """The next part of output that the agent had been sent before and has lost."""
+        task_id, _ = self.key
+        for step, known in list(self._resend.items()):
+            data = disk.read_log(task_id, step, known, OUTPUT_BYTES) if disk.log_bytes(task_id, step) > known else b""
+            if data:
+                params = {"instance": instance, "task_id": task_id, "step": step.value, "offset": str(known)}
+                return Request(call=Call.OUTPUT, params=params, data=data)
+            del self._resend[step]
+        return None
+
     def uploaded(self, request: Request, offset: int, now: float) -> float:
         """The agent has `offset` bytes, fewer if it lost some. It goes on from there, after the pause returned."""
+        step = Step(request.params["step"])
+        if step in self._resend:
+            if offset > self._resend[step]:
+                self._resend[step] = offset
+            else:
+                del self._resend[step]  # it takes none
+            return 0.0
         progress = self._agent_has is None or offset > self._agent_has
         self._agent_has = offset
         if not progress:
@@ -101,7 +165,9 @@ class Kept:
 
     def settle(self, call: Call) -> None:
         """The agent will never take this report. A registration tells it everything again."""
-        if call is Call.STARTED:
+        if call is Call.OUTPUT and self._resend:
+            self._resend.clear()
+        elif call is Call.STARTED:
             self.started_told = True
         elif call is Call.OUTPUT:
             self.output_over = True
@@ -113,9 +179,9 @@ class Kept:
 
         The files of a started one are in its directory and need not travel again: several tasks' files would be more
         than the agent takes in one request. An end that was not yet told is held back until the agent has all output:
-        what it then takes as the step's result includes the output's end.
+        what it then takes as the step's result includes the output's end. One that a file goes with is only reported.
         """
-        known = self.exit if self.exit_told or self.output_over else None
+        known = self.exit if self.exit_told or (self.output_over and not self.hands_over) else None
         assignment = self.assignment
         if self.started:
             work = assignment.work
@@ -126,6 +192,8 @@ class Kept:
                 env=work.env,
                 env_from=work.env_from,
                 reservation_ttl_seconds=work.reservation_ttl_seconds,
+                mask_secrets=work.mask_secrets,
+                outputs_path=work.outputs_path,
             )
             assignment = Assignment(
                 task_id=assignment.task_id,
@@ -134,17 +202,18 @@ class Kept:
                 fence=assignment.fence,
                 work=bare,
                 plan_digest=assignment.plan_digest,
+                nonce=assignment.nonce,
             )
         return KeptTask(assignment=assignment, started=self.started, exit=known)
 
 
-def _reported(report: ExitReport, instance: str, fence: int) -> ExitReport:
+def _reported(report: ExitReport, instance: str, assignment: Assignment, outputs: str | None) -> ExitReport:
     """The report as this worker instance makes it: the agent hears only the registered one."""
     return ExitReport(
         instance=instance,
         task_id=report.task_id,
         step=report.step,
-        fence=fence,
+        fence=assignment.fence,
         outcome=report.outcome,
         end_time=report.end_time,
         start_time=report.start_time,
@@ -152,4 +221,7 @@ def _reported(report: ExitReport, instance: str, fence: int) -> ExitReport:
         reason=report.reason,
         plan_digest=report.plan_digest,
         log_bytes=report.log_bytes,
+        outputs=outputs,
+        changed=report.changed,
+        nonce=assignment.nonce,
     )

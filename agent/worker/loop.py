@@ -5,12 +5,13 @@ import select
 import signal
 from types import FrameType
 
+from agent.signals import deliver
 from agent.worker.client import Link, RefusedError
 from agent.worker.core import Worker
-from agent.worker.directories import Directories
 from agent.worker.errors import LinkError
 from agent.worker.output import Echo
 from agent.worker.ports import Channel, Clock
+from agent.worker.preparation import SlotDisk
 from agent.worker.step import CLEAR_SECONDS, ProcessRunner
 
 LAST_KILL_SECONDS = 5.0
@@ -20,7 +21,7 @@ class Shell:
     """Runs a worker to its end."""
 
     def __init__(
-        self, *, worker: Worker, link: Link, runner: ProcessRunner, folder: Directories, echo: Echo, clock: Clock
+        self, *, worker: Worker, link: Link, runner: ProcessRunner, folder: SlotDisk, echo: Echo, clock: Clock
     ) -> None:
         self._worker = worker
         self._link = link
@@ -50,6 +51,7 @@ class Shell:
         return self._worker.exit_status
 
     def _reap(self) -> None:
+        # Also the children that compute digests.
         if ended := self._runner.reap():
             self._worker.ended(ended)
 
@@ -63,13 +65,8 @@ class Shell:
             self._worker.unanswered(channel, str(error))
 
     def _wait(self, signals: "Signals", *, at_once: bool) -> None:
-        waiter = select.poll()
-        waiter.register(signals.fd, select.POLLIN)
         output = self._runner.output
-        if output and output.wants_reading and output.source is not None:
-            waiter.register(output.source, select.POLLIN)
-        if self._echo.waiting:
-            waiter.register(self._echo.fd, select.POLLOUT)
+        waiter = self._waiter(signals)
         waits = self._link.waits()
         for fd, events, _ in waits:
             waiter.register(fd, events)
@@ -78,6 +75,8 @@ class Shell:
             signals.clear()
         if self._echo.fd in ready:
             self._echo.flush()
+            if output:
+                output.show()
         if output and output.source in ready:
             output.read()
         for fd, _, channel in waits:
@@ -85,6 +84,18 @@ class Shell:
                 self._advance(channel)
         for channel in self._link.expired():
             self._worker.unanswered(channel, "timed out")
+
+    def _waiter(self, signals: "Signals") -> select.poll:
+        waiter = select.poll()
+        waiter.register(signals.fd, select.POLLIN)
+        output = self._runner.output
+        if output and output.wants_reading and output.source is not None:
+            waiter.register(output.source, select.POLLIN)
+        if self._folder.hashing is not None:
+            waiter.register(self._folder.hashing, select.POLLIN)
+        if self._echo.waiting:
+            waiter.register(self._echo.fd, select.POLLOUT)
+        return waiter
 
     def _advance(self, channel: Channel) -> None:
         try:
@@ -115,7 +126,7 @@ class Shell:
 
 
 class Signals:
-    """SIGTERM and SIGINT ask to stop; SIGCHLD only wakes."""
+    """SIGTERM and SIGINT ask to stop; SIGCHLD only wakes. They are let through once the handlers stand."""
 
     def __init__(self) -> None:
         self.stop = False
@@ -126,6 +137,7 @@ class Signals:
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, self._on_stop)
         signal.signal(signal.SIGCHLD, self._on_child)
+        deliver()
 
     def clear(self) -> None:
         """Forget what woke us."""

@@ -8,14 +8,15 @@ import os
 import select
 import stat
 
+from agent.worker import marks
+from agent.worker.kept_log import KeptLog
+from agent.worker.masking import Mask
+
 BLOCK_BYTES = 64 * 1024
-LOG_BYTES = 64 << 20
-"""The most of a step's output that is kept from its beginning; of what follows, the last TAIL_BYTES are."""
-TAIL_BYTES = 64 * 1024
 ECHO_BYTES = 256 * 1024
 """What may wait for stdout before the command has to."""
-LINE_BYTES = 16 * 1024
-"""The longest line that is waited for; also what container runtimes split lines at."""
+LAST_ECHO_BYTES = 1 << 20
+"""What may wait for stdout when the step has ended."""
 
 
 class Echo:
@@ -36,6 +37,11 @@ class Echo:
     def waiting(self) -> bool:
         """Whether there is something to write."""
         return bool(self._pending)
+
+    @property
+    def size_bytes(self) -> int:
+        """How much waits."""
+        return len(self._pending)
 
     @property
     def full(self) -> bool:
@@ -63,19 +69,35 @@ class Echo:
 
 
 class StepOutput:
-    """The output of one command, from `source` (a pipe's reading end, which it owns) to its log and to `echo`."""
+    """The output of one step, from `source` (a pipe's reading end, which it owns) to its log and to `echo`.
 
-    def __init__(self, source: int, log_path: str, prefix: str, echo: Echo) -> None:
+    What leaves the worker is masked: the log, which is uploaded, and the echo. `unmasked_path` is a log of what the
+    commands wrote, for the plan's digest; it stays here. `space_path`: see `KeptLog`.
+    """
+
+    def __init__(
+        self,
+        source: int,
+        log_path: str,
+        mark: bytes,
+        echo: Echo,
+        *,
+        space_path: str | None = None,
+        secrets: tuple[bytes, ...] = (),
+        notes: tuple[str, ...] = (),
+        unmasked_path: str | None = None,
+    ) -> None:
         os.set_blocking(source, False)
         self.source: int | None = source
         self.total_bytes = 0
+        """How much there is to upload, or would be if all of it were kept."""
         self._echo = echo
-        self._prefix = prefix.encode()
-        self._line = b""
-        self._log: int | None = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._kept_bytes = 0
-        self._left_out_bytes = 0
-        self._tail = bytearray()
+        self._mark = mark
+        self._marked = marks.Marked(mark)
+        self._secrets = Mask(secrets)
+        self._log = KeptLog(log_path, space_path)
+        self._unmasked = KeptLog(unmasked_path) if secrets and unmasked_path else None
+        echo.add(mark + marks.BEGINS + b"".join(mark + marks.note(text) for text in notes))
 
     @property
     def wants_reading(self) -> bool:
@@ -94,58 +116,43 @@ class StepOutput:
             os.close(self.source)
             self.source = None
             return False
-        self.total_bytes += len(data)
-        self._keep(data)
-        self._show(data)
+        if self._unmasked:
+            self._unmasked.keep(data)
+        self._take(self._secrets.feed(data))
+        self.show()
         return True
 
+    def _take(self, data: bytes) -> None:
+        self.total_bytes += len(data)
+        self._log.keep(data)
+        self._marked.add(data)
+
     def finish(self) -> None:
-        """The command and all its processes are gone: take what is left in the pipe, and close."""
+        """The commands and all their processes are gone: take what is left in the pipe, and close."""
         while self.read():
             self._echo.flush()
+            self.show(whatever=True)
         if self.source is not None:
             os.close(self.source)
             self.source = None
-        if self._line:
-            self._echo.add(self._prefix + self._line + b"\n")
-            self._line = b""
-        left_out = self._left_out_bytes - len(self._tail)
-        if self._tail and left_out:
-            self._append(b"\n[slot-agent: %d bytes of output left out here]\n" % left_out)
-        self._append(bytes(self._tail))
-        if self._log is not None:
-            os.close(self._log)
-            self._log = None
+        self._take(self._secrets.end())
+        self.show(whatever=True)
+        self._echo.add(self._marked.end() + self._mark + marks.ENDED)
+        for log in (self._log, self._unmasked):
+            if log is not None:
+                log.finish()
 
-    def _keep(self, data: bytes) -> None:
-        """The beginning goes to disk; of what is too much, or finds the disk full, the end is remembered."""
-        room = LOG_BYTES - self._kept_bytes if not self._left_out_bytes else 0
-        written = self._append(data[:room])
-        self._kept_bytes += written
-        rest = data[written:]
-        if rest:
-            self._left_out_bytes += len(rest)
-            self._tail += rest
-            del self._tail[:-TAIL_BYTES]
+    def show(self, *, whatever: bool = False) -> None:
+        """Whole lines go to stdout, each after the run's mark, as long as they are taken there; a long one is cut.
 
-    def _append(self, data: bytes) -> int:
-        """How many bytes the disk took."""
-        written = 0
-        try:
-            while self._log is not None and written < len(data):
-                written += os.write(self._log, data[written:])
-        except OSError:
-            return written
-        return written
-
-    def _show(self, data: bytes) -> None:
-        """Whole lines go to stdout, each under the task's name; a line that doesn't end is cut."""
-        data = self._line + data
-        end = data.rfind(b"\n") + 1
-        if len(data) - end > LINE_BYTES:
-            data += b"\n"
-            end = len(data)
-        self._line = data[end:]
-        if end:
-            lines = data[: end - 1].replace(b"\n", b"\n" + self._prefix)
-            self._echo.add(self._prefix + lines + b"\n")
+        `whatever`: it is the last chance, so more may wait there, and what a stuck stdout has no room for is lost.
+        """
+        while self._echo.size_bytes <= (LAST_ECHO_BYTES if whatever else ECHO_BYTES):
+            line = self._marked.next()
+            if line is None:
+                return
+            self._echo.add(line)
+            if self._echo.size_bytes > BLOCK_BYTES:
+                self._echo.flush()
+        if whatever:
+            self._marked.drop()

@@ -57,24 +57,44 @@ Answer = WorkAnswer | OutputAnswer | Empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchedCommand:
+    """One command, and the folder it runs in, relative to the task's directory."""
+
+    argv: tuple[str, ...]
+    working_dir: str = "."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """A command to run, after its step was claimed."""
+    """What to run after its step was claimed: commands one after the other, as long as each ends with 0.
+
+    `secrets` is what may not be seen in their output, `notes` what is to be said beside it.
+    """
 
     task_id: str
     step: Step
     name: str
     run_id: str
-    command: tuple[str, ...]
+    commands: tuple[LaunchedCommand, ...]
     environment: dict[str, str]
+    secrets: tuple[bytes, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A command's end: its exit code, or the signal that ended it. All that descended from it is gone too."""
+    """How the last command that ran ended: its exit code, or the signal that ended it, or why it could not run at all.
+
+    All that descended from it is gone too. `command` says which one it was. `memory` is there if memory ran out
+    meanwhile: what to say of it.
+    """
 
     exit_code: int | None
     signal: int | None
     output_bytes: int
+    command: int = -1
+    problem: str | None = None
+    memory: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,31 +119,43 @@ class Clock(Protocol):
 
 
 class Runner(Protocol):
-    """Runs one command at a time, and tells the core by `Worker.ended`."""
+    """Runs one step at a time, and tells the core by `Worker.ended`."""
 
     def start(self, launch: Launch) -> None:
-        """Start it. Raises StepRefusedError if the command can't be run at all."""
+        """Start its first command. Raises StepRefusedError if that can't be run at all."""
+
+    def interrupt(self, signal_name: str) -> None:
+        """Send the running command's group this signal, once. No other command starts.
+
+        From now on the step ends when nothing of it is left: the end of its first process cuts nobody else short.
+        """
 
     def terminate(self) -> None:
-        """SIGTERM to its process group."""
+        """SIGTERM to all that is left of it."""
 
     def kill(self) -> None:
-        """SIGKILL to all that descends from it."""
+        """SIGKILL to all that is left of it."""
 
 
 class Disk(Protocol):
     """The slot's folder. Raises OSError where the disk fails."""
 
+    unread: tuple[str, ...]
+    """Ids of tasks that the last `load` found, and could not read. It may be possible later."""
+
+    damaged: tuple[str, ...]
+    """Ids of tasks that the last `load` found, whose record is no record. Nothing of their steps runs."""
+
     def load(self) -> list[StoredStep]:
-        """The last step of every task."""
+        """The last step of every task that can be read."""
 
     def assign(self, assignment: Assignment) -> None:
-        """Keep the assignment, and make the task's directory."""
+        """Keep the assignment, and make the task's directory. What others put in its place is moved out of the way."""
 
     def prepare(self, assignment: Assignment, run_id: str) -> Launch:
-        """Files, environment and digest checked. Nothing runs yet. Raises StepRefusedError."""
+        """Files written and environment resolved. Nothing runs yet. Raises StepRefusedError."""
 
-    def claim(self, task_id: str, step: Step, *, instance: str, run_id: str, start_time: datetime) -> bool:
+    def claim(self, assignment: Assignment, *, instance: str, run_id: str, start_time: datetime) -> bool:
         """Make the marker, durably, under the step's lock. False if it was there: the step must not start again."""
 
     def reclaim(self, task_id: str, step: Step) -> bool:
@@ -138,8 +170,17 @@ class Disk(Protocol):
     def exit_told(self, task_id: str, step: Step) -> None:
         """Keep that the agent took the end. May be forgotten: it is then told again."""
 
-    def plan_digest(self, assignment: Assignment) -> str:
-        """The digest that an approval of this plan has to name. Raises StepRefusedError."""
+    def begin_digest(self, assignment: Assignment) -> None:
+        """Begin to compute the digest that an approval of this plan has to name. Raises StepRefusedError."""
+
+    def digest(self) -> str | None:
+        """The digest that was begun; None while it is not ready. Raises StepRefusedError if there can be none."""
+
+    def end_digest(self) -> None:
+        """It is not wanted any more."""
+
+    def outputs(self, assignment: Assignment) -> str:
+        """The file that the task hands over, in base64. Raises StepRefusedError if it can't be handed over."""
 
     def log_bytes(self, task_id: str, step: Step) -> int:
         """How much of the step's output is on disk."""

@@ -1,15 +1,19 @@
 """What comes before a command: its files, its environment, and the proof that the plan is the one that was approved."""
 
 import os
+from binascii import b2a_base64
 from collections.abc import Mapping
 
-from agent.work_messages import Assignment, Step, StepSpec
-from agent.worker import environment, files, processes
+from agent.work_messages import MAX_OUTPUTS_BYTES, Assignment, Step, StepSpec
+from agent.worker import environment, files, masking
 from agent.worker.directories import Directories
 from agent.worker.errors import StepRefusedError
-from agent.worker.ports import Launch, Log
+from agent.worker.hashing import Child
+from agent.worker.ports import Launch, LaunchedCommand, Log
+from agent.worker.temporary import temporary_folder
 
 DEFAULT_PLAN_FILE = "tfplan"
+TOO_SHORT = f"the value of {{name}} has fewer than {masking.LEAST_BYTES} bytes: it is not masked in the output"
 
 
 class SlotDisk(Directories):
@@ -30,62 +34,116 @@ class SlotDisk(Directories):
         self._container = container
         self._secrets = secrets
         self._config_maps = config_maps
+        self._hashing: Child | None = None
 
     def prepare(self, assignment: Assignment, run_id: str) -> Launch:
-        """Files, environment and digest checked. Nothing runs yet. Raises StepRefusedError."""
+        """Files written and environment resolved. Nothing runs yet. Raises StepRefusedError."""
         work, step = assignment.work, assignment.step
         spec = work.steps.get(step)
         if spec is None or not spec.command:
             raise StepRefusedError(f"the task has no command for its {step} step")
-        if step is Step.APPLY and work.steps.plan is not None:
-            self._check_approval(assignment)
-        else:
+        if not (step is Step.APPLY and work.steps.plan is not None):
             files.write_files(self.directory(assignment.task_id), work.files)
+        recorded = masking.Recorded(self._secrets)
         resolved = environment.resolve(
             assignment,
             container=self._container,
-            secrets=self._secrets,
+            secrets=recorded,
             config_maps=self._config_maps,
             directory=self.directory(assignment.task_id),
-            temporary=self.temporary(assignment.task_id),
+            temporary=temporary_folder(self.temporary(assignment.task_id)),
             slot=self._slot,
         )
+        values = recorded.values | environment.secret_variables(self._container)
+        masks = work.mask_secrets is not False
+        folder = work.steps.working_dir(step)
+        before = (LaunchedCommand(argv=each.command, working_dir=each.working_dir or folder) for each in spec.before)
         return Launch(
             task_id=assignment.task_id,
             step=step,
             name=work.name,
             run_id=run_id,
-            command=spec.command,
+            commands=(*before, LaunchedCommand(argv=spec.command, working_dir=folder)),
             environment={**resolved, environment.RUN_ID: run_id},
+            secrets=masking.patterns(values.values()) if masks else (),
+            notes=tuple(TOO_SHORT.format(name=name) for name in masking.too_short(values)) if masks else (),
         )
 
-    def plan_digest(self, assignment: Assignment) -> str:
-        """The digest that an approval of this plan has to name. Raises StepRefusedError."""
+    def begin_digest(self, assignment: Assignment) -> None:
+        """Begin to compute the digest that an approval of this plan has to name. Raises StepRefusedError."""
         work, task_id = assignment.work, assignment.task_id
         apply = work.steps.apply or StepSpec(command=())
         named = work.steps.plan.plan_file if work.steps.plan else None
-        fd = files.open_plain(self.directory(task_id), named or DEFAULT_PLAN_FILE)
+        folder = files.resolve_folder(self.directory(task_id), work.steps.working_dir(Step.PLAN))
+        fd = files.open_plain(folder, named or DEFAULT_PLAN_FILE)
         if fd is None and named is not None:
             raise StepRefusedError(f"there is no file {named!r}, which the task names as its planFile")
-        is_file = fd is not None
-        with open(os.open(self.log_path(task_id, Step.PLAN), os.O_RDONLY) if fd is None else fd, "rb", 0) as content:
+        source = fd if fd is not None else self._unmasked(task_id)
+        at = 0
 
-            def digest() -> str:
-                from agent.worker.digest import Source, hash_content, plan_digest  # noqa: PLC0415 - see in_child
+        def read_output(size: int) -> bytes:
+            nonlocal at
+            data = self.read_log(task_id, Step.PLAN, at, size)
+            at += len(data)
+            return data
 
-                source = Source.FILE if is_file else Source.OUTPUT
-                return plan_digest(source, hash_content(content.read), apply, work)
+        def digest() -> str:
+            from agent.worker.digest import Source, hash_content, plan_digest  # noqa: PLC0415 - see `hashing`
 
-            # In a process of its own: hashlib brings in OpenSSL, 4 MiB that the worker would keep for good.
-            return processes.in_child(digest)
+            read = read_output if source is None else lambda size: os.read(source, size)
+            return plan_digest(Source.OUTPUT if fd is None else Source.FILE, hash_content(read), apply, work)
 
-    def _check_approval(self, assignment: Assignment) -> None:
-        """Raises StepRefusedError unless the plan, the command, its environment and the attempt are as approved."""
-        if assignment.plan_digest is None:
-            raise StepRefusedError("the apply step was not approved")
+        self.end_digest()
         try:
-            found = self.plan_digest(assignment)
-        except OSError as error:
-            raise StepRefusedError(f"the plan that was approved can't be read: {error.strerror}") from error
-        if found != assignment.plan_digest:
-            raise StepRefusedError("plan changed since it was approved")
+            self._hashing = Child(digest)
+        finally:
+            if source is not None:
+                os.close(source)
+
+    def _unmasked(self, task_id: str) -> int | None:
+        """The plan's output as its command wrote it: two plans that differ in a value of a Secret are two plans.
+
+        None if nothing had to be masked: then the log is what the command wrote.
+        """
+        try:
+            fd = os.open(self.unmasked_path(task_id, Step.PLAN), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        return fd
+
+    def outputs(self, assignment: Assignment) -> str:
+        """The file that the task hands over, in base64. Raises StepRefusedError if it can't be handed over."""
+        work, path = assignment.work, assignment.work.outputs_path or ""
+        folder = files.resolve_folder(self.directory(assignment.task_id), work.steps.working_dir(assignment.step))
+        fd = files.open_plain(folder, path)
+        if fd is None:
+            raise StepRefusedError(f"there is no file {path!r}, which the task names as its outputs")
+        with open(fd, "rb") as file:
+            content = file.read(MAX_OUTPUTS_BYTES + 1)
+        if len(content) > MAX_OUTPUTS_BYTES:
+            raise StepRefusedError(f"{path!r}, the task's outputs, has more than {MAX_OUTPUTS_BYTES} bytes")
+        return b2a_base64(content, newline=False).decode()
+
+    @property
+    def hashing(self) -> int | None:
+        """What to poll for the digest that was begun."""
+        return self._hashing.fd if self._hashing is not None else None
+
+    def digest(self) -> str | None:
+        """The digest that was begun; None while it is not ready. Raises StepRefusedError if there can be none."""
+        if self._hashing is None:
+            raise StepRefusedError("it was not begun")
+        try:
+            found = self._hashing.result()
+        except StepRefusedError:
+            self._hashing = None
+            raise
+        if found is not None:
+            self._hashing = None
+        return found
+
+    def end_digest(self) -> None:
+        """It is not wanted any more."""
+        if self._hashing is not None:
+            self._hashing.end()
+            self._hashing = None

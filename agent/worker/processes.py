@@ -1,9 +1,8 @@
 """Processes, as /proc and prctl show and govern them."""
 
-import errno
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -65,24 +64,6 @@ def with_environment(name: str, value: str) -> list[int]:
     return found
 
 
-def in_child(work: Callable[[], str]) -> str:
-    """The result of `work`, done in a forked child. Raises OSError if the child failed."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.write(writer, b"=" + work().encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as file:
-        result = file.read().decode()
-    os.waitpid(pid, 0)
-    if not result.startswith("="):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-    return result[1:]
-
-
 def send(pid: int, number: signal.Signals) -> None:
     """Signal a process, which may be gone."""
     try:
@@ -97,6 +78,41 @@ def send_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):
         return
+
+
+def group_lives(group: int) -> bool:
+    """Whether a process group has anybody left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def with_open_file(path: str) -> list[int]:
+    """All processes but this one that have a file open. Those of other users can't be seen."""
+    try:
+        wanted = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return []
+    return [pid for pid in _pids() if pid != os.getpid() and _has_open(pid, wanted)]
+
+
+def _has_open(pid: int, wanted: os.stat_result) -> bool:
+    folder = f"/proc/{pid}/fd"
+    try:
+        for name in os.listdir(folder):
+            try:
+                found = os.stat(f"{folder}/{name}")
+            except OSError:
+                continue  # closed meanwhile
+            if (found.st_ino, found.st_dev) == (wanted.st_ino, wanted.st_dev):
+                return True
+    except OSError:
+        return False
+    return False
 
 
 def _pids() -> Iterator[int]:

@@ -2,8 +2,9 @@
 
 Its processes should be gone: the kernel killed the command with the worker, the container's end the rest. Where neither
 holds (a worker outside a container) they are killed here, by what was recorded before the command ran: the group's
-leader, if the process of that id is still the one that was started, and whatever carries the run's id in its
-environment. The step counts as lost only once its lock is free and nothing of it is left: silence proves nothing.
+leader, if the process of that id is still the one that was started, whatever carries the run's id in its environment,
+and whatever has the step's lock open, as all that descends from the command has. The step counts as lost only once its
+lock is free and nothing of it is left: silence proves nothing.
 """
 
 import signal
@@ -12,9 +13,11 @@ from agent.worker import processes
 from agent.worker.environment import RUN_ID
 
 
-def kill_remains(run_id: str | None, pid: int | None, started_ticks: int | None) -> bool:
+def kill_remains(run_id: str | None, pid: int | None, started_ticks: int | None, lock_path: str) -> bool:
     """Kill what is left of a run. True if nothing was."""
-    remains = processes.with_environment(RUN_ID, run_id) if run_id else []
+    remains = processes.with_open_file(lock_path)
+    if run_id:
+        remains += processes.with_environment(RUN_ID, run_id)
     if pid is not None and started_ticks is not None and processes.start_ticks(pid) == started_ticks:
         processes.send_group(pid, signal.SIGKILL)
     for other in remains:

@@ -1,11 +1,12 @@
-"""Running one command: its own session and process group, its end, and the end of everything that descends from it.
+"""Running a step: its commands one after the other, each in a session and process group of its own, to the end of all.
 
 How a command starts. The worker forks; the child makes its session, asks the kernel to die with the worker, and waits.
 The worker records the child's id in the step's marker, syncs it, and only then lets it go on to the command. So
 whatever runs was recorded, and a later worker can find it.
 
 How it ends. The worker is the parent of all orphans below it (PR_SET_CHILD_SUBREAPER). Once the command's own process
-has ended, the others, wherever they hid, are killed and reaped until none is left.
+has ended, the others, wherever they hid, are killed and reaped until none is left. A step that is being stopped is
+given more: it has ended when nothing of it is left, so a shell that dies of the signal does not cut short what it ran.
 """
 
 import os
@@ -13,8 +14,10 @@ import signal
 from typing import Protocol
 
 from agent.work_messages import Step
-from agent.worker import processes
+from agent.worker import marks, processes
 from agent.worker.errors import StepRefusedError
+from agent.worker.files import resolve_folder
+from agent.worker.memory import MemoryWatch
 from agent.worker.output import Echo, StepOutput
 from agent.worker.ports import Ended, Launch, Log
 
@@ -31,6 +34,12 @@ class StepFolder(Protocol):
     def log_path(self, task_id: str, step: Step) -> str:
         """Where its output goes."""
 
+    def unmasked_path(self, task_id: str, step: Step) -> str:
+        """Where its output goes with the values of Secrets in it, if there are any."""
+
+    def log_space(self, task_id: str, step: Step) -> str:
+        """The file whose space is taken for the end of it."""
+
     def step_lock(self, task_id: str, step: Step) -> int:
         """The descriptor that it inherits."""
 
@@ -39,62 +48,103 @@ class StepFolder(Protocol):
 
 
 class ProcessRunner:
-    """Runs one command at a time. Made in, and used from, one thread: that which the kernel takes for the parent."""
+    """Runs one step at a time. Made in, and used from, one thread: that which the kernel takes for the parent."""
 
     def __init__(self, folder: StepFolder, echo: Echo, log: Log) -> None:
         self._folder = folder
         self._echo = echo
         self._log = log
+        self._launch: Launch | None = None
+        self._command = 0
         self._pid: int | None = None
         self._status: int | None = None
+        self._sink: int | None = None
+        self._last = False  # no other command starts
+        self._patient = False  # what is left is waited for
+        self._memory: MemoryWatch | None = None
         self.output: StepOutput | None = None
-        self._adopting = False
+        self._adopts: bool | None = None
 
     @property
     def clearing(self) -> bool:
-        """Whether the command has ended and others are still to be killed: look again after CLEAR_SECONDS."""
-        return self._pid is not None and self._status is not None
+        """Whether the command has ended and others are still there: look again after CLEAR_SECONDS.
+
+        Of a step that is being stopped the kernel tells us the last one's end, as all of it are our children by then.
+        """
+        return self._pid is not None and self._status is not None and not (self._patient and self._adopts)
 
     def start(self, launch: Launch) -> None:
-        """Start it. Raises StepRefusedError if the command can't be run at all."""
+        """Start its first command. Raises StepRefusedError if that can't be run at all."""
         self._adopt_orphans()
+        problem = ""
         try:
-            source, sink = os.pipe()
-            output = self._open_output(launch, source, sink)
-            try:
-                pid, problem = self._spawn(launch, sink)
-            except OSError:
-                output.finish()
-                raise
-            finally:
-                os.close(sink)
+            source, self._sink = os.pipe()
+            self.output = self._open_output(launch, source)
+            self._memory = MemoryWatch()
+            self._pid, problem = self._spawn(launch, 0, self._sink)
         except OSError as error:
+            self._close()
             raise StepRefusedError(f"the command can't be started: {error.strerror}") from error
         if problem:
-            os.waitpid(pid, 0)
-            output.finish()
-            raise StepRefusedError(f"command {launch.command[0]!r}: {problem}")
-        self._pid, self._status, self.output = pid, None, output
+            os.waitpid(self._pid, 0)
+            self._close()
+            raise StepRefusedError(f"command {launch.commands[0].argv[0]!r}: {problem}")
+        self._launch, self._command, self._status = launch, 0, None
+        self._last = self._patient = False
 
-    def _open_output(self, launch: Launch, source: int, sink: int) -> StepOutput:
-        prefix = f"[{launch.name} {launch.step}] "
+    def _start_next(self, launch: Launch, sink: int) -> str | None:
+        """Start the command after the one that ended. Says why it can't be run, if it can't."""
+        self._command += 1
         try:
-            return StepOutput(source, self._folder.log_path(launch.task_id, launch.step), prefix, self._echo)
+            pid, problem = self._spawn(launch, self._command, sink)
+        except OSError as error:
+            return f"the command can't be started: {error.strerror}"
+        if problem:
+            os.waitpid(pid, 0)
+            return f"command {launch.commands[self._command].argv[0]!r}: {problem}"
+        self._pid, self._status = pid, None
+        return None
+
+    def _close(self) -> int:
+        """Let go of the step. Returns how much it wrote."""
+        total = 0
+        if self.output is not None:
+            self.output.finish()
+            total = self.output.total_bytes
+        if self._sink is not None:
+            os.close(self._sink)
+        self._pid = self._status = self.output = self._launch = self._memory = self._sink = None
+        return total
+
+    def _open_output(self, launch: Launch, source: int) -> StepOutput:
+        mark, key = marks.mark(launch.name, launch.step, launch.task_id), (launch.task_id, launch.step)
+        try:
+            return StepOutput(
+                source,
+                self._folder.log_path(*key),
+                mark,
+                self._echo,
+                space_path=self._folder.log_space(*key),
+                secrets=launch.secrets,
+                notes=launch.notes,
+                unmasked_path=self._folder.unmasked_path(*key),
+            )
         except OSError:
             os.close(source)
-            os.close(sink)
             raise
 
     def _adopt_orphans(self) -> None:
-        if self._adopting:
+        if self._adopts is not None:
             return
         try:
             processes.adopt_orphans()
         except (OSError, AttributeError) as error:
             self._log("the kernel does not give us our orphans; only the process group is killed", error=str(error))
-        self._adopting = True
+            self._adopts = False
+        else:
+            self._adopts = True
 
-    def _spawn(self, launch: Launch, sink: int) -> tuple[int, str]:
+    def _spawn(self, launch: Launch, number: int, sink: int) -> tuple[int, str]:
         """The child's id, and why it could not run the command, if it couldn't."""
         parent = os.getpid()
         lock = self._folder.step_lock(launch.task_id, launch.step)
@@ -108,7 +158,7 @@ class ProcessRunner:
                 pid = os.fork()
                 if pid == 0:
                     go.close()
-                    _become(launch, directory, (sink, lock, go_reader, problem_writer), parent)
+                    _become(launch, number, directory, (sink, lock, go_reader, problem_writer), parent)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
                 os.close(go_reader)
@@ -121,59 +171,85 @@ class ProcessRunner:
                 processes.send(pid, signal.SIGKILL)
                 return pid, f"its process can't be recorded: {error.strerror}"
 
-    def terminate(self) -> None:
-        """SIGTERM to its process group."""
+    def interrupt(self, signal_name: str) -> None:
+        """Send the running command's group this signal, once. No other command starts."""
+        self._last = self._patient = True
         if self._pid is not None and self._status is None:
-            processes.send_group(self._pid, signal.SIGTERM)
+            processes.send_group(self._pid, signal.Signals[signal_name])
+
+    def terminate(self) -> None:
+        """SIGTERM to all that is left of it."""
+        self._send_all(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL to all that descends from it."""
+        """SIGKILL to all that is left of it."""
+        self._last, self._patient = True, False
+        self._send_all(signal.SIGKILL)
+
+    def _send_all(self, number: signal.Signals) -> None:
         if self._pid is None:
             return
-        if self._status is None:
-            processes.send_group(self._pid, signal.SIGKILL)
-        for pid in processes.descendants(os.getpid()):
-            processes.send(pid, signal.SIGKILL)
+        left = processes.descendants(os.getpid())
+        if not self._adopts:
+            # What left its parent can still be in its group; the group's id is not given away while anybody is.
+            processes.send_group(self._pid, number)
+        for pid in left:
+            processes.send(pid, number)
 
     def reap(self) -> Ended | None:
-        """Collect what has ended; says so once the command and all below it are gone."""
-        alone = False
-        while not alone:
+        """Collect what has ended; says so once the step is over and nothing of it is left."""
+        alone = self._collect()
+        if self._pid is None or self._status is None:
+            return None
+        if not alone or (not self._adopts and processes.group_lives(self._pid)):
+            if not self._patient:
+                self._send_all(signal.SIGKILL)
+            return None
+        return self._go_on(self._status)
+
+    def _collect(self) -> bool:
+        """Whether no child is left."""
+        while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                alone = True
-                break
+                return True
             if pid == 0:
-                break
+                return False
             if pid == self._pid:
                 self._status = status
-        if self._pid is None or self._status is None:
-            return None
-        if not alone:
-            self.kill()
-            return None
-        return self._end(self._status)
 
-    def _end(self, status: int) -> Ended:
-        total = 0
-        if self.output is not None:
-            self.output.finish()
-            total = self.output.total_bytes
-        self._pid = self._status = self.output = None
+    def _go_on(self, status: int) -> Ended | None:
+        """The next command, if there is one and this one ended well; else the step's end."""
+        launch, sink, problem = self._launch, self._sink, None
+        more = launch is not None and self._command + 1 < len(launch.commands)
+        if more and launch and sink is not None and status == 0 and not self._last:
+            problem = self._start_next(launch, sink)
+            if problem is None:
+                return None
+        memory = self._memory.ran_out() if self._memory is not None else None
+        total = self._close()
         code = os.waitstatus_to_exitcode(status)
-        return Ended(exit_code=code if code >= 0 else None, signal=-code if code < 0 else None, output_bytes=total)
+        return Ended(
+            exit_code=code if code >= 0 and problem is None else None,
+            signal=-code if code < 0 else None,
+            output_bytes=total,
+            command=self._command,
+            problem=problem,
+            memory=memory,
+        )
 
 
-def _become(launch: Launch, directory: str, fds: tuple[int, int, int, int], parent: int) -> None:
-    """In the child: turn into the command. Does not return."""
+def _become(launch: Launch, number: int, directory: str, fds: tuple[int, int, int, int], parent: int) -> None:
+    """In the child: turn into a command of the step. Does not return."""
     sink, lock, go, problem = fds
+    command = launch.commands[number]
     trouble = "it can't be prepared"
     try:
         os.setsid()
         processes.die_with_parent()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_DFL)
+        for handled in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE):
+            signal.signal(handled, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if os.getppid() != parent:
             os._exit(1)
@@ -185,9 +261,13 @@ def _become(launch: Launch, directory: str, fds: tuple[int, int, int, int], pare
         os.dup2(sink, 2)
         os.set_inheritable(lock, True)
         trouble = "its directory can't be entered"
-        os.chdir(directory)
+        folder = resolve_folder(directory, command.working_dir)
+        os.chdir(folder)
         trouble = "it can't be run"
-        os.execvpe(launch.command[0], launch.command, launch.environment)  # noqa: S606 - the task says what runs
+        environment = {**launch.environment, "PWD": folder}
+        os.execvpe(command.argv[0], command.argv, environment)  # noqa: S606 - the task says what runs
+    except StepRefusedError as error:
+        os.write(problem, str(error).encode())
     except OSError as error:
         os.write(problem, f"{trouble}: {error.strerror}".encode())
     except BaseException as error:  # noqa: BLE001 - in a forked child nothing may go further up

@@ -1,47 +1,20 @@
 """lockKeys: a Lease for each, named after it, holding the UID of the task that has it. Creating it is the lock."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import Mapping
 
 from controller import names
 from controller.errors import AlreadyExists, NotFound
-from controller.kube.api import LEASES, Api, Object
+from controller.kube.api import LEASES, Api
+from controller.kube.cache import Cache
 from controller.objects.task import Task
-
-
-class LeaseCache(Protocol):
-    """The lock Leases as last seen, and where answers of own writes go."""
-
-    synced: bool
-
-    def items(self, namespace: str | None = None) -> Iterator[Object]:
-        """All of them."""
-        ...
-
-    def note(self, obj: Object) -> None:
-        """A newer version."""
-        ...
-
-    def get(self, namespace: str | None, name: str) -> Object | None:
-        """One of them."""
-        ...
-
-    def note_deleted(self, namespace: str | None, name: str, answer: Object) -> None:
-        """The answer of a DELETE."""
-        ...
-
-    def note_gone(self, namespace: str | None, name: str, uid: str) -> None:
-        """A live read did not find it."""
-        ...
 
 
 class Locks:
     """Takes and releases lockKeys."""
 
-    def __init__(self, api: Api, cache: LeaseCache, *, may_write: Callable[[], None]) -> None:
+    def __init__(self, api: Api, cache: Cache) -> None:
         self._api = api
         self.cache = cache
-        self._may_write = may_write
 
     def holders(self, namespace: str) -> Mapping[str, str]:
         """UID of the holder by lockKey, as last seen."""
@@ -77,7 +50,6 @@ class Locks:
             },
             "spec": {"holderIdentity": task.uid},
         }
-        self._may_write()
         try:
             held = await self._api.create(LEASES, task.namespace, lease)
         except AlreadyExists:
@@ -85,27 +57,26 @@ class Locks:
         self.cache.note(held)
         return bool(held["spec"].get("holderIdentity") == task.uid)
 
-    async def release(self, task: Task) -> None:
-        """Release the task's lockKey, if it is still the holder."""
-        if not task.spec.lock_key:
+    async def release(self, namespace: str, lock_key: str | None, task_uid: str) -> None:
+        """Release a task's lockKey, if it is still the holder."""
+        if not lock_key:
             return
-        name = names.lock_lease(task.spec.lock_key)
+        name = names.lock_lease(lock_key)
         try:
-            held = await self._api.get(LEASES, task.namespace, name)
+            held = await self._api.get(LEASES, namespace, name)
         except NotFound:
-            if (known := self.cache.get(task.namespace, name)) is not None:
-                self.cache.note_gone(task.namespace, name, known["metadata"]["uid"])
+            if (known := self.cache.get(namespace, name)) is not None:
+                self.cache.note_gone(namespace, name, known["metadata"]["uid"])
             return
-        if held["spec"].get("holderIdentity") != task.uid:
+        if held["spec"].get("holderIdentity") != task_uid:
             self.cache.note(held)
             return
         metadata = held["metadata"]
-        self._may_write()
         answer = await self._api.delete(
             LEASES,
-            task.namespace,
+            namespace,
             metadata["name"],
             uid=metadata["uid"],
             resource_version=metadata["resourceVersion"],
         )
-        self.cache.note_deleted(task.namespace, metadata["name"], answer)
+        self.cache.note_deleted(namespace, metadata["name"], answer)

@@ -2,7 +2,8 @@
 
 A reconcile starts operations and never waits for them, so that a slow agent holds up nothing but itself. What failed
 is not retried here: the end of an operation wakes its pool, whose next reconcile decides anew on what is then true.
-A key that fails again and again is held back for a while, doubling from 0.5 s to 30 s, with jitter.
+A key that fails again and again is held back for a while, doubling from 0.5 s to 30 s, with jitter. Operations that
+were begun together and fail of one cause are one failure: the delay doubles when one fails that was begun after it.
 """
 
 import asyncio
@@ -12,7 +13,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
 
-from controller.errors import AgentRefused, AgentUnreachable, ApiError, ApiUnavailable, Conflict, NotLeader
+from controller.act.turns import Turns, Urgency
+from controller.errors import AgentRefused, AgentUnreachable, ApiError, ApiUnavailable, Conflict, NotFound, NotLeader
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,10 @@ class Result(StrEnum):
 
 @dataclass(slots=True)
 class _Failures:
+    """`until`: when the key may start again. What was begun by `since` fails of what is known already."""
+
     count: int
+    since: float
     until: float
 
 
@@ -52,24 +57,20 @@ class _Flight:
 
 
 class Operations:
-    """The operations in flight. `limit` bounds how many run at once; the others wait their turn."""
+    """The operations in flight. `limit` bounds how many run at once; of the others the most urgent is next."""
 
     def __init__(self, rng: random.Random, *, ended: Ended | None = None, limit: int = 64) -> None:
         self._rng = rng
         self._ended = ended
         self._running: dict[str, _Flight] = {}
         self._failures: dict[str, _Failures] = {}
-        self._limit = asyncio.Semaphore(limit)
+        self._turns = Turns(limit)
 
     def __len__(self) -> int:
         return len(self._running)
 
     def __contains__(self, key: str) -> bool:
         return key in self._running
-
-    def with_prefix(self, prefix: str) -> list[str]:
-        """The keys in flight that start with `prefix`."""
-        return [key for key in self._running if key.startswith(prefix)]
 
     def held_back_seconds(self, key: str) -> float:
         """How long `key` is still held back after failures; 0 if it may start."""
@@ -83,6 +84,7 @@ class Operations:
         done: Callable[[float], None],
         *,
         backoff: str = "",
+        urgency: Urgency = Urgency.WORK,
     ) -> bool:
         """Start `operation` unless `key` is in flight or held back; tell whether it was started.
 
@@ -97,7 +99,7 @@ class Operations:
             done(delay)
             return False
         flight = self._running[key] = _Flight(done)
-        flight.task = asyncio.create_task(self._run(key, backoff, operation, flight), name=f"operation {key}")
+        flight.task = asyncio.create_task(self._run(key, backoff, operation, flight, urgency), name=f"operation {key}")
         # A task that is cancelled before its first step runs none of its code, `finally` included.
         flight.task.add_done_callback(lambda _: self._end(key, flight, Result.CANCELLED, 0.0))
         return True
@@ -108,11 +110,14 @@ class Operations:
         backoff: str,
         operation: Callable[[], Coroutine[None, None, None]],
         flight: _Flight,
+        urgency: Urgency,
     ) -> None:
         delay = 0.0
+        begun = asyncio.get_running_loop().time()
         result = Result.CANCELLED
         try:
-            async with self._limit:
+            async with self._turns.turn(urgency):
+                begun = asyncio.get_running_loop().time()
                 await operation()
             result = Result.DONE
             self._failures.pop(backoff, None)
@@ -124,14 +129,19 @@ class Operations:
             result = Result.CONFLICT
             # The object moved on under us: its new version is, or will soon be, in the cache.
             log.debug("conflict", extra={"operation": key, "error": str(error)})
-            delay = self._hold_back(backoff, first_seconds=_CONFLICT_DELAY_SECONDS)
+            delay = self._hold_back(backoff, begun, first_seconds=_CONFLICT_DELAY_SECONDS)
+        except NotFound as error:
+            result = Result.FAILED
+            # What it was about went meanwhile, as when a person deletes a task.
+            log.debug("gone", extra={"operation": key, "error": str(error)})
+            delay = self._hold_back(backoff, begun)
         except (ApiError, ApiUnavailable, AgentRefused, AgentUnreachable) as error:
             result = Result.FAILED
-            delay = self._hold_back(backoff, getattr(error, "retry_after_seconds", None))
+            delay = self._hold_back(backoff, begun, getattr(error, "retry_after_seconds", None))
             log.warning("operation failed", extra={"operation": key, "error": str(error), "retry_seconds": delay})
         except Exception:
             result = Result.BROKEN
-            delay = self._hold_back(backoff)
+            delay = self._hold_back(backoff, begun)
             log.exception("operation broke", extra={"operation": key})
         finally:
             self._end(key, flight, result, delay)
@@ -140,18 +150,29 @@ class Operations:
         if self._running.get(key) is not flight:
             return
         del self._running[key]
-        if self._ended is not None:
-            self._ended(key, result)
-        flight.done(delay_seconds)
+        try:
+            if self._ended is not None:
+                self._ended(key, result)
+        finally:
+            flight.done(delay_seconds)
 
     def _hold_back(
-        self, key: str, retry_after_seconds: float | None = None, *, first_seconds: float = _FIRST_DELAY_SECONDS
+        self,
+        key: str,
+        begun: float,
+        retry_after_seconds: float | None = None,
+        *,
+        first_seconds: float = _FIRST_DELAY_SECONDS,
     ) -> float:
         now = asyncio.get_running_loop().time()
-        count = self._failures[key].count + 1 if key in self._failures else 1
+        known = self._failures.get(key)
+        if known is not None and begun <= known.since:
+            known.until = max(known.until, now + (retry_after_seconds or 0.0))
+            return max(0.0, known.until - now)
+        count = known.count + 1 if known is not None else 1
         delay = min(_LONGEST_DELAY_SECONDS, first_seconds * 2.0 ** min(count - 1, 10))
         delay = max(delay * self._rng.uniform(0.5, 1.0), retry_after_seconds or 0.0)
-        self._failures[key] = _Failures(count, now + delay)
+        self._failures[key] = _Failures(count, now, now + delay)
         self._forget_old(now)
         return delay
 

@@ -5,11 +5,12 @@ read before the agent last confirmed this very drain; whoever opens a Pod moves 
 replica that deletes and one that opens, the second to write fails, or finds the Pod on its way out, and stops.
 """
 
+import asyncio
 import logging
 import random
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from agent import wire
 from controller import names
@@ -23,37 +24,26 @@ from controller.errors import (
     NotFound,
 )
 from controller.kube.api import PODS, Api, Object
+from controller.kube.cache import Cache
 
 log = logging.getLogger(__name__)
 
+_STARTING_GRACE_SECONDS = 30
+"""What a Pod that was never opened gets to end: nothing runs in it that anybody waits for."""
+
 _DRAIN_TRIES = 5
 _CREATE_TRIES = 5
-
-
-class PodCache(Protocol):
-    """Where answers of own writes go, so that the next reconcile reads them."""
-
-    def note(self, obj: Object) -> None:
-        """A newer version of a Pod."""
-        ...
-
-    def note_deleted(self, namespace: str | None, name: str, answer: Object) -> None:
-        """The answer of a DELETE."""
-        ...
-
-    def note_gone(self, namespace: str | None, name: str, uid: str) -> None:
-        """A live read found nothing, or another Pod, in this one's place."""
-        ...
+_CREATE_PAUSE_SECONDS = 0.2
+"""How long after an answer that never came a create is tried again, at most; doubled each time."""
 
 
 class Pods:
-    """Operations on Pods. `may_write` raises NotLeader unless this replica leads; it is asked before every write."""
+    """Operations on Pods."""
 
-    def __init__(self, api: Api, cache: PodCache, *, rng: random.Random, may_write: Callable[[], None]) -> None:
+    def __init__(self, api: Api, cache: Cache, *, rng: random.Random) -> None:
         self._api = api
         self._cache = cache
         self._rng = rng
-        self._may_write = may_write
 
     def new_name(self, pool: str) -> str:
         """A name for a Pod that is to be created."""
@@ -63,7 +53,6 @@ class Pods:
         """Create `pod`, whose name was chosen before. An answer that never came is looked for under that name."""
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
         for tried_before in range(_CREATE_TRIES):
-            self._may_write()
             try:
                 created = await self._api.create(PODS, namespace, pod)
             except AlreadyExists:
@@ -72,6 +61,7 @@ class Pods:
                 created = await self._api.get(PODS, namespace, name)
                 break
             except ApiUnavailable:
+                await asyncio.sleep(_CREATE_PAUSE_SECONDS * 2**tried_before * self._rng.uniform(0.5, 1.0))
                 continue
             break
         else:
@@ -86,11 +76,25 @@ class Pods:
         state = pod.agent
         if state is None:
             return
-        patched = await self._label(pod, namespace, PodState.ACTIVE, self._new_drain_id(), opened_at=opened_at)
+        drain_id, finalizers, version = self._new_drain_id(), None, None
+        if not pod.tracked:
+            # The list of finalizers is written as a whole: guarded, so that nobody else's is lost.
+            live = await self._read(pod.name, pod.uid, namespace)
+            if live is None or live["metadata"].get("deletionTimestamp"):
+                return  # no finalizer can be added any more
+            finalizers, version = [*_others(live), names.POD_FINALIZER], _version(live)
+        patched = await self._label(
+            pod,
+            namespace,
+            PodState.ACTIVE,
+            drain_id,
+            resource_version=version,
+            opened_at=opened_at,
+            finalizers=finalizers,
+        )
         if patched["metadata"].get("deletionTimestamp"):
             return
         if state.phase is wire.Phase.DRAINED and state.drain_id:
-            self._may_write()
             await agent.open(state.incarnation, state.drain_id)
 
     async def drain_and_delete(self, pod: PodView, namespace: str, agent: AgentClient) -> bool:
@@ -107,7 +111,12 @@ class Pods:
                 return False
             try:
                 labelled = await self._label(
-                    pod, namespace, PodState.DRAINING, drain_id, resource_version=_version(live)
+                    pod,
+                    namespace,
+                    PodState.DRAINING,
+                    drain_id,
+                    resource_version=_version(live),
+                    finalizers=_others(live),
                 )
                 if not await self._granted(pod, namespace, agent, drain_id):
                     return False
@@ -121,7 +130,6 @@ class Pods:
         """Ask the agent for the drain. Where it refuses, a label that says otherwise is put right."""
         if pod.agent is None:
             return False
-        self._may_write()
         try:
             await agent.drain(pod.agent.incarnation, drain_id)
         except AgentRefused as refusal:
@@ -137,7 +145,7 @@ class Pods:
         live = await self._read(pod.name, pod.uid, namespace)
         if live is None or live["metadata"]["labels"].get(names.STATE_LABEL) != PodState.STARTING:
             return False
-        await self._delete(live)
+        await self._delete(live, grace_period_seconds=_STARTING_GRACE_SECONDS)
         return True
 
     async def delete_dead(
@@ -147,8 +155,30 @@ class Pods:
         live = await self._read(pod.name, pod.uid, namespace)
         if live is None or proof(live) is None:
             return False
-        await self._delete(live, grace_period_seconds=0 if force else None)
+        live = await self._untracked(live)
+        if live["metadata"].get("deletionTimestamp") and not force:
+            return True
+        try:
+            await self._delete(live, grace_period_seconds=0 if force else None)
+        except NotFound:
+            self._cache.note_gone(namespace, pod.name, pod.uid)
         return True
+
+    async def let_go(self, pod: PodView, namespace: str, proof: Callable[[Object], str | None]) -> None:
+        """Take our finalizer off a Pod that is being deleted and provably dead, judged on a live read."""
+        live = await self._read(pod.name, pod.uid, namespace)
+        if live is not None and live["metadata"].get("deletionTimestamp") and proof(live) is not None:
+            await self._untracked(live)
+
+    async def _untracked(self, live: Object) -> Object:
+        """The Pod without our finalizer. With it, the last of the object may go."""
+        metadata = live["metadata"]
+        if names.POD_FINALIZER not in (metadata.get("finalizers") or ()):
+            return live
+        patch = {"metadata": {"resourceVersion": _version(live), "uid": metadata["uid"], "finalizers": _others(live)}}
+        patched = await self._api.patch(PODS, metadata["namespace"], metadata["name"], patch)
+        self._cache.note(patched)
+        return patched
 
     async def exists(self, namespace: str, name: str, uid: str) -> bool:
         """Whether the API still has this very Pod, read live."""
@@ -183,6 +213,7 @@ class Pods:
         *,
         resource_version: str | None = None,
         opened_at: datetime | None = None,
+        finalizers: list[str] | None = None,
     ) -> Object:
         """PATCH the state label and a new drain-id annotation, so that the resourceVersion always moves."""
         metadata: dict[str, Any] = {
@@ -194,14 +225,14 @@ class Pods:
             metadata["annotations"][names.OPENED] = wire.format_time(opened_at)
         if resource_version is not None:
             metadata["resourceVersion"] = resource_version
-        self._may_write()
+        if finalizers is not None:
+            metadata["finalizers"] = finalizers
         patched = await self._api.patch(PODS, namespace, pod.name, {"metadata": metadata})
         self._cache.note(patched)
         return patched
 
     async def _delete(self, pod: Object, *, grace_period_seconds: int | None = None) -> None:
         metadata = pod["metadata"]
-        self._may_write()
         answer = await self._api.delete(
             PODS,
             metadata["namespace"],
@@ -214,6 +245,11 @@ class Pods:
 
     def _new_drain_id(self) -> str:
         return f"{self._rng.getrandbits(64):016x}"
+
+
+def _others(pod: Object) -> list[str]:
+    """The finalizers that are not ours."""
+    return [entry for entry in pod["metadata"].get("finalizers") or () if entry != names.POD_FINALIZER]
 
 
 def _version(pod: Object) -> str:

@@ -1,8 +1,6 @@
 """What the controller does to pools themselves: prepare one, make its Pods, write its status, and see it off."""
 
 import logging
-from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +8,7 @@ from controller import names
 from controller.act.events import EventRecorder
 from controller.act.pods import Pods
 from controller.act.tokens import PoolTokens
-from controller.decide.pool_status import Problem, Problems
+from controller.decide.pool_status import Problem
 from controller.decide.view import PodView
 from controller.errors import ApiError, ApiUnavailable, Forbidden, Invalid, InvalidObject, NotFound, TooManyRequests
 from controller.kube.api import SLOTPOOLS, Api, Object
@@ -42,7 +40,6 @@ class Pools:
         tokens: PoolTokens,
         events: EventRecorder,
         images: Images,
-        may_write: Callable[[], None],
     ) -> None:
         self._api = api
         self._cache = cache
@@ -50,9 +47,10 @@ class Pools:
         self._tokens = tokens
         self._events = events
         self._images = images
-        self._may_write = may_write
-        self._problems: dict[Key, Problems] = defaultdict(Problems)
-        self._told_too_old: dict[Key, Problem] = {}
+        self._create_failed: dict[Key, Problem] = {}
+        self._templates: dict[str, tuple[str, str | InvalidObject]] = {}
+        """By the pool's UID: the version looked at, and the template's hash or what is wrong with it."""
+        self._told: dict[Key, tuple[Problem, ...]] = {}
 
     def prepared(self, pool: Object) -> bool:
         """Whether the pool has its finalizer and its token."""
@@ -67,7 +65,6 @@ class Pools:
         finalizers = metadata.get("finalizers", [])
         if names.POOL_FINALIZER not in finalizers:
             await self._patch_finalizers(pool, [*finalizers, names.POOL_FINALIZER])
-        self._may_write()
         await self._tokens.ensure(metadata["namespace"], metadata["name"], in_use=has_pods)
 
     async def finish(self, pool: Object) -> None:
@@ -75,17 +72,32 @@ class Pools:
         metadata = pool["metadata"]
         if await self._pods.any_left(metadata["namespace"], metadata["name"]):
             return
-        self._may_write()
         await self._tokens.remove(metadata["namespace"], metadata["name"])
         kept = [entry for entry in metadata.get("finalizers", ()) if entry != names.POOL_FINALIZER]
         await self._patch_finalizers(pool, kept)
-        self._problems.pop(key_of(pool), None)
-        self._told_too_old.pop(key_of(pool), None)
+        self.forget(pool)
+
+    def forget(self, pool: Object) -> None:
+        """The pool is gone."""
+        self._create_failed.pop(key_of(pool), None)
+        self._told.pop(key_of(pool), None)
+        self._templates.pop(pool["metadata"]["uid"], None)
+
+    def has_leftovers(self, namespace: str, name: str) -> bool:
+        """Whether a pool's Secret is there, as last seen."""
+        return self._tokens.exists(namespace, name)
+
+    async def remove_leftovers(self, namespace: str, name: str) -> None:
+        """There is no pool of this name, and its Secret is still there: as where both came and went at once."""
+        try:
+            await self._api.get(SLOTPOOLS, namespace, name)
+        except NotFound:
+            if not await self._pods.any_left(namespace, name):
+                await self._tokens.remove(namespace, name)
 
     async def _patch_finalizers(self, pool: Object, finalizers: list[str]) -> None:
         metadata = pool["metadata"]
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": finalizers}}
-        self._may_write()
         try:
             self._cache.note(await self._api.patch(SLOTPOOLS, metadata["namespace"], metadata["name"], body))
         except NotFound:
@@ -93,12 +105,12 @@ class Pools:
 
     def new_pod(self, pool: Object, spec: PoolSpec) -> Object:
         """The document of a new Pod, under a name of its own. Raises InvalidObject if the template can't be used."""
-        name = pool["metadata"]["name"]
+        namespace, name = key_of(pool)
         return build_pod(
             pool,
             spec,
             name=self._pods.new_name(name),
-            token_secret=names.token_secret(name),
+            token_secret=self._tokens.secret(namespace, name),
             agent_image=self._images.agent,
         )
 
@@ -110,22 +122,38 @@ class Pools:
         except (ApiError, ApiUnavailable) as error:
             if isinstance(error, Forbidden | Invalid | TooManyRequests):
                 reason = "QuotaExceeded" if "exceeded quota" in str(error) else "FailedCreate"
-                self._problems[key] = Problems(unable_to_scale=Problem(reason=reason, message=str(error)))
+                self._create_failed[key] = Problem(reason=reason, message=str(error))
                 self._events.event(pool, reason, f"creating a Pod: {error}", warning=True)
             raise
-        self._problems.pop(key, None)
+        self._create_failed.pop(key, None)
         self._events.event(pool, "SuccessfulCreate", f"created Pod {pod['metadata']['name']}")
 
-    def template_problem(self, pool: Object, problem: InvalidObject) -> None:
-        """Note that no Pod can be made from the pool's template."""
-        self._problems[key_of(pool)] = Problems(
-            degraded=Problem(reason="InvalidTemplate", message=str(problem)),
-            unable_to_scale=Problem(reason="InvalidTemplate", message=str(problem)),
-        )
+    def template_hash(self, pool: Object, spec: PoolSpec) -> str | InvalidObject:
+        """What Pods made now would carry as their template's hash, or why none can be made."""
+        metadata = pool["metadata"]
+        known = self._templates.get(metadata["uid"])
+        if known is not None and known[0] == metadata["resourceVersion"]:
+            return known[1]
+        found: str | InvalidObject
+        try:
+            found = str(self.new_pod(pool, spec)["metadata"]["annotations"][names.TEMPLATE_HASH])
+        except InvalidObject as problem:
+            found = problem
+        self._templates[metadata["uid"]] = (metadata["resourceVersion"], found)
+        return found
+
+    def nothing_to_create(self, pool: Object) -> None:
+        """No Pod is missing: what kept one from being made is over."""
+        self._create_failed.pop(key_of(pool), None)
+
+    def create_problem(self, pool: Object) -> Problem | None:
+        """Why the API server took no Pod the last time."""
+        return self._create_failed.get(key_of(pool))
 
     def removed(self, pool: Object | None, pod: PodView, how: str) -> None:
         """Say that a Pod was deleted."""
-        log.info("pod deleted", extra={"pod": pod.name, "how": how})
+        where = "/".join(key_of(pool)) if pool is not None else None
+        log.info("pod deleted", extra={"pool": where, "pod": pod.name, "pod_uid": pod.uid, "how": how})
         if pool is not None:
             self._events.event(pool, "SuccessfulDelete", f"Pod {pod.name}: {how}")
 
@@ -143,25 +171,19 @@ class Pools:
         )
         self._events.event(pool, reason, f"{current} → {desired} Pods: {message}")
 
-    def too_old(self, pool: Object, problem: Problem | None) -> None:
-        """Say once which agents this controller can't work with; again when they are others."""
-        key = key_of(pool)
-        if problem is None:
-            self._told_too_old.pop(key, None)
-        elif self._told_too_old.get(key) != problem:
-            self._told_too_old[key] = problem
-            log.warning("agents too old", extra={"pool": "/".join(key), "because": problem.message})
-            self._events.event(pool, problem.reason, problem.message, warning=True)
-
-    def problems(self, pool: Object) -> Problems:
-        """What keeps the pool from working as it should."""
-        return self._problems.get(key_of(pool), Problems())
+    def tell(self, pool: Object, problems: tuple[Problem, ...]) -> None:
+        """Say once, as Events, what keeps the pool from working as it should; again when it is something else."""
+        key, before = key_of(pool), self._told.get(key_of(pool), ())
+        for problem in problems:
+            if problem not in before:
+                log.warning("pool", extra={"pool": "/".join(key), "reason": problem.reason, "because": problem.message})
+                self._events.event(pool, problem.reason, problem.message, warning=True)
+        self._told[key] = problems
 
     async def write(self, pool: Object, status: dict[str, Any]) -> None:
         """PATCH the status of this very version of the pool."""
         metadata = pool["metadata"]
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": status}
-        self._may_write()
         try:
             written = await self._api.patch(
                 SLOTPOOLS, metadata["namespace"], metadata["name"], body, subresource="status"

@@ -1,4 +1,4 @@
-"""What the controller does to tasks: lock, intent, acquire, result, ack. `task_actions` decides what comes next.
+"""What the controller does to tasks: lock, intent, acquire, output, result, ack. `task_actions` decides.
 
 Every message that can start something on an agent follows a status write that says so: a leader that takes over finds
 the intent, and asks the same agent again. A result is written to the SlotTask before the agent may forget it.
@@ -6,29 +6,38 @@ the intent, and asks the same agent again. A result is written to the SlotTask b
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from agent import wire
 from controller import names
 from controller.act.events import EventRecorder
+from controller.act.handed_over import HandedOverFiles
 from controller.act.locks import Locks
+from controller.act.outputs import TaskOutputs
 from controller.agents.client import AgentClient
+from controller.decide.kept_output import lacks_output, to_keep
 from controller.decide.task_actions import (
     ACCEPTED,
     APPROVED,
     ASSIGNED,
     CANCELLING,
-    Action,
+    Finish,
+    RejectApproval,
+    Retry,
     cancel_message,
     keeps_lock,
     may_retry,
 )
 from controller.decide.view import PodView
-from controller.errors import AgentRefused, NotFound
+from controller.errors import AgentRefused, ApiError, Conflict, NotFound, NotOurs, TooManyRequests
 from controller.kube.api import SLOTTASKS, Api, Object
+from controller.kube.cache import Cache
 from controller.objects.conditions import Condition, put
+from controller.objects.ended_task import EndedTask
+from controller.objects.pool import OutputLimits
 from controller.objects.task import Task, TaskPhase, TaskStatus
 
 log = logging.getLogger(__name__)
@@ -53,41 +62,27 @@ _PHASES = {
 }
 
 
-class TaskCache(Protocol):
-    """Where answers of own writes go, so that the next reconcile reads them."""
-
-    def note(self, obj: Object) -> None:
-        """A newer version of a SlotTask."""
-        ...
-
-    def note_deleted(self, namespace: str | None, name: str, answer: Object) -> None:
-        """The answer of a DELETE."""
-        ...
-
-    def note_gone(self, namespace: str | None, name: str, uid: str) -> None:
-        """A write found no such SlotTask."""
-        ...
-
-
 class Tasks:
-    """Operations on tasks. `may_write` raises NotLeader unless this replica leads; asked before every write."""
+    """Operations on tasks."""
 
     def __init__(
         self,
         api: Api,
-        cache: TaskCache,
+        cache: Cache,
         locks: Locks,
         events: EventRecorder,
         *,
+        outputs: TaskOutputs,
+        handed_over: HandedOverFiles,
         now: Callable[[], datetime],
-        may_write: Callable[[], None],
     ) -> None:
         self._api = api
         self._cache = cache
         self._locks = locks
         self._events = events
+        self._outputs = outputs
+        self._handed_over = handed_over
         self._now = now
-        self._may_write = may_write
 
     async def assign(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
         """Take the lockKey, write the intent, acquire a slot."""
@@ -121,7 +116,6 @@ class Tasks:
         """Ask the agent for a slot. The intent was written just now; the same question again gets the same answer."""
         if pod.agent is None:
             return
-        self._may_write()
         try:
             answer = await agent.acquire(
                 pod.agent.incarnation, task.task_id, task.spec.type, task.to_work(reservation_ttl_seconds)
@@ -137,8 +131,11 @@ class Tasks:
         started = task.status.started_at or self._now()
         await self._write(task, phase=TaskPhase.RUNNING, slot=answer.slot, step=step, started_at=started)
 
-    async def follow(self, task: Task, pod: PodView, agent: AgentClient) -> None:
-        """Read the task from its agent and write what it says; a final result is acknowledged."""
+    async def follow(self, task: Task, pod: PodView, agent: AgentClient, *, limits: OutputLimits) -> None:
+        """Read the task from its agent and write what it says; a final result is acknowledged.
+
+        Output is kept first: a status that says that a step is over names it, and after the ack the agent forgets it.
+        """
         try:
             known = await agent.task(task.task_id)
         except AgentRefused as refusal:
@@ -147,24 +144,69 @@ class Tasks:
             await self._forgotten(task, pod, agent)
             return
         if known.state is wire.TaskState.ENDED:
-            await self._ended(task, known)
+            kept = await self._keep_outputs(task, known, agent, limits)
+            problem = await self._hand_over(task, known, agent)
+            await self._ended(task, known, kept, problem)
             await self.ack(task.task_id, pod, agent)
         elif task.status.step is wire.Step.APPLY and known.step is not wire.Step.APPLY:
             return  # it was approved, and the agent has not heard of it yet: what was let go is not called back
         elif known.state is wire.TaskState.RESERVED:
-            await self._write(task, phase=TaskPhase.AWAITING_APPROVAL, **_progress(known))
+            kept = await self._keep_outputs(task, known, agent, limits)
+            await self._write(task, phase=TaskPhase.AWAITING_APPROVAL, **_progress(known), **kept)
             self._event(task, "AwaitingApproval", f"plan {known.plan_digest} waits for an approval")
         else:
             await self._write(task, phase=TaskPhase.RUNNING, **_progress(known))
 
-    async def _ended(self, task: Task, known: wire.Task) -> None:
+    async def _keep_outputs(
+        self, task: Task, known: wire.Task, agent: AgentClient, limits: OutputLimits
+    ) -> dict[str, str]:
+        """Keep what is to be kept, and return the fields of the status that name it.
+
+        What the API server will not have is said and left: a task's end must not wait for a quota.
+        """
+        fields: dict[str, str] = {}
+        for wanted in to_keep(task, known, limits):
+            try:
+                name = await self._outputs.keep(task, wanted, agent)
+            except TooManyRequests:
+                raise
+            except ApiError as error:
+                message = f"the output of the {wanted.step} step can't be kept: {error.message}"
+                self._event(task, "OutputNotKept", message, warning=True)
+                continue
+            if name is not None:
+                fields[f"{wanted.step}_output"] = name
+        return fields
+
+    async def _hand_over(self, task: Task, known: wire.Task, agent: AgentClient) -> str | None:
+        """Put what a task that succeeded hands over into its Secret; returns why that can't be done, if it can't."""
+        asked = task.spec.outputs
+        if asked is None or known.outcome is not wire.Outcome.SUCCEEDED:
+            return None
+        if not known.has_outputs:
+            problem = f"{asked.path} was not handed over"
+        else:
+            try:
+                content = await agent.outputs(task.task_id)
+                await self._handed_over.store(task, asked, content)
+            except (Conflict, TooManyRequests):
+                raise
+            except (ApiError, NotOurs) as error:
+                problem = f"{asked.path} can't be put into Secret {asked.secret}: {error}"
+            else:
+                return None
+        self._event(task, "OutputsNotStored", problem, warning=True)
+        return problem
+
+    async def _ended(self, task: Task, known: wire.Task, kept: dict[str, str], problem: str | None) -> None:
         if known.outcome is wire.Outcome.LOST and known.step is not wire.Step.APPLY and may_retry(task):
             await self._retry(task, "WorkerLost", known.reason or "the worker was lost")
             return
         phase = _PHASES[known.outcome or wire.Outcome.FAILED]
         if known.outcome is wire.Outcome.LOST and task.status.phase is TaskPhase.AWAITING_APPROVAL:
             phase = TaskPhase.FAILED
-        await self._finish(task, phase, phase.value, known.reason or "", **_progress(known))
+        message = "; ".join(part for part in (known.reason, problem) if part)
+        await self._finish(task, phase, phase.value, message, **_progress(known), **kept)
 
     async def _forgotten(self, task: Task, pod: PodView, agent: AgentClient) -> None:
         """The agent said that it doesn't know the task: believed only from this very Pod's agent, twice."""
@@ -198,10 +240,9 @@ class Tasks:
             # As `ask_again`: a write from before that ends the task comes too late once it is approved again.
             message = f"attempt {task.status.attempt}, {digest}: said again, as of version {task.resource_version}"
             task = await self._write(task, conditions=self._condition(task, APPROVED, True, "ApprovedAgain", message))
-        self._may_write()
         await agent.approve(pod.agent.incarnation, task.task_id, plan_digest=digest, attempt=task.status.attempt)
 
-    async def reject_approval(self, task: Task, action: Action) -> None:
+    async def reject_approval(self, task: Task, action: RejectApproval) -> None:
         """Say on the task why its approval is not one."""
         await self._write(task, conditions=self._condition(task, APPROVED, False, action.reason, action.message))
         self._event(task, action.reason, action.message, warning=True)
@@ -210,7 +251,6 @@ class Tasks:
         """End the task on its agent. One that the agent never got ends here: it can't get it any more."""
         if pod.agent is None:
             return
-        self._may_write()
         try:
             await agent.cancel(pod.agent.incarnation, task.task_id)
         except AgentRefused as refusal:
@@ -221,7 +261,7 @@ class Tasks:
         message = cancel_message(task, pod)
         await self._write(task, conditions=self._condition(task, CANCELLING, True, "Cancelled", message))
 
-    async def retry(self, task: Task, action: Action) -> None:
+    async def retry(self, task: Task, action: Retry) -> None:
         """Back to the queue as the next attempt. The last one's processes are over."""
         await self._retry(task, action.reason, action.message)
 
@@ -239,13 +279,15 @@ class Tasks:
             expires_at=None,
             plan=None,
             apply=None,
+            plan_output=None,
+            apply_output=None,
             conditions=self._condition(task, "Retried", True, reason, message),
         )
         self._event(task, reason, f"{message}; queued again as attempt {attempt}", warning=True)
 
-    async def finish(self, task: Task, action: Action) -> None:
+    async def finish(self, task: Task, action: Finish) -> None:
         """Write a final phase."""
-        await self._finish(task, action.phase or TaskPhase.FAILED, action.reason, action.message)
+        await self._finish(task, action.phase, action.reason, action.message)
 
     async def _finish(self, task: Task, phase: TaskPhase, reason: str, message: str, **fields: Any) -> None:
         succeeded = phase is TaskPhase.SUCCEEDED
@@ -261,13 +303,29 @@ class Tasks:
         await self._write(task, **{**fields, **ending})
         self._event(task, phase.value, message or phase.value, warning=not succeeded)
 
+    async def ack_ended(self, ended: EndedTask, pod: PodView, agent: AgentClient, *, limits: OutputLimits) -> None:
+        """Let the agent forget a task that has ended. Its end may have been written without its output."""
+        with suppress(NotFound):
+            task = Task.parse(await self._api.get(SLOTTASKS, ended.namespace, ended.name))
+            if task.final and task.task_id == ended.task_id and lacks_output(task):
+                await self._keep_lacking(task, agent, limits)
+        await self.ack(ended.task_id, pod, agent)
+
+    async def _keep_lacking(self, task: Task, agent: AgentClient, limits: OutputLimits) -> None:
+        try:
+            known = await agent.task(task.task_id)
+        except AgentRefused as refusal:
+            if refusal.code != wire.ErrorCode.NOT_FOUND:
+                raise
+            return
+        await self._keep_outputs(task, known, agent, limits)
+
     async def ack(self, task_id: str, pod: PodView, agent: AgentClient) -> None:
         """Let the agent forget a task whose result is stored."""
         if pod.agent is not None:
-            self._may_write()
             await agent.ack(pod.agent.incarnation, task_id)
 
-    async def settle_orphan(self, task_id: str, pod: PodView, agent: AgentClient) -> None:
+    async def settle_orphan(self, task_id: str, pod: PodView, agent: AgentClient, *, limits: OutputLimits) -> None:
         """End a task on an agent that no SlotTask stands for. An apply that runs is waited for.
 
         Judged on live reads: the intent is written before an agent gets a task, so whoever reads the SlotTask after
@@ -291,18 +349,17 @@ class Tasks:
             if not live.final and (live.task_id, live.status.pod_uid) == (task_id, pod.uid):
                 return
             if live.final and live.task_id == task_id and known.state is wire.TaskState.ENDED:
-                await self.ack(task_id, pod, agent)
+                await self.ack_ended(EndedTask.of(live), pod, agent, limits=limits)
                 return
-        self._may_write()
         if known.state is wire.TaskState.ENDED:
             await self.ack(task_id, pod, agent)
         elif known.step is not wire.Step.APPLY and not known.cancel_requested:
             log.warning("ending a task that no SlotTask stands for", extra={"task": task_id, "pod": pod.name})
             await agent.cancel(pod.agent.incarnation, task_id)
 
-    async def release_lock(self, task: Task) -> None:
+    async def release_lock(self, task: EndedTask) -> None:
         """Let the next task of its lockKey go."""
-        await self._locks.release(task)
+        await self._locks.release(task.namespace, task.lock_key, task.uid)
 
     async def say_not_accepted(self, task: Task, reason: str, message: str) -> None:
         """Say on a queued task why it can't be assigned."""
@@ -323,15 +380,14 @@ class Tasks:
         """Make sure that the task is not gone from the API before it ended."""
         await self._patch_finalizers(task, [*task.finalizers, names.TASK_FINALIZER])
 
-    async def remove_finalizer(self, task: Task) -> None:
+    async def remove_finalizer(self, task: EndedTask) -> None:
         """Let a deleted task go. Its lock is looked for once more: with the task, nobody would know whose it was."""
-        if task.may_change and not keeps_lock(task):
-            await self._locks.release(task)
+        if not keeps_lock(task):
+            await self._locks.release(task.namespace, task.lock_key, task.uid)
         await self._patch_finalizers(task, [entry for entry in task.finalizers if entry != names.TASK_FINALIZER])
 
-    async def delete(self, task: Task) -> None:
+    async def delete(self, task: EndedTask) -> None:
         """Delete a finished task whose time to live is over."""
-        self._may_write()
         try:
             answer = await self._api.delete(SLOTTASKS, task.namespace, task.name, uid=task.uid)
         except NotFound:
@@ -339,8 +395,7 @@ class Tasks:
         else:
             self._cache.note_deleted(task.namespace, task.name, answer)
 
-    async def _patch_finalizers(self, task: Task, finalizers: list[str]) -> None:
-        self._may_write()
+    async def _patch_finalizers(self, task: Task | EndedTask, finalizers: list[str]) -> None:
         body = {"metadata": {"resourceVersion": task.resource_version, "finalizers": finalizers}}
         self._cache.note(await self._api.patch(SLOTTASKS, task.namespace, task.name, body))
 
@@ -351,7 +406,6 @@ class Tasks:
         status = {name: after.get(name) for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
         if not status:
             return task
-        self._may_write()
         body = {"metadata": {"resourceVersion": task.resource_version}, "status": _cleared(before, status)}
         document = await self._api.patch(SLOTTASKS, task.namespace, task.name, body, subresource="status")
         self._cache.note(document)

@@ -14,12 +14,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from agent.wire import READERS_PREFIX, format_time
 from controller.errors import AlreadyExists, Conflict, NotFound
 from controller.kube.api import SECRETS, Api, Object
+from controller.kube.cache import Cache
 from controller.names import CURRENT_TOKEN, POOL_LABEL, PREFIX, TOKENS_FINALIZER, token_secret
+from controller.objects.template import TokenSecret
 
 TOKEN_SINCE = f"{PREFIX}current-token-since"
 """When the current token came into use. A rotation goes by this, never by the Secret's own age."""
@@ -42,24 +44,8 @@ class Token:
     value: str = field(repr=False)
 
 
-class SecretCache(Protocol):
-    """The token Secrets as last seen, and where answers of own writes go."""
-
-    def get(self, namespace: str | None, name: str) -> Object | None:
-        """The Secret, if it is known."""
-        ...
-
-    def note(self, obj: Object) -> None:
-        """A newer version."""
-        ...
-
-    def note_deleted(self, namespace: str | None, name: str, answer: Object) -> None:
-        """The answer of a DELETE."""
-        ...
-
-
 class PoolTokens:
-    """Makes, mends and removes token Secrets. `may_write` raises NotLeader; it is asked before every write.
+    """Makes, mends and removes token Secrets.
 
     `random_bytes` must be fit for secrets, as `secrets.token_bytes` is.
     """
@@ -67,17 +53,15 @@ class PoolTokens:
     def __init__(
         self,
         api: Api,
-        cache: SecretCache,
+        cache: Cache,
         *,
         now: Callable[[], datetime],
         random_bytes: Callable[[int], bytes],
-        may_write: Callable[[], None],
     ) -> None:
         self._api = api
         self._cache = cache
         self._now = now
         self._random_bytes = random_bytes
-        self._may_write = may_write
         self._remembered: dict[Key, Token] = {}
 
     def current(self, namespace: str, pool: str) -> Token | None:
@@ -92,6 +76,17 @@ class PoolTokens:
         """The current token's text, for `Fleet`."""
         token = self.current(namespace, pool)
         return token.value if token else None
+
+    def secret(self, namespace: str, pool: str) -> TokenSecret:
+        """The Secret as Pods name it. Raises NotFound if the cache knows none; where `needs_work` is false it does."""
+        secret = self._cache.get(namespace, token_secret(pool))
+        if secret is None:
+            raise NotFound(404, "NotFound", f"Secret {namespace}/{token_secret(pool)} is not known")
+        return TokenSecret(name=token_secret(pool), uid=secret["metadata"]["uid"])
+
+    def exists(self, namespace: str, pool: str) -> bool:
+        """Whether the Secret is there, as last seen."""
+        return self._cache.get(namespace, token_secret(pool)) is not None
 
     def needs_work(self, namespace: str, pool: str) -> bool:
         """Whether the Secret, as the cache knows it, is not as `ensure` leaves it."""
@@ -109,7 +104,6 @@ class PoolTokens:
             try:
                 secret = await self._api.get(SECRETS, namespace, name)
             except NotFound:
-                self._may_write()
                 try:
                     secret = await self._api.create(SECRETS, namespace, self._new(namespace, pool))
                 except AlreadyExists:
@@ -120,7 +114,6 @@ class PoolTokens:
             patch = self._repair(secret, pool)
             if patch is not None:
                 patch["metadata"]["resourceVersion"] = secret["metadata"]["resourceVersion"]
-                self._may_write()
                 try:
                     secret = await self._api.patch(SECRETS, namespace, name, patch)
                 except (Conflict, NotFound):
@@ -139,7 +132,6 @@ class PoolTokens:
             secret = await self._api.get(SECRETS, namespace, name)
             metadata = secret["metadata"]
             if not metadata.get("deletionTimestamp"):
-                self._may_write()
                 # First this: a Secret whose finalizer is gone and which is not being deleted would be nobody's.
                 answer = await self._api.delete(SECRETS, namespace, name, uid=metadata["uid"])
                 self._cache.note_deleted(namespace, name, answer)
@@ -156,7 +148,6 @@ class PoolTokens:
         if len(finalizers) == len(metadata.get("finalizers") or ()):
             return
         patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": finalizers}}
-        self._may_write()
         await self._api.patch(SECRETS, metadata["namespace"], metadata["name"], patch)
 
     def _new(self, namespace: str, pool: str) -> Object:

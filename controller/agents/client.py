@@ -28,6 +28,7 @@ from agent.wire import (
     ErrorCode,
     PhaseAnswer,
     Stamp,
+    Step,
     Task,
     WireError,
     Work,
@@ -118,6 +119,18 @@ class AgentClient:
         status, body = await self._get(f"/tasks/{task_id}")
         return _answer(status, body, Task)
 
+    async def output_page(self, task_id: str, step: Step, offset: int) -> bytes:
+        """`GET /tasks/{id}/log?part=page`: a part of a step's output as it is kept; empty at its end."""
+        return await self._bytes(f"/tasks/{task_id}/log?step={step.value}&part=page&offset={offset}")
+
+    async def output_end(self, task_id: str, step: Step) -> bytes:
+        """`GET /tasks/{id}/log?part=end`: the end of output that was too much to keep."""
+        return await self._bytes(f"/tasks/{task_id}/log?step={step.value}&part=end")
+
+    async def outputs(self, task_id: str) -> bytes:
+        """`GET /tasks/{id}/outputs`: the file that an ended task handed over."""
+        return await self._bytes(f"/tasks/{task_id}/outputs")
+
     async def acquire(self, incarnation: str, task_id: str, task_type: str, work: Work | None = None) -> AcquireAnswer:
         """`POST /slots/acquire`. The same task again gets the same answer."""
         return await self._write(
@@ -184,6 +197,12 @@ class AgentClient:
             "GET", self.url + path, headers=self.headers(), body=None, timeout_seconds=self._timeout_seconds
         )
 
+    async def _bytes(self, path: str) -> bytes:
+        status, body = await self._get(path)
+        if status != OK:
+            raise refusal(status, body)
+        return body
+
     async def _write(self, path: str, message: Callable[[Stamp], Any], kind: type[T]) -> T:
         # The stamp is drawn in turn, so that stamps rise in the order in which they are sent.
         async with self._turn:
@@ -241,14 +260,15 @@ def refusal(status: int, body: bytes) -> AgentRefused | AgentUnreachable:
 
 @asynccontextmanager
 async def http_transport(
-    *, max_requests: int = 100, connect_timeout_seconds: float = 3.0
+    *, max_requests: int = 100, max_streams: int = 0, connect_timeout_seconds: float = 3.0
 ) -> AsyncIterator["HttpTransport"]:
     """A transport over aiohttp.
 
-    At most `max_requests` at once over all agents; streams have connections of their own, one an agent, unbounded.
+    At most `max_requests` at once over all agents; streams have connections of their own, one an
+    agent, at most `max_streams` (0: unbounded): who finds none free is polled.
     The environment's proxies are not used: agents are in the cluster.
     """
-    async with _session(max_requests) as calls, _session(0) as streams:
+    async with _session(max_requests) as calls, _session(max_streams) as streams:
         yield HttpTransport(calls, streams, connect_timeout_seconds)
 
 

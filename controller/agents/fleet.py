@@ -190,7 +190,7 @@ class _Follower:
         self._state: AgentState | None = None
         self._heard_at = float("-inf")
         self._told_connected = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._stopped = False
         self._stream_failures = 0
         self._failures = 0

@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from controller.cli.tables import phase
+from controller.cli.outputs import Seen
+from controller.cli.sink import gap_text
+from controller.cli.tables import age_text, phase
+from controller.cli.terminal import one_line, shown
+from controller.objects.output import Gap
 
 Object = Mapping[str, Any]
 AWAITING = "AwaitingApproval"
@@ -21,7 +26,6 @@ class Question:
     task: str
     attempt: int
     plan_digest: str
-    log_tail: str
     pod: str
     slot: int
 
@@ -36,12 +40,10 @@ def question(task: Object, *, digest: str | None) -> Question:
         raise NotApprovable(f"{name} has no plan digest yet; try again in a moment")
     if digest is not None and not _names(digest, actual):
         raise NotApprovable(f"{name}'s plan is {actual}, not {digest}: look at the plan again")
-    plan = (status.get("steps") or {}).get("plan") or {}
     return Question(
         task=name,
         attempt=attempt,
         plan_digest=actual,
-        log_tail=str(plan.get("logTail") or ""),
         pod=str(status.get("pod") or ""),
         slot=int(status.get("slot") or 0),
     )
@@ -58,6 +60,68 @@ def _names(given: str, actual: str) -> bool:
     return len(short) >= MIN_DIGEST_LENGTH and hexadecimal.startswith(short)
 
 
-def patch(asked: Question, by: str) -> dict[str, Any]:
+def plan_text(seen: Seen | None) -> str:
+    """The plan's output, safe to show, with words in the place of what is missing."""
+    if seen is None:
+        return ""
+    parts = [f"\n{gap_text(piece)}\n" if isinstance(piece, Gap) else shown(piece) for piece in seen.output.pieces()]
+    text = "".join(parts)
+    return text if text.endswith("\n") or not text else f"{text}\n"
+
+
+def missing_text(seen: Seen | None) -> str | None:
+    """What has to be said before anybody approves a plan that was not shown whole; None if it was."""
+    if seen is None:
+        return "WARNING: nothing of the plan's output can be found. You would approve what you have not seen."
+    if seen.output.missing:
+        size = seen.output.size_bytes
+        return f"WARNING: {seen.output.missing_bytes:,} of the {size:,} bytes of the plan's output are missing above."
+    if seen.note:
+        return f"WARNING: the plan's output may not be whole: {seen.note}."
+    return None
+
+
+def summary(asked: Question) -> str:
+    """Which plan it is, for 80 columns."""
+    where = f"on Pod {asked.pod}, slot {asked.slot}"
+    return f"Task {asked.task}, attempt {asked.attempt}, {where}\nPlan {asked.plan_digest}"
+
+
+def patch(asked: Question, by: str | None) -> dict[str, Any]:
     """The merge patch that approves. Harmless when late: it names the plan and attempt that it approves."""
-    return {"spec": {"approval": {"attempt": asked.attempt, "planDigest": asked.plan_digest, "by": by}}}
+    approval: dict[str, Any] = {"attempt": asked.attempt, "planDigest": asked.plan_digest}
+    return {"spec": {"approval": {**approval, "by": by} if by else approval}}
+
+
+# --- the list of plans that wait ------------------------------------------------------------------------------------
+
+_SUMMARIES = ("Plan:", "No changes.", "Apply complete!")
+LINE_WIDTH = 76
+"""With its indent it fits 80 columns."""
+
+
+def waiting_text(task: Object, now: datetime, command: str) -> str:
+    """A plan that waits, in three lines: since when and how long yet, how its output ends, how to approve it."""
+    status = task.get("status") or {}
+    ended = _time(_plan(task).get("endTime"))
+    since = f"waits {age_text(now - ended)}" if ended else "waits"
+    expires = _time(status.get("expiresAt"))
+    until = (
+        f", expires in {age_text(expires - now)}" if expires and expires > now else ", expires now" if expires else ""
+    )
+    last = last_line(str(_plan(task).get("logTail") or ""))
+    return f"{task['metadata']['name']}   {since}{until}\n" + (f"  {last}\n" if last else "") + f"  {command}"
+
+
+def last_line(log_tail: str) -> str:
+    """The line that sums a plan up: Terraform's own if there is one, for hints follow it; else the last one."""
+    lines = [line for line in (one_line(line, LINE_WIDTH) for line in log_tail.splitlines()) if line]
+    return next((line for line in reversed(lines) if line.startswith(_SUMMARIES)), lines[-1] if lines else "")
+
+
+def _plan(task: Object) -> Mapping[str, Any]:
+    return ((task.get("status") or {}).get("steps") or {}).get("plan") or {}
+
+
+def _time(text: object) -> datetime | None:
+    return datetime.fromisoformat(text) if isinstance(text, str) else None

@@ -23,7 +23,8 @@ def parse(text: str, origin: str) -> Iterator[Object]:
     except yaml.YAMLError as error:
         raise click.ClickException(f"{origin}: not YAML: {_yaml_problem(error)}") from error
     found: list[Object] = []
-    for number, document in enumerate(documents, 1):
+    for number, read in enumerate(documents, 1):
+        document = _paired(read, f"{origin}, document {number}")
         listed = document.get("items") if isinstance(document, Mapping) else None
         items = listed if isinstance(listed, list) else [document]
         for item in items:
@@ -32,6 +33,27 @@ def parse(text: str, origin: str) -> Iterator[Object]:
     if not found:
         raise click.ClickException(f"{origin}: no objects in it")
     yield from sorted(found, key=lambda obj: obj["kind"] != SLOTPOOLS.kind)
+
+
+def _paired(value: Any, where: str, path: str = "") -> Any:
+    """JSON writes a character past U+FFFF as two escapes, and YAML reads two halves. Makes them whole again."""
+    if isinstance(value, str):
+        try:
+            return value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError as error:
+            problem = "half of a surrogate pair, without its other half: that is no text"
+            raise click.ClickException(f"{where}: {path or 'its text'} has {problem}") from error
+    if isinstance(value, Mapping):
+        return {_paired(key, where, path): _paired(part, where, _below(path, key)) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_paired(part, where, f"{path}[{index}]") for index, part in enumerate(value)]
+    return value
+
+
+def _below(path: str, key: object) -> str:
+    """The path of a field, in characters that can be printed."""
+    name = str(key).encode("ascii", "backslashreplace").decode()
+    return f"{path}.{name}" if path else name
 
 
 def _check(item: Any, where: str) -> None:

@@ -1,6 +1,7 @@
 """`podslots`: the command line for people. Speaks to the Kubernetes API only.
 
-Exit codes: 0 done; 1 the cluster or the object says no; 2 the command line is wrong; 3 `wait` gave up.
+Exit codes: 0 done; 1 the cluster or the object says no, or (`wait`, `logs -f`) the task ended otherwise; 2 the command
+line is wrong; 3 `wait` gave up; 4 (`wait`, `logs`) what was asked for can't be seen.
 """
 
 import asyncio
@@ -15,8 +16,11 @@ import click
 import yaml
 
 from controller import names
-from controller.cli import documents, local, logs, pods, tables, tasks
+from controller.cli import again, documents, local, logs, outputs, pods, tables, tasks
+from controller.cli.asking import Asker
+from controller.cli.following import Follower
 from controller.cli.session import Connection, Session, settings
+from controller.cli.sink import Sink
 from controller.cli.stack import Stack
 from controller.errors import PodslotsError
 from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKS, Object
@@ -112,14 +116,34 @@ def _serialized(objects: list[Object], output: str) -> str:
     return json.dumps(document, indent=2) if output == "json" else yaml.safe_dump(document, sort_keys=False).rstrip()
 
 
+def _attempt(_ctx: click.Context, _argument: click.Parameter, value: str | None) -> str | None:
+    if value not in {None, logs.ALL} and not (value.isascii() and value.isdecimal() and int(value)):
+        raise click.BadParameter(f"a number from 1 on, or {logs.ALL}")
+    return value
+
+
 @main.command("logs")
 @click.argument("task")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the task has ended.")
-@click.option("--step", type=click.Choice(logs.STEPS), help="Only this step's output.")
+@click.option("--step", type=click.Choice(outputs.STEPS), help="Only this step's output.")
+@click.option("--attempt", callback=_attempt, metavar="N|all", help="Of this attempt, or of all (default: the last).")
+@click.option("--raw", is_flag=True, help="Byte for byte, control characters too; for pipes and files.")
 @pass_session
-def show_logs(session: Session, task: str, follow: bool, step: str | None) -> None:
-    """Show a task's output."""
-    session.run(lambda connection: logs.show(connection, task, step=step, follow=follow))
+def show_logs(session: Session, *, task: str, follow: bool, step: str | None, attempt: str | None, raw: bool) -> None:
+    """Show a task's output.
+
+    With -f the exit code is 0 if the task has succeeded, 1 if it ended otherwise, and 4 if it could not be seen to its
+    end. Without, it is 0, or 4 if nothing could be found.
+
+    Colours pass; other control characters are shown as text, so that output can't steer your terminal.
+    """
+    sink = Sink(raw=raw)
+    if follow:
+        if attempt is not None:
+            raise click.UsageError("-f shows the last attempt and those to come; leave out --attempt")
+        session.run(lambda connection: Follower(connection, task, step=step, sink=sink).run())
+    else:
+        session.run(lambda connection: logs.show(connection, task, step=step, attempt=attempt, sink=sink))
 
 
 @main.command()
@@ -128,27 +152,25 @@ def show_logs(session: Session, task: str, follow: bool, step: str | None) -> No
 @click.option("--timeout", type=click.FloatRange(min=0), help="Give up after so many seconds.")
 @pass_session
 def wait(session: Session, task: str, wanted: str, timeout: float | None) -> None:
-    """Wait until a task is in a phase. Fails at once if it ends in another."""
+    """Wait until a task is in a phase. Fails at once if it ends in another.
+
+    Exit codes: 0 it is; 1 it ended in another phase; 3 the time is over; 4 the task can't be seen.
+    """
     phases = frozenset(part.strip() for part in wanted.removeprefix("phase=").split(","))
     if unknown := phases - set(tasks.PHASES):
         raise click.UsageError(f"no such phase: {', '.join(sorted(unknown))}. Phases are {', '.join(tasks.PHASES)}")
     click.echo(session.run(lambda connection: tasks.wait(connection, task, phases, timeout)))
 
 
+@main.command()
+@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="In all namespaces.")
+@pass_session
+def plans(session: Session, everywhere: bool) -> None:
+    """List the plans that wait for an approval: since when, how long yet, and how they end."""
+    click.echo(session.run(lambda connection: tasks.plans(connection, everywhere=everywhere)))
+
+
 # --- doing ------------------------------------------------------------------------------------------------------------
-
-
-class Confirmation:
-    """Shows what is at stake and asks, unless --yes was given."""
-
-    def __init__(self, *, yes: bool, question: str) -> None:
-        self._yes = yes
-        self._question = question
-
-    def __call__(self, shown: str) -> bool:
-        """Whether to go on."""
-        click.echo(shown)
-        return self._yes or click.confirm(self._question)
 
 
 @main.command()
@@ -167,14 +189,21 @@ def submit(session: Session, files: tuple[str, ...]) -> None:
 
 @main.command()
 @click.argument("task")
-@click.option("--digest", help="Approve only if this is the plan's digest (12 hex digits or more).")
-@click.option("--by", help="Who approves (default: the user that the API server knows you as).")
+@click.option("--digest", help="Approve this plan and no other, without a question (12 hex digits or more).")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @pass_session
-def approve(session: Session, task: str, digest: str | None, by: str | None, yes: bool) -> None:
-    """Approve the plan that a task waits with. Shows the end of its output and asks."""
-    confirm = Confirmation(yes=yes, question="Apply this plan?")
-    click.echo(session.run(lambda connection: tasks.approve(connection, task, digest=digest, by=by, confirm=confirm)))
+def approve(session: Session, task: str, digest: str | None, yes: bool) -> None:
+    """Approve the plan that a task waits with. Shows all of the plan, says if any of it is missing, and asks."""
+    asker = Asker(yes=yes or digest is not None, question="Apply this plan?")
+    click.echo(session.run(lambda connection: tasks.approve(connection, task, digest=digest, asker=asker)))
+
+
+@main.command()
+@click.argument("task")
+@pass_session
+def retry(session: Session, task: str) -> None:
+    """Run an ended task anew, as a new object: the same work under the next free name."""
+    click.echo(session.run(lambda connection: again.retry(connection, task)))
 
 
 @main.command()
@@ -199,7 +228,7 @@ def drain(session: Session, pod: str) -> None:
 @pass_session
 def forget(session: Session, pod: str, yes: bool) -> None:
     """Declare a Pod dead that nothing else proves dead."""
-    confirm = Confirmation(yes=yes, question="Are its containers surely gone?")
+    confirm = Asker(yes=yes, question="Are its containers surely gone?")
     click.echo(session.run(lambda connection: pods.forget(connection, pod, confirm)))
 
 
@@ -210,7 +239,7 @@ def forget(session: Session, pod: str, yes: bool) -> None:
 @pass_session
 def unlock(session: Session, lockkey: str | None, task: str | None, yes: bool) -> None:
     """Free a lockKey whose holder is lost."""
-    confirm = Confirmation(yes=yes, question="Is nothing of the holder running any more?")
+    confirm = Asker(yes=yes, question="Has everything that the holder started ended?")
     click.echo(session.run(lambda connection: tasks.unlock(connection, lockkey, task, confirm)))
 
 

@@ -85,9 +85,12 @@ def settings(
 ) -> KubeSettings:
     """As kubectl: --kubeconfig, KUBECONFIG, the Pod's own account, ~/.kube/config.
 
-    A cluster embedded by `podslots local` in this folder comes after KUBECONFIG and before the rest.
+    PODSLOTS_SERVER comes before KUBECONFIG; what a person names on the command line comes before both. A cluster
+    embedded by `podslots local` in this folder comes after KUBECONFIG and before the rest.
     """
     found = KubeSettings.from_environ(environ)
+    if kubeconfig or context:
+        found = replace(found, server=None, token=None)
     return replace(
         found,
         kubeconfig=kubeconfig or found.kubeconfig or local_kubeconfig,

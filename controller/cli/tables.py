@@ -180,7 +180,12 @@ def age(obj: Object, now: datetime) -> str:
     created = obj["metadata"].get("creationTimestamp")
     if not created:
         return NONE
-    seconds = max(0, (now - datetime.fromisoformat(created)) // timedelta(seconds=1))
+    return age_text(now - datetime.fromisoformat(created))
+
+
+def age_text(length: timedelta) -> str:
+    """A length of time in its two largest units at most."""
+    seconds = max(0, length // timedelta(seconds=1))
     days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
     if days:
         return f"{days}d{hours}h" if hours else f"{days}d"

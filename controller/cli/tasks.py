@@ -1,15 +1,16 @@
-"""What people do to tasks: approve, cancel, wait, unlock."""
+"""What people do to tasks: approve, cancel, wait, run again, unlock."""
 
 import asyncio
-import getpass
 from collections.abc import Callable
 
 import click
 
 from controller import names
-from controller.cli import approval
+from controller.cli import approval, outputs
+from controller.cli.asking import Asker
+from controller.cli.seeing import CouldNotSee, Watched, ended_otherwise
 from controller.cli.session import Connection
-from controller.cli.tables import FINAL_PHASES, NONE, phase, refusal, why
+from controller.cli.tables import FINAL_PHASES, phase
 from controller.errors import ApiError, NotFound
 from controller.kube.api import LEASES, SLOTTASKS, Object, Resource
 
@@ -24,33 +25,51 @@ class TimedOut(click.ClickException):
     exit_code = 3
 
 
-async def approve(
-    connection: Connection, name: str, *, digest: str | None, by: str | None, confirm: Callable[[str], bool]
-) -> str:
-    """Approve the plan that waits, after `confirm` was shown it. Returns what to tell the person."""
+async def approve(connection: Connection, name: str, *, digest: str | None, asker: Asker) -> str:
+    """Approve the plan that waits, after `asker` was shown all of it. Returns what to tell the person."""
     task = await connection.get(SLOTTASKS, name)
     try:
         asked = approval.question(task, digest=digest)
     except approval.NotApprovable as error:
         raise click.ClickException(str(error)) from error
-    text = asked.log_tail.rstrip("\n")
-    shown = f"{text}\n\n" if text else ""
-    shown += f"Task {name}, attempt {asked.attempt}, on {asked.pod} slot {asked.slot}\nPlan {asked.plan_digest}"
-    if not confirm(shown):
+    seen = await outputs.of_last_attempt(connection, task, "plan")
+    asker.page(approval.plan_text(seen))
+    warning = approval.missing_text(seen)
+    text = approval.summary(asked)
+    if not asker("\n" + (f"{warning}\n{text}" if warning else text)):
         raise click.ClickException("not approved")
-    by = by or await whoami(connection)
+    by = await whoami(connection)
     await connection.api.patch(SLOTTASKS, connection.namespace, name, approval.patch(asked, by))
-    return f"{name}: plan {asked.plan_digest} approved by {by}"
+    return f"{name}: plan {asked.plan_digest} approved" + (f" by {by}" if by else "")
 
 
-async def whoami(connection: Connection) -> str:
-    """The name that the API server knows the caller by; the login name where it does not say."""
+async def plans(connection: Connection, *, everywhere: bool) -> str:
+    """What waits for an approval, the one that expires first at the top."""
+    found = await connection.list_all(SLOTTASKS, everywhere=everywhere)
+    waiting = [
+        task for task in found if phase(task) == approval.AWAITING and not (task.get("spec") or {}).get("approval")
+    ]
+    waiting.sort(key=lambda task: str((task.get("status") or {}).get("expiresAt") or ""))
+    if not waiting:
+        return "no plan waits for an approval"
+    now = connection.now()
+    texts = []
+    for task in waiting:
+        namespace = task["metadata"].get("namespace")
+        other = f"-n {namespace} " if namespace != connection.namespace else ""
+        command = f"podslots {other}approve {task['metadata']['name']}"
+        texts.append(approval.waiting_text(task, now, command))
+    return "\n\n".join(texts)
+
+
+async def whoami(connection: Connection) -> str | None:
+    """The name that the API server knows the caller by; None if it does not say."""
     body: Object = {"apiVersion": SELF_REVIEWS.api_version, "kind": SELF_REVIEWS.kind}
     try:
         review = await connection.api.create(SELF_REVIEWS, None, body)
     except ApiError:
-        return getpass.getuser()
-    return str(((review.get("status") or {}).get("userInfo") or {}).get("username") or getpass.getuser())
+        return None
+    return str(((review.get("status") or {}).get("userInfo") or {}).get("username") or "") or None
 
 
 async def cancel(connection: Connection, name: str) -> str:
@@ -65,37 +84,23 @@ async def cancel(connection: Connection, name: str) -> str:
 async def wait(connection: Connection, name: str, wanted: frozenset[str], timeout_seconds: float | None) -> str:
     """Wait until the task's phase is one of `wanted`; fail at once if it ended in another.
 
-    What keeps it from going on until a person acts is said on stderr, once: what it lacks may still come.
+    What it waits for is said on stderr, once each. Raises EndedOtherwise, TimedOut or CouldNotSee.
     """
-    said: str | None = None
+    watched = Watched(connection, name, lambda text: click.echo(text, err=True))
     try:
         async with asyncio.timeout(timeout_seconds):
             while True:
-                task = await connection.get(SLOTTASKS, name)
-                now = phase(task)
-                if now in wanted:
-                    return f"{name}: {now}"
-                if now in FINAL_PHASES:
-                    reason = why(task)
-                    raise click.ClickException(f"{name} ended as {now}" + (f": {reason}" if reason != NONE else ""))
-                if (lacks := obstacle(task)) is not None and lacks != said:
-                    click.echo(f"{name} does not go on: {lacks}", err=True)
-                    said = lacks
+                task = await watched.read()
+                if phase(task) in wanted:
+                    return f"{name}: {phase(task)}"
+                if (error := ended_otherwise(task, wanted)) is not None:
+                    raise error
+                watched.say_obstacle(task)
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
+        if watched.away:
+            raise CouldNotSee(f"the Kubernetes API can't be reached; how {name} goes on is not known") from None
         raise TimedOut(f"{name} did not become {' or '.join(sorted(wanted))} in {timeout_seconds:g} s") from None
-
-
-def obstacle(task: Object) -> str | None:
-    """What a task waits for that only a person can give it."""
-    refused = refusal(task)
-    if refused is not None:
-        return ": ".join(part for part in refused if part)
-    if phase(task) != "AwaitingApproval":
-        return None
-    spec = task.get("spec") or {}
-    by_itself = spec.get("approvalPolicy") == "Auto" or spec.get("approval")
-    return None if by_itself else "it waits for an approval (podslots approve)"
 
 
 async def unlock(

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from agent.wire import SlotState
-from controller.decide.capacity import Offer, offer, promises, take_promised, waiting
+from controller.decide.basis import Basis
+from controller.decide.capacity import take_promised, waiting
 from controller.decide.matching import Matching, SlotClass, agents_choice, restriction
-from controller.decide.view import PodView, PoolView
+from controller.decide.view import Offer, PodView
 from controller.objects.task import Task
 
 _Entry = tuple[tuple[int, str], int]
@@ -48,6 +48,16 @@ def blocked(tasks: Iterable[Task], locks: Mapping[str, str]) -> frozenset[str]:
     return frozenset(late)
 
 
+def next_in_turn(blocked_tasks: Iterable[Task]) -> frozenset[str]:
+    """UIDs of those that come next for their lockKeys, of tasks that wait for them."""
+    first: dict[str | None, Task] = {}
+    for task in blocked_tasks:
+        known = first.get(task.spec.lock_key)
+        if known is None or task.order < known.order:
+            first[task.spec.lock_key] = task
+    return frozenset(task.uid for task in first.values())
+
+
 def _turn(group: list[Task], holder: str | None) -> str | None:
     if holder is not None:
         return holder
@@ -56,12 +66,13 @@ def _turn(group: list[Task], holder: str | None) -> str | None:
     return first.uid if first else None
 
 
-def assign(view: PoolView, excluded: frozenset[str] = frozenset()) -> tuple[Placement, ...]:
+def assign(basis: Basis, excluded: frozenset[str] = frozenset()) -> tuple[Placement, ...]:
     """Tasks that can be given to a Pod now. `excluded` are UIDs of Pods that are about to be taken away."""
+    view = basis.view
     tasks = [] if view.deleting else sorted(waiting(view), key=lambda task: task.order)
     if not tasks:
         return ()
-    rooms = _rooms(view, excluded)
+    rooms = _rooms(basis, excluded)
     capacity: Counter[SlotClass] = Counter()
     for room in rooms:
         capacity.update(room.free)
@@ -92,14 +103,13 @@ class _Room:
         return len(self.free), self.pod.name
 
 
-def _rooms(view: PoolView, excluded: frozenset[str]) -> list[_Room]:
-    promised = promises(view)
+def _rooms(basis: Basis, excluded: frozenset[str]) -> list[_Room]:
     rooms: list[_Room] = []
-    for pod in view.pods:
-        if pod.uid in excluded or pod.agent is None or offer(pod) is not Offer.NOW:
+    for pod in basis.view.pods:
+        if pod.offer is not Offer.NOW or pod.uid in excluded:
             continue
-        free = [slot.accepts for slot in pod.agent.slots if slot.state is SlotState.IDLE]
-        take_promised(free, promised.get(pod.uid, ()))
+        free = list(pod.load.free)
+        take_promised(free, basis.promised.get(pod.uid, ()))
         if free:
             rooms.append(_Room(pod, free))
     return rooms

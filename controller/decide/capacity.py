@@ -3,32 +3,20 @@
 Counts are derived anew for each decision, never kept: nothing can leak (B1).
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
-from agent.wire import AgentState, Phase, SlotState
+from agent.wire import AgentState
 from controller.decide.matching import SlotClass, agents_choice
-from controller.decide.view import PodOperation, PodState, PodView, PoolView
+from controller.decide.view import Offer, PodState, PodView, PoolView
 from controller.names import TASK_ID_SEPARATOR
 from controller.objects.pool import Layout
 from controller.objects.task import Task, TaskPhase
 
-# Members of an enumeration, looked up once: the loops below run over 30 000 slots.
-_IDLE, _RUNNING = SlotState.IDLE, SlotState.RUNNING
-_ACTIVE, _DRAINING = PodState.ACTIVE, PodState.DRAINING
-_OPEN = Phase.OPEN
+# Members of enumerations, looked up once: the loops below run over 10 000 Pods and 30 000 tasks.
+_NOW = Offer.NOW
 _QUEUED = TaskPhase.QUEUED
-
-
-class Offer(Enum):
-    """What a Pod's idle slots are good for."""
-
-    NOW = "now"  # a task can be given to it
-    COMING = "coming"  # it will take tasks once it is opened, or its agent is heard
-    NOTHING = "nothing"  # it takes nothing new
-    UNKNOWN = "unknown"  # its agent is not heard, or lost its journal: it may hold anything
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,24 +52,6 @@ class Census:
         return self.now + self.coming
 
 
-def offer(pod: PodView) -> Offer:
-    """What the idle slots of a Pod are good for."""
-    if pod.leaving or not pod.counts:
-        return Offer.NOTHING
-    agent = pod.agent
-    if agent is not None and agent.closing:
-        return Offer.NOTHING
-    if pod.state is PodState.STARTING or pod.in_flight is PodOperation.OPEN:
-        return Offer.COMING
-    if pod.agent_too_old:
-        return Offer.NOTHING
-    if not pod.connected or agent is None:
-        return Offer.COMING if pod.contacting else Offer.UNKNOWN
-    if agent.recovering:
-        return Offer.UNKNOWN
-    return Offer.NOW if agent.phase is Phase.OPEN else Offer.COMING
-
-
 def promises(view: PoolView) -> dict[str, list[Task]]:
     """Tasks that were given to a Pod whose agent shows them neither as held nor as ended, by the Pod's UID."""
     given: dict[str, list[Task]] = {}
@@ -114,29 +84,20 @@ def _seen(agent: AgentState | None, task: Task) -> bool:
 def take_census(view: PoolView, promised: Mapping[str, Sequence[Task]]) -> Census:
     """Count the slots.
 
-    Of 10 000 Pods nearly all just serve, and it has to take a few milliseconds: those are told from the others without
-    a call, and their free slots are counted by Pods that are alike.
+    Of 10 000 Pods nearly all just serve, and it has to take a few milliseconds: their slots are counted by Pods that
+    are alike.
     """
     census = Census(size=view.creating)
-    serving: list[tuple[PodView, AgentState]] = []
+    serving: list[PodView] = []
     fresh = view.creating
     for pod in view.pods:
-        agent = pod.agent
-        if (
-            agent is not None
-            and pod.connected
-            and pod.state is _ACTIVE
-            and pod.in_flight is None
-            and not (pod.dead or pod.deleting or pod.drain_requested or pod.node_cordoned)
-            and not (agent.closing or agent.recovering)
-            and agent.phase is _OPEN
-            and pod.uid not in promised
-        ):
-            serving.append((pod, agent))
+        if pod.offer is _NOW and pod.in_flight is None and pod.uid not in promised:
+            serving.append(pod)
         elif pod.counts:
             census.size += 1
             census.others.append(pod)
-            if agent is None and pod.state is PodState.STARTING and not pod.leaving and pod.uid not in promised:
+            unheard = pod.agent is None and pod.state is PodState.STARTING
+            if unheard and not pod.leaving and pod.uid not in promised:
                 fresh += 1
             else:
                 _count(census, pod, view.spec.layout, promised.get(pod.uid, ()))
@@ -148,54 +109,32 @@ def take_census(view: PoolView, promised: Mapping[str, Sequence[Task]]) -> Censu
     return census
 
 
-def _count_serving(census: Census, serving: Sequence[tuple[PodView, AgentState]]) -> None:
+def _count_serving(census: Census, serving: Sequence[PodView]) -> None:
     """Count the slots of Pods that take work now and that nothing is on its way to."""
-    busy: dict[tuple[int, int, Layout], int] = {}
-    idle = census.idle
-    for pod, agent in serving:
-        free: list[SlotClass] = []
-        running = reserved = 0
-        for slot in agent.slots:
-            state = slot.state
-            if state is _IDLE:
-                free.append(slot.accepts)
-            elif state is _RUNNING:
-                running += 1
-            else:
-                reserved += 1
-        classes = tuple(free)
-        if running or reserved:
-            key = running, reserved, classes
-            busy[key] = busy.get(key, 0) + 1
-        elif classes in idle:
-            idle[classes].append(pod)
-        else:
-            idle[classes] = [pod]
-    alike = [*busy.items(), *(((0, 0, classes), len(pods)) for classes, pods in idle.items())]
-    for (running, reserved, classes), pods in alike:
-        total = pods * (running + reserved + len(classes))
-        census.size += pods
+    # By identity: equal loads are nearly always the same value, and hashing them would take longer than all the rest.
+    alike: dict[int, list[PodView]] = defaultdict(list)
+    for pod in serving:
+        alike[id(pod.load)].append(pod)
+    for pods in alike.values():
+        running, reserved, free = pods[0].load
+        if not (running or reserved):
+            census.idle.setdefault(free, []).extend(pods)
+        total = len(pods) * (running + reserved + len(free))
+        census.size += len(pods)
         census.total_slots += total
-        census.running += pods * running
-        census.reserved += pods * reserved
+        census.running += len(pods) * running
+        census.reserved += len(pods) * reserved
         if not reserved:
             census.rest_slots += total
-            census.rest_used += pods * running
-        for slot_class in classes:
-            census.now[slot_class] += pods
+            census.rest_used += len(pods) * running
+        for slot_class in free:
+            census.now[slot_class] += len(pods)
 
 
 def _count(census: Census, pod: PodView, layout: Layout, expected: Sequence[Task]) -> None:
     """Count the slots of any one Pod."""
-    kind = offer(pod)
-    free: list[SlotClass] = []
-    running = reserved = 0
-    if pod.agent is None:
-        free.extend(layout)
-    else:
-        free.extend(slot.accepts for slot in pod.agent.slots if slot.state is _IDLE)
-        running = sum(slot.state is _RUNNING for slot in pod.agent.slots)
-        reserved = len(pod.agent.slots) - running - len(free)
+    running, reserved, classes = pod.load
+    free = list(layout if pod.agent is None else classes)
     total = len(free) + running + reserved
     recovering = pod.agent is not None and pod.agent.recovering
     take_promised(free, expected)
@@ -207,9 +146,9 @@ def _count(census: Census, pod: PodView, layout: Layout, expected: Sequence[Task
         known = not recovering and (pod.connected or pod.state is PodState.STARTING)
         census.rest_slots += total
         census.rest_used += min(total, running + len(expected)) if known else total
-    if kind is Offer.NOW:
+    if pod.offer is Offer.NOW:
         census.now.update(free)
-    elif kind is Offer.COMING:
+    elif pod.offer is Offer.COMING:
         census.coming.update(free)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from agent.wire import AgentState, parse_time
 from controller import names
 from controller.decide.death import death_proof, ended_unopened
+from controller.decide.start_problem import start_problem
 from controller.decide.view import PodOperation, PodState, PodView
 
 Object = dict[str, Any]
@@ -33,12 +34,12 @@ def observe_pod(
     A state label that is missing or unknown counts as active: the safest reading.
     """
     metadata, status = pod["metadata"], pod.get("status") or {}
-    annotations = metadata.get("annotations") or {}
+    annotations, state = metadata.get("annotations") or {}, _state(metadata.get("labels") or {})
     return PodView(
         name=metadata["name"],
         uid=metadata["uid"],
         resource_version=metadata["resourceVersion"],
-        state=_state(metadata.get("labels") or {}),
+        state=state,
         created=parse_time(metadata["creationTimestamp"]),
         running=status.get("phase") == "Running",
         ready=condition_is_true(status, "Ready"),
@@ -54,6 +55,8 @@ def observe_pod(
         node_cordoned=bool(node and (node.get("spec") or {}).get("unschedulable")),
         disowned=pool_uid is not None and _owner(metadata) not in {None, pool_uid},
         template_hash=annotations.get(names.TEMPLATE_HASH, ""),
+        start_problem=start_problem(pod) if state is PodState.STARTING else None,
+        tracked=names.POD_FINALIZER in (metadata.get("finalizers") or ()),
     )
 
 

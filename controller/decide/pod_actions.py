@@ -4,12 +4,12 @@ Every action is safe to repeat and safe to be late: the shell reads the Pod live
 before it deletes. What is planned here only has to be right for the view.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
 from agent.wire import Phase
-from controller.decide.capacity import promises, take_census
-from controller.decide.removal import Removable, idle_since, removable
+from controller.decide.removal import Removable
 from controller.decide.scaling import SizeDecision
 from controller.decide.view import PodOperation, PodState, PodView, PoolView
 from controller.objects.pool import DeletionPolicy
@@ -63,6 +63,13 @@ class DeleteDead:
 
 
 @dataclass(frozen=True, slots=True)
+class LetGo:
+    """Take our finalizer off a Pod that is being deleted and provably dead: what became of its tasks is written."""
+
+    pod: PodView
+
+
+@dataclass(frozen=True, slots=True)
 class CancelTask:
     """Cancel a task of a pool that is deleted with `deletionPolicy: Force`."""
 
@@ -74,16 +81,19 @@ class FinishDeletion:
     """Nothing of the pool is left: take the finalizers off, and what they kept."""
 
 
-PodAction = CreatePods | OpenPod | TakeBack | DrainPod | DeleteStarting | DeleteDead | CancelTask | FinishDeletion
+PodAction = (
+    CreatePods | OpenPod | TakeBack | DrainPod | DeleteStarting | DeleteDead | LetGo | CancelTask | FinishDeletion
+)
 
 
 def pod_actions(view: PoolView, decision: SizeDecision) -> tuple[PodAction, ...]:
     """The actions that lead from the view towards the decision."""
     actions: list[PodAction] = []
-    removals = _removals(view, decision)
+    removals = [*_removals(view, decision), *_outdated(view)]
+    actions.extend(let_go(view.pods, view.tasks, view.dispatching) if view.synced else ())
     actions.extend(_dead(view))
     actions.extend(removals)
-    actions.extend(_opens(view, removed(removals)))
+    actions.extend(_opens(view, decision, removed(removals)))
     taken_back, drains = _draining(view, decision)
     actions.extend(taken_back)
     actions.extend(drains)
@@ -102,14 +112,51 @@ def removed(actions: "tuple[PodAction, ...] | list[DrainPod | DeleteStarting]") 
 def _removals(view: PoolView, decision: SizeDecision) -> list[DrainPod | DeleteStarting]:
     """Pods that somebody wants gone, and as many as the decision has too many, of those that lose nothing."""
     excess = decision.current - decision.desired
-    if not view.synced or (excess <= 0 and not any(pod.leaving for pod in view.pods)):
+    if not view.synced or (excess <= 0 and not any(pod.useless for pod in decision.basis.census.others)):
         return []
-    scaler = None if view.deleting else view.spec.scaler
-    promised = promises(view)
-    candidates = removable(view, take_census(view, promised), promised, scaler.min_idle_seconds if scaler else 0)
+    candidates = decision.basis.removable
     surplus = max(0, excess - len(candidates.leaving) - candidates.pending)
     victims = _victims(candidates, surplus)
     return [DeleteStarting(pod) if pod.state is PodState.STARTING else DrainPod(pod) for pod in victims]
+
+
+def _outdated(view: PoolView) -> list[DeleteStarting]:
+    """Pods of another template that were never opened: what they may wait for in vain is mended in the new one."""
+    if not view.synced or view.template_hash is None:
+        return []
+    return [
+        DeleteStarting(pod)
+        for pod in view.pods
+        if pod.state is PodState.STARTING
+        and pod.counts
+        and not pod.in_flight
+        and not pod.leaving
+        and pod.template_hash not in {"", view.template_hash}
+    ]
+
+
+def surplus(view: PoolView, decision: SizeDecision, leaving: frozenset[str]) -> frozenset[str]:
+    """UIDs of the Pods that are more than there should be, those on their way out first: they get nothing new.
+
+    The others are those that hold least, so that the size is reached as soon as what they hold is done.
+    """
+    excess = decision.current - decision.desired - len(leaving)
+    if excess <= 0:
+        return leaving
+    order = sorted(
+        (pod for pod in view.pods if pod.counts and pod.uid not in leaving),
+        key=lambda pod: (pod.load.reserved, pod.load.running, pod.name),
+    )
+    return leaving | {pod.uid for pod in order[:excess]}
+
+
+def let_go(pods: Iterable[PodView], tasks: Iterable[Task], dispatching: Mapping[str, str]) -> list[LetGo]:
+    """Pods that somebody deleted, whose end is proven and recorded in every task that was there."""
+    going = [pod for pod in pods if pod.tracked and pod.deleting and pod.dead and not pod.in_flight]
+    if not going:
+        return []
+    needed = {task.status.pod_uid for task in tasks if task.placed} | set(dispatching.values())
+    return [LetGo(pod) for pod in going if pod.uid not in needed]
 
 
 def _victims(candidates: Removable, surplus: int) -> tuple[PodView, ...]:
@@ -127,7 +174,11 @@ def _dead(view: PoolView) -> list[DeleteDead]:
     return [
         DeleteDead(pod, force=pod.deleting)
         for pod in view.pods
-        if pod.dead and not pod.in_flight and pod.uid not in needed and not _being_finished(view, pod)
+        if pod.dead
+        and not pod.in_flight
+        and pod.uid not in needed
+        and not _being_finished(view, pod)
+        and not (pod.tracked and pod.deleting)
     ]
 
 
@@ -136,15 +187,14 @@ def _being_finished(view: PoolView, pod: PodView) -> bool:
     return pod.gone_by is not None and view.now < pod.gone_by + _KUBELET_TIME
 
 
-def _opens(view: PoolView, victims: frozenset[str]) -> list[OpenPod]:
+def _opens(view: PoolView, decision: SizeDecision, victims: frozenset[str]) -> list[OpenPod]:
     """Pods that can take work and do not yet: new ones, and those whose agent came back drained."""
     if view.deleting:
         return []
     return [
         OpenPod(pod)
-        for pod in view.pods
+        for pod in decision.basis.census.others
         if pod.state is not PodState.DRAINING
-        and pod.counts
         and pod.in_flight is not PodOperation.OPEN
         and pod.uid not in victims
         and ready_to_open(view, pod)
@@ -172,12 +222,12 @@ def _draining(view: PoolView, decision: SizeDecision) -> tuple[list[TakeBack], l
     for pod in view.pods:
         if pod.state is not PodState.DRAINING or pod.in_flight or not (pod.alive and pod.connected):
             continue
-        if idle_since(pod) is None:
+        if pod.idle_since is None:
             # It holds something after all (a journal was lost, a label was edited by hand): it is to be protected
             # as any other, and gives its slots back first.
             back.append(TakeBack(pod))
             missing -= 1
-        elif missing > 0 and not pod.leaving:
+        elif missing > 0 and not pod.useless:
             back.append(TakeBack(pod))
             missing -= 1
         elif view.synced:

@@ -1,19 +1,19 @@
 """A pool's status from what a reconcile saw and decided. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from agent.wire import RECOVERING, AgentState, Slot, SlotState, format_time
+from agent.wire import RECOVERING, SlotState, format_time
 from controller import names
 from controller.decide.agent_version import MINIMUM
 from controller.decide.scaling import SizeDecision
-from controller.decide.view import PodState, PoolView
+from controller.decide.view import PodState, PodView, PoolView
 from controller.objects.conditions import Condition, put
 from controller.objects.fields import Fields
-from controller.objects.task import Task, TaskPhase
+from controller.objects.task import TaskPhase
 from metrics.figures import PoolFigures
 
 AGENT_TOO_OLD = "AgentTooOld"
@@ -66,9 +66,8 @@ class Before:
 def pool_status(view: PoolView, decision: SizeDecision, *, before: Before, problems: Problems) -> dict[str, Any]:
     """The status of a pool whose spec is usable."""
     present = [pod for pod in view.pods if not pod.dead]
-    agents = [pod.agent for pod in present if pod.agent and pod.state is PodState.ACTIVE]
-    count = Counter(_word(slot, agent) for agent in agents for slot in agent.slots)
-    ready = sum(pod.ready and pod.connected and pod.state is PodState.ACTIVE for pod in present)
+    count = _slots(pod for pod in present if pod.state is PodState.ACTIVE)
+    ready = sum(pod.ready and pod.connected for pod in present if pod.state is PodState.ACTIVE)
     scaled = before.desired is not None and before.desired != decision.desired
     return {
         "observedGeneration": before.generation,
@@ -76,7 +75,7 @@ def pool_status(view: PoolView, decision: SizeDecision, *, before: Before, probl
         "readyReplicas": ready,
         "desiredReplicas": decision.desired,
         "slots": {
-            "total": sum(len(agent.slots) for agent in agents),
+            "total": count.total(),
             "idle": count[SlotState.IDLE],
             "running": count[SlotState.RUNNING],
             "reserved": count[SlotState.RESERVED],
@@ -87,15 +86,34 @@ def pool_status(view: PoolView, decision: SizeDecision, *, before: Before, probl
     }
 
 
-def _word(slot: Slot, agent: AgentState) -> str:
-    """What a slot counts as. What is not known to be held is not known to be idle, until the agent knows all again."""
-    return RECOVERING if agent.recovering and slot.state is SlotState.IDLE else slot.state.value
+def _slots(pods: Iterable[PodView]) -> Counter[str]:
+    """How many slots these Pods have in each state.
+
+    What is not known to be held is not known to be idle, until the agent knows all again.
+    """
+    idle = all_running = all_reserved = recovering = 0
+    for pod in pods:
+        running, reserved, free = pod.load
+        all_running += running
+        all_reserved += reserved
+        if pod.agent is not None and pod.agent.recovering:
+            recovering += len(free)
+        else:
+            idle += len(free)
+    return Counter(
+        {
+            SlotState.IDLE.value: idle,
+            SlotState.RUNNING.value: all_running,
+            SlotState.RESERVED.value: all_reserved,
+            RECOVERING: recovering,
+        }
+    )
 
 
 def _conditions(
     view: PoolView, decision: SizeDecision, ready: int, *, before: Before, problems: Problems
 ) -> list[dict[str, Any]]:
-    degraded, unable_to_scale = problems.degraded, problems.unable_to_scale
+    degraded, unable_to_scale = problems.degraded or not_starting(view), problems.unable_to_scale
     counting = [pod for pod in view.pods if pod.counts]
     moving = len(counting) + view.creating != decision.desired or ready != len(counting)
     # One that starts counts as soon as it runs: its own probes reach the agent then, and only the controller does not.
@@ -117,9 +135,20 @@ def _conditions(
     return _put_all(before, entries, view.now)
 
 
+def not_starting(view: PoolView) -> Problem | None:
+    """Why the first of the Pods that can't start doesn't, in the words of scheduler, kubelet or engine."""
+    waiting = [pod for pod in view.pods if pod.start_problem is not None and (pod.counts or pod.dead)]
+    if not waiting:
+        return None
+    first = min(waiting, key=lambda pod: (pod.created, pod.name))
+    problem = first.start_problem
+    others = f", and {len(waiting) - 1} more" if len(waiting) > 1 else ""
+    return Problem(reason=problem.reason, message=f"Pod {first.name}{others}: {problem.message}") if problem else None
+
+
 def too_old_agents(view: PoolView) -> Problem | None:
     """Agents that this controller can't work with. They keep what they hold, and get nothing new."""
-    found = {pod.name: pod.agent.version for pod in view.pods if pod.alive and pod.agent and pod.agent_too_old}
+    found = {pod.name: pod.agent.version for pod in view.pods if pod.agent_too_old and pod.alive and pod.agent}
     if not found:
         return None
     listed = ", ".join(f"{name} ({version})" for name, version in sorted(found.items())[:5])
@@ -136,16 +165,14 @@ def invalid_pool_status(problem: Problem, *, before: Before, now: datetime) -> d
     return {"observedGeneration": before.generation, "conditions": _put_all(before, entries, now)}
 
 
-def pool_figures(view: PoolView, decision: SizeDecision, tasks: Iterable[Task]) -> PoolFigures:
-    """The pool's metrics; `tasks` are all that still exist, ended ones too."""
+def pool_figures(view: PoolView, decision: SizeDecision, tasks: Mapping[TaskPhase, int]) -> PoolFigures:
+    """The pool's metrics; `tasks` says how many there are in each phase, ended ones too."""
     slots = Counter({state.value: 0 for state in SlotState} | {RECOVERING: 0})
-    for pod in view.pods:
-        if pod.agent is not None and not pod.dead:
-            slots.update(_word(slot, pod.agent) for slot in pod.agent.slots)
+    slots.update(_slots(pod for pod in view.pods if not pod.dead))
     pods = Counter({state.value: 0 for state in PodState} | {"dead": 0})
-    pods.update("dead" if pod.dead else pod.state.value for pod in view.pods)
+    pods.update([pod.word for pod in view.pods])
     phases = Counter({phase.value: 0 for phase in TaskPhase})
-    phases.update(task.status.phase.value for task in tasks)
+    phases.update({phase.value: count for phase, count in tasks.items()})
     return PoolFigures(
         desired=decision.desired,
         utilization_ratio=decision.utilization_percent / 100,

@@ -4,22 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from agent.wire import Phase, SlotState
+from agent.wire import Phase
 from controller.decide.capacity import Census
 from controller.decide.view import PodState, PodView, PoolView
 from controller.objects.pool import Layout
 from controller.objects.task import Task
-
-_IDLE = SlotState.IDLE  # looked up once: the loop over it runs for 30 000 slots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removable:
     """Pods that could go without any loss.
 
-    First `leaving` (somebody wants them gone), then those that never served, then those idle longest. `pending` counts
-    Pods that never served and can't go yet (their creation or opening is under way, or they are younger than the
-    minimum idle time): they would go before any Pod of `idle`, so that many of those stay (D2).
+    First `leaving` (somebody wants them gone, or they take nothing any more), then those that never served, then those
+    idle longest. `pending` counts Pods that never served and can't go yet (their creation or opening is under way, or
+    they are younger than the minimum idle time): they would go before any Pod of `idle`, so that many of those stay
+    (D2).
 
     `starting` and `idle` are in no order, each Pod with the time that decides on it; the latter by the classes of the
     slots that would be lost.
@@ -77,7 +76,7 @@ def removable(
     starting: list[tuple[datetime, PodView]] = []
     idle: dict[Layout, list[tuple[datetime, PodView]]] = {}
     for classes, pods in census.idle.items():
-        if group := [(since, pod) for pod in pods if (since := idle_since(pod)) is not None and since <= latest]:
+        if group := [(since, pod) for pod in pods if (since := pod.idle_since) is not None and since <= latest]:
             idle[classes] = group
     for pod in census.others:
         if pod.uid in promised:
@@ -88,7 +87,7 @@ def removable(
         since = _never_served_since(pod) if pod.state is PodState.STARTING else _could_go_since(pod)
         if since is None:
             continue
-        if pod.leaving:
+        if pod.useless:
             leaving.append(pod)
         elif since <= latest and pod.state is PodState.STARTING:
             starting.append((since, pod))
@@ -104,26 +103,11 @@ def _offered(pod: PodView) -> Layout:
 
 
 def _could_go_since(pod: PodView) -> datetime | None:
-    return idle_since(pod) if pod.connected and pod.in_flight is None else None
+    return pod.idle_since if pod.connected and pod.in_flight is None else None
 
 
 def _never_served_since(pod: PodView) -> datetime | None:
     """When a starting Pod was created; None if its agent, where it was heard, does not confirm that it took nothing."""
     agent = pod.agent
-    untouched = agent is None or (agent.phase is Phase.DRAINED and idle_since(pod) is not None)
+    untouched = agent is None or (agent.phase is Phase.DRAINED and pod.idle_since is not None)
     return pod.created if untouched else None
-
-
-def idle_since(pod: PodView) -> datetime | None:
-    """Since when every slot of the Pod is idle and every result stored elsewhere; None if that is not so."""
-    agent = pod.agent
-    if agent is None or agent.ended or agent.recovering:
-        return None
-    since = pod.created
-    if pod.opened is not None and pod.opened > since:
-        since = pod.opened
-    for slot in agent.slots:
-        if slot.state is not _IDLE:
-            return None
-        since = max(since, slot.since)
-    return since

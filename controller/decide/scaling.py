@@ -8,16 +8,14 @@ lower threshold says, to the least size into which all of it still fits, and fro
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from controller.decide.capacity import Census, demand, promises, take_census
+from controller.decide.basis import Basis
 from controller.decide.matching import Matching, SlotClass
-from controller.decide.removal import Removable, removable
+from controller.decide.removal import Removable
 from controller.decide.view import PoolView
 from controller.objects.pool import Autoscaling
-from controller.objects.task import Task
 
 
 class Reason(StrEnum):
@@ -43,9 +41,10 @@ class SizeDecision:
 
     `limited`: a bound kept it from what the load alone asks for. The rest are the numbers it rests on:
     `utilization_percent` is of all slots, with what is queued; `missing_pods` are those that the queue and the buffer
-    lack, before bounds.
+    lack, before bounds. `basis` is what was counted, for whoever goes on from this decision.
     """
 
+    basis: Basis = field(repr=False, compare=False)
     desired: int
     current: int
     reason: Reason
@@ -62,56 +61,32 @@ class SizeDecision:
     utilization_percent: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Load:
-    """What a decision rests on, computed once."""
-
-    view: PoolView
-    census: Census
-    promised: Mapping[str, list[Task]]
-    queue: Counter[str]
-
-    @property
-    def used(self) -> int:
-        """Slots held, and those that the queue will take."""
-        return self.census.used + self.queue.total()
-
-    @property
-    def active(self) -> bool:
-        """Whether anything runs or waits.
-
-        Reservations alone call for no headroom: a pool whose layout they fill would never come down to the Pods that
-        hold them (G2).
-        """
-        return self.used > self.census.reserved
-
-
 def decide_size(view: PoolView) -> SizeDecision:
     """The size that the pool should have now."""
-    promised = promises(view)
-    load = _Load(view=view, census=take_census(view, promised), promised=promised, queue=demand(view))
-    size = load.census.size
+    basis = Basis.of(view)
+    size = basis.census.size
     if view.deleting:
-        return _decision(load, 0, Reason.POOL_DELETED, f"the pool is being deleted: {_pods(size)} to drain")
+        return _decision(basis, 0, Reason.POOL_DELETED, f"the pool is being deleted: {_pods(size)} to drain")
     scaler = view.spec.scaler
     if scaler is None:
         paused = view.spec.autoscaling is not None
-        text = f"spec.replicas is {view.spec.replicas}"
+        fixed = view.spec.fixed_size(size)
+        text = f"the size stays {size}" if paused and view.spec.replicas is None else f"spec.replicas is {fixed}"
         return _decision(
-            load,
-            view.spec.replicas,
+            basis,
+            fixed,
             Reason.PAUSED if paused else Reason.FIXED_SIZE,
             f"autoscaling is paused; {text}" if paused else text,
         )
-    return _autoscaled(load, scaler)
+    return _autoscaled(basis, scaler)
 
 
-def _autoscaled(load: _Load, scaler: Autoscaling) -> SizeDecision:
+def _autoscaled(basis: Basis, scaler: Autoscaling) -> SizeDecision:
     """Up if anything asks for it, else down if nothing speaks against it; within the bounds in any case."""
-    size = load.census.size
-    wanted, reason, message, missing = _up(load, scaler)
-    if wanted == size and load.view.synced:
-        wanted, reason, message = _down(load, scaler)
+    size = basis.census.size
+    wanted, reason, message, missing = _up(basis, scaler)
+    if wanted == size and basis.view.synced:
+        wanted, reason, message = _down(basis, scaler)
     elif wanted == size:
         reason, message = Reason.NOT_SYNCED, f"not everything is known yet: {_pods(size)} at least stay"
     desired = min(max(wanted, scaler.min_replicas), scaler.max_replicas)
@@ -121,37 +96,37 @@ def _autoscaled(load: _Load, scaler: Autoscaling) -> SizeDecision:
     elif wanted < scaler.min_replicas:
         message = f"{message}; minReplicas is {scaler.min_replicas}"
         reason = Reason.AT_MINIMUM
-    return _decision(load, desired, reason, message, limited=desired != wanted, missing=missing)
+    return _decision(basis, desired, reason, message, limited=desired != wanted, missing=missing)
 
 
-def _up(load: _Load, scaler: Autoscaling) -> tuple[int, Reason, str, int]:
+def _up(basis: Basis, scaler: Autoscaling) -> tuple[int, Reason, str, int]:
     """The size that queue, buffer and upper threshold ask for; never below the current one. And what is missing."""
-    census, layout = load.census, load.view.spec.layout
+    census, layout = basis.census, basis.view.spec.layout
     size = census.size
     matching = Matching(census.capacity)
-    for_queue = matching.further_pods(load.queue, layout)
-    missing = for_queue + matching.further_pods(_buffer(load, scaler), layout)
+    for_queue = matching.further_pods(basis.queue, layout)
+    missing = for_queue + matching.further_pods(_buffer(basis, scaler), layout)
     # The least `further` with used <= threshold * (total + further * slots per Pod).
-    lacking = load.used * 100 - scaler.scale_up_utilization_percent * census.total_slots
+    lacking = basis.used * 100 - scaler.scale_up_utilization_percent * census.total_slots
     per_pod = scaler.scale_up_utilization_percent * len(layout)
-    for_utilization = max(0, -(-lacking // per_pod)) if load.active else 0
+    for_utilization = max(0, -(-lacking // per_pod)) if basis.active else 0
     wanted = size + max(missing, for_utilization)
     if for_queue:
-        count = load.queue.total()
+        count = basis.queue.total()
         message = f"{count} queued task{'s' * (count != 1)} and {_pods(for_queue)} too few to take them"
         return wanted, Reason.QUEUED_TASKS, message, missing
     if missing >= for_utilization:
         text = ", ".join(f"{count} for {name}" for name, count in scaler.idle_slots.items())
         return wanted, Reason.IDLE_SLOTS_WANTED, f"idle slots wanted: {text}", missing
-    message = f"{_percent(load):.0f} % of slots are used, above {scaler.scale_up_utilization_percent} %"
+    message = f"{_percent(basis):.0f} % of slots are used, above {scaler.scale_up_utilization_percent} %"
     return wanted, Reason.UTILIZATION_ABOVE, message, missing
 
 
-def _down(load: _Load, scaler: Autoscaling) -> tuple[int, Reason, str]:
+def _down(basis: Basis, scaler: Autoscaling) -> tuple[int, Reason, str]:
     """The least size into which everything fits, if the load is low enough; else the current one."""
-    census = load.census
+    census = basis.census
     size = census.size
-    rest_used = census.rest_used + load.queue.total()
+    rest_used = census.rest_used + basis.queue.total()
     bound = scaler.scale_down_utilization_percent
     if not size:
         return 0, Reason.WITHIN_THRESHOLDS, "nothing is queued and there is no Pod"
@@ -161,8 +136,8 @@ def _down(load: _Load, scaler: Autoscaling) -> tuple[int, Reason, str]:
     used = f"{percent:.0f} % of the slots of Pods without a reservation are used"
     if rest_used * 100 > bound * census.rest_slots:
         return size, Reason.WITHIN_THRESHOLDS, f"{used}: above {bound} %"
-    candidates = removable(load.view, load.census, load.promised, scaler.min_idle_seconds)
-    fewer = _surplus(load, scaler, candidates)
+    candidates = basis.removable
+    fewer = _surplus(basis, scaler, candidates)
     if fewer:
         return size - fewer, Reason.UTILIZATION_BELOW, f"{used}: no more than {bound} %"
     if candidates.count:
@@ -170,11 +145,11 @@ def _down(load: _Load, scaler: Autoscaling) -> tuple[int, Reason, str]:
     return size, Reason.NO_POD_IDLE, f"{used}, but no Pod has been idle for {scaler.min_idle_seconds} s"
 
 
-def _surplus(load: _Load, scaler: Autoscaling, candidates: Removable) -> int:
+def _surplus(basis: Basis, scaler: Autoscaling, candidates: Removable) -> int:
     """How many Pods can go, in the candidates' order, so that the rest need not grow again at once."""
-    offered = candidates.offered(load.view.spec.layout)
-    wanted = load.queue + _buffer(load, scaler)
-    capacity = load.census.capacity
+    offered = candidates.offered(basis.view.spec.layout)
+    wanted = basis.queue + _buffer(basis, scaler)
+    capacity = basis.census.capacity
 
     def suffices(fewer: int) -> bool:
         gone: Counter[SlotClass] = Counter()
@@ -184,8 +159,8 @@ def _surplus(load: _Load, scaler: Autoscaling, candidates: Removable) -> int:
             slots += count * size
             for slot_class in classes:
                 gone[slot_class] += count
-        left = load.census.total_slots - slots
-        if load.active and load.used * 100 > scaler.scale_up_utilization_percent * left:
+        left = basis.census.total_slots - slots
+        if basis.active and basis.used * 100 > scaler.scale_up_utilization_percent * left:
             return False
         matching = Matching(capacity - gone)
         return all(matching.add(name, count) == count for name, count in wanted.items())
@@ -200,13 +175,13 @@ def _surplus(load: _Load, scaler: Autoscaling, candidates: Removable) -> int:
     return low
 
 
-def _buffer(load: _Load, scaler: Autoscaling) -> Counter[str]:
-    return Counter({name: count for name, count in scaler.idle_slots.items() if load.view.spec.accepts(name)})
+def _buffer(basis: Basis, scaler: Autoscaling) -> Counter[str]:
+    return Counter({name: count for name, count in scaler.idle_slots.items() if basis.view.spec.accepts(name)})
 
 
-def _percent(load: _Load) -> float:
-    total = load.census.total_slots
-    return 100 * load.used / total if total else 0.0
+def _percent(basis: Basis) -> float:
+    total = basis.census.total_slots
+    return 100 * basis.used / total if total else 0.0
 
 
 def _pods(count: int) -> str:
@@ -214,10 +189,11 @@ def _pods(count: int) -> str:
 
 
 def _decision(
-    load: _Load, desired: int, reason: Reason, message: str, *, limited: bool = False, missing: int = 0
+    basis: Basis, desired: int, reason: Reason, message: str, *, limited: bool = False, missing: int = 0
 ) -> SizeDecision:
-    census = load.census
+    census = basis.census
     return SizeDecision(
+        basis=basis,
         desired=desired,
         current=census.size,
         reason=reason,
@@ -228,8 +204,8 @@ def _decision(
         reserved_slots=census.reserved,
         promised_slots=census.promised,
         free_slots=census.capacity.total(),
-        queued_tasks=load.queue.total(),
-        blocked_tasks=len(load.view.blocked),
+        queued_tasks=basis.queue.total(),
+        blocked_tasks=len(basis.view.blocked),
         missing_pods=missing,
-        utilization_percent=_percent(load),
+        utilization_percent=_percent(basis),
     )

@@ -5,47 +5,95 @@ its tasks as they are, until it answers, or its Pod is provably dead, or its Pod
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import datetime
 
 from agent.wire import Slot, SlotState, Step
 from controller.decide.view import PodView
 from controller.names import TASK_FINALIZER
 from controller.objects.conditions import find
+from controller.objects.ended_task import EndedTask
 from controller.objects.task import ApprovalPolicy, OnLostReservation, Task, TaskPhase
 
 
-class Do(StrEnum):
-    """The kinds of action. Each is one call of `act.tasks`."""
-
-    NOTHING = "nothing"
-    ADD_FINALIZER = "add finalizer"
-    ASSIGN = "assign"  # choose a Pod: not for this module to say which
-    ACQUIRE = "acquire"  # the intent is written: ask that agent, again if need be
-    FOLLOW = "follow"  # read the task from its agent and write what it says
-    APPROVE = "approve"  # write that the apply may start, then tell the agent
-    REJECT_APPROVAL = "reject approval"  # the approval names another plan or attempt: say so
-    CANCEL = "cancel"
-    RETRY = "retry"  # back to the queue, as the next attempt
-    FINISH = "finish"  # write a final phase
-    ACK = "ack"
-    RELEASE_LOCK = "release lock"
-    REMOVE_FINALIZER = "remove finalizer"
-    DELETE = "delete"  # its time to live after the end is over
+@dataclass(frozen=True, slots=True)
+class AddFinalizer:
+    """Hold the task in the API until it has ended."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
-    """One thing to do. `phase`, `reason` and `message` are given for FINISH, RETRY and REJECT_APPROVAL.
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Choose a Pod for it: `assignment` says which, over all tasks of the pool."""
 
-    `if_pod_gone`: conclude only after a live read found that the Pod does not exist.
-    """
 
-    do: Do
-    phase: TaskPhase | None = None
-    reason: str = ""
-    message: str = ""
+@dataclass(frozen=True, slots=True)
+class Acquire:
+    """The intent is written: ask that Pod's agent for a slot, again if need be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Read the task from its agent and write what it says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Approve:
+    """Write that the apply may start, then tell the agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class RejectApproval:
+    """The approval names another plan or attempt: say so."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Have the agent end the task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Back to the queue, as the next attempt. `if_pod_gone`: only after a live read found that the Pod is gone."""
+
+    reason: str
+    message: str
     if_pod_gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Write a final phase. `if_pod_gone`: only after a live read found that the Pod is gone."""
+
+    phase: TaskPhase
+    reason: str
+    message: str
+    if_pod_gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The result is stored: let the agent forget it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseLock:
+    """Let the next task of its lockKey go."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFinalizer:
+    """It has ended and somebody deleted it: let it go."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteTask:
+    """Its time to live after the end is over."""
+
+
+EndAction = Ack | ReleaseLock | RemoveFinalizer | DeleteTask
+TaskAction = AddFinalizer | Assign | Acquire | Follow | Approve | RejectApproval | Cancel | Retry | Finish | EndAction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +119,6 @@ class Whereabouts:
         return self.pod is not None and self.pod.connected and self.pod.agent is not None
 
 
-NOTHING = Action(do=Do.NOTHING)
-
 # Types of a task's conditions
 ACCEPTED = "Accepted"
 ASSIGNED = "Assigned"
@@ -80,73 +126,71 @@ APPROVED = "Approved"
 CANCELLING = "Cancelling"
 
 
-def next_action(task: Task, where: Whereabouts, *, lock_held: bool, now: datetime) -> Action:
-    """The next thing to do for `task`; `lock_held` tells whether its lockKey's Lease names it."""
+def next_action(task: Task, where: Whereabouts, *, lock_held: bool, now: datetime) -> TaskAction | None:
+    """The next thing to do for `task`, if there is any; `lock_held` tells whether its lockKey's Lease names it."""
     if task.final:
-        return _after_the_end(task, where, lock_held=lock_held, now=now)
+        return after_the_end(EndedTask.of(task), where, lock_held=lock_held, now=now)
     if task.status.phase is TaskPhase.QUEUED:
         return _queued(task)
     if where.dead or (where.pod is None and where.synced):
         return _pod_lost(task, where)
     if not where.answers or where.pod is None:
-        return NOTHING
+        return None
     return _on_its_pod(task, where.pod)
 
 
-def _queued(task: Task) -> Action:
+def _queued(task: Task) -> TaskAction | None:
     if task.unwanted:
-        return Action(
-            do=Do.FINISH, phase=TaskPhase.CANCELLED, reason="Cancelled", message="cancelled before it was assigned"
-        )
-    return Action(do=Do.ASSIGN if TASK_FINALIZER in task.finalizers else Do.ADD_FINALIZER)
+        return Finish(TaskPhase.CANCELLED, "Cancelled", "cancelled before it was assigned")
+    return Assign() if TASK_FINALIZER in task.finalizers else AddFinalizer()
 
 
-def _on_its_pod(task: Task, pod: PodView) -> Action:
+def _on_its_pod(task: Task, pod: PodView) -> TaskAction | None:
     """The task was assigned to a Pod whose agent is connected."""
     if pod.agent is None:
-        return NOTHING
+        return None
     slot = find_slot(pod, task.task_id)
     cancel = wants_cancel(task) and not cancelling(task, pod)
     if slot is None:
         if task.task_id in pod.agent.ended:
-            return Action(do=Do.FOLLOW)
+            return Follow()
         if task.status.phase is TaskPhase.ASSIGNED:
-            return Action(do=Do.CANCEL if cancel else Do.ACQUIRE)
-        return Action(do=Do.FOLLOW)  # the agent forgot it, or its report is older than the status: ask
+            return Cancel() if cancel else Acquire()
+        return Follow()  # the agent forgot it, or its report is older than the status: ask
     if cancel and not (task.deleting and not task.spec.cancel and slot.step is Step.APPLY):
-        return Action(do=Do.CANCEL)
+        return Cancel()
     if slot.state is SlotState.RESERVED:
         return _reserved(task, pod)
     if task.status.phase is TaskPhase.RUNNING and task.status.step is slot.step:
-        return NOTHING
-    return Action(do=Do.FOLLOW)
+        return None
+    return Follow()
 
 
-def _reserved(task: Task, pod: PodView) -> Action:
+def _reserved(task: Task, pod: PodView) -> TaskAction | None:
     if task.status.phase is TaskPhase.RUNNING and task.status.step is Step.APPLY:
-        return Action(do=Do.APPROVE)  # the intent is written; the agent has not heard of it yet
+        return Approve()  # the intent is written; the agent has not heard of it yet
     if task.status.phase is not TaskPhase.AWAITING_APPROVAL or not task.status.plan_digest:
-        return Action(do=Do.FOLLOW)
+        return Follow()
     if cancelling(task, pod):
-        return NOTHING
+        return None
     if task.spec.approval_policy is ApprovalPolicy.AUTO:
-        return Action(do=Do.APPROVE)
+        return Approve()
     approval = task.spec.approval
     if approval is None:
-        return NOTHING
+        return None
     if task.approved:
-        return Action(do=Do.APPROVE)
+        return Approve()
     message = (
         f"the approval names attempt {approval.attempt} and {approval.plan_digest}; "
         f"the plan that waits is attempt {task.status.attempt} with {task.status.plan_digest}"
     )
     said = find(task.status.conditions, APPROVED)
     if said is not None and said.message == message:
-        return NOTHING
-    return Action(do=Do.REJECT_APPROVAL, reason="DigestMismatch", message=message)
+        return None
+    return RejectApproval("DigestMismatch", message)
 
 
-def _pod_lost(task: Task, where: Whereabouts) -> Action:
+def _pod_lost(task: Task, where: Whereabouts) -> TaskAction | None:
     """The Pod is provably dead, or gone from the API: what becomes of its task.
 
     A cache that lacks the Pod may only have lost sight of it, as when somebody removed its label.
@@ -156,14 +200,14 @@ def _pod_lost(task: Task, where: Whereabouts) -> Action:
     fate = "is provably dead" if proof else "is gone, and nothing proves that its processes ended"
     message = f"Pod {task.status.pod} {fate}"
     if wants_cancel(task) and proof and not apply_may_have_started(task):
-        return Action(do=Do.FINISH, phase=TaskPhase.CANCELLED, reason="Cancelled", message=message, if_pod_gone=unseen)
+        return Finish(TaskPhase.CANCELLED, "Cancelled", message, if_pod_gone=unseen)
     if proof and may_retry(task):
-        return Action(do=Do.RETRY, reason="PodLost", message=message, if_pod_gone=unseen)
+        return Retry("PodLost", message, if_pod_gone=unseen)
     phase = TaskPhase.LOST
     if proof and task.status.phase is TaskPhase.AWAITING_APPROVAL:
         phase = TaskPhase.FAILED
     reason = "ReservationLost" if task.status.phase is TaskPhase.AWAITING_APPROVAL else "PodLost"
-    return Action(do=Do.FINISH, phase=phase, reason=reason, message=message, if_pod_gone=unseen)
+    return Finish(phase, reason, message, if_pod_gone=unseen)
 
 
 def may_retry(task: Task) -> bool:
@@ -203,21 +247,13 @@ def cancelling(task: Task, pod: PodView) -> bool:
     return said is not None and said.status == "True" and said.message == cancel_message(task, pod)
 
 
-def queued_reason(task: Task, *, blocked_by: str | None, decision: str, now: datetime) -> str | None:
-    """What to say of a task that waits, if it is not what its status says already. `decision` is the pool's, in words.
-
-    `blocked_by` says in words who is before it, if it waits for its lockKey.
-
-    A task that is queued for moments is not written to: it will be assigned before anybody could read it.
-    """
-    if now - task.created < timedelta(seconds=_SAID_AFTER_SECONDS):
-        return None
-    reason = f"for lockKey {task.spec.lock_key}, {blocked_by}" if blocked_by else f"for a slot: {decision}"
-    return None if task.status.queued_reason == reason[:_MAX_REASON] else reason[:_MAX_REASON]
+def is_new_word(task: Task, word: str) -> bool:
+    """Whether a task's status does not say yet that it waits for this."""
+    return task.status.queued_reason != word[:MOST_WORD]
 
 
-_SAID_AFTER_SECONDS = 5.0
-_MAX_REASON = 1024
+MOST_WORD = 1024
+"""Characters of what a task waits for."""
 
 
 def is_refused(task: Task) -> bool:
@@ -231,21 +267,21 @@ def find_slot(pod: PodView, task_id: str) -> Slot | None:
     return next((slot for slot in pod.held if slot.task_id == task_id), None)
 
 
-def _after_the_end(task: Task, where: Whereabouts, *, lock_held: bool, now: datetime) -> Action:
+def after_the_end(task: EndedTask, where: Whereabouts, *, lock_held: bool, now: datetime) -> EndAction | None:
+    """What is left to be done for a task that has ended, if there is anything now."""
     if where.answers and where.pod and where.pod.agent and task.task_id in where.pod.agent.ended:
-        return Action(do=Do.ACK)
+        return Ack()
     if lock_held and (where.dead or not keeps_lock(task)):
-        return Action(do=Do.RELEASE_LOCK)
+        return ReleaseLock()
     if task.deleting:
-        return Action(do=Do.REMOVE_FINALIZER) if TASK_FINALIZER in task.finalizers else NOTHING
+        return RemoveFinalizer() if TASK_FINALIZER in task.finalizers else None
     if lock_held:
-        return NOTHING
-    ttl, finished = task.spec.ttl_seconds_after_finished, task.status.finished_at
-    if finished is not None and now >= finished + timedelta(seconds=ttl):
-        return Action(do=Do.DELETE)
-    return NOTHING
+        return None
+    if task.delete_at is not None and now >= task.delete_at:
+        return DeleteTask()
+    return None
 
 
-def keeps_lock(task: Task) -> bool:
+def keeps_lock(task: EndedTask) -> bool:
     """Whether the end of the task left open if its apply still runs somewhere: its lockKey stays held."""
-    return task.status.phase is TaskPhase.LOST and apply_may_have_started(task)
+    return task.keeps_lock

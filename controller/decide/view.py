@@ -7,11 +7,14 @@ Built by `controller.world` from raw objects and agents' reports. Everything tha
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum, StrEnum
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
-from agent.wire import AgentState, Slot, SlotState
+from agent.wire import AgentState, Phase, Slot, SlotState
 from controller.decide.agent_version import is_too_old
-from controller.objects.pool import PoolSpec
+from controller.decide.start_problem import StartProblem
+from controller.objects.pool import Layout, PoolSpec
 from controller.objects.task import Task
 
 
@@ -31,9 +34,18 @@ class PodOperation(StrEnum):
     DISPATCH = "dispatch"  # a task on its way to it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer(Enum):
+    """What a Pod's idle slots are good for."""
+
+    NOW = "now"  # a task can be given to it
+    COMING = "coming"  # it will take tasks once it is opened, or its agent is heard
+    NOTHING = "nothing"  # it takes nothing new
+    UNKNOWN = "unknown"  # its agent is not heard, or lost its journal: it may hold anything
+
+
+@dataclass(frozen=True, kw_only=True)
 class PodView:
-    """One Pod of the pool.
+    """One Pod of the pool. A view is kept for as long as nothing about its Pod changes, with what was derived from it.
 
     `agent` is the last state its agent reported, None if it never did. `connected` tells whether that is fresh: an
     agent that is not connected may have taken or ended anything since, and is treated as holding all it may hold.
@@ -63,30 +75,38 @@ class PodView:
     disowned: bool = False
     """Whether it belongs to an earlier pool of this name, so that the garbage collector may delete it at any time."""
     template_hash: str = ""
+    start_problem: StartProblem | None = None
+    """Why it does not start, if it was never opened and something speaks against it."""
+    stuck: bool = False
+    """Whether that has been so for a while: it is not counted on any more."""
+    tracked: bool = False
+    """Whether its object stays, by our finalizer, until its end is recorded."""
+    idle_seen: datetime | None = None
+    """When the controller first saw it idle as it is now, by the controller's own clock: a node's may be wrong."""
 
-    @property
+    @cached_property
     def held(self) -> tuple[Slot, ...]:
         """Slots that the agent last reported as running or reserved."""
         return tuple(s for s in self.agent.slots if s.state is not SlotState.IDLE) if self.agent else ()
 
-    @property
-    def reserved(self) -> bool:
-        """Whether a slot is reserved: such a Pod stays, whatever the scale."""
-        return self.agent is not None and any(slot.state is SlotState.RESERVED for slot in self.agent.slots)
-
-    @property
+    @cached_property
     def counts(self) -> bool:
         """Whether the Pod is part of the pool's size: neither dead, nor on its way out."""
         if self.dead or self.deleting or self.in_flight is PodOperation.REMOVE:
             return False
         return self.state is not PodState.DRAINING or self.in_flight is PodOperation.OPEN
 
-    @property
+    @cached_property
+    def word(self) -> str:
+        """What it is counted as: its state, or that it is dead."""
+        return "dead" if self.dead else self.state.value
+
+    @cached_property
     def alive(self) -> bool:
         """Whether the Pod takes up room: a draining one still does, and its drain can be taken back."""
         return not (self.dead or self.deleting)
 
-    @property
+    @cached_property
     def agent_too_old(self) -> bool:
         """Whether its agent is older than this controller can work with: it keeps what it holds, and gets no more."""
         return self.agent is not None and is_too_old(self.agent.version)
@@ -95,6 +115,77 @@ class PodView:
     def leaving(self) -> bool:
         """Whether somebody wants it gone: it takes nothing new, and is drained as it falls idle."""
         return self.drain_requested or self.node_cordoned or self.disowned
+
+    @property
+    def useless(self) -> bool:
+        """Whether it will never take work again: it makes room for one that does, as soon as it holds nothing.
+
+        A starting Pod with a too old agent is none: the same image would be no newer in another one.
+        """
+        return self.leaving or (self.agent_too_old and self.state is not PodState.STARTING)
+
+    @cached_property
+    def offer(self) -> Offer:
+        """What its idle slots are good for. Whoever asks whether the Pod takes work now asks this."""
+        if self.leaving or not self.counts:
+            return Offer.NOTHING
+        agent = self.agent
+        if agent is not None and agent.closing:
+            return Offer.NOTHING
+        if self.stuck:
+            return Offer.NOTHING
+        if self.state is PodState.STARTING or self.in_flight is PodOperation.OPEN:
+            return Offer.COMING
+        if self.agent_too_old:
+            return Offer.NOTHING
+        if not self.connected or agent is None:
+            return Offer.COMING if self.contacting else Offer.UNKNOWN
+        if agent.recovering:
+            return Offer.UNKNOWN
+        return Offer.NOW if agent.phase is Phase.OPEN else Offer.COMING
+
+    @cached_property
+    def idle_since(self) -> datetime | None:
+        """Since when every slot is idle and every result stored elsewhere; None if that is not so."""
+        agent = self.agent
+        if agent is None or agent.ended or agent.recovering:
+            return None
+        since = self.created
+        if self.opened is not None and self.opened > since:
+            since = self.opened
+        for slot in agent.slots:
+            if slot.state is not SlotState.IDLE:
+                return None
+            since = max(since, slot.since)
+        return self.idle_seen or since
+
+    @cached_property
+    def load(self) -> "SlotLoad":
+        """How its slots stand, as its agent last said."""
+        free: list[tuple[str, ...]] = []
+        running = reserved = 0
+        for slot in self.agent.slots if self.agent is not None else ():
+            if slot.state is SlotState.IDLE:
+                free.append(slot.accepts)
+            elif slot.state is SlotState.RUNNING:
+                running += 1
+            else:
+                reserved += 1
+        return _same_load(running, reserved, tuple(free))
+
+
+class SlotLoad(NamedTuple):
+    """Slots of one Pod: how many run and are reserved, and what the idle ones accept."""
+
+    running: int
+    reserved: int
+    free: Layout
+
+
+@lru_cache(maxsize=4096)
+def _same_load(running: int, reserved: int, free: Layout) -> SlotLoad:
+    """One value for all Pods that are alike: thousands of them share a handful."""
+    return SlotLoad(running, reserved, free)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,5 +208,7 @@ class PoolView:
     creating: int = 0
     blocked: frozenset[str] = field(default_factory=frozenset)
     dispatching: Mapping[str, str] = field(default_factory=dict)
+    template_hash: str | None = None
+    """Of the Pods that would be made now; None if the template can't be used."""
     deleting: bool = False
     synced: bool = True

@@ -12,8 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.wire import AgentState, SlotState
+from controller.cli.asking import drop_what_was_typed
 from controller.demo.observe import Observer, agent_url
 from controller.demo.workload import MAX_PODS, SLOTS
+from controller.errors import PodslotsError
 from controller.kube.api import Object
 from controller.names import STATE_LABEL
 
@@ -21,7 +23,15 @@ FRAMES_PER_SECOND = 8
 LINES = 9
 SUMMARY_SECONDS = 1.0
 """Without a terminal at most one line of figures in this time."""
+WIDE = 120
+"""Columns from which on every Pod's row has its agent's address; below, one Pod's stands under the table."""
+MOST_ENDS = 3
+"""So often Ctrl-D may be hit at a terminal; after that the input has really ended."""
 STYLES = {SlotState.IDLE: "dim", SlotState.RUNNING: "green", SlotState.RESERVED: "yellow"}
+
+
+class NoAnswerError(PodslotsError):
+    """The input has ended before a question was answered."""
 
 
 class Display:
@@ -84,16 +94,24 @@ class Display:
             self._live = live
 
     async def ask(self, shown: str, question: str) -> bool:
-        """Show something and wait for a yes or no. End of input is a no."""
+        """Show something and wait for a yes or no. Raises NoAnswerError at the end of the input.
+
+        Only a word decides: a key that was hit before the question, Enter or Ctrl-D cancel nothing.
+        """
         with self.paused():
             self._console.print(f"\n{shown}\n", markup=False, highlight=False, soft_wrap=True)
-            while True:
+            drop_what_was_typed()
+            for _ in range(MOST_ENDS):
                 self._console.print(f"{question} [y/n] ", markup=False, highlight=False, end="")
-                answer = (await _read_line()).strip().lower()
-                if answer in {"y", "yes"}:
-                    return True
-                if answer in {"n", "no", ""}:
-                    return False
+                while (line := await _read_line()) != "":
+                    answer = line.strip().lower()
+                    if answer in {"y", "yes"}:
+                        return True
+                    if answer in {"n", "no"}:
+                        return False
+                    self._console.print("y applies it, n cancels the task: ", markup=False, highlight=False, end="")
+                self._console.print()
+        raise NoAnswerError("there is no more input; the plan still waits for its approval")
 
     def _say_changes(self, observer: Observer) -> None:
         summary = _summary(observer)
@@ -102,31 +120,36 @@ class Display:
             self.say(summary)
 
     def _picture(self, observer: Observer) -> Group:
+        wide = self._console.width >= WIDE
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("POD", no_wrap=True)
         table.add_column("STATE", no_wrap=True, min_width=8)
         for slot in range(SLOTS):
             table.add_column(f"SLOT {slot}", no_wrap=True, min_width=15)
-        table.add_column("LOOK YOURSELF", no_wrap=True, overflow="ellipsis")
+        if wide:
+            table.add_column("LOOK YOURSELF", no_wrap=True)
         pods = observer.present()
         for pod in pods:
-            table.add_row(*_row(pod, observer))
+            table.add_row(*_row(pod, observer), *([_look(pod, observer)] if wide else []))
         for _ in range(MAX_PODS - len(pods)):
             table.add_row("")
+        looks = [] if wide else [next((look for pod in pods if (look := _look(pod, observer))), Text())]
         said = Text("\n".join(self._said))
-        return Group(Text(f"\n{self._clock():5.1f} s  {_summary(observer)}\n", style="bold"), table, Text(), said)
+        return Group(
+            Text(f"\n{self._clock():5.1f} s  {_summary(observer)}\n", style="bold"), table, *looks, Text(), said
+        )
 
 
 def _row(pod: Object, observer: Observer) -> list[Text]:
     state = observer.last(pod["metadata"]["uid"])
     label = (pod["metadata"].get("labels") or {}).get(STATE_LABEL, "")
-    url = agent_url(pod)
-    return [
-        Text(pod["metadata"]["name"]),
-        Text(label),
-        *_slots(state, observer),
-        Text(f"curl {url}/slots" if state else "", style="dim"),
-    ]
+    return [Text(pod["metadata"]["name"]), Text(label), *_slots(state, observer)]
+
+
+def _look(pod: Object, observer: Observer) -> Text:
+    """How to ask the Pod's agent oneself, once it answers."""
+    answers = observer.last(pod["metadata"]["uid"]) is not None
+    return Text(f"curl {agent_url(pod)}/slots" if answers else "", style="dim")
 
 
 def _slots(state: AgentState | None, observer: Observer) -> Iterator[Text]:

@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.wire import SlotState
 from controller import names
-from controller.cli.approval import Question, patch, question
+from controller.cli.approval import Question, missing_text, patch, plan_text, question, summary
+from controller.cli.outputs import of_last_attempt
+from controller.cli.session import Connection
 from controller.cli.stack import Stack
 from controller.cli.tables import FINAL_PHASES, phase
 from controller.demo import workload
@@ -140,7 +143,7 @@ class Scenario:
         task_id = names.task_id(task["metadata"]["uid"], status["attempt"])
         of_agent = await self._observer.task_of_agent(status["podUID"], task_id)
         asked = question(task, digest=of_agent.plan_digest)
-        if unattended or await self._display.ask(_shown(asked), f"Apply {name}'s plan?"):
+        if unattended or await self._display.ask(await self._shown(task, asked), f"Apply {name}'s plan?"):
             self._approvals.append(Approval(task=name, task_id=task_id, plan_digest=asked.plan_digest))
             change: Object = patch(asked, USER)
             self._display.say(f"approved {name}: plan {asked.plan_digest[:19]}… on {asked.pod}, slot {asked.slot}")
@@ -150,7 +153,9 @@ class Scenario:
             self._display.say(f"cancelled {name}")
         await self._api.patch(SLOTTASKS, NAMESPACE, name, change)
 
-
-def _shown(asked: Question) -> str:
-    text = asked.log_tail.strip("\n")
-    return f"{text}\n\n{asked.task} waits on {asked.pod}, slot {asked.slot}.\nIts plan is {asked.plan_digest}"
+    async def _shown(self, task: Object, asked: Question) -> str:
+        """What a person is shown: all of the plan, as `podslots approve` shows it."""
+        connection = Connection(api=self._api, namespace=NAMESPACE, now=lambda: datetime.now(UTC))
+        seen = await of_last_attempt(connection, task, "plan")
+        parts = (plan_text(seen), missing_text(seen), summary(asked))
+        return "\n".join(part for part in parts if part)

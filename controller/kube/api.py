@@ -35,6 +35,7 @@ NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 SLOTPOOLS = Resource("podslots.dev", "v1alpha1", "slotpools", "SlotPool")
 SLOTTASKS = Resource("podslots.dev", "v1alpha1", "slottasks", "SlotTask")
+SLOTTASKOUTPUTS = Resource("podslots.dev", "v1alpha1", "slottaskoutputs", "SlotTaskOutput")
 
 
 class Api(Protocol):

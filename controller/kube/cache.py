@@ -8,6 +8,7 @@ pass reads its own writes, an event that arrives twice does nothing, and a list 
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,8 +93,6 @@ class Cache:
         self.resource = resource
         self.synced = False
         """Whether a complete list was ever read. It stays True through failures: old is not empty."""
-        self.last_contact: float | None = None
-        """Loop time at which the API server was last heard of."""
         self._trim = trim
         self._objects: dict[Key, Object] = {}
         self._pools: dict[Key, dict[Key, None]] = {}
@@ -177,14 +176,20 @@ class Cache:
 
     def apply_list(self, objects: Iterable[Object], resource_version: str) -> None:
         """Take in a complete list. What is newer than the list stays; everything else that it lacks is gone."""
-        version = int(resource_version)
         listed: set[str] = set()
         for obj in objects:
             listed.add(_uid(obj))
             self.note(obj)
-        for key, old in list(self._objects.items()):
-            if _uid(old) not in listed and version_of(old) <= version:
+        for _ in self.end_list(listed, resource_version):
+            pass
+
+    def end_list(self, listed: AbstractSet[str], resource_version: str) -> Iterator[None]:
+        """All pages of a list were noted: what it lacks is gone. A step for each, so that a caller may rest between."""
+        version = int(resource_version)
+        for key, old in [(key, obj) for key, obj in self._objects.items() if _uid(obj) not in listed]:
+            if version_of(old) <= version and self._objects.get(key) is old:
                 self._remove(key, old, version, seen=False)
+                yield
         self.synced = True
 
     def _put(self, key: Key, old: Object | None, obj: Object) -> None:

@@ -6,9 +6,10 @@
    empty│           └─┘                     │
    again└───────────────────────────────────┘
 
-Two steps, each of which ends in the next one and a delay. A failing list leaves the cache as it is. A list is read
-without a resourceVersion, so it is never older than anything seen before, and taken in only when its last page is
-there. Every `relist_seconds` a list is read anyway: what a server or a proxy loses without a word is then made good.
+Two steps, each of which ends in the next one and a delay. A failing list takes nothing out of the cache. A list is read
+without a resourceVersion, so it is never older than anything seen before. Its pages are taken in as they come, as
+events would be; what it lacks is gone only when its last page is there. Every `relist_seconds` a list is read anyway:
+what a server or a proxy loses without a word is then made good.
 A watch may be any time behind; `refresh` is for who must not act on that.
 """
 
@@ -16,12 +17,14 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 
 from controller.errors import ApiError, ApiUnavailable, Gone, PodslotsError, TooManyRequests
 from controller.kube.api import Api, Object
 from controller.kube.cache import Cache
+from controller.kube.rest import Rest, Stopwatch
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +64,10 @@ class Reflector:
         namespace: str | None = None,
         label_selector: str = "",
         settings: ReflectorSettings | None = None,
+        stopwatch: Stopwatch = time.perf_counter,
     ) -> None:
         self.cache = cache
+        self._stopwatch = stopwatch
         self._api = api
         self._rng = rng
         self._namespace = namespace
@@ -134,8 +139,9 @@ class Reflector:
             return delay
 
     async def _list(self) -> None:
-        objects: list[Object] = []
+        listed: set[str] = set()
         token = ""
+        rest = Rest(self._stopwatch)
         asked = len(self._refreshed)
         while True:
             page = await self._api.list_page(
@@ -145,13 +151,17 @@ class Reflector:
                 limit=self._settings.page_limit,
                 continue_token=token,
             )
-            now = self._contact()
-            objects += page.get("items") or ()
+            now = asyncio.get_running_loop().time()
+            for obj in page.get("items") or ():
+                listed.add(obj["metadata"]["uid"])
+                self.cache.note(obj)
+                await rest()
             token = page["metadata"].get("continue") or ""
             if not token:
                 break
         self._version = page["metadata"]["resourceVersion"]
-        self.cache.apply_list(objects, self._version)
+        for _ in self.cache.end_list(listed, self._version):
+            await rest()
         self._phase = Phase.WATCH
         self._failures[Phase.LIST] = 0
         self._relist_at = now + self._settings.relist_seconds * self._rng.uniform(0.8, 1.2)
@@ -175,7 +185,7 @@ class Reflector:
         finally:
             if close := getattr(stream, "aclose", None):
                 await close()
-        now = self._contact()
+        now = asyncio.get_running_loop().time()
         if now >= self._relist_at:
             self._phase = Phase.LIST
         if events or now - started >= self._settings.quick_end_seconds:
@@ -198,12 +208,6 @@ class Reflector:
             case _:
                 return
         self._version = obj["metadata"]["resourceVersion"]
-        self._contact()
-
-    def _contact(self) -> float:
-        now = asyncio.get_running_loop().time()
-        self.cache.last_contact = now
-        return now
 
     def _backoff(self, phase: Phase) -> float:
         doubled = self._settings.min_backoff_seconds * 2.0 ** min(self._failures[phase] - 1, 16)

@@ -47,7 +47,7 @@ class Election:
         self._renewed = datetime.min.replace(tzinfo=UTC)
         self._listeners: list[Listener] = []
         self._told: int | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._changed = asyncio.Event()
 
     @property

@@ -5,6 +5,7 @@ Prints one JSON line when it is ready. Containers see none of the host's environ
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -24,12 +25,15 @@ from controller.local.node.addresses import NetworkTakenError
 from controller.local.node.backoff import BackoffPolicy
 from controller.local.node.config import KubeletConfig
 
+STANDARD_ERROR = 2
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; the exit status is 0 after a clean stop, 1 if it could not start, 2 for bad arguments."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
     config = _config(options)
+    _keep_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_run(config, keep_pods=options.keep_pods, ready_file=options.ready_file))
@@ -37,6 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"cannot run the cluster: {error}\n")
             return 1
     return 0
+
+
+def _keep_descriptors() -> None:
+    """Hand nothing on to containers that we were started with: a pipe to our starter would not end while they run."""
+    for descriptor in (int(entry.name) for entry in Path("/proc/self/fd").iterdir()):
+        if descriptor > STANDARD_ERROR:
+            with contextlib.suppress(OSError):  # the one by which the folder was read
+                os.set_inheritable(descriptor, False)
 
 
 async def _run(config: ClusterConfig, *, keep_pods: bool, ready_file: Path | None) -> None:

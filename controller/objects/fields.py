@@ -1,5 +1,6 @@
 """Reads parsed JSON of users field by field. What does not fit raises InvalidObject with the field's path."""
 
+import re
 from typing import Any
 
 from controller.errors import InvalidObject
@@ -26,9 +27,17 @@ class Fields:
         """Whether the field is there with a value."""
         return self.data.get(name) is not None
 
-    def text(self, name: str, default: str | None = None, *, empty: bool = False) -> str:
-        """A string; required if there is no default."""
-        value = self.data.get(name, default)
+    def text(
+        self,
+        name: str,
+        default: str | None = None,
+        *,
+        empty: bool = False,
+        most: int | None = None,
+        pattern: re.Pattern[str] | None = None,
+    ) -> str:
+        """A string of at most `most` characters that is as `pattern` says; required if there is no default."""
+        value = self.data.get(name)
         if value is None:
             value = default
         if value is None:
@@ -37,11 +46,15 @@ class Fields:
             raise self.fail(name, "must be a string")
         if not value and not empty and default != "":
             raise self.fail(name, "must not be empty")
+        if most is not None and len(value) > most:
+            raise self.fail(name, f"must have at most {most} characters")
+        if pattern is not None and not pattern.fullmatch(value):
+            raise self.fail(name, f"must match {pattern.pattern}")
         return value
 
-    def optional_text(self, name: str) -> str | None:
+    def optional_text(self, name: str, *, empty: bool = True, most: int | None = None) -> str | None:
         """A string or None."""
-        return self.text(name, empty=True) if self.has(name) else None
+        return self.text(name, empty=empty, most=most) if self.has(name) else None
 
     def choice(self, name: str, default: str, options: tuple[str, ...]) -> str:
         """One of some words."""
@@ -88,32 +101,37 @@ class Fields:
         """An object or None."""
         return self.child(name) if self.has(name) else None
 
-    def items(self, name: str) -> tuple[tuple[str, Any], ...]:
+    def items(self, name: str, *, most: int | None = None) -> tuple[tuple[str, Any], ...]:
         """The entries of a list, each with its path; none if it is absent."""
         value = self.data.get(name)
         if value is None:
             return ()
         if not isinstance(value, list):
             raise self.fail(name, "must be a list")
+        if most is not None and len(value) > most:
+            raise self.fail(name, f"must have at most {most} entries")
         return tuple((f"{self.at(name)}[{index}]", item) for index, item in enumerate(value))
 
-    def children(self, name: str) -> "tuple[Fields, ...]":
+    def children(self, name: str, *, most: int | None = None) -> "tuple[Fields, ...]":
         """The objects of a list."""
-        return tuple(Fields(item, path) for path, item in self.items(name))
+        return tuple(Fields(item, path) for path, item in self.items(name, most=most))
 
-    def texts(self, name: str) -> tuple[str, ...]:
-        """The strings of a list."""
-        entries = self.items(name)
+    def texts(self, name: str, *, most: int | None = None, longest: int | None = None) -> tuple[str, ...]:
+        """The strings of a list: at most `most`, of at most `longest` characters each."""
+        entries = self.items(name, most=most)
         for path, item in entries:
             if not isinstance(item, str):
                 raise InvalidObject(path, "must be a string")
+            if longest is not None and len(item) > longest:
+                raise InvalidObject(path, f"must have at most {longest} characters")
         return tuple(item for _, item in entries)
 
-    def text_map(self, name: str) -> dict[str, str]:
-        """A map of strings to strings."""
+    def text_map(self, name: str, *, most: int | None = None, longest: int | None = None) -> dict[str, str]:
+        """A map of strings to strings: at most `most`, of at most `longest` characters each. A null is no entry."""
         if not self.has(name):
             return {}
         entries = self.child(name)
-        for key in entries.data:
-            entries.text(key, "")
-        return dict(entries.data)
+        keys = [key for key in entries.data if entries.has(key)]
+        if most is not None and len(keys) > most:
+            raise self.fail(name, f"must have at most {most} entries")
+        return {key: entries.text(key, "", most=longest) for key in keys}

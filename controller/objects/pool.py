@@ -13,11 +13,16 @@ Layout = tuple[tuple[str, ...], ...]
 """The task types that each slot of a Pod accepts, by slot id."""
 
 DEFAULT_LAYOUT: Layout = (("plan", "apply", "plan_and_apply"), ("plan",), ("plan",))
+OUTPUT_BYTES = (1024, 1_000_000)
+"""The least and the most that may be kept of an output: in base64 an object of 1.5 MiB has no room for more."""
 MAX_SLOTS = 16
 MAX_REPLICAS = 10_000
+MAX_TYPES_OF_SLOT = 16
 MAX_NAME_LENGTH = 253
+MAX_RESERVATION_SECONDS = 365 * 86400
+MAX_IDLE_SECONDS = 86400
 
-_TASK_TYPE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+TASK_TYPE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 """Names of Secrets, and of hosts: as Kubernetes has them."""
 
@@ -63,13 +68,25 @@ class Auth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolSpec:
-    """What a SlotPool asks for. `template` is the user's PodTemplateSpec, unread (see `template`)."""
+class OutputLimits:
+    """How much of a step's output is kept in an object, compressed: of any step, and of a plan that waits."""
 
-    replicas: int = 0
+    max_bytes: int = 262144
+    waiting_max_bytes: int = 921600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSpec:
+    """What a SlotPool asks for. `template` is the user's PodTemplateSpec, unread (see `template`).
+
+    `replicas` None: nobody said (see `fixed_size`).
+    """
+
+    replicas: int | None = None
     autoscaling: Autoscaling | None = None
     layout: Layout = DEFAULT_LAYOUT
     reservation_ttl_seconds: int = 86400
+    output: OutputLimits = field(default_factory=OutputLimits)
     deletion_policy: DeletionPolicy = DeletionPolicy.DRAIN
     auth: Auth = field(default_factory=Auth)
     template: dict[str, Any] = field(default_factory=dict)
@@ -88,6 +105,12 @@ class PoolSpec:
         """The autoscaling in force: none if it is absent or paused."""
         return None if self.autoscaling is None or self.autoscaling.paused else self.autoscaling
 
+    def fixed_size(self, present: int) -> int:
+        """The number of Pods where autoscaling does not decide. A pool that is paused without a word stays as it is."""
+        if self.replicas is not None:
+            return self.replicas
+        return 0 if self.autoscaling is None else present
+
     def accepts(self, task_type: str) -> bool:
         """Whether any slot of the layout takes tasks of this type."""
         return any(task_type in slot for slot in self.layout)
@@ -103,10 +126,11 @@ class PoolSpec:
         reservation = spec.optional_child("reservation") or Fields({}, spec.at("reservation"))
         policies = tuple(DeletionPolicy)
         return PoolSpec(
-            replicas=spec.integer("replicas", 0, most=MAX_REPLICAS),
+            replicas=spec.optional_integer("replicas", most=MAX_REPLICAS),
             autoscaling=_autoscaling(autoscaling, layout) if autoscaling else None,
             layout=layout,
-            reservation_ttl_seconds=reservation.integer("ttlSeconds", 86400, least=1),
+            reservation_ttl_seconds=reservation.integer("ttlSeconds", 86400, least=1, most=MAX_RESERVATION_SECONDS),
+            output=_output(spec),
             deletion_policy=DeletionPolicy(spec.choice("deletionPolicy", DeletionPolicy.DRAIN, policies)),
             auth=_auth(spec, pool),
             template=template.data,
@@ -123,14 +147,23 @@ def _layout(spec: Fields) -> Layout:
 
 
 def _accepts(slot: Fields) -> tuple[str, ...]:
-    types = slot.texts("accepts")
+    types = slot.texts("accepts", most=MAX_TYPES_OF_SLOT)
     if not types:
         raise slot.fail("accepts", "must name a task type")
-    if not all(_TASK_TYPE.fullmatch(name) for name in types):
+    if not all(TASK_TYPE.fullmatch(name) for name in types):
         raise slot.fail("accepts", "a task type has 1 to 63 letters, digits, '.', '_' and '-'")
     if len(set(types)) < len(types):
         raise slot.fail("accepts", "names a task type twice")
     return types
+
+
+def _output(spec: Fields) -> OutputLimits:
+    given = spec.optional_child("output") or Fields({}, spec.at("output"))
+    least, most = OUTPUT_BYTES
+    return OutputLimits(
+        max_bytes=given.integer("maxBytes", 262144, least=least, most=most),
+        waiting_max_bytes=given.integer("waitingMaxBytes", 921600, least=least, most=most),
+    )
 
 
 def _auth(spec: Fields, pool: dict[str, Any]) -> Auth:
@@ -168,7 +201,7 @@ def _autoscaling(given: Fields, layout: Layout) -> Autoscaling:
         scale_up_utilization_percent=given.integer("scaleUpUtilizationPercent", 80, least=1, most=100),
         scale_down_utilization_percent=given.integer("scaleDownUtilizationPercent", 20, most=99),
         idle_slots={name: idle.integer(name, most=MAX_REPLICAS) for name in sorted(idle.data)},
-        min_idle_seconds=given.integer("minIdleSeconds", 60),
+        min_idle_seconds=given.integer("minIdleSeconds", 60, most=MAX_IDLE_SECONDS),
         paused=given.boolean("paused"),
     )
     if parsed.min_replicas > parsed.max_replicas:

@@ -3,6 +3,7 @@
 `status` is what the controller wrote; what an agent reports of the task goes before it.
 """
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -25,10 +26,32 @@ from controller import names
 from controller.errors import InvalidObject
 from controller.objects.conditions import Condition, time
 from controller.objects.fields import Fields
-from controller.objects.pool import PoolSpec
+from controller.objects.pool import MAX_NAME_LENGTH, TASK_TYPE, PoolSpec
 
 STEPS_OF_TYPE = {"plan": {Step.PLAN}, "apply": {Step.APPLY}, "plan_and_apply": {Step.PLAN, Step.APPLY}}
 """The steps of the built-in types. Any other type has the steps it is given."""
+
+# The bounds of the definition, which needs one for everything: a test holds the two together.
+MAX_OUTPUTS_PATH = 1024
+_RELATIVE = re.compile(r"[^/](?s:.*)")
+_SECRET_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+MAX_POOL_LENGTH = 63
+MAX_PRIORITY = 1_000_000
+MAX_FILES = 64
+MAX_FILE_LENGTH = 262_144
+MAX_VARIABLES = 128
+MAX_SOURCES = 32
+MAX_TEXT_LENGTH = 32_768
+MAX_WORDS = 256
+MAX_PATH_LENGTH = 1024
+MAX_TIMEOUT_SECONDS = 365 * 86400
+MAX_GRACE_SECONDS = 86400
+MAX_ATTEMPTS = 10
+MAX_INTEGER = 2**31 - 1
+MAX_TTL_SECONDS = 3650 * 86400
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class TaskPhase(StrEnum):
@@ -57,6 +80,14 @@ class ApprovalPolicy(StrEnum):
     AUTO = "Auto"
 
 
+class KeepOutput(StrEnum):
+    """Of which steps the output is kept in objects: of all, of plans that wait for an approval, of none."""
+
+    ALWAYS = "Always"
+    WAITING = "Waiting"
+    NEVER = "Never"
+
+
 class OnLostReservation(StrEnum):
     """What to do when a plan that awaits approval is lost with its Pod."""
 
@@ -71,6 +102,14 @@ class Approval:
     attempt: int
     plan_digest: str
     by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandedOver:
+    """A file of the last step, and the Secret that it is put into when the task has succeeded."""
+
+    path: str
+    secret: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +128,9 @@ class TaskSpec:
     approval: Approval | None = None
     on_lost_reservation: OnLostReservation = OnLostReservation.FAIL
     plan_max_attempts: int = 2
+    keep_output: KeepOutput = KeepOutput.ALWAYS
+    mask_secrets: bool = True
+    outputs: HandedOver | None = None
     cancel: bool = False
     ttl_seconds_after_finished: int = 86400
 
@@ -97,30 +139,37 @@ class TaskSpec:
         """The spec of a SlotTask object. Raises InvalidObject."""
         retry = spec.optional_child("retry") or Fields({}, spec.at("retry"))
         approval = spec.optional_child("approval")
-        task_type = spec.text("type")
+        outputs = spec.optional_child("outputs")
+        task_type = spec.text("type", pattern=TASK_TYPE)
         return TaskSpec(
-            pool=spec.text("pool"),
+            pool=spec.text("pool", most=MAX_POOL_LENGTH),
             type=task_type,
             steps=_steps(spec.child("steps"), task_type),
-            lock_key=spec.optional_text("lockKey") or None,
-            priority=spec.integer("priority", 0, least=None),
-            files=spec.text_map("files"),
-            env=tuple(_env_var(item) for item in spec.children("env")),
-            env_from=tuple(_env_from(item) for item in spec.children("envFrom")),
+            lock_key=spec.optional_text("lockKey", empty=False, most=MAX_NAME_LENGTH),
+            priority=spec.integer("priority", 0, least=-MAX_PRIORITY, most=MAX_PRIORITY),
+            files=spec.text_map("files", most=MAX_FILES, longest=MAX_FILE_LENGTH),
+            env=_environment(spec),
+            env_from=tuple(_env_from(item) for item in spec.children("envFrom", most=MAX_SOURCES)),
             approval_policy=ApprovalPolicy(spec.choice("approvalPolicy", ApprovalPolicy.MANUAL, tuple(ApprovalPolicy))),
             approval=_approval(approval) if approval else None,
             on_lost_reservation=OnLostReservation(
                 spec.choice("onLostReservation", OnLostReservation.FAIL, tuple(OnLostReservation))
             ),
-            plan_max_attempts=retry.integer("planMaxAttempts", 2, least=1),
+            plan_max_attempts=retry.integer("planMaxAttempts", 2, least=1, most=MAX_ATTEMPTS),
+            keep_output=KeepOutput(spec.choice("keepOutput", KeepOutput.ALWAYS, tuple(KeepOutput))),
+            mask_secrets=spec.boolean("maskSecrets", True),
+            outputs=_handed_over(outputs) if outputs else None,
             cancel=spec.boolean("cancel"),
-            ttl_seconds_after_finished=spec.integer("ttlSecondsAfterFinished", 86400),
+            ttl_seconds_after_finished=spec.integer("ttlSecondsAfterFinished", 86400, most=MAX_TTL_SECONDS),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStatus:
-    """What is known of a task. `attempt` 0: never assigned. `queued_reason` says what a queued task waits for."""
+    """What is known of a task. `attempt` 0: never assigned. `queued_reason` says what a queued task waits for.
+
+    `plan_output` and `apply_output` name the SlotTaskOutputs of this attempt.
+    """
 
     phase: TaskPhase = TaskPhase.QUEUED
     step: Step | None = None
@@ -135,6 +184,8 @@ class TaskStatus:
     queued_reason: str | None = None
     plan: StepResult | None = None
     apply: StepResult | None = None
+    plan_output: str | None = None
+    apply_output: str | None = None
     conditions: tuple[Condition, ...] = ()
     observed_generation: int | None = None
     started_at: datetime | None = None
@@ -160,6 +211,8 @@ class TaskStatus:
             queued_reason=status.optional_text("queuedReason"),
             plan=_step_result(plan) if plan else None,
             apply=_step_result(apply) if apply else None,
+            plan_output=plan.optional_text("output") if plan else None,
+            apply_output=apply.optional_text("output") if apply else None,
             conditions=tuple(Condition.parse(item) for item in status.children("conditions")),
             observed_generation=status.optional_integer("observedGeneration"),
             started_at=time(status, "startTime"),
@@ -168,7 +221,11 @@ class TaskStatus:
 
     def to_json(self) -> dict[str, Any]:
         """The status as it stands in the object. Fields that are None are left out."""
-        steps = {step.value: step_json(result) for step, result in self.results.items()}
+        named = self.outputs
+        steps = {
+            step.value: {**step_json(result), **({"output": named[step]} if step in named else {})}
+            for step, result in self.results.items()
+        }
         document: dict[str, Any] = {
             "phase": self.phase.value,
             "step": self.step.value if self.step else None,
@@ -194,6 +251,12 @@ class TaskStatus:
         """What is known of each step that began."""
         both = {Step.PLAN: self.plan, Step.APPLY: self.apply}
         return {step: result for step, result in both.items() if result is not None}
+
+    @property
+    def outputs(self) -> dict[Step, str]:
+        """The SlotTaskOutput of each step that has one."""
+        both = {Step.PLAN: self.plan_output, Step.APPLY: self.apply_output}
+        return {step: name for step, name in both.items() if name}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,10 +354,12 @@ class Task:
             name=f"{self.namespace}/{self.name}",
             attempt=self.status.attempt,
             steps=self.spec.steps,
-            files=self.spec.files,
+            files={**self.spec.files},
             env=self.spec.env,
             env_from=self.spec.env_from,
             reservation_ttl_seconds=reservation_ttl_seconds,
+            mask_secrets=None if self.spec.mask_secrets else False,
+            outputs_path=self.spec.outputs.path if self.spec.outputs else None,
         )
 
 
@@ -340,29 +405,49 @@ def _steps(fields: Fields, task_type: str) -> Steps:
 
 
 def _step(fields: Fields) -> StepSpec:
-    command = fields.texts("command")
+    command = fields.texts("command", most=MAX_WORDS, longest=MAX_TEXT_LENGTH)
     if not command or not command[0]:
         raise fields.fail("command", "must name a program")
     return StepSpec(
         command=command,
-        plan_file=fields.optional_text("planFile") or None,
-        timeout_seconds=fields.optional_integer("timeoutSeconds", least=1),
-        cancel_grace_seconds=fields.integer("cancelGraceSeconds", 60),
+        plan_file=fields.optional_text("planFile", empty=False, most=MAX_PATH_LENGTH),
+        timeout_seconds=fields.optional_integer("timeoutSeconds", least=1, most=MAX_TIMEOUT_SECONDS),
+        cancel_grace_seconds=fields.integer("cancelGraceSeconds", 60, most=MAX_GRACE_SECONDS),
+    )
+
+
+def _handed_over(fields: Fields) -> HandedOver:
+    return HandedOver(
+        path=fields.text("path", most=MAX_OUTPUTS_PATH, pattern=_RELATIVE),
+        secret=fields.text("secretName", most=MAX_NAME_LENGTH, pattern=_SECRET_NAME),
     )
 
 
 def _approval(fields: Fields) -> Approval:
     return Approval(
-        attempt=fields.integer("attempt", least=1), plan_digest=fields.text("planDigest"), by=fields.text("by", "")
+        attempt=fields.integer("attempt", least=1, most=MAX_INTEGER),
+        plan_digest=fields.text("planDigest", pattern=_DIGEST),
+        by=fields.text("by", "", most=MAX_NAME_LENGTH),
     )
 
 
+def _environment(spec: Fields) -> tuple[EnvVar, ...]:
+    children = spec.children("env", most=MAX_VARIABLES)
+    variables = tuple(_env_var(child) for child in children)
+    seen: set[str] = set()
+    for child, variable in zip(children, variables, strict=True):
+        if variable.name in seen:
+            raise child.fail("name", f"{variable.name} is there twice")
+        seen.add(variable.name)
+    return variables
+
+
 def _env_var(fields: Fields) -> EnvVar:
-    name = fields.text("name")
+    name = fields.text("name", most=MAX_NAME_LENGTH, pattern=_VARIABLE)
     source = fields.optional_child("valueFrom")
     if source is None:
-        return EnvVar(name=name, value=fields.text("value", ""))
-    if fields.has("value") and fields.text("value", ""):
+        return EnvVar(name=name, value=fields.text("value", "", most=MAX_TEXT_LENGTH))
+    if fields.has("value"):
         raise fields.fail("valueFrom", "is given beside a value")
     secret, config_map = (source.optional_child(kind) for kind in ("secretKeyRef", "configMapKeyRef"))
     if (secret is None) == (config_map is None):
@@ -375,7 +460,11 @@ def _env_var(fields: Fields) -> EnvVar:
 
 
 def _key_ref(fields: Fields) -> KeyRef:
-    return KeyRef(name=fields.text("name"), key=fields.text("key"), optional=fields.boolean("optional"))
+    return KeyRef(
+        name=fields.text("name", most=MAX_NAME_LENGTH),
+        key=fields.text("key", most=MAX_NAME_LENGTH),
+        optional=fields.boolean("optional"),
+    )
 
 
 def _env_from(fields: Fields) -> EnvFrom:
@@ -384,8 +473,8 @@ def _env_from(fields: Fields) -> EnvFrom:
     if source is None or (secret is not None and config_map is not None):
         raise InvalidObject(fields.path, "must have either secretRef or configMapRef")
     return EnvFrom(
-        prefix=fields.text("prefix", ""),
-        secret=secret.text("name") if secret else None,
-        config_map=config_map.text("name") if config_map else None,
+        prefix=fields.text("prefix", "", most=MAX_NAME_LENGTH),
+        secret=secret.text("name", most=MAX_NAME_LENGTH) if secret else None,
+        config_map=config_map.text("name", most=MAX_NAME_LENGTH) if config_map else None,
         optional=source.boolean("optional"),
     )

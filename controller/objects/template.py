@@ -16,12 +16,13 @@ mount path of the container or below one, so that a kubelet without namespaces c
 import copy
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from agent.wire import PORT
 from controller import names
 from controller.objects.pool import PoolSpec, Tls
-from controller.objects.template_rules import check_template
+from controller.objects.template_rules import OVERRIDES, check_template
 
 Json = dict[str, Any]
 
@@ -47,15 +48,31 @@ _BIN, _STATE, _TOKENS, _CREDENTIALS, _WORK, _SCRATCH = (
     f"{names.VOLUME_PREFIX}{name}" for name in ("bin", "state", "tokens", "credentials", "work", "scratch")
 )
 
-_AGENT_RESOURCES: Json = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
-"""The agent holds slots, the ends of logs and one watch each for a few readers: some 40 MiB."""
+_SILENT_NODE_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+
+_AGENT_RESOURCES: Json = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}}
+"""The agent holds slots, the ends of logs and one watch each for a few readers: some 40 MiB. It has one thread that
+computes, so one core is no brake. Both limits are there because a namespace with a quota on limits.cpu and
+limits.memory admits only Pods whose every container has them."""
 
 
-def build_pod(pool: Json, spec: PoolSpec, *, name: str, token_secret: str, agent_image: str) -> Json:
+_INSTALL_RESOURCES: Json = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "128Mi"}}
+"""It copies one file, and its pages in the cache count as its memory. A quota on limits wants one of everything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSecret:
+    """The pool's token Secret, which Pods mount and have as their second owner."""
+
+    name: str
+    uid: str
+
+
+def build_pod(pool: Json, spec: PoolSpec, *, name: str, token_secret: TokenSecret, agent_image: str) -> Json:
     """The document of a new Pod of `pool`. Raises InvalidObject if its template can't be used."""
     check_template(spec.template)
     template = copy.deepcopy(spec.template)
-    pod_spec = _pod_spec(template["spec"], spec, pool["metadata"]["name"], token_secret, agent_image)
+    pod_spec = _pod_spec(template["spec"], spec, pool["metadata"]["name"], token_secret.name, agent_image)
     given = template.get("metadata") or {}
     owner = pool["metadata"]
     return {
@@ -70,20 +87,32 @@ def build_pod(pool: Json, spec: PoolSpec, *, name: str, token_secret: str, agent
                 names.STATE_LABEL: "starting",
             },
             "annotations": {**(given.get("annotations") or {}), names.TEMPLATE_HASH: _hash(pod_spec, given)},
-            "ownerReferences": [
-                {
-                    "apiVersion": names.API_VERSION,
-                    "kind": "SlotPool",
-                    "name": owner["name"],
-                    "uid": owner["uid"],
-                    "controller": True,
-                    # Deleting the pool in the foreground must not wait for its Pods: the pool's finalizer does that.
-                    "blockOwnerDeletion": False,
-                }
-            ],
+            "ownerReferences": _owners(owner, token_secret),
         },
         "spec": pod_spec,
     }
+
+
+def _owners(pool: Json, token_secret: TokenSecret) -> list[Json]:
+    """The pool, and its token Secret, which has no owner itself and stays until no Pod is left.
+
+    When a pool is deleted the garbage collector follows this reference whatever finalizers the pool has, and would
+    delete Pods whose slots are held. An object with another owner that stays is left alone: it only loses the
+    reference to the one that goes. The pool is the controlling owner, because `kubectl drain` refuses Pods that have
+    none. Neither blocks its owner's deletion: the finalizers of both do that.
+    """
+    controlling = {
+        "apiVersion": names.API_VERSION,
+        "kind": "SlotPool",
+        "name": pool["name"],
+        "uid": pool["uid"],
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+    return [
+        controlling,
+        {"apiVersion": "v1", "kind": "Secret", "name": token_secret.name, "uid": token_secret.uid},
+    ]
 
 
 def _hash(pod_spec: Json, metadata: Json) -> str:
@@ -98,10 +127,10 @@ def _pod_spec(given: Json, spec: PoolSpec, pool: str, token_secret: str, agent_i
     grace_seconds = DEFAULT_GRACE_SECONDS if grace_seconds is None else grace_seconds
     volumes = [*(given.get("volumes") or []), *_volumes(spec, token_secret)]
     init_containers = given.get("initContainers") or []
-    override: Json = next((item for item in init_containers if item["name"] == names.AGENT_CONTAINER), {})
-    own = [_agent(spec, pool, grace_seconds, agent_image, override)]
+    overrides: dict[str, Json] = {item["name"]: item for item in init_containers if item["name"] in OVERRIDES}
+    own = [_agent(spec, pool, grace_seconds, agent_image, overrides.get(names.AGENT_CONTAINER, {}))]
     if spec.has_workers:
-        own.append(_install(own[0]))
+        own.append(_install(own[0], overrides.get(names.INSTALL_CONTAINER, {})))
     containers: list[Json] = []
     for container in given["containers"]:
         if container["name"] == names.WORKER_CONTAINER:
@@ -117,10 +146,22 @@ def _pod_spec(given: Json, spec: PoolSpec, pool: str, token_secret: str, agent_i
         "automountServiceAccountToken": _default(given.get("automountServiceAccountToken"), False),
         "enableServiceLinks": _default(given.get("enableServiceLinks"), False),
         "securityContext": _pod_security(given.get("securityContext") or {}),
-        "initContainers": [*own, *(item for item in init_containers if item is not override)],
+        "tolerations": _tolerations(given.get("tolerations") or []),
+        "initContainers": [*own, *(item for item in init_containers if item["name"] not in OVERRIDES)],
         "containers": containers,
         "volumes": volumes,
     }
+
+
+def _tolerations(given: list[Json]) -> list[Json]:
+    """The user's, and ours without a time limit for nodes that are silent, unless the user says something of those.
+
+    Kubernetes adds the same with 300 seconds to Pods that have none, and after these deletes every Pod of a node that
+    can't be reached, though its slots may be held and its applies run. A toleration without a key is for all taints.
+    """
+    said = {item.get("key") or "" for item in given if item.get("effect") in (None, "", "NoExecute")}
+    ours = [key for key in _SILENT_NODE_TAINTS if key not in said and "" not in said]
+    return [*given, *({"key": key, "operator": "Exists", "effect": "NoExecute"} for key in ours)]
 
 
 def _volumes(spec: PoolSpec, token_secret: str) -> list[Json]:
@@ -190,15 +231,15 @@ def _agent(spec: PoolSpec, pool: str, grace_seconds: int, image: str, override: 
     }
 
 
-def _install(agent: Json) -> Json:
-    """Puts the binary where the workers, whose images are anything, find it."""
+def _install(agent: Json, override: Json) -> Json:
+    """Puts the binary where the workers, whose images are anything, find it. Its image is the agent's."""
     return {
         "name": names.INSTALL_CONTAINER,
         "image": agent["image"],
         **({"imagePullPolicy": agent["imagePullPolicy"]} if "imagePullPolicy" in agent else {}),
         "command": ["slot-agent", "install", _BIN_DIR],
         "env": [_value("TMPDIR", _SCRATCH_DIR)],
-        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
+        "resources": override.get("resources") or copy.deepcopy(_INSTALL_RESOURCES),
         "securityContext": _own_security(),
         "volumeMounts": [_mount(_BIN, _BIN_DIR), _mount(_SCRATCH, _SCRATCH_DIR)],
     }
@@ -207,6 +248,7 @@ def _install(agent: Json) -> Json:
 def _worker(given: Json, slot: int, grace_seconds: int, volumes: list[Json], tls: Tls | None) -> Json:
     """The user's `worker` as the worker of one slot: its own image, variables, resources and mounts stay."""
     secrets, config_maps = _references(given, volumes)
+    from_secrets = _secret_variables(given)
     return {
         **copy.deepcopy(given),
         "name": names.worker_container(slot),
@@ -219,6 +261,7 @@ def _worker(given: Json, slot: int, grace_seconds: int, volumes: list[Json], tls
             _value("PODSLOTS_GRACE_SECONDS", str(grace_seconds)),
             *([_value("PODSLOTS_SECRETS", secrets)] if secrets else []),
             *([_value("PODSLOTS_CONFIG_MAPS", config_maps)] if config_maps else []),
+            *([_value("PODSLOTS_SECRET_VARIABLES", from_secrets)] if from_secrets else []),
             *copy.deepcopy(given.get("env") or []),
         ],
         "securityContext": _container_security(given.get("securityContext") or {}),
@@ -246,6 +289,12 @@ def _sidecar_user(given: Json, tls: Tls | None) -> Json:
             *(given.get("volumeMounts") or []),
         ],
     }
+
+
+def _secret_variables(worker: Json) -> str:
+    """The worker's variables that come from Secrets, with commas between: their values are masked in output."""
+    variables = worker.get("env") or []
+    return ",".join(entry["name"] for entry in variables if "secretKeyRef" in (entry.get("valueFrom") or {}))
 
 
 def _references(worker: Json, volumes: list[Json]) -> tuple[str, str]:

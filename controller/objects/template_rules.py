@@ -11,7 +11,11 @@ from controller.errors import InvalidObject
 from controller.objects.fields import Fields
 
 ROOT = "spec.template"
-AGENT_OVERRIDES = ("name", "image", "imagePullPolicy", "resources")
+OVERRIDES: dict[str, tuple[str, ...]] = {
+    names.AGENT_CONTAINER: ("name", "image", "imagePullPolicy", "resources"),
+    names.INSTALL_CONTAINER: ("name", "resources"),
+}
+"""Init containers of podslots, and what an entry of the user's may set of each."""
 
 _SPEC_PROBLEMS: dict[str, str] = {
     "activeDeadlineSeconds": "kills the Pod when it is over, whatever runs in it; give steps a timeoutSeconds instead",
@@ -40,14 +44,14 @@ def check_template(template: dict[str, Any]) -> None:
     seen: set[str] = set()
     for container in spec.children("containers"):
         _check_container(container, seen)
-        if container.data["name"] == names.AGENT_CONTAINER:
-            raise container.fail("name", "is the agent's, which is an init container")
+        if container.data["name"] in OVERRIDES:
+            raise container.fail("name", "is an init container of podslots")
         if container.data["name"] == names.WORKER_CONTAINER:
             _check_worker(container)
     for container in spec.children("initContainers"):
         _check_container(container, seen)
-        if container.data["name"] == names.AGENT_CONTAINER:
-            _check_agent(container)
+        if container.data["name"] in OVERRIDES:
+            _check_override(container)
         if container.data["name"] == names.WORKER_CONTAINER:
             raise container.fail("name", "belongs among `containers`")
 
@@ -88,7 +92,7 @@ def _check_container(container: Fields, seen: set[str]) -> None:
     if name in seen:
         raise container.fail("name", f"{name!r} is there twice")
     seen.add(name)
-    if name.startswith(f"{names.WORKER_CONTAINER}-") or name == names.INSTALL_CONTAINER:
+    if name.startswith(f"{names.WORKER_CONTAINER}-"):
         raise container.fail("name", f"{name!r} is a name that podslots gives")
     for port in container.children("ports"):
         if port.data.get("hostPort"):
@@ -120,7 +124,8 @@ def _check_worker(worker: Fields) -> None:
             raise worker.fail(name, problem)
 
 
-def _check_agent(agent: Fields) -> None:
-    for name, value in agent.data.items():
-        if name not in AGENT_OVERRIDES and value:
-            raise agent.fail(name, "can't be set: an entry for the agent overrides its image and resources only")
+def _check_override(container: Fields) -> None:
+    taken = OVERRIDES[container.data["name"]]
+    for name, value in container.data.items():
+        if name not in taken and value:
+            raise container.fail(name, f"can't be set: of this container only {', '.join(taken[1:])} can")

@@ -1,386 +1,270 @@
-"""The loop over pools: read what is known, decide_size in pure functions, start operations. A pass never waits.
-
-A pool is looked at when anything about it changed (its objects, its Pods, its tasks, an agent's state, the end of an
-operation), when a moment that matters has come, and every `resync_seconds` without a cause.
-"""
+"""One pass over one pool: read what is known, decide in pure functions, start operations. It never waits."""
 
 import asyncio
 import functools
-import logging
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 from agent.wire import Origin
 from controller import names
-from controller.act.operations import Operations
-from controller.act.pods import Pods
 from controller.act.pools import Pools, differs
 from controller.act.tasks import Tasks
 from controller.act.work_queue import WorkQueue
-from controller.decide.assignment import assign
-from controller.decide.pod_actions import (
-    CancelTask,
-    CreatePods,
-    DeleteDead,
-    DeleteStarting,
-    DrainPod,
-    FinishDeletion,
-    OpenPod,
-    PodAction,
-    TakeBack,
-    pod_actions,
-    removed,
-)
+from controller.decide.assignment import assign, next_in_turn
+from controller.decide.pod_actions import CreatePods, let_go, pod_actions, removed, surplus
 from controller.decide.pool_status import (
     Before,
     Problem,
+    Problems,
     invalid_pool_status,
+    not_starting,
     pool_figures,
     pool_status,
     too_old_agents,
 )
 from controller.decide.scaling import SizeDecision, decide_size
-from controller.decide.task_actions import ACCEPTED, Action, Do, cancelling, is_refused, next_action, queued_reason
-from controller.decide.view import PodOperation, PodView, PoolView
+from controller.decide.start_problem import StartProblem
+from controller.decide.task_actions import (
+    ACCEPTED,
+    MOST_WORD,
+    after_the_end,
+    is_new_word,
+    is_refused,
+    next_action,
+)
+from controller.decide.view import PodState, PoolView
 from controller.errors import InvalidObject
 from controller.kube.api import Object
 from controller.objects.conditions import find
 from controller.objects.pool import PoolSpec
 from controller.objects.task import Task
-from controller.world.index import Key, World
+from controller.passes.starting import Starting
+from controller.world.index import Key
+from controller.world.waiting_words import lock_word, slot_word
+from controller.world.world import World
 from metrics.figures import PoolFigures
-
-log = logging.getLogger(__name__)
-
-Start = Callable[[], Coroutine[None, None, None]]
-
-OPERATION_KINDS = ("pool", "status", "create", "pod", "task", "orphan")
-"""What stands before the first slash of an operation's key."""
-_AGAIN_SECONDS = 0.1
-"""How long after an operation's end its pool is looked at, if nothing that it changed has woken it before."""
 
 _STATUS_SECONDS = 0.5
 """How long after a write of a pool's status the next one comes, at the earliest: slots may change all the time."""
+
+_SAID_AFTER_SECONDS = 1.0
+"""A task that is queued for moments is not written to: it is assigned before anybody could read why it waits."""
 
 _ORPHAN_SECONDS = 2.0
 """How long an orphan on an agent is left alone after it was looked at: it may be an apply that runs on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How often a pool is looked at without a cause, in seconds."""
-
-    resync_seconds: float = 30.0
-
-
 class Reconciler:
-    """Decides and starts operations. All state is in the world and in the cluster."""
+    """Decides, and has operations started. All state is in the world and in the cluster."""
 
     def __init__(
         self,
         world: World,
         queue: WorkQueue[Key],
-        operations: Operations,
+        starting: Starting,
         *,
-        pods: Pods,
         tasks: Tasks,
         pools: Pools,
         figures: dict[Key, PoolFigures],
-        observe_seconds: Callable[[float], None],
-        settings: Settings,
     ) -> None:
-        self._world = world
+        self._index = world.index
+        self._following = world.following
+        self._views = world.views
+        self._failures = world.start_failures
         self._queue = queue
-        self._operations = operations
-        self._pods = pods
+        self._starting = starting
         self._tasks = tasks
         self._pools = pools
         self._figures = figures
-        self._observe_seconds = observe_seconds
-        self._settings = settings
-        self.last_pass: float | None = None
         self._status_due: dict[Key, float] = {}
         self._orphans_looked_at: dict[Key, dict[str, float]] = {}
 
-    async def run(self) -> None:
-        """Reconcile for ever."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._tick(), name="resync")
-            while True:
-                key = await self._queue.get()
-                started = asyncio.get_running_loop().time()
-                try:
-                    self.reconcile(key)
-                except Exception:
-                    log.exception("reconcile broke", extra={"pool": "/".join(key)})
-                    self._queue.add_after(key, self._settings.resync_seconds)
-                self.last_pass = asyncio.get_running_loop().time()
-                self._observe_seconds(self.last_pass - started)
-                await asyncio.sleep(0)
-
-    async def _tick(self) -> None:
-        while True:
-            for key in self._world.pool_keys():
-                self._queue.add(key)
-            await asyncio.sleep(self._settings.resync_seconds)
-
     def reconcile(self, key: Key) -> None:
         """One pass over one pool."""
-        if not self._world.synced:
+        if not self._index.synced:
             return
-        pool = self._world.pools.get(*key)
-        tasks = list(self._world.all_tasks(key))
-        pods = {pod.uid: pod for pod in self._world.pod_views(key)}
+        pool = self._index.pools.get(*key)
         spec = problem = None
         if pool is not None:
             try:
                 spec = PoolSpec.parse(pool)
             except InvalidObject as error:
                 problem = Problem(reason="InvalidSpec", message=str(error))
-        ttl_seconds = (spec or PoolSpec()).reservation_ttl_seconds
-        for task in tasks:
-            self._advance(key, task, pods, ttl_seconds)
-        self._end_orphans(key, tasks, pods)
+        terms = spec or PoolSpec()
+        self._advance(key, terms)
+        self._end_orphans(key, terms)
+        self._finish_ends(key, terms)
         if pool is None:
-            self._figures.pop(key, None)
-            self._status_due.pop(key, None)
-            for task in tasks:
-                if task.queued and not task.unwanted:
-                    self._judge(key, task, None)
+            self._without_pool(key)
         elif spec is not None:
-            self._reconcile_pool(key, pool, self._world.view(key, pool, spec, tasks, pods.values()), tasks)
+            self._reconcile_pool(key, pool, spec)
         elif problem is not None:
-            self._report(key, pool, invalid_pool_status(problem, before=Before.of(pool), now=self._world.now()))
+            self._report(key, pool, invalid_pool_status(problem, before=Before.of(pool), now=self._views.now()))
 
-    # --- Pods ---------------------------------------------------------------------------------------------------------
+    def _without_pool(self, key: Key) -> None:
+        """There is no pool of this name: say it on its tasks, and leave nothing of it behind."""
+        self._figures.pop(key, None)
+        self._status_due.pop(key, None)
+        live, pods = self._index.live(key).values(), self._views.pods(key).values()
+        for task in live:
+            if task.queued and not task.unwanted:
+                self._judge(key, task, None)
+        for action in let_go(pods, live, {}):
+            self._starting.let_go(key, action.pod)
+        if not pods and self._pools.has_leftovers(*key):
+            self._starting.start(key, f"pool/{'/'.join(key)}", functools.partial(self._pools.remove_leftovers, *key))
 
-    def _reconcile_pool(self, key: Key, pool: Object, view: PoolView, tasks: list[Task]) -> None:
+    def _reconcile_pool(self, key: Key, pool: Object, spec: PoolSpec) -> None:
+        template = self._pools.template_hash(pool, spec) if self._pools.prepared(pool) else ""
+        hashed = template if isinstance(template, str) and template else None
+        view = self._views.pool(key, pool, spec, template_hash=hashed)
         if not view.deleting and not self._pools.prepared(pool):
-            has_pods = bool(view.pods or view.creating)
-            self._start(key, f"pool/{view.uid}", functools.partial(self._pools.prepare, pool, has_pods=has_pods))
+            prepare = functools.partial(self._pools.prepare, pool, has_pods=bool(view.pods or view.creating))
+            self._starting.start(key, f"pool/{view.uid}", prepare)
             return
+        self._note_start_failures(view)
         decision = decide_size(view)
         actions = pod_actions(view, decision)
         for action in actions:
-            self._act(key, pool, view, action)
+            self._starting.pod_action(key, pool, view, action)
+        if not any(isinstance(action, CreatePods) for action in actions):
+            self._pools.nothing_to_create(pool)
+        problems = self._problems(view, pool, template)
         if not view.deleting:
-            self._dispatch(key, view, removed(actions), decision)
-        self._figures[key] = pool_figures(view, decision, tasks)
+            self._dispatch(key, decision, surplus(view, decision, removed(actions)), not_starting(view))
+        self._figures[key] = pool_figures(view, decision, self._index.phases(key))
         before = Before.of(pool)
         if decision.desired not in {decision.current, before.desired}:
             self._pools.scaled(pool, decision.current, decision.desired, decision.reason, decision.message)
-        self._pools.too_old(pool, too_old_agents(view))
-        self._report(key, pool, pool_status(view, decision, before=before, problems=self._pools.problems(pool)))
-        if (wait := self._world.recheck_seconds(view)) is not None:
+        found = (problems.degraded, problems.unable_to_scale, not_starting(view), too_old_agents(view))
+        self._pools.tell(pool, tuple(dict.fromkeys(problem for problem in found if problem is not None)))
+        self._report(key, pool, pool_status(view, decision, before=before, problems=problems))
+        if (wait := self._views.recheck_seconds(view)) is not None:
             self._queue.add_after(key, wait)
 
-    def _act(self, key: Key, pool: Object, view: PoolView, action: PodAction) -> None:
-        match action:
-            case CreatePods(count=count):
-                for _ in range(count):
-                    self._create(key, pool, view.spec)
-            case OpenPod(pod=pod) | TakeBack(pod=pod):
-                self._on_pod(key, pod, PodOperation.OPEN, functools.partial(self._open, key, pod))
-            case DrainPod(pod=pod):
-                self._on_pod(key, pod, PodOperation.REMOVE, functools.partial(self._drain_and_delete, key, pod))
-            case DeleteStarting(pod=pod):
-                self._on_pod(key, pod, PodOperation.REMOVE, functools.partial(self._delete_starting, key, pod))
-            case DeleteDead(pod=pod, force=force):
-                self._on_pod(key, pod, PodOperation.REMOVE, functools.partial(self._delete_dead, key, pod, force=force))
-            case CancelTask(task=task):
-                pods = {pod.uid: pod for pod in view.pods}
-                where = self._world.whereabouts(task, pods)
-                told = where.pod is None or cancelling(task, where.pod)
-                if not told and (start := self._operation(task, where.pod, Action(do=Do.CANCEL), 0)):
-                    self._on_task(key, task, start)
-            case FinishDeletion():
-                self._start(key, f"pool/{view.uid}", functools.partial(self._pools.finish, pool))
+    def _problems(self, view: PoolView, pool: Object, template: str | InvalidObject) -> Problems:
+        """What keeps the pool from working as it should, and from changing its size, as of now."""
+        if isinstance(template, InvalidObject):
+            invalid = Problem(reason="InvalidTemplate", message=str(template))
+            return Problems(degraded=invalid, unable_to_scale=invalid)
+        held = (view.uid, view.template_hash or "")
+        failed = self._failures.problem(held)
+        if failed is not None and self._failures.wait_seconds(held, asyncio.get_running_loop().time()):
+            message = f"no Pod is made for a while, as the last ones did not start: {failed.reason}: {failed.message}"
+            return Problems(unable_to_scale=Problem(reason="PodsNotStarting", message=message))
+        return Problems(unable_to_scale=self._pools.create_problem(pool))
 
-    def _create(self, key: Key, pool: Object, spec: PoolSpec) -> None:
-        backoff = f"create/{pool['metadata']['uid']}"
-        if delay := self._operations.held_back_seconds(backoff):
-            self._queue.add_after(key, delay)
-            return
-        try:
-            pod = self._pools.new_pod(pool, spec)
-        except InvalidObject as problem:
-            self._pools.template_problem(pool, problem)
-            return
-        name, creating = pod["metadata"]["name"], self._world.under_way.creating[key]
-        create = functools.partial(self._pools.create_pod, pool, pod)
-        if self._start(key, f"{backoff}/{name}", create, backoff=backoff, ended=lambda: creating.discard(name)):
-            creating.add(name)
-
-    def _on_pod(self, key: Key, pod: PodView, operation: PodOperation, start: Start) -> None:
-        under_way = self._world.under_way.pods
-        if self._start(key, f"pod/{pod.uid}", start, ended=lambda: under_way.pop(pod.uid, None)):
-            under_way[pod.uid] = operation
-
-    async def _open(self, key: Key, pod: PodView) -> None:
-        agent = self._world.fleet.client(pod.uid)
-        if agent is not None:
-            await self._pods.open(pod, key[0], agent, opened_at=self._world.now())
-            # The stream says it too, a moment later: until then the Pod would be opened again.
-            self._world.fleet.note(pod.uid, await agent.state())
-
-    async def _drain_and_delete(self, key: Key, pod: PodView) -> None:
-        agent = self._world.fleet.client(pod.uid)
-        if agent is not None and await self._pods.drain_and_delete(pod, key[0], agent):
-            self._pools.removed(self._world.pools.get(*key), pod, "drained, and deleted")
-
-    async def _delete_starting(self, key: Key, pod: PodView) -> None:
-        if await self._pods.delete_starting(pod, key[0]):
-            self._pools.removed(self._world.pools.get(*key), pod, "deleted before it was ever opened")
-
-    async def _delete_dead(self, key: Key, pod: PodView, *, force: bool) -> None:
-        if await self._pods.delete_dead(pod, key[0], self._world.reason_to_bury, force=force):
-            self._pools.removed(self._world.pools.get(*key), pod, "dead, and deleted")
-
-    # --- tasks --------------------------------------------------------------------------------------------------------
-
-    def _dispatch(self, key: Key, view: PoolView, leaving: frozenset[str], decision: SizeDecision) -> None:
-        """Give queued tasks to free slots; say on those that no slot can take why."""
-        for task in view.tasks:
-            if task.queued and not task.unwanted:
-                self._judge(key, task, view.spec)
-        ttl = view.spec.reservation_ttl_seconds
-        for assignment in assign(view, leaving):
-            task, pod = assignment.task, assignment.pod
-            agent = self._world.fleet.client(pod.uid)
-            if agent is None or names.TASK_FINALIZER not in task.finalizers:
+    def _note_start_failures(self, view: PoolView) -> None:
+        """Count the Pods that failed, or were given up, before they were ever opened."""
+        now = asyncio.get_running_loop().time()
+        for pod in view.pods:
+            if pod.state is not PodState.STARTING:
                 continue
-            self._on_task(
-                key,
-                task,
-                functools.partial(self._tasks.assign, task, pod, agent, reservation_ttl_seconds=ttl),
-                dispatched_to=pod.uid,
-            )
-        for task in view.tasks:
-            if task.queued and not task.unwanted and not is_refused(task):
-                before = self._world.lock_holder(task) if task.uid in view.blocked else None
-                why = queued_reason(task, blocked_by=before, decision=decision.reason, now=view.now)
-                if why is not None:  # a task that is being assigned is left alone: one operation a task
-                    self._on_task(key, task, functools.partial(self._tasks.say_waiting, task, why))
-
-    def _judge(self, key: Key, task: Task, spec: PoolSpec | None) -> None:
-        refusal = task.refusal(spec)
-        said = find(task.status.conditions, ACCEPTED)
-        if refusal is not None and (said is None or (said.status, said.reason) != ("False", refusal[0])):
-            self._on_task(key, task, functools.partial(self._tasks.say_not_accepted, task, *refusal))
-        elif refusal is None and said is not None and said.status == "False":
-            self._on_task(key, task, functools.partial(self._tasks.say_accepted, task))
-
-    def _advance(self, key: Key, task: Task, pods: dict[str, PodView], ttl_seconds: int) -> None:
-        """Start the next thing to do for one task, if there is any."""
-        where = self._world.whereabouts(task, pods)
-        lock_held = self._world.holds_lock(task)
-        action = next_action(task, where, lock_held=lock_held, now=self._world.now())
-        if (start := self._operation(task, where.pod, action, ttl_seconds)) is not None:
-            self._on_task(key, task, start)
-        elif task.final and task.status.finished_at is not None and not lock_held:
-            age = (self._world.now() - task.status.finished_at).total_seconds()
-            self._queue_task_end(key, task.spec.ttl_seconds_after_finished - age)
-
-    def _queue_task_end(self, key: Key, seconds: float) -> None:
-        if 0 < seconds < self._settings.resync_seconds:
-            self._queue.add_after(key, seconds)
-
-    def _operation(self, task: Task, pod: PodView | None, action: Action, ttl_seconds: int) -> Start | None:
-        """The operation of `act.tasks` for an action."""
-        do = self._tasks
-        on_task: dict[Do, Start] = {
-            Do.ADD_FINALIZER: functools.partial(do.add_finalizer, task),
-            Do.REJECT_APPROVAL: functools.partial(do.reject_approval, task, action),
-            Do.RETRY: functools.partial(self._conclude, task, action, do.retry),
-            Do.FINISH: functools.partial(self._conclude, task, action, do.finish),
-            Do.RELEASE_LOCK: functools.partial(do.release_lock, task),
-            Do.REMOVE_FINALIZER: functools.partial(do.remove_finalizer, task),
-            Do.DELETE: functools.partial(do.delete, task),
-        }
-        if action.do in on_task:
-            return on_task[action.do]
-        agent = self._world.fleet.client(pod.uid) if pod is not None else None
-        if pod is None or agent is None:
-            return None
-        on_agent: dict[Do, Start] = {
-            Do.ACQUIRE: functools.partial(do.ask_again, task, pod, agent, reservation_ttl_seconds=ttl_seconds),
-            Do.FOLLOW: functools.partial(do.follow, task, pod, agent),
-            Do.APPROVE: functools.partial(do.approve, task, pod, agent),
-            Do.CANCEL: functools.partial(do.cancel, task, pod, agent),
-            Do.ACK: functools.partial(do.ack, task.task_id, pod, agent),
-        }
-        return on_agent.get(action.do)
-
-    async def _conclude(
-        self, task: Task, action: Action, conclude: Callable[[Task, Action], Coroutine[None, None, None]]
-    ) -> None:
-        pod, uid = task.status.pod, task.status.pod_uid
-        if action.if_pod_gone and pod and uid and await self._pods.exists(task.namespace, pod, uid):
-            return
-        await conclude(task, action)
-
-    def _end_orphans(self, key: Key, tasks: list[Task], pods: dict[str, PodView]) -> None:
-        """Settle what agents hold for the controller without a task that stands for it."""
-        live = {(task.task_id, task.status.pod_uid) for task in tasks if not task.final}
-        final = {(task.task_id, task.status.pod_uid) for task in tasks if task.final}
-        now, looked = asyncio.get_running_loop().time(), self._orphans_looked_at.pop(key, {})
-        for pod in pods.values():
-            agent = self._world.fleet.client(pod.uid)
-            if agent is None or not pod.connected or pod.agent is None:
-                continue
-            held = [slot.task_id for slot in pod.held if slot.task_id and slot.origin is Origin.CONTROLLER]
-            ended = [task_id for task_id in pod.agent.ended if (task_id, pod.uid) not in final]
-            for task_id in (*held, *ended):
-                if (task_id, pod.uid) in live:
-                    continue
-                name = f"orphan/{pod.uid}/{task_id}"
-                if now >= looked.get(name, now):
-                    start = functools.partial(self._tasks.settle_orphan, task_id, pod, agent)
-                    self._start(key, name, start, again_seconds=_ORPHAN_SECONDS)
-                    looked[name] = now + _ORPHAN_SECONDS
-                self._orphans_looked_at.setdefault(key, {})[name] = looked[name]
-
-    def _on_task(self, key: Key, task: Task, start: Start, *, dispatched_to: str | None = None) -> None:
-        dispatching = self._world.under_way.dispatching
-        started = self._start(key, f"task/{task.uid}", start, ended=lambda: dispatching.pop(task.uid, None))
-        if started and dispatched_to is not None:
-            dispatching[task.uid] = dispatched_to
-
-    # --- the rest -----------------------------------------------------------------------------------------------------
-
-    def _start(
-        self,
-        key: Key,
-        name: str,
-        operation: Start,
-        *,
-        again_seconds: float = _AGAIN_SECONDS,
-        backoff: str = "",
-        ended: Callable[[], object] | None = None,
-    ) -> bool:
-        """Start an operation whose end wakes the pool; `ended` is called first, however it ended.
-
-        What it changed wakes the pool by itself, through the caches and the agents' streams. So its end can wait a
-        moment, and an operation that changes nothing never becomes a loop without a pause.
-        """
-
-        def done(delay_seconds: float) -> None:
-            self._queue.add_after(key, max(delay_seconds, again_seconds))
-
-        def finished(delay_seconds: float) -> None:
-            if ended is not None:
-                ended()
-            done(delay_seconds)
-
-        return self._operations.start(name, operation, finished, backoff=backoff)
+            problem = pod.start_problem if pod.dead or pod.stuck else None
+            if problem is None and pod.node_cordoned and not pod.dead:
+                problem = StartProblem(reason="NodeCordoned", message=f"Pod {pod.name} came to a node that is cordoned")
+            if problem is not None:
+                self._failures.failed((view.uid, pod.template_hash), pod.uid, problem, now)
 
     def _report(self, key: Key, pool: Object, status: dict[str, Any]) -> None:
         """Write the pool's status if it says something new."""
         if not differs(pool, status):
             return
         now = asyncio.get_running_loop().time()
+        write = functools.partial(self._pools.write, pool, status)
         if (rest := self._status_due.get(key, now) - now) > 0:
             self._queue.add_after(key, rest)
-        elif self._start(key, f"status/{pool['metadata']['uid']}", functools.partial(self._pools.write, pool, status)):
+        elif self._starting.start(key, f"status/{pool['metadata']['uid']}", write):
             self._status_due[key] = now + _STATUS_SECONDS
+
+    # --- tasks --------------------------------------------------------------------------------------------------------
+
+    def _advance(self, key: Key, terms: PoolSpec) -> None:
+        """Start the next thing to do for each task that has not ended, if there is any."""
+        now = self._views.now()
+        for task in list(self._index.live(key).values()):
+            where = self._views.whereabouts(key, task)
+            action = next_action(task, where, lock_held=False, now=now)
+            if action is not None:
+                self._starting.task_action(key, task, where.pod, action, terms)
+
+    def _finish_ends(self, key: Key, terms: PoolSpec) -> None:
+        """Start what is left to be done for tasks that have ended, and look again when the next one is to go."""
+        now = self._views.now()
+        for task in self._index.open_ends(key, now):
+            where = self._views.whereabouts(key, task)
+            lock_held = self._index.holds_lock(task.namespace, task.lock_key, task.uid)
+            action = after_the_end(task, where, lock_held=lock_held, now=now)
+            if action is not None:
+                self._starting.end_action(key, task, where.pod, action, terms)
+            elif not lock_held:
+                self._index.settled(key, task)
+        if (due := self._index.next_due(key)) is not None:
+            self._queue.add_after(key, max(0.0, (due - now).total_seconds()))
+
+    def _dispatch(self, key: Key, decision: SizeDecision, leaving: frozenset[str], problem: Problem | None) -> None:
+        """Give queued tasks to free slots; say on those that no slot can take why."""
+        basis = decision.basis
+        view = basis.view
+        queued = [task for task in view.tasks if task.queued and not task.unwanted]
+        for task in queued:
+            self._judge(key, task, view.spec)
+        ttl = view.spec.reservation_ttl_seconds
+        for placement in assign(basis, leaving):
+            task, pod = placement.task, placement.pod
+            agent = self._following.client(pod.uid)
+            if agent is None or names.TASK_FINALIZER not in task.finalizers:
+                continue
+            start = functools.partial(self._tasks.assign, task, pod, agent, reservation_ttl_seconds=ttl)
+            self._starting.on_task(key, task, start, dispatched_to=pod.uid)
+        self._say_waiting(key, decision, [task for task in queued if not is_refused(task)], problem)
+
+    def _say_waiting(self, key: Key, decision: SizeDecision, queued: list[Task], problem: Problem | None) -> None:
+        """Say on each task that is still queued what it waits for. One that is being assigned is left alone."""
+        blocked, now, youngest = decision.basis.view.blocked, decision.basis.view.now, 0.0
+        following = next_in_turn(task for task in queued if task.uid in blocked)
+        for_a_slot = slot_word(decision.reason, problem)
+        for task in queued:
+            if task.uid in blocked:
+                word = lock_word(self._index, task, is_next=task.uid in following)
+            elif (age := (now - task.created).total_seconds()) < _SAID_AFTER_SECONDS:
+                youngest = max(youngest, _SAID_AFTER_SECONDS - age)
+                continue
+            else:
+                word = for_a_slot
+            if is_new_word(task, word):
+                self._starting.say(key, task, functools.partial(self._tasks.say_waiting, task, word[:MOST_WORD]))
+        if youngest > 0:
+            self._queue.add_after(key, youngest)
+
+    def _judge(self, key: Key, task: Task, spec: PoolSpec | None) -> None:
+        refusal = task.refusal(spec)
+        said = find(task.status.conditions, ACCEPTED)
+        if refusal is not None and (said is None or (said.status, said.reason) != ("False", refusal[0])):
+            self._starting.on_task(key, task, functools.partial(self._tasks.say_not_accepted, task, *refusal))
+        elif refusal is None and said is not None and said.status == "False":
+            self._starting.on_task(key, task, functools.partial(self._tasks.say_accepted, task))
+
+    def _end_orphans(self, key: Key, terms: PoolSpec) -> None:
+        """Settle what agents hold for the controller without a task that stands for it."""
+        live, ended = self._index.live(key), self._index.ended(key)
+        now, looked = asyncio.get_running_loop().time(), self._orphans_looked_at.pop(key, {})
+        for pod in self._views.pods(key).values():
+            if not pod.connected or pod.agent is None or not (pod.held or pod.agent.ended):
+                continue
+            held = [slot.task_id for slot in pod.held if slot.task_id and slot.origin is Origin.CONTROLLER]
+            for task_id in (*held, *pod.agent.ended):
+                uid = (names.split_task_id(task_id) or ("", 0))[0]
+                task = live.get(uid)
+                if task is not None and (task.task_id, task.status.pod_uid) == (task_id, pod.uid):
+                    continue
+                end = ended.get(uid)
+                if end is not None and (end.task_id, end.pod_uid) == (task_id, pod.uid) and task_id not in held:
+                    self._index.reopen(key, uid)  # its result is stored: the agent may forget it
+                    continue
+                name = f"orphan/{pod.uid}/{task_id}"
+                agent = self._following.client(pod.uid)
+                if now >= looked.get(name, now) and agent is not None:
+                    start = functools.partial(self._tasks.settle_orphan, task_id, pod, agent, limits=terms.output)
+                    self._starting.start(key, name, start, again_seconds=_ORPHAN_SECONDS)
+                    looked[name] = now + _ORPHAN_SECONDS
+                self._orphans_looked_at.setdefault(key, {})[name] = looked.get(name, now)

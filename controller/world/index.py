@@ -1,108 +1,153 @@
-"""What the controller knows: caches, agents' reports, and what is under way. Read into a frozen view for each pass."""
+"""What the caches hold, found by what decisions ask for: a pool's tasks, and who contends for a lockKey.
 
-import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+An object is parsed once a version, as it comes. Tasks that have ended stand apart: a pass looks at one only when
+something about it has changed, or it is due to be deleted.
+"""
+
+import heapq
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from controller import names
 from controller.act.locks import Locks
-from controller.agents.client import agent_url
-from controller.agents.fleet import Fleet
-from controller.agents.tls import pod_tls
-from controller.decide.assignment import blocked
-from controller.decide.death import death_proof, ended_unopened, was_drained
-from controller.decide.observe import Report, agent_address, observe_pod
-from controller.decide.removal import idle_since
-from controller.decide.task_actions import Whereabouts, is_refused
-from controller.decide.view import PodOperation, PodView, PoolView
+from controller.decide.death import death_proof, ended_unopened
+from controller.decide.task_actions import is_refused
 from controller.errors import InvalidObject
 from controller.kube.api import Object
 from controller.kube.cache import Cache
-from controller.objects.pool import PoolSpec
+from controller.objects.ended_task import EndedTask, has_ended
 from controller.objects.task import Task, TaskPhase
 
 Key = tuple[str, str]
 """Namespace and name of a pool."""
 
-_CONTACT_SECONDS = 10.0
-"""How long a Pod that should answer and doesn't is still taken for one that is about to."""
 
+class Index:
+    """Kept up by the caches' changes."""
 
-@dataclass(slots=True)
-class UnderWay:
-    """Operations in flight, as decisions need to know them. Derived from what was started; nothing to reconcile."""
-
-    pods: dict[str, PodOperation] = field(default_factory=dict)
-    dispatching: dict[str, str] = field(default_factory=dict)
-    creating: dict[Key, set[str]] = field(default_factory=lambda: defaultdict(set))
-
-
-class World:
-    """Builds views. Parsing an object is remembered by its resourceVersion."""
-
-    def __init__(
-        self,
-        *,
-        pools: Cache,
-        pods: Cache,
-        tasks: Cache,
-        nodes: Cache,
-        locks: Locks,
-        fleet: Fleet,
-        now: Callable[[], datetime],
-    ) -> None:
+    def __init__(self, *, pools: Cache, pods: Cache, tasks: Cache, nodes: Cache, secrets: Cache, locks: Locks) -> None:
         self.pools = pools
         self.pods = pods
         self.tasks = tasks
         self.nodes = nodes
+        self.secrets = secrets
         self.locks = locks
-        self.fleet = fleet
-        self.now = now
-        self.under_way = UnderWay()
-        self._silent_since: dict[str, float] = {}
-        self._parsed: dict[str, tuple[str, Task | InvalidObject]] = {}
-        self._by_pool: dict[Key, set[str]] = defaultdict(set)
-        tasks.subscribe(self._index_task)
+        self._phases: dict[Key, Counter[TaskPhase]] = defaultdict(Counter)
+        self._live: dict[Key, dict[str, Task]] = defaultdict(dict)
+        self._unreadable: dict[Key, dict[str, tuple[Object, InvalidObject]]] = defaultdict(dict)
+        self._ended: dict[Key, dict[str, EndedTask]] = defaultdict(dict)
+        self._open_ends: dict[Key, dict[str, None]] = defaultdict(dict)
+        self._due: dict[Key, list[tuple[datetime, str]]] = defaultdict(list)
+        self._contenders: dict[Key, dict[str, Task]] = defaultdict(dict)
+        """Live tasks with a lockKey, by namespace and lockKey."""
+        tasks.subscribe(self._task_changed)
 
     @property
     def synced(self) -> bool:
         """Whether every list that decisions rest on was read completely at least once."""
         return all(cache.synced for cache in (self.pools, self.pods, self.tasks, self.nodes, self.locks.cache))
 
-    def _index_task(self, old: Object | None, new: Object | None) -> None:
-        obj = new or old
-        if obj is None:
+    # --- tasks --------------------------------------------------------------------------------------------------------
+
+    def live(self, key: Key) -> Mapping[str, Task]:
+        """The tasks of a pool that have not ended, by UID; those whose objects can be read."""
+        return self._live.get(key, {})
+
+    def unreadable(self, key: Key) -> Iterable[tuple[Object, InvalidObject]]:
+        """The tasks of a pool whose objects can't be read, and why."""
+        return self._unreadable.get(key, {}).values()
+
+    def ended(self, key: Key) -> Mapping[str, EndedTask]:
+        """The tasks of a pool that have ended and still exist, by UID."""
+        return self._ended.get(key, {})
+
+    def phases(self, key: Key) -> Mapping[TaskPhase, int]:
+        """How many tasks of a pool are in each phase, ended ones too."""
+        return self._phases.get(key, {})
+
+    def open_ends(self, key: Key, now: datetime) -> list[EndedTask]:
+        """The ended tasks of a pool that may have something left to be done; see `settled`."""
+        due, ended = self._due.get(key, []), self.ended(key)
+        while due and due[0][0] <= now:
+            self.reopen(key, heapq.heappop(due)[1])
+        return [ended[uid] for uid in self._open_ends.get(key, ())]
+
+    def next_due(self, key: Key) -> datetime | None:
+        """When the next ended task of a pool is to be deleted."""
+        due = self._due.get(key)
+        return due[0][0] if due else None
+
+    def settled(self, key: Key, task: EndedTask) -> None:
+        """Nothing is left to be done for an ended task, unless something about it changes or its time has come."""
+        self._open_ends[key].pop(task.uid, None)
+
+    def reopen(self, key: Key, uid: str) -> None:
+        """Have an ended task looked at again, if there is one of this UID."""
+        if uid in self.ended(key):
+            self._open_ends[key][uid] = None
+
+    def contenders(self, namespace: str, lock_keys: Iterable[str]) -> list[Task]:
+        """The tasks of all pools of a namespace that contend for these lockKeys.
+
+        A task that no slot can take holds up nobody: it says so in its conditions.
+        """
+        groups = (self._contenders.get((namespace, lock_key), {}) for lock_key in lock_keys)
+        return [task for group in groups for task in group.values() if not is_refused(task)]
+
+    def rival_pools(self, namespace: str, lock_key: str) -> set[Key]:
+        """The pools whose tasks contend for a lockKey: what becomes of one of them may be another's turn."""
+        return {(namespace, task.spec.pool) for task in self._contenders.get((namespace, lock_key), {}).values()}
+
+    def _task_changed(self, old: Object | None, new: Object | None) -> None:
+        if old is not None:
+            self._forget_task(old)
+        if new is not None:
+            self._note_task(new)
+
+    def _note_task(self, obj: Object) -> None:
+        key, uid = key_of_task(obj), obj["metadata"]["uid"]
+        if has_ended(obj):
+            ended = self._ended[key][uid] = EndedTask.parse(obj)
+            self._phases[key][ended.phase] += 1
+            self.reopen(key, uid)
+            if ended.delete_at is not None:
+                heapq.heappush(self._due[key], (ended.delete_at, uid))
             return
-        key = (obj["metadata"]["namespace"], str((obj.get("spec") or {}).get("pool")))
-        if new is None:
-            self._by_pool[key].discard(obj["metadata"]["name"])
-            if not self._by_pool[key]:
-                del self._by_pool[key]
-            self._parsed.pop(obj["metadata"]["uid"], None)
-        else:
-            self._by_pool[key].add(obj["metadata"]["name"])
-
-    def all_tasks(self, key: Key) -> Iterator[Task]:
-        """The tasks of a pool whose objects can be read, final ones among them."""
-        for name in sorted(self._by_pool.get(key, ())):
-            obj = self.tasks.get(key[0], name)
-            if obj is not None and isinstance(task := self._task(obj), Task):
-                yield task
-
-    def _task(self, obj: Object) -> Task | InvalidObject:
-        uid, version = obj["metadata"]["uid"], obj["metadata"]["resourceVersion"]
-        known = self._parsed.get(uid)
-        if known is not None and known[0] == version:
-            return known[1]
-        parsed: Task | InvalidObject
         try:
-            parsed = Task.parse(obj)
+            task = Task.parse(obj)
         except InvalidObject as problem:
-            parsed = problem
-        self._parsed[uid] = (version, parsed)
-        return parsed
+            self._unreadable[key][uid] = (obj, problem)
+            return
+        self._live[key][uid] = task
+        self._phases[key][task.status.phase] += 1
+        if task.spec.lock_key:
+            self._contenders[key[0], task.spec.lock_key][uid] = task
+
+    def _forget_task(self, obj: Object) -> None:
+        key, uid = key_of_task(obj), obj["metadata"]["uid"]
+        self._unreadable.get(key, {}).pop(uid, None)
+        if (ended := self._ended.get(key, {}).pop(uid, None)) is not None:
+            self._uncount(key, ended.phase)
+            self._open_ends[key].pop(uid, None)
+        elif (task := self._live.get(key, {}).pop(uid, None)) is not None:
+            self._uncount(key, task.status.phase)
+            if task.spec.lock_key:
+                place = (key[0], task.spec.lock_key)
+                self._contenders[place].pop(uid, None)
+                if not self._contenders[place]:
+                    del self._contenders[place]
+        if not (self.live(key) or self.ended(key) or self._unreadable.get(key)):
+            for kept in (self._live, self._ended, self._unreadable, self._open_ends, self._due, self._phases):
+                kept.pop(key, None)
+
+    def _uncount(self, key: Key, phase: TaskPhase) -> None:
+        self._phases[key][phase] -= 1
+        if not self._phases[key][phase]:
+            del self._phases[key][phase]
+
+    # --- the rest -----------------------------------------------------------------------------------------------------
 
     def node_of(self, pod: Object) -> Object | None:
         """The Node a Pod is bound to, if there is one."""
@@ -117,146 +162,26 @@ class World:
         """Why a Pod can be deleted without asking its agent; None if it can't."""
         return self.proof_of_death(pod) or ended_unopened(pod)
 
-    def pod_views(self, key: Key) -> tuple[PodView, ...]:
-        """The Pods that carry the pool's label."""
-        return tuple(self._pod_view(pod) for pod in self.pods.of_pool(*key))
-
-    def _pod_view(self, pod: Object) -> PodView:
-        uid = pod["metadata"]["uid"]
-        promised = PodOperation.DISPATCH if uid in self.under_way.dispatching.values() else None
-        key = pool_of(pod)
-        pool = self.pools.get(*key) if key is not None else None
-        return observe_pod(
-            pod,
-            self.node_of(pod),
-            self._report(pod),
-            in_flight=self.under_way.pods.get(uid, promised),
-            pool_uid=pool["metadata"]["uid"] if pool is not None else None,
-        )
-
-    def _report(self, pod: Object) -> Report:
-        uid = pod["metadata"]["uid"]
-        report = self.fleet.report(uid)
-        if report is not None and report.connected:
-            self._silent_since.pop(uid, None)
-            return Report(state=report.state, connected=True)
-        now = asyncio.get_running_loop().time()
-        silent = now - self._silent_since.setdefault(uid, now)
-        return Report(state=report.state if report else None, contacting=silent < _CONTACT_SECONDS)
-
-    def view(self, key: Key, pool: Object, spec: PoolSpec, tasks: Iterable[Task], pods: Iterable[PodView]) -> PoolView:
-        """The pool as decisions see it."""
-        live = tuple(task for task in tasks if not task.final)
-        return PoolView(
-            namespace=key[0],
-            name=key[1],
-            uid=pool["metadata"]["uid"],
-            spec=spec,
-            pods=tuple(pods),
-            tasks=live,
-            now=self.now(),
-            creating=sum(self.pods.get(key[0], name) is None for name in self.under_way.creating.get(key, ())),
-            blocked=blocked(self._tasks_with_locks(key[0], live), self.locks.holders(key[0])),
-            dispatching={
-                task.uid: self.under_way.dispatching[task.uid]
-                for task in live
-                if task.queued and task.uid in self.under_way.dispatching
-            },
-            deleting="deletionTimestamp" in pool["metadata"],
-            synced=self.synced,
-        )
-
-    def _tasks_with_locks(self, namespace: str, live: Iterable[Task]) -> list[Task]:
-        """Those of the pool, and those of other pools that contend for the same lockKeys.
-
-        A task that no slot can take holds up nobody: it says so in its conditions.
-        """
-        keys = {task.spec.lock_key for task in live if task.spec.lock_key}
-        if not keys:
-            return []
-        parsed = (self._task(obj) for obj in self.tasks.items(namespace))
-        return [
-            task
-            for task in parsed
-            if isinstance(task, Task) and task.spec.lock_key in keys and not task.final and not is_refused(task)
-        ]
-
-    def whereabouts(self, task: Task, pods: dict[str, PodView]) -> Whereabouts:
-        """What is known of the Pod that `task` was assigned to; `pods` are the pool's by UID."""
-        uid = task.status.pod_uid
-        if uid is None:
-            return Whereabouts(pod=None)
-        pod = pods.get(uid)
-        known = self.pods.get(task.namespace, task.status.pod or "") if pod is None or pod.dead else None
-        if known is not None and known["metadata"]["uid"] == uid:
-            # What lets a Pod be deleted that was never opened proves nothing about a task that is said to be there.
-            pod = replace(pod or self._pod_view(known), dead=self.proof_of_death(known) is not None)
-        final = self.pods.final(uid) if pod is None else None
-        buried = (
-            final is not None
-            and final.seen
-            and (was_drained(final.object) or self.proof_of_death(final.object) is not None)
-        )
-        return Whereabouts(pod=pod, buried=buried, synced=self.synced)
-
-    def recheck_seconds(self, view: PoolView) -> float | None:
-        """When the view changes by the clock alone; None if it doesn't.
-
-        That is when the youngest idle Pod has been idle long enough to go, and when an agent that should have answered
-        is no longer taken for one that is about to.
-        """
-        now = asyncio.get_running_loop().time()
-        waits = [
-            self._silent_since[pod.uid] + _CONTACT_SECONDS - now
-            for pod in view.pods
-            if pod.contacting and pod.uid in self._silent_since
-        ]
-        if (scaler := view.spec.scaler) is not None:
-            waits.extend(
-                scaler.min_idle_seconds - (view.now - since).total_seconds()
-                for pod in view.pods
-                if (since := idle_since(pod)) is not None
-            )
-        return min((wait for wait in waits if wait > 0), default=None)
-
     def pool_keys(self) -> set[Key]:
         """Every pool there is, or that something still belongs to."""
         pools = {(obj["metadata"]["namespace"], obj["metadata"]["name"]) for obj in self.pools.items()}
-        return pools | set(self._by_pool) | {key for pod in self.pods.items() if (key := pool_of(pod))}
+        tasks = {*self._live, *self._ended, *self._unreadable}
+        owned = itertools.chain(self.pods.items(), self.secrets.items())
+        return pools | tasks | {key for obj in owned if (key := pool_of(obj))}
 
-    def holds_lock(self, task: Task) -> bool:
-        """Whether the task holds its lockKey, as last seen."""
-        key = task.spec.lock_key
-        return bool(key) and self.locks.holder(task.namespace, key or "") == task.uid
-
-    def lock_holder(self, task: Task) -> str:
-        """Who has the lockKey that `task` waits for, in words. Only a person may let go of a lost apply's."""
-        name = self.locks.holder_name(task.namespace, task.spec.lock_key or "")
-        if name is None:
-            return "whose turn is another's"
-        held = self.tasks.get(task.namespace, name)
-        holder = self._task(held) if held is not None else None
-        if holder is None or (isinstance(holder, Task) and holder.status.phase is TaskPhase.LOST):
-            return f"held for {name}, whose end is not known: podslots unlock {task.spec.lock_key}"
-        return f"held by {name}"
-
-    def follow_agent(self, pod: Object) -> None:
-        """Have a Pod's agent watched as long as it may answer."""
-        key, address, uid = pool_of(pod), agent_address(pod, self.node_of(pod)), pod["metadata"]["uid"]
-        if key is not None and address is not None:
-            tls = pod_tls(pod)
-            self.fleet.add(uid, agent_url(address, tls=tls is not None), *key, tls)
-        else:
-            self.fleet.forget(uid)
-
-    def forget_pod(self, uid: str) -> None:
-        """The Pod is gone from the API."""
-        self.fleet.forget(uid)
-        self._silent_since.pop(uid, None)
+    def holds_lock(self, namespace: str, lock_key: str | None, uid: str) -> bool:
+        """Whether a task holds its lockKey, as last seen."""
+        return bool(lock_key) and self.locks.holder(namespace, lock_key or "") == uid
 
 
-def pool_of(pod: Object) -> Key | None:
-    """The pool whose label a Pod carries."""
-    metadata = pod["metadata"]
+def key_of_task(task: Object) -> Key:
+    """The pool that a SlotTask object names."""
+    spec = task.get("spec")
+    return task["metadata"]["namespace"], str(spec.get("pool")) if isinstance(spec, dict) else ""
+
+
+def pool_of(obj: Object) -> Key | None:
+    """The pool whose label an object carries."""
+    metadata = obj["metadata"]
     pool = (metadata.get("labels") or {}).get(names.POOL_LABEL)
     return (metadata["namespace"], pool) if pool else None

@@ -10,7 +10,7 @@ import orjson
 
 from controller.names import DRAIN_ID, STATE_LABEL, token_secret
 from controller.objects.pool import PoolSpec
-from controller.objects.template import build_pod
+from controller.objects.template import TokenSecret, build_pod
 from tests.bench.agents import begin, fake_agents
 from tests.bench.effort import Effort
 from tests.bench.machine import Cores, rss_bytes
@@ -63,11 +63,12 @@ async def _create_pods(api: Api, addresses: list[str]) -> list[str]:
     owner = pool(0)
     owner["metadata"]["uid"] = "uid-of-the-pool"
     spec = PoolSpec.parse(owner)
+    tokens = TokenSecret(name=token_secret("bench"), uid="uid-of-the-tokens")
     gate = asyncio.Semaphore(CONCURRENT)
 
     async def create(number: int, address: str) -> str:
         name = f"bench-{number}"
-        body = build_pod(owner, spec, name=name, token_secret=token_secret("bench"), agent_image="podslots/agent:bench")
+        body = build_pod(owner, spec, name=name, token_secret=tokens, agent_image="podslots/agent:bench")
         metadata: dict[str, Any] = body["metadata"]
         metadata["labels"][STATE_LABEL] = "active"
         metadata["annotations"][DRAIN_ID] = "opened"

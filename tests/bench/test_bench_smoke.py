@@ -14,9 +14,8 @@ from tests.bench.measure import Compared, Row, Sample, percentile, slope
 from tests.bench.soak import document, soak
 from tests.bench.table import markdown, show
 
-pytestmark = pytest.mark.timeout(300)  # seconds: one builds the binary
 
-
+@pytest.mark.long
 @pytest.mark.parametrize("subject", SUBJECTS)
 async def test_a_subject_yields_figures_that_can_be_judged_and_printed(subject: str) -> None:
     rows = await run([subject], TINY, Console(quiet=True))
@@ -61,6 +60,7 @@ def test_a_run_replaces_what_stands_between_its_marks(tmp_path: Path) -> None:
         written(SOAK, file)
 
 
+@pytest.mark.long
 async def test_a_soak_looks_at_the_agent_as_tasks_go_by() -> None:
     course = await soak(30, 30.0, cores())
     assert course.tasks == 30

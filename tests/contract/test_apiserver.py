@@ -75,6 +75,7 @@ IGNORED: dict[str, str] = {
         "lists every group of a whole cluster"
     ),
     ".managedFields": "field ownership is not tracked",
+    ".userInfo.extra": "the identity of a credential, which tokens here do not have",
     ".metadata.annotations.kubernetes.io/initial-events-list-blueprint": "an aid of 1.32's own client, gone in 1.36",
 }
 IGNORED_BY_VERSION: dict[str, dict[str, str]] = {

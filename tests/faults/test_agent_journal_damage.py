@@ -23,7 +23,6 @@ from agent.rules.report import Facts
 from agent.rules.slots import Acquire, Drain, Hold, Open
 from agent.rules.state import Event, State, initial_state
 from agent.service import PROBE_SECONDS, Service
-from agent.store.disk_thread import do_now
 from agent.store.journal import NAME, Header, new_file, open_journal
 from agent.wire import AgentState, ErrorCode, Origin, Outcome, Phase, SlotState, Steps, StepSpec, TaskState, Work
 from tests.support import virtual_time
@@ -44,6 +43,15 @@ def counters() -> Counters:
     return Counters(CollectorRegistry())
 
 
+def at_once(work: Callable[[], None], done: Callable[[OSError | None], None]) -> None:
+    error: OSError | None = None
+    try:
+        work()
+    except OSError as caught:
+        error = caught
+    done(error)
+
+
 def start(disk: MemoryDisk) -> Service:
     """A service on what the disk has, as the agent starts."""
     header = Header(pod_uid="uid", journal_id="j", slots=len(LAYOUT))
@@ -53,7 +61,7 @@ def start(disk: MemoryDisk) -> Service:
         facts=Facts(version="1", pod="p", pod_uid="uid", pool="pool", incarnation="i"),
         state=opened.state,
         journal=opened.journal,
-        submit=do_now,
+        submit=at_once,
         now=lambda: NOW,
         counters=counters(),
         log=NoLog(),

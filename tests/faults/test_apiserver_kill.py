@@ -72,7 +72,7 @@ async def start(folder: Path) -> tuple[asyncio.subprocess.Process, str]:
         sys.executable, "-m", "tests.support.apiserver_process", str(folder), cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         url = (await process.stdout.readline()).decode().strip()
     assert url
     return process, url

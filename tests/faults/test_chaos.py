@@ -7,7 +7,7 @@ import pytest
 from tests.chaos.run import run
 
 
-@pytest.mark.timeout(120)  # half a minute of faults, the ends of the last ones, and all that has to settle afterwards
+@pytest.mark.long
 async def test_whatever_fails_everything_settles_and_the_logs_hold_no_violation(tmp_path: Path) -> None:
     """T1, T3, T8, T10, T19, T21, T22, T23, T25, T28, G1, D1 over random kills, pauses and API faults."""
     outcome = await run(tmp_path, seconds=30, seed=20240501)

@@ -165,7 +165,7 @@ async def test_a_plan_whose_worker_was_killed_is_tried_again(cluster: Cluster, r
     await run.until_begun("plan")
     first = (run.folder / "plan").read_text().split()[0]
     await cluster.kill_container(await run.pod(), f"worker-{await run.slot()}")
-    await until(lambda: run.begun("plan") == 2, "the plan begins again", seconds=20)
+    await until(lambda: run.begun("plan") == 2, "the plan begins again")
     assert not (Path("/proc") / first).exists()
     run.go("plan")
     run.go("apply")

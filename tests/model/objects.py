@@ -10,7 +10,7 @@ from functools import cache
 from typing import NamedTuple
 
 from agent.wire import AgentState, Slot, SlotState, Step, Steps, StepSpec
-from controller.decide.task_actions import CANCELLING, Action, Whereabouts, cancel_message, next_action
+from controller.decide.task_actions import CANCELLING, TaskAction, Whereabouts, cancel_message, next_action
 from controller.decide.view import PodState, PodView
 from controller.names import TASK_FINALIZER
 from controller.objects.conditions import Condition
@@ -136,7 +136,7 @@ def parsed(task: TaskObject, number: int) -> Task:
 
 def next_step(
     number: int, task: TaskObject, pod: PodObject | None, site: Site | None, *, locked: bool, buried: bool
-) -> Action:
+) -> TaskAction | None:
     """What the controller's code decides to do next for a task."""
     view = None
     if pod is not None and pod.there and task.pod is not None and site is not None:

@@ -1,7 +1,7 @@
 """Which operations the leader may start: those that `pod_actions` and `task_actions` ask for.
 
-For tasks `progress.next_action` itself is asked. For Pods the model is freer than the controller: any idle Pod may be
-drained at any time, for any reason. A start is *fair* if the controller would come to it by itself for certain.
+For tasks `task_actions.next_action` itself is asked. For Pods the model is freer than the controller: any idle Pod may
+be drained at any time, for any reason. A start is *fair* if the controller would come to it by itself for certain.
 
 What the controller has read may be old by the time it acts. That is the same as an operation which was started on what
 was true then, and whose first step is put off.
@@ -10,7 +10,7 @@ was true then, and whose first step is put off.
 from collections.abc import Iterator
 
 from agent.wire import Phase, SlotState
-from controller.decide.task_actions import Do
+from controller.decide.task_actions import Ack, Acquire, Approve, Cancel, Finish, Follow, ReleaseLock, Retry, TaskAction
 from controller.decide.view import PodState
 from controller.objects.task import TaskPhase
 from tests.model.checker import Move
@@ -172,7 +172,7 @@ class Starts:
             # Only a leader that saw the Pod's last version knows what it proves.
             for buried in {False, pod is not None and pod.buried}:
                 action = next_step(number, task, pod, seen, locked=locked, buried=buried)
-                op = self._operation(number, task, action.do, action.phase, look=action.if_pod_gone)
+                op = self._operation(number, task, action)
                 if op is not None:
                     yield fair, op
         if "lost unlocks" in self._bugs and task.phase is TaskPhase.LOST and locked:
@@ -180,29 +180,29 @@ class Starts:
         if "approval unbound" in self._bugs and task.phase is TaskPhase.AWAITING_APPROVAL and task.approval:
             yield True, Op("approve", "intend", task.pod, number, task.attempt)
 
-    def _operation(self, number: int, task: TaskObject, do: Do, phase: TaskPhase | None, *, look: bool) -> Op | None:
-        """The operation of `act.tasks` for an action, as `reconcile` maps them."""
+    def _operation(self, number: int, task: TaskObject, action: TaskAction | None) -> Op | None:
+        """The operation of `act.tasks` for an action, as `passes.starting` maps them."""
         pod, attempt = task.pod, task.attempt
-        match do:
-            case Do.ACQUIRE:
+        match action:
+            case Acquire():
                 at = "acquire" if "ask at once" in self._bugs else "ask again"
                 return Op("assign", at, pod, number, attempt)
-            case Do.FOLLOW:
+            case Follow():
                 return Op("follow", "read", pod, number, attempt)
-            case Do.APPROVE:
+            case Approve():
                 return Op("approve", self._approves_at(task), pod, number, attempt)
-            case Do.CANCEL:
+            case Cancel():
                 known = ("assigned",) if task.phase is TaskPhase.ASSIGNED else ()
                 return Op("cancel", "cancel", pod, number, attempt, known=known)
-            case Do.RETRY:
+            case Retry():
                 return Op("retry", "write", pod, number, attempt)
-            case Do.FINISH:
+            case Finish(phase=phase, if_pod_gone=look):
                 return Op(
                     "finish", "look" if look and pod is not None else "write", pod, number, attempt, known=(phase,)
                 )
-            case Do.ACK:
+            case Ack():
                 return Op("ack", "ack", pod, number, attempt)
-            case Do.RELEASE_LOCK:
+            case ReleaseLock():
                 return Op("release lock", "read", task=number)
         return None
 

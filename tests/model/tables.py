@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from controller.decide.task_actions import keeps_lock
+from controller.objects.ended_task import EndedTask
 from controller.objects.task import TaskPhase
 from tests.model.effects import Op, Rules
 from tests.model.objects import PodObject, TaskObject, parsed
@@ -102,7 +103,7 @@ class Tables:
         if state.lock is None:
             return False
         task = self.tasks.of(state.tasks[state.lock])
-        return task.final and not task.gone and keeps_lock(parsed(task, state.lock))
+        return task.final and not task.gone and keeps_lock(EndedTask.of(parsed(task, state.lock)))
 
     def needed(self, state: State) -> bool:
         """Whether a task waits for a Pod."""

@@ -1,5 +1,6 @@
 """The journal says what was committed: cut at any byte, with any bit flipped, on a disk that fails anywhere."""
 
+import errno
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,12 +11,14 @@ from hypothesis import strategies as st
 
 from agent.errors import JournalDamagedError
 from agent.rules.slots import Acquire, Hold, Open, decide
-from agent.rules.state import Call, Event, SlotChanged, SlotEntry, State, apply, initial_state
+from agent.rules.state import Call, Event, SlotChanged, SlotEntry, State, WorkGiven, apply, initial_state
 from agent.store.journal import (
     COMPACT_BYTES,
     MAGIC,
     NAME,
     NEW_NAME,
+    RESERVE_BYTES,
+    RESERVE_NAME,
     Header,
     Journal,
     encode_frame,
@@ -248,7 +251,68 @@ def test_a_failed_append_is_cut_back_at_once() -> None:
     with pytest.raises(OSError, match="fault"):
         journal.commit(encode_records([apply_open()]), FRESH)
     assert len(disk.files[NAME]) == size
+    assert not journal.broken, "a full disk that was cut back leaves the file as it was: no room for a copy is needed"
+    disk.faults = ["torn", "fail"]
+    with pytest.raises(OSError, match="fault"):
+        journal.commit(encode_records([apply_open()]), FRESH)
     assert journal.broken
     journal.commit(encode_records([apply_open()]), FRESH)
     assert not journal.broken
     assert opened(disk).state.opened_id == "born"
+
+
+class SmallDisk(MemoryDisk):
+    """A disk of so many bytes."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__()
+        self.size_bytes = size_bytes
+
+    def write(self, name: str, data: bytes) -> None:
+        self.files.pop(name, None)
+        self._fill(name, b"", data)
+
+    def append(self, name: str, data: bytes) -> None:
+        self._fill(name, self.files[name], data)
+
+    def _fill(self, name: str, before: bytes, data: bytes) -> None:
+        room = self.size_bytes - sum(len(other) for key, other in self.files.items() if key != name) - len(before)
+        self.files[name] = before + data[: max(0, room)]
+        if len(data) > room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_on_a_full_disk_ends_take_the_place_of_the_reserve_and_new_work_does_not() -> None:
+    disk = SmallDisk(RESERVE_BYTES + 4096)
+    journal: Journal = opened(disk).journal
+    journal.probe(FRESH)
+    assert RESERVE_NAME in disk.files
+    large = encode_records([WorkGiven(task_id="t", work=Work(name="x" * 900_000, attempt=1, steps=Steps()))])
+    with pytest.raises(OSError, match="No space"):
+        journal.commit(large, FRESH, urgent=False)
+    assert (journal.broken, journal.short) == (False, False)
+    disk.size_bytes = sum(map(len, disk.files.values()))
+    record = encode_records([apply_open()])
+    with pytest.raises(OSError, match="No space"):
+        journal.commit(record, FRESH, urgent=False)
+    journal.commit(record, FRESH)
+    assert journal.short
+    assert opened(disk).state.opened_id == "born"
+    with pytest.raises(OSError, match="No space"):
+        journal.probe(FRESH)
+    assert RESERVE_NAME not in disk.files, "half a reserve does not fill the disk"
+    disk.size_bytes += 4096
+    journal.probe(FRESH)
+    assert not journal.short
+
+
+def test_a_rewrite_that_failed_leaves_nothing_behind() -> None:
+    disk = SmallDisk(4096)
+    journal: Journal = opened(disk).journal
+    disk.size_bytes = journal.size_bytes + 10
+    with pytest.raises(OSError, match="No space"):
+        journal.rewrite(FRESH)
+    assert list(disk.files) == [NAME]
+    disk.files[NEW_NAME] = b"of a crash"
+    opened(disk)
+    assert list(disk.files) == [NAME]

@@ -167,8 +167,9 @@ def test_creation_stays_below_the_maximum_and_is_for_what_is_missing(view: PoolV
 @given(views())
 def test_nothing_is_assigned_to_a_pod_that_does_not_serve_or_is_about_to_go(view: PoolView) -> None:
     """T6, T19, A1."""
-    victims = removed(pod_actions(view, decide_size(view)))
-    given_out = assign(view, victims)
+    decision = decide_size(view)
+    victims = removed(pod_actions(view, decision))
+    given_out = assign(decision.basis, victims)
     for item in given_out:
         it = item.pod
         assert it.uid not in victims

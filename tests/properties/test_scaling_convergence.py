@@ -48,7 +48,7 @@ def models(draw: st.DrawFn, letters: str) -> PoolModel:
 def test_with_all_else_done_it_comes_down_to_the_pods_that_hold_reservations(model: PoolModel) -> None:
     """G2: to those, and to no fewer than the minimum."""
     model.settings["idle_slots"] = {}
-    holding = {name for name, pod in model.pods.items() if pod.reserved}
+    holding = {name for name, pod in model.pods.items() if pod.load.reserved}
     model.sizes(30)
     assert holding <= model.pods.keys()
     assert len(model.pods) == max(len(holding), model.settings["min_replicas"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent import wire
 from agent.rules.state import RECORD_TYPES, Snapshot
-from agent.wire import WireError, decode, encode, format_time, parse_time
+from agent.wire import StartedReport, WireError, decode, encode, format_time, parse_time
 
 MESSAGES = sorted(
     (
@@ -26,6 +26,7 @@ MESSAGES = sorted(
 )
 RECORDS = [kind for kind in RECORD_TYPES.values() if kind is not Snapshot]  # a snapshot is made of the others
 ZONES = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+STARTED = {"instance": "1", "task_id": "t", "step": "plan", "fence": 1}
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
@@ -96,6 +97,12 @@ def test_times_are_utc(moment: datetime) -> None:
     assert parse_time(text) == moment
     assert parse_time(text).tzinfo is UTC
     assert parse_time(moment.isoformat()) == moment
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_outside_the_calendar_is_refused_as_any_other_that_is_none(text: str) -> None:
+    with pytest.raises(WireError):
+        decode(StartedReport, {**STARTED, "start_time": text})
 
 
 def test_times_without_a_zone_are_refused() -> None:

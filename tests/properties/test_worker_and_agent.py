@@ -183,6 +183,7 @@ class System:
         self.world.disk.entries[self.process].log += b"output"
         self.process = None
         self.worker.ended(self.world.ended(code, 6))
+        self.worker.tick()
 
     def _crash(self) -> None:
         """SIGKILL of the worker, and with it of the command."""

@@ -72,6 +72,9 @@ class MemoryDisk:
     def exists(self, name: str) -> bool:
         return name in self.files
 
+    def remove(self, name: str) -> None:
+        self.files.pop(name, None)
+
     def _check(self) -> None:
         self.trouble = self.trouble or self.full or self.unsynced
         if self.full:
@@ -85,6 +88,7 @@ class MemoryFiles:
 
     def __init__(self) -> None:
         self.data: dict[tuple[str, Step], bytes] = {}
+        self.handed_over: dict[str, bytes] = {}
 
     def size(self, task_id: str, step: Step) -> int:
         return len(self.data.get((task_id, step), b""))
@@ -96,8 +100,15 @@ class MemoryFiles:
         return self.data.get((task_id, step), b"")[offset : offset + size_bytes]
 
     def remove(self, task_id: str) -> None:
+        self.handed_over.pop(task_id, None)
         for key in [key for key in self.data if key[0] == task_id]:
             del self.data[key]
+
+    def put(self, task_id: str, data: bytes) -> None:
+        self.handed_over[task_id] = data
+
+    def got(self, task_id: str) -> bytes | None:
+        return self.handed_over.get(task_id)
 
     def tasks(self) -> tuple[str, ...]:
         return tuple({task_id for task_id, _ in self.data})
@@ -298,6 +309,13 @@ class SimAgent:
             yield service.watch_line(WatchType.CHANGE if changed else WatchType.HEARTBEAT)
 
 
+class FakeTransport:
+    """A connection from the agent's own Pod."""
+
+    def get_extra_info(self, name: str) -> Any:
+        return ("127.0.0.1", 1) if name == "peername" else None
+
+
 class FakeContent:
     """A body that has arrived."""
 
@@ -324,7 +342,7 @@ class FakeRequest:
         self.headers = headers
         self.content_length = len(body) if body is not None else None
         self.client_max_size = MAX_BODY_BYTES
-        self.transport: Any = object()
+        self.transport: Any = FakeTransport()
         """None once nobody waits for the answer any more."""
         self._body = body or b""
         self.content = FakeContent(self._body)

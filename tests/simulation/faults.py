@@ -49,7 +49,8 @@ def leases_fail() -> contextlib.AbstractContextManager[Any]:
 
     def tell_once(self: Election) -> None:
         tell(self)
-        if self._timer is not None and self._timer.when() <= asyncio.get_running_loop().time():
+        tenure = self._standing.tenure
+        if tenure is not None and tenure.deadline <= asyncio.get_running_loop().time() + 0.001:
             self._disarm()  # the deadline is over and it goes on: it would be told again at once
 
     stack = contextlib.ExitStack()

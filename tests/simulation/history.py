@@ -110,7 +110,7 @@ def settled(world: World, least: int) -> bool:
     if leader is None or len(leader.operations):
         return False
     under_way = leader.world.under_way
-    return not (under_way.pods or under_way.dispatching or any(under_way.creating.values()))
+    return not (under_way.dispatching or any(under_way.creating.values()))
 
 
 def empty(world: World) -> bool:

@@ -110,6 +110,7 @@ class Replica:
             now=self.now,
             rng=rng,
             random_bytes=rng.randbytes,
+            stopwatch=lambda: asyncio.get_running_loop().time(),
             registry=self.registry,
         )
         self._context = contextvars.copy_context()

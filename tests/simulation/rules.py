@@ -8,7 +8,7 @@ from agent.errors import JournalDamagedError
 from agent.rules.state import Event, PhaseChanged, Record, SlotChanged, State, TaskAcked
 from agent.wire import Assignment, Origin, Phase, SlotState, Step, TaskState
 from controller import names
-from controller.kube.api import PODS, SLOTPOOLS, Object
+from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKOUTPUTS, Object
 from controller.local.apiserver.store.versions import Change, ChangeType
 from controller.objects.task import FINAL_PHASES
 from tests.simulation.trace import Trace
@@ -227,13 +227,22 @@ class Rules:
         self._drain_ids[pod.uid] = said
 
     def _check_ack(self, pod: "SimPod", task_id: str) -> None:
-        """A result is forgotten only once it stands in the task's status."""
+        """A result is forgotten only once it stands in the task's status, and its steps' output in objects."""
         uid, _, attempt = task_id.partition(names.TASK_ID_SEPARATOR)
         task = self._world.task_by_uid(uid)
         status: Object = (task or {}).get("status") or {}
         here = status.get("podUID") == pod.uid and str(status.get("attempt")) == attempt
         if task is not None and here and status.get("phase") not in FINAL:
             self.breach(f"the result of {task_id} was forgotten while its status says {status.get('phase')}")
+        if task is not None and here:
+            name = task["metadata"]["name"]
+            for step, result in (status.get("steps") or {}).items():
+                kept = self._world.cluster.find(
+                    SLOTTASKOUTPUTS, task["metadata"]["namespace"], f"{name}-{attempt}-{step}"
+                )
+                ran = result.get("startTime") and result.get("endTime")
+                if ran and (kept is None or kept["spec"]["taskUID"] != uid):
+                    self.breach(f"the output of the {step} of {task_id} was forgotten, and is kept nowhere")
 
     def agent_answered(self, agent: "SimAgent", target: str, body: bytes | None, status: int) -> None:
         """An agent answered a write that arrived over the network."""

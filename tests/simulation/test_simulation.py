@@ -10,9 +10,17 @@ import pytest
 from tests.simulation.runner import run_seed
 
 FIRST, COUNT = (int(part) for part in os.environ.get("PODSLOTS_SEEDS", "0:200").split(":"))
+QUICK = 30
+"""How many of them are lived through each time; the others are for `make test-long`."""
 
 
-@pytest.mark.parametrize("seed", range(FIRST, FIRST + COUNT))
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(seed, marks=[] if number < QUICK else pytest.mark.long)
+        for number, seed in enumerate(range(FIRST, FIRST + COUNT))
+    ],
+)
 def test_the_rules_hold_and_everything_comes_to_its_end(seed: int) -> None:
     """T1, T2, T3, T4, T5, T6, T7, T8, T9, T10, T11, T12, T13, T14, T15, T16, T19, T20, T21, T22, T23, T24, T25,
     A1, A3, R1, R2, R4, R5, R7, G1, D1, O1, B1.

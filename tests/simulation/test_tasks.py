@@ -141,7 +141,7 @@ def test_tasks_of_one_lock_run_one_at_a_time_and_in_order() -> None:
         assert most == 1
         ends = [(task["status"]["finishTime"], task["metadata"]["name"]) for task in world.tasks()]
         assert [name for _, name in sorted(ends)] == ["t0", "t1", "t2", "t3"]
-        assert not _locks(world)
+        await world.until(lambda: not _locks(world), 30, "free of locks")
 
     play(story)
 

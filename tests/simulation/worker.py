@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from agent.wire import Assignment, Outcome, Step
 from agent.worker.client import CALL_TIMEOUT_SECONDS, POLL_TIMEOUT_SECONDS, RefusedError, _compose, _understand
 from agent.worker.core import Worker
-from agent.worker.errors import LinkError, StepRefusedError
+from agent.worker.errors import LinkError
 from agent.worker.ports import Answer, Call, Channel, Ended, Launch, Request
 from controller.errors import AgentUnreachable
 from tests.simulation.agent import FakeRequest
@@ -58,14 +58,6 @@ class SlotDisk(MemoryDisk):
     def running(self) -> Assignment | None:
         """What runs now."""
         return self.command.assignment if self.command is not None else None
-
-    def prepare(self, assignment: Assignment, run_id: str) -> Launch:
-        """As the real one: the plan is hashed again before it is applied."""
-        if assignment.step is Step.APPLY and assignment.work.steps.plan is not None:
-            found = self.plan_digest(assignment)
-            if found != assignment.plan_digest:
-                raise StepRefusedError("plan changed since it was approved")
-        return super().prepare(assignment, run_id)
 
     def plan_digest(self, assignment: Assignment) -> str:
         """Another one for each attempt, as its plan is another."""
@@ -244,6 +236,11 @@ class SimWorker:
         self._disk.command.ended = self._ended
         self._begun()
 
+    def interrupt(self, signal_name: str) -> None:
+        del signal_name
+        if self._disk.command is not None:
+            self._disk.command.terminate()
+
     def terminate(self) -> None:
         if self._disk.command is not None:
             self._disk.command.terminate()
@@ -256,6 +253,7 @@ class SimWorker:
         async def tell() -> None:
             await self._going_on.wait()
             self.core.ended(ended)
+            self.core.tick()  # the plan's digest is there at once
             self._woken.set()
 
         task = asyncio.get_running_loop().create_task(tell())

@@ -30,6 +30,8 @@ from tests.support.store_api import Cluster
 
 POOL = "pool"
 EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
+WITHOUT_RESYNC_SECONDS = 1e6
+"""Longer than any history: a look at every pool without a cause would hide that something did not wake its pool."""
 STEPS: dict[str, Any] = {
     "plan": {"plan": {"command": ["plan"]}},
     "apply": {"apply": {"command": ["apply"]}},
@@ -48,7 +50,7 @@ class World:
         replicas: int = 2,
         layout: tuple[tuple[str, ...], ...] = DEFAULT_LAYOUT,
         lease_seconds: float = 15.0,
-        resync_seconds: float = 30.0,
+        resync_seconds: float = WITHOUT_RESYNC_SECONDS,
         trace: Trace | None = None,
     ) -> None:
         self.seed = seed

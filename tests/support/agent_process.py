@@ -42,7 +42,7 @@ def free_port(address: str) -> int:
         return port
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 15.0) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
     """Poll until `condition()` is true; returns what it returned."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):
@@ -93,7 +93,6 @@ class AgentProcess:
             "PYTHONPATH": str(ROOT),
             "PODSLOTS_POD": "pod-1",
             "PODSLOTS_POD_UID": pod_uid,
-            "PODSLOTS_NAMESPACE": "default",
             "PODSLOTS_POOL": "terraform",
             "PODSLOTS_POD_IP": self.address,
             "PODSLOTS_PORT": str(self.port),

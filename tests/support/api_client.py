@@ -116,7 +116,7 @@ def make_server(state_dir: Path | None = None, **options: Any) -> ApiServer:
 
 
 async def until(
-    condition: Callable[[], Awaitable[bool]], *, seconds: float = 10.0, every_seconds: float = 0.02
+    condition: Callable[[], Awaitable[bool]], *, seconds: float = 60.0, every_seconds: float = 0.02
 ) -> None:
     """Returns once the condition holds; fails when it doesn't in time."""
     deadline = asyncio.get_running_loop().time() + seconds

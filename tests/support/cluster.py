@@ -69,10 +69,21 @@ class Child:
         await self._process.wait()
 
 
+WITHOUT_RESYNC_SECONDS = 1e5
+"""Longer than any test: a look at every pool without a cause would hide that something did not wake its pool."""
+
+
 class Cluster:
     """An embedded cluster (`python -m controller.local`) and a controller (`python -m controller`) on it."""
 
-    def __init__(self, folder: Path, *, lease_seconds: float = 2.0, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        lease_seconds: float = 2.0,
+        resync_seconds: float = WITHOUT_RESYNC_SECONDS,
+        options: tuple[str, ...] = (),
+    ) -> None:
         self.folder = folder
         self.state = folder / "cluster"
         self._ready = folder / "ready.json"
@@ -98,6 +109,7 @@ class Cluster:
             {},
         )
         self.lease_seconds = lease_seconds
+        self.resync_seconds = resync_seconds
         self.controller = self.new_controller("controller")
 
     def _child(self, name: str, arguments: list[str], environ: dict[str, str]) -> Child:
@@ -114,7 +126,7 @@ class Cluster:
             "PODSLOTS_HTTP_HOST": "127.0.0.1",
             "PODSLOTS_HTTP_PORT": "0",
             "PODSLOTS_LEASE_SECONDS": str(self.lease_seconds),
-            "PODSLOTS_RESYNC_SECONDS": "5",
+            "PODSLOTS_RESYNC_SECONDS": str(self.resync_seconds),
             "PODSLOTS_IDENTITY": identity,
         }
         return self._child(identity, ["-m", "controller"], environ)
@@ -153,7 +165,7 @@ class Cluster:
                 raise AssertionError(f"the cluster ended: {self.cluster.log.read_text()[-2000:]}")
             return self._ready.exists()
 
-        await until(ready, "the embedded cluster is ready", seconds=60)
+        await until(ready, "the embedded cluster is ready")
 
     @property
     def api(self) -> KubeClient:
@@ -189,7 +201,7 @@ class Cluster:
     async def phase(self, name: str) -> str:
         return str((await self.status(name)).get("phase", "Queued"))
 
-    async def until_phase(self, name: str, *phases: str, seconds: float = 30.0) -> dict[str, Any]:
+    async def until_phase(self, name: str, *phases: str, seconds: float = 90.0) -> dict[str, Any]:
         """Wait for a phase; the status then."""
         seen: dict[str, Any] = {}
 
@@ -201,7 +213,7 @@ class Cluster:
         await until(reached, lambda: f"task {name} is {' or '.join(phases)}; it is {seen}", seconds=seconds)
         return seen
 
-    async def until_size(self, count: int, *, seconds: float = 30.0) -> list[Object]:
+    async def until_size(self, count: int, *, seconds: float = 90.0) -> list[Object]:
         """Wait until there are exactly so many Pods, none on its way out."""
 
         found: list[Object] = []
@@ -228,7 +240,7 @@ class Cluster:
         """`GET /slots` of a Pod's agent."""
         address = pod["status"]["podIP"]
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session,
             session.get(f"http://{address}:8721/slots") as response,
         ):
             answer: dict[str, Any] = await response.json()
@@ -250,7 +262,7 @@ class Cluster:
         identity = json.loads((self.state / "cluster.json").read_text())
         headers = {"Authorization": f"Bearer {identity['tokens']['admin']}"}
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session,
             session.request(method, url, json=body, headers=headers, ssl=False) as response,
         ):
             assert response.status == 200, await response.text()
@@ -347,7 +359,7 @@ async def until(
     condition: Callable[[], Any],
     what: str | Callable[[], str],
     *,
-    seconds: float = 30.0,
+    seconds: float = 90.0,
 ) -> Any:
     """Wait until `condition()`, a coroutine or not, is true; what it gave. AssertionError after `seconds`."""
     deadline = asyncio.get_running_loop().time() + seconds

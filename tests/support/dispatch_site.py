@@ -8,18 +8,24 @@ from typing import Any, TypeVar
 from agent.rules import slots
 from controller import names
 from controller.act.events import EventRecorder
+from controller.act.handed_over import HandedOverFiles
 from controller.act.locks import Locks
+from controller.act.outputs import TaskOutputs
 from controller.act.tasks import Tasks
 from controller.agents.client import AgentClient, Stamps
 from controller.decide.view import PodState, PodView
 from controller.kube.api import LEASES, SLOTTASKS, Object, Resource
 from controller.kube.cache import Cache
+from controller.kube.leading import LeadersApi
+from controller.objects.ended_task import EndedTask
+from controller.objects.pool import OutputLimits
 from controller.objects.task import Task, TaskPhase
-from tests.support.machine_agent import MOMENT, MachineAgent
+from tests.support.machine_agent import MOMENT, GuardedStamps, MachineAgent
 from tests.support.memory_api import MemoryApi
 
 NS = "ns"
 TTL_SECONDS = 3600
+LIMITS = OutputLimits(max_bytes=4000, waiting_max_bytes=8000)
 T = TypeVar("T")
 
 STEPS: dict[str, Any] = {
@@ -123,11 +129,21 @@ class DispatchReplica:
         self.site = site
         self.tasks = Cache(SLOTTASKS)
         self.leases = Cache(LEASES)
-        self.locks = Locks(site.api, self.leases, may_write=may_write)
+        api = LeadersApi(site.api, may_write)
+        self.locks = Locks(api, self.leases)
         self.events = EventRecorder(site.api, component="c", instance="i", now=lambda: MOMENT, rng=random.Random(term))
-        self.writer = Tasks(site.api, self.tasks, self.locks, self.events, now=lambda: MOMENT, may_write=may_write)
+        self.writer = Tasks(
+            api,
+            self.tasks,
+            self.locks,
+            self.events,
+            outputs=TaskOutputs(api),
+            handed_over=HandedOverFiles(api),
+            now=lambda: MOMENT,
+        )
         self.clients: dict[str, AgentClient] = {
-            name: agent.client(stamps=site.stamps[term]) for name, agent in site.agents.items()
+            name: agent.client(stamps=GuardedStamps(site.stamps[term], may_write))
+            for name, agent in site.agents.items()
         }
 
     async def assign(self, task: Task, pod: PodView | None = None) -> None:
@@ -140,7 +156,7 @@ class DispatchReplica:
 
     async def follow(self, task: Task, pod: PodView | None = None) -> None:
         pod = pod or self.site.pod()
-        await self.writer.follow(task, pod, self.clients[pod.name])
+        await self.writer.follow(task, pod, self.clients[pod.name], limits=LIMITS)
 
     async def approve(self, task: Task, pod: PodView | None = None) -> None:
         pod = pod or self.site.pod()
@@ -152,7 +168,11 @@ class DispatchReplica:
 
     async def settle_orphan(self, task_id: str, pod: PodView | None = None) -> None:
         pod = pod or self.site.pod()
-        await self.writer.settle_orphan(task_id, pod, self.clients[pod.name])
+        await self.writer.settle_orphan(task_id, pod, self.clients[pod.name], limits=LIMITS)
+
+    async def ack_ended(self, task: Task, pod: PodView | None = None) -> None:
+        pod = pod or self.site.pod()
+        await self.writer.ack_ended(EndedTask.of(task), pod, self.clients[pod.name], limits=LIMITS)
 
     def said(self) -> list[str]:
         """The reasons of the events that wait to be written."""

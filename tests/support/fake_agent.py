@@ -117,7 +117,7 @@ class FakeAgent:
             self._registered = "another"
             self._changed.notify_all()
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    def wait(self, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         """Until the condition holds, looked at whenever a request came in, and often besides."""
         until = time.monotonic() + seconds
         with self._changed:
@@ -127,7 +127,7 @@ class FakeAgent:
                 self._changed.wait(0.02)
         return result
 
-    def exit_of(self, task_id: str, step: Step, seconds: float = 20.0) -> ExitReport:
+    def exit_of(self, task_id: str, step: Step, seconds: float = 60.0) -> ExitReport:
         """The first report of the step's end, once it is there."""
 
         def found() -> ExitReport | None:

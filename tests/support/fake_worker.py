@@ -114,6 +114,7 @@ class FakeWorker:
             step=assignment.step,
             fence=assignment.fence,
             start_time=datetime.now(UTC),
+            nonce=assignment.nonce,
         )
 
     def exit_report(self, assignment: Assignment, outcome: Outcome) -> ExitReport:
@@ -132,6 +133,7 @@ class FakeWorker:
             end_time=datetime.now(UTC),
             exit_code=0 if outcome is Outcome.SUCCEEDED else 1,
             plan_digest=DIGEST if planned else None,
+            nonce=assignment.nonce,
         )
 
     @property

@@ -20,7 +20,7 @@ from controller.local.node.pods.processes import ProcessName, carriers
 
 Json = dict[str, Any]
 Answer = TypeVar("Answer")
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 NAMESPACE = "/api/v1/namespaces/default"
 BRAND = "TEST_CLUSTER"  # a variable all containers of a test's cluster carry: finds what it left behind
 QUICK = BackoffPolicy(first_seconds=0.4, limit_seconds=2.0)

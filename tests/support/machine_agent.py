@@ -6,6 +6,7 @@ two of them. Workers are the test's: `finish_plan` and the like report for them.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,8 +33,10 @@ from agent.wire import (
     PhaseAnswer,
     Slot,
     SlotState,
+    Stamp,
     StartedReport,
     Step,
+    StepResult,
     Task,
     WorkerLink,
     Write,
@@ -43,10 +46,23 @@ from controller.errors import AgentUnreachable
 from controller.objects.pool import DEFAULT_LAYOUT, Layout
 
 MOMENT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-DIGEST = "sha256:aa"
+DIGEST = "sha256:" + "a" * 64
+PAGE_BYTES = 64
+"""Of output that is read: so little that a test needs few bytes for several pages."""
 
 Hook = Callable[[str], Awaitable[None]]
 """`hook(path)`: may pause, or raise AgentUnreachable."""
+
+
+class GuardedStamps(Stamps):
+    """Stamps that ask first whether this replica leads, as those of a real one do by its term."""
+
+    def __init__(self, stamps: Stamps, may_write: Callable[[], None]) -> None:
+        self._stamps, self._may_write = stamps, may_write
+
+    def next(self) -> Stamp:
+        self._may_write()
+        return self._stamps.next()
 
 
 class MachineAgent:
@@ -63,6 +79,9 @@ class MachineAgent:
         """Task ids whose apply was let go, once for each time."""
         self.before: Hook = _nothing
         self.after: Hook = _nothing
+        self.outputs: dict[tuple[str, Step], tuple[bytes, bytes, int]] = {}
+        """What was printed, of a task's step: the beginning that is kept, the end that is kept, and how much in all."""
+        self.handed_over: dict[str, bytes] = {}
         self._stamp = (0, 0)
 
     @property
@@ -171,6 +190,10 @@ class MachineAgent:
         """A request arrives: its effect and its answer."""
         self.requests.append((path, orjson.loads(body) if body else None))
         try:
+            if "/log?" in path:
+                return 200, self._log(path)
+            if path.endswith("/outputs"):
+                return 200, self.handed_over[path.split("/")[2]]
             return 200, orjson.dumps(encode(self._answer(method, path, body)))
         except Refusal as refusal:
             return refusal.status, orjson.dumps(encode(refusal.body()))
@@ -238,14 +261,32 @@ class MachineAgent:
             slot=entry.slot,
             state=entry.state,
             step=entry.step,
-            plan=entry.plan,
-            apply=entry.apply,
+            plan=self._result(task_id, Step.PLAN, entry.plan),
+            apply=self._result(task_id, Step.APPLY, entry.apply),
             outcome=entry.outcome,
             reason=entry.reason,
             plan_digest=entry.plan_digest,
             cancel_requested=entry.cancel_requested,
             expires_at=slot.expires_at if slot.task_id == task_id else None,
+            has_outputs=task_id in self.handed_over,
         )
+
+    def _result(self, task_id: str, step: Step, result: StepResult | None) -> StepResult | None:
+        """A step's result with its output, as `http.streams.task_answer` adds it."""
+        if result is None:
+            return None
+        kept, end, size = self.outputs.get((task_id, step), (b"", b"", 0))
+        tail = (kept + end)[-PAGE_BYTES:].decode("utf-8", "replace")
+        return replace(result, log_bytes=size, log_tail=tail, log_kept_bytes=len(kept), log_end_bytes=len(end))
+
+    def _log(self, path: str) -> bytes:
+        """A part of a step's output."""
+        task_id = path.split("/")[2]
+        tasks.find_task(self.state, task_id)
+        query = dict(pair.split("=") for pair in path.partition("?")[2].split("&"))
+        kept, end, _ = self.outputs.get((task_id, Step(query["step"])), (b"", b"", 0))
+        start = int(query.get("offset", 0))
+        return end if query["part"] == "end" else kept[start : start + PAGE_BYTES]
 
 
 async def _nothing(path: str) -> None:

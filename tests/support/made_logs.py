@@ -11,7 +11,7 @@ Json = dict[str, Any]
 BEGIN = datetime(2024, 5, 1, tzinfo=UTC)
 CONTROLLER = "podslots-controller"
 KUBELET = "system:node:local"
-DIGEST = "sha256:aa"
+DIGEST = "sha256:" + "a" * 64
 
 
 @dataclass

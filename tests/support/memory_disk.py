@@ -20,6 +20,9 @@ class MemoryDisk:
     def exists(self, name: str) -> bool:
         return name in self.files
 
+    def remove(self, name: str) -> None:
+        self.files.pop(name, None)
+
     def write(self, name: str, data: bytes) -> None:
         fault = self._fault(name)
         if fault == "torn":

@@ -53,7 +53,7 @@ class PoolModel:
         view = self.view()
         decision = decide_size(view)
         actions = pod_actions(view, decision)
-        for assignment in assign(view, removed(actions)):
+        for assignment in assign(decision.basis, removed(actions)):
             self._run(assignment.task, assignment.pod.name)
         for action in actions:
             match action:

@@ -154,7 +154,7 @@ def pool(
         name="pool",
         uid="uid-pool",
         spec=PoolSpec(
-            replicas=replicas or 0,
+            replicas=replicas,
             autoscaling=Autoscaling(**{"max_replicas": 20, **scaler}) if replicas is None or scaler else None,
             layout=layout,
             template=TEMPLATE if template is None else template,

@@ -70,8 +70,21 @@ REFUSED: dict[str, tuple[Json, str, str]] = {
     ),
     "the agent's port": (_worker(ports=[{"containerPort": 8721}]), f"{_CONTAINER}.ports[0].containerPort", "agent's"),
     "a worker's name": ({"spec": {"containers": [{"name": "worker-0"}]}}, f"{_CONTAINER}.name", "podslots gives"),
-    "install's name": (_init(name="slot-agent-install"), f"{_INIT}.name", "podslots gives"),
-    "the agent's name": ({"spec": {"containers": [{"name": "slot-agent"}]}}, f"{_CONTAINER}.name", "the agent's"),
+    "install's name": (
+        {"spec": {"containers": [{"name": "slot-agent-install"}]}},
+        f"{_CONTAINER}.name",
+        "an init container of podslots",
+    ),
+    "the agent's name": (
+        {"spec": {"containers": [{"name": "slot-agent"}]}},
+        f"{_CONTAINER}.name",
+        "an init container of podslots",
+    ),
+    "another image to install from": (
+        _init(name="slot-agent-install", image="x"),
+        f"{_INIT}.image",
+        "of this container only resources can",
+    ),
     "a worker that starts first": (
         {"spec": {"containers": [{"name": "a"}], "initContainers": [{"name": "worker"}]}},
         f"{_INIT}.name",
@@ -80,7 +93,7 @@ REFUSED: dict[str, tuple[Json, str, str]] = {
     "another command for the agent": (
         _init(name="slot-agent", command=["x"]),
         f"{_INIT}.command",
-        "overrides its image and resources only",
+        "only image, imagePullPolicy, resources can",
     ),
     "a volume of our name": (
         _of(volumes=[{"name": "podslots-x", "emptyDir": {}}]),

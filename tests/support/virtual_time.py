@@ -2,34 +2,54 @@
 
 For code without real sockets. If nothing is ready and no timer is set, nothing can ever happen again: that is said
 as an error, instead of hanging. So is a loop in which something is ready again and again while no time passes.
+
+Its timers are those of uvloop, on which the product runs: the clock and the delays have whole milliseconds. So a timer
+may fire up to half a millisecond before its moment, and a delay that rounds to nothing gives a plain handle, which
+has no `when()`.
 """
 
 import asyncio
+import contextvars
 import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
-LEAST_SECONDS = 1e-6
+LEAST_MICROSECONDS = 100
 """What passes with each `SOME_TURNS` turns of the loop, as work takes time: who waits for the rest to a deadline, which
 is nothing after rounding, would otherwise wait for that for ever."""
 SOME_TURNS = 64
 MOST_TURNS = 200_000
 """How often the loop may turn without waiting: far more than any burst of work needs."""
+MOST_DELAY_SECONDS = 100 * 365 * 86400.0
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """A loop on virtual time."""
 
     def __init__(self) -> None:
-        self._virtual_now = 1000.0
+        self._now_microseconds = 1_000_000_000
         self._tasks_made = 0
         super().__init__(_Selector(self))
         self.set_task_factory(_numbered)
 
     def time(self) -> float:
-        return self._virtual_now
+        return self._now_microseconds // 1000 / 1000
+
+    def call_later(  # type: ignore[override]  # as in uvloop, it is not always a timer
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        milliseconds = round(min(max(delay, 0.0), MOST_DELAY_SECONDS) * 1000)
+        if not milliseconds:
+            return self.call_soon(callback, *args, context=context)
+        when = (self._now_microseconds // 1000 + milliseconds) / 1000
+        return super().call_at(when, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        return self.call_later(when - self.time(), callback, *args, context=context)
 
     def next_task_number(self) -> int:
         """Of the tasks made in this loop."""
@@ -38,7 +58,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def skip(self, seconds: float) -> None:
         """Move the clock."""
-        self._virtual_now += max(seconds, LEAST_SECONDS)
+        self._now_microseconds += max(round(seconds * 1e6), LEAST_MICROSECONDS)
 
 
 class NumberedTask(asyncio.Task[Any]):
@@ -79,7 +99,7 @@ class _Selector(selectors.DefaultSelector):
                 self.loop.skip(timeout)
             elif self.turns % SOME_TURNS == 0:
                 self.loop.skip(0.0)
-            if timeout > LEAST_SECONDS:
+            if timeout * 1e6 > LEAST_MICROSECONDS:
                 self.turns = 0
             elif self.turns > MOST_TURNS:
                 self.turns = 0

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from agent.worker import directories, files, output, preparation, processes, step
+from agent.worker import directories, files, hashing, output, owned, preparation, processes, step
 from agent.worker.__main__ import main
 
 COUNTED = (
@@ -61,7 +61,7 @@ def run(deadly: int) -> int:
     """Work, and die at the `deadly`-th counted call."""
     counter = _Counter(deadly)
     counted: Any = _Os(counter)
-    for module in (directories, files, output, preparation, processes, step):
+    for module in (directories, files, hashing, output, owned, preparation, processes, step):
         module.os = counted  # type: ignore[attr-defined]
     assign = directories.Directories.assign
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.wire import Assignment, EnvFrom, EnvVar, Step, Steps, StepSpec, Work
+from agent.wire import Assignment, Command, EnvFrom, EnvVar, ExitCodes, File, Step, Steps, StepSpec, Work
 from tests.support.repository import ROOT
 
 
@@ -73,7 +73,7 @@ class WorkerProcess:
         assert self.process
         self.process.send_signal(signal.SIGTERM)
 
-    def wait(self, seconds: float = 20.0) -> int:
+    def wait(self, seconds: float = 60.0) -> int:
         assert self.process
         return self.process.wait(seconds)
 
@@ -104,10 +104,17 @@ def assignment(
     plan_digest: str | None = None,
     timeout_seconds: int | None = None,
     grace_seconds: int = 10,
-    files: dict[str, str] | None = None,
+    files: dict[str, str | File] | None = None,
     env: tuple[EnvVar, ...] = (),
     env_from: tuple[EnvFrom, ...] = (),
     attempt: int = 1,
+    mask_secrets: bool | None = None,
+    outputs_path: str | None = None,
+    stop_signal: str = "SIGINT",
+    before: tuple[Command, ...] = (),
+    working_dir: str | None = None,
+    exit_codes: ExitCodes | None = None,
+    nonce: str | None = None,
 ) -> Assignment:
     """A step that runs `command`. With `apply` (of a plan) or `plan` (of an apply) the task has both steps."""
     spec = StepSpec(
@@ -115,20 +122,35 @@ def assignment(
         plan_file=plan_file if step is Step.PLAN else None,
         timeout_seconds=timeout_seconds,
         cancel_grace_seconds=grace_seconds,
+        stop_signal=stop_signal,
+        before=before,
+        working_dir=working_dir,
+        exit_codes=exit_codes,
     )
     if step is Step.PLAN:
-        steps = Steps(plan=spec, apply=StepSpec(command=apply) if apply else None)
+        steps = Steps(plan=spec, apply=StepSpec(command=apply, cancel_grace_seconds=grace_seconds) if apply else None)
     else:
         steps = Steps(plan=StepSpec(command=plan, plan_file=plan_file) if plan else None, apply=spec)
-    work = Work(name="team/task", attempt=attempt, steps=steps, files=files or {}, env=env, env_from=env_from)
-    return Assignment(task_id=task_id, task_type="plan", step=step, fence=7, work=work, plan_digest=plan_digest)
+    work = Work(
+        name="team/task",
+        attempt=attempt,
+        steps=steps,
+        files=files or {},
+        env=env,
+        env_from=env_from,
+        mask_secrets=mask_secrets,
+        outputs_path=outputs_path,
+    )
+    return Assignment(
+        task_id=task_id, task_type="plan", step=step, fence=7, work=work, plan_digest=plan_digest, nonce=nonce
+    )
 
 
 def shell(script: str) -> tuple[str, str, str]:
     return "/bin/sh", "-c", script
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """The condition's result, once it is true."""
     limit = time.monotonic() + seconds
     while not (result := condition()):

@@ -7,7 +7,7 @@ from typing import Any
 from agent.wire import Assignment, ExitReport, Step
 from agent.worker.core import Worker
 from agent.worker.errors import StepRefusedError
-from agent.worker.ports import Ended, Launch, StoredStep
+from agent.worker.ports import Ended, Launch, LaunchedCommand, StoredStep
 
 EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -44,6 +44,11 @@ class MemoryDisk:
         self.full = False
         self.refusal: str | None = None
         self.remains: set[tuple[str, Step]] = set()
+        self.unread: tuple[str, ...] = ()
+        self.damaged: tuple[str, ...] = ()
+        self.hashing: Assignment | None = None
+        self.hashes = True
+        """Whether a digest that was begun is ready at the next look."""
 
     def load(self) -> list[StoredStep]:
         last = {task_id: entry for (task_id, _), entry in sorted(self.entries.items(), key=lambda item: item[0][1])}
@@ -62,7 +67,7 @@ class MemoryDisk:
     def assign(self, assignment: Assignment) -> None:
         self._write()
         key = assignment.task_id, assignment.step
-        if key in self.entries:
+        if key in self.entries and self.entries[key].assignment.nonce == assignment.nonce:
             self.entries[key].assignment = assignment
         else:
             self.entries[key] = _Entry(assignment)
@@ -77,14 +82,17 @@ class MemoryDisk:
             step=assignment.step,
             name=assignment.work.name,
             run_id=run_id,
-            command=spec.command,
+            commands=(
+                *(LaunchedCommand(argv=before.command) for before in spec.before),
+                LaunchedCommand(argv=spec.command),
+            ),
             environment={},
         )
 
-    def claim(self, task_id: str, step: Step, *, instance: str, run_id: str, start_time: datetime) -> bool:
+    def claim(self, assignment: Assignment, *, instance: str, run_id: str, start_time: datetime) -> bool:
         del instance, run_id
         self._write()
-        entry = self.entries[task_id, step]
+        entry = self.entries[assignment.task_id, assignment.step]
         if entry.started:
             return False
         entry.started, entry.start_time = True, start_time
@@ -105,6 +113,21 @@ class MemoryDisk:
 
     def plan_digest(self, assignment: Assignment) -> str:
         return f"sha256:{assignment.task_id}"
+
+    def outputs(self, assignment: Assignment) -> str:
+        raise StepRefusedError(f"there is no file {assignment.work.outputs_path!r} here")
+
+    def begin_digest(self, assignment: Assignment) -> None:
+        self.hashing = assignment
+
+    def digest(self) -> str | None:
+        if self.hashing is None or not self.hashes:
+            return None
+        found, self.hashing = self.plan_digest(self.hashing), None
+        return found
+
+    def end_digest(self) -> None:
+        self.hashing = None
 
     def log_bytes(self, task_id: str, step: Step) -> int:
         return len(self.entries[task_id, step].log)
@@ -133,6 +156,9 @@ class MemoryRunner:
         if self.refusal:
             raise StepRefusedError(self.refusal)
         self.starts.append(launch)
+
+    def interrupt(self, signal_name: str) -> None:
+        self.signals.append(signal_name)
 
     def terminate(self) -> None:
         self.signals.append("TERM")

@@ -98,6 +98,11 @@ def bad_request(message: str) -> ApiError:
     return ApiError(400, "BadRequest", message)
 
 
+def internal_error(message: str) -> ApiError:
+    """A 500."""
+    return ApiError(500, "InternalError", f"Internal error occurred: {message}", {"causes": [{"message": message}]})
+
+
 def unauthorized() -> ApiError:
     """401: the token is not known."""
     return ApiError(401, "Unauthorized", "Unauthorized")

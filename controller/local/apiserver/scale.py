@@ -9,6 +9,7 @@ from typing import Any
 
 from controller.local.apiserver.errors import (
     bad_request,
+    internal_error,
     invalid,
     invalid_value,
     no_such_resource,
@@ -28,7 +29,14 @@ _METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
 
 
 def read_scale(resource: Resource, record: Record) -> Json:
-    """The Scale of an object."""
+    """The Scale of an object. Raises InternalError if the object says no number, as the real server does."""
+    path = _paths(resource)["specReplicasPath"]
+    if _read(record.body, path) is None:
+        raise internal_error(f'the spec replicas field "{path}" does not exist')
+    return _scale(resource, record)
+
+
+def _scale(resource: Resource, record: Record) -> Json:
     paths = _paths(resource)
     spec, status = {}, {"replicas": _read(record.body, paths["statusReplicasPath"]) or 0}
     replicas = _read(record.body, paths["specReplicasPath"])
@@ -94,10 +102,14 @@ def _changed(resource: Resource, record: Record, scale: Any) -> Json:
     """The object with the replicas that a Scale asks for. Raises DecodeError and Invalid."""
     if not isinstance(scale, dict) or not isinstance(scale.get("spec") or {}, dict):
         raise DecodeError("wrong object passed to Scale update")
-    replicas = (scale.get("spec") or {}).get("replicas", 0)
+    path = _paths(resource)["specReplicasPath"]
+    replicas = (scale.get("spec") or {}).get("replicas")
+    if replicas is None:
+        if _read(record.body, path) is None:
+            raise bad_request(f'the spec replicas field "{path}" cannot be empty')
+        replicas = 0
     if not isinstance(replicas, int) or isinstance(replicas, bool):
         raise DecodeError("json: cannot unmarshal into Go struct field ScaleSpec.spec.replicas of type int32")
-    path = _paths(resource)["specReplicasPath"]
     if replicas < 0:
         raise invalid(
             resource.target(record.name), [invalid_value(path, str(replicas), "should be a non-negative integer")]

@@ -17,7 +17,7 @@ def run(*command: str, environ: dict[str, str] | None = None) -> subprocess.Comp
         env={"PATH": os.environ["PATH"], **(environ or {})},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 

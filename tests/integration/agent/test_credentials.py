@@ -107,12 +107,12 @@ def test_tokens_that_a_kubelet_swaps_are_taken_within_seconds_and_named_by_id(tm
             until_named(agent, *secrets)
             for token in secrets.values():
                 assert agent.call("POST", "/drain", {"drain_id": "d"}, token=token.decode())[0] == 200
-        wait_for(lambda: refused(agent, "token-of-january"), "the old token is good no more", 5)
+        wait_for(lambda: refused(agent, "token-of-january"), "the old token is good no more")
         assert agent.state().incarnation == incarnation
 
 
 def until_named(agent: AgentProcess, *ids: str) -> None:
-    wait_for(lambda: agent.state().tokens == tuple(sorted(ids)), f"the tokens {ids} are reported", 5)
+    wait_for(lambda: agent.state().tokens == tuple(sorted(ids)), f"the tokens {ids} are reported")
 
 
 def refused(agent: AgentProcess, token: str) -> bool:

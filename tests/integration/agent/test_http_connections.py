@@ -22,7 +22,7 @@ def agent(tmp_path: Path) -> Iterator[AgentProcess]:
 
 def talk(agent: AgentProcess, data: bytes, *, until_closed: bool) -> bytes:
     """Send bytes; read until the agent closes, or until a whole answer is there."""
-    with socket.create_connection((agent.address, agent.port), timeout=10) as connection:
+    with socket.create_connection((agent.address, agent.port), timeout=60) as connection:
         connection.sendall(data)
         received = b""
         while chunk := connection.recv(1 << 16):
@@ -52,7 +52,7 @@ def bodies(received: bytes) -> list[bytes]:
 
 
 def test_a_kept_connection_answers_again_and_again(agent: AgentProcess) -> None:
-    with socket.create_connection((agent.address, agent.port), timeout=10) as connection:
+    with socket.create_connection((agent.address, agent.port), timeout=60) as connection:
         for _ in range(3):
             connection.sendall(GET + b"\r\n")
             received = connection.recv(1 << 16)

@@ -149,14 +149,14 @@ def test_a_body_that_is_too_large_is_refused_however_it_comes(agent: AgentProces
         b"POST /drain HTTP/1.1\r\n%b%bTransfer-Encoding: chunked\r\n\r\n%b0\r\n\r\n" % (HEAD, CLOSE, chunk),
     ):
         assert status_and_error(talk(agent, request)) == (413, "too_large")
-    with socket.create_connection((agent.address, agent.port), timeout=10) as connection:
+    with socket.create_connection((agent.address, agent.port), timeout=60) as connection:
         connection.sendall(b"POST /drain HTTP/1.1\r\n" + HEAD + b"Content-Length: 3000000000\r\n\r\n")
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 413 ")
 
 
 def test_who_asks_whether_to_go_on_is_told(agent: AgentProcess) -> None:
     """As curl does before a large body: it would wait a second else."""
-    with socket.create_connection((agent.address, agent.port), timeout=10) as connection:
+    with socket.create_connection((agent.address, agent.port), timeout=60) as connection:
         body = b'{"drain_id":"d","no":"such field"}'
         head = b"POST /drain HTTP/1.1\r\n%b%bExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
         connection.sendall(head % (HEAD, CLOSE, len(body)))
@@ -165,7 +165,7 @@ def test_who_asks_whether_to_go_on_is_told(agent: AgentProcess) -> None:
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 400 ")
         connection.close()
     head = b"POST /drain HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\nConnection: close\r\n\r\n"
-    with socket.create_connection((agent.address, agent.port), timeout=10) as connection:
+    with socket.create_connection((agent.address, agent.port), timeout=60) as connection:
         connection.sendall(head)
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 401 "), "and who may not, before it sends anything"
 
@@ -270,7 +270,7 @@ async def slow_server() -> AsyncIterator[Callable[[bytes], Any]]:
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 return await reader.read()
         finally:
             writer.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.wire import AgentState, Outcome, Phase, SlotState, Step, TaskState
+from tests.integration.agent.test_commands import slot_agent
 from tests.support.agent_process import AgentProcess, Refused, running_agent, wait_for
 from tests.support.fake_worker import DIGEST, FakeWorker, one_step, two_steps
 
@@ -288,3 +289,15 @@ def test_slot_transitions_are_logged_as_json(agent: AgentProcess) -> None:
     names = ("slot", "task", "from", "to", "cause", "fence")
     assert [line[name] for name in names] == [1, "t.1", "running", "idle", "release", 2]
     assert "token" not in json.dumps(agent.log_lines())
+
+
+def test_a_second_agent_on_one_state_folder_ends_and_touches_nothing(agent: AgentProcess) -> None:
+    agent.acquire("t.1")
+    other = {**agent.environ, "PODSLOTS_POD_UID": "another", "PODSLOTS_PORT": "0"}
+    done = slot_agent("serve", environ=other)
+    assert done.returncode == 1
+    assert "another agent" in done.stderr
+    assert not list(agent.state_dir.glob("journal.aside-*"))
+    agent.kill()
+    agent.start()
+    assert "t.1" in [slot.task_id for slot in agent.state().slots]

@@ -1,33 +1,21 @@
 """A full disk refuses new work, keeps what is held, and is no reason to restart."""
 
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.wire import Phase, SlotState
+from agent.wire import Outcome, Phase, SlotState, TaskState
 from tests.support.agent_process import AgentProcess, Refused, running_agent, wait_for
 from tests.support.fake_worker import FakeWorker, two_steps
 
 
-@pytest.fixture(params=["disk", "memory"])
-def agent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AgentProcess]:
-    """On a disk, whose writes are made in a thread, and in memory, where they are made on the spot."""
-    state_dir = tmp_path / "state"
-    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
-    if request.param == "memory":
-        if not memory.is_dir():
-            pytest.skip("no /dev/shm")
-        state_dir = memory / f"podslots-{tmp_path.parent.name}-{tmp_path.name}"
-        state_dir.mkdir()
-    with running_agent(tmp_path, environ={"PODSLOTS_STATE_DIR": str(state_dir)}) as agent:
-        agent.state_dir = state_dir
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[AgentProcess]:
+    with running_agent(tmp_path) as agent:
         agent.open()
         yield agent
-    for path in sorted(state_dir.rglob("*"), reverse=True):
-        path.unlink() if path.is_file() else path.rmdir()
-    state_dir.rmdir()
 
 
 def refusal(call: Callable[[], object]) -> tuple[int, str]:
@@ -60,7 +48,7 @@ def test_full_disk_refuses_with_503_and_recovers_by_itself(agent: AgentProcess) 
     agent.limit_file_size(None)
     worker.end(assignment)
     assert agent.state().slots[0].state is SlotState.RESERVED
-    assert not agent.state().warnings
+    wait_for(lambda: not agent.state().warnings, "the reserve is there again")
     agent.acquire("t.2")
     agent.restart()
     assert [slot.task_id for slot in agent.state().slots] == ["t.1", "t.2", None]
@@ -88,24 +76,27 @@ def test_recovers_without_being_asked(agent: AgentProcess) -> None:
 def test_reads_go_on_while_the_disk_is_full(agent: AgentProcess) -> None:
     agent.limit_file_size(64)
     refusal(lambda: agent.acquire("t.1"))
-    begin = time.monotonic()
     for _ in range(50):
-        agent.state()
-    assert time.monotonic() - begin < 5
+        assert agent.state().warnings
 
 
-def test_output_on_a_full_disk_is_counted_and_does_not_stop_the_step(agent: AgentProcess) -> None:
+def test_output_on_a_full_disk_waits_and_does_not_stop_the_step(agent: AgentProcess) -> None:
     worker = FakeWorker(agent, 0)
     worker.register()
-    agent.acquire("t.1", "plan_and_apply", two_steps())
-    assignment = worker.take()
-    worker.start(assignment)
-    agent.limit_file_size(100_000)
-    piece = b"x" * 60_000
-    assert worker.output(assignment, 0, piece) == 60_000
-    assert worker.output(assignment, 60_000, piece) == 120_000
-    worker.end(assignment)
-    task = agent.task("t.1")
-    assert task.plan is not None
-    assert task.plan.log_bytes == 120_000
-    assert b"was not kept" in agent.call("GET", "/tasks/t.1/log")[1][-100:]
+    for task_id in ("t.1", "t.2"):
+        agent.acquire(task_id, "plan_and_apply", two_steps())
+        assignment = worker.take()
+        worker.start(assignment)
+        agent.limit_file_size(100_000)
+        piece = b"x" * 60_000
+        assert worker.output(assignment, 0, piece) == 60_000
+        assert worker.output(assignment, 60_000, piece) == 60_000, "it is to be sent again"
+        if task_id == "t.1":
+            agent.limit_file_size(None)
+            assert worker.output(assignment, 60_000, piece) == 120_000, "one failed write does not end the copy"
+        worker.send_exit(replace(worker.exit_report(assignment, Outcome.FAILED), log_bytes=120_000))
+        assert agent.task(task_id).state is TaskState.ENDED
+        log = agent.call("GET", f"/tasks/{task_id}/log")[1]
+        assert (b"was not kept" in log[-100:]) == (task_id == "t.2")
+        agent.limit_file_size(None)
+        agent.post(f"/tasks/{task_id}/ack")

@@ -5,6 +5,7 @@ import http.client
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def test_failed_plan_is_never_reserved(agent: AgentProcess, worker: FakeWorker) 
 
 def test_final_states_never_change(agent: AgentProcess) -> None:
     """T23: late, repeated and contradicting reports are answered and change nothing."""
-    agent.acquire("t.1", "plan", one_step())
+    agent.acquire("t.1", "plan_and_apply", one_step())
     other = FakeWorker(agent, 1)
     other.register()
     assignment = other.take()
@@ -244,6 +245,29 @@ def test_output_past_the_cap_is_counted_not_kept(agent: AgentProcess, worker: Fa
     assert task.plan.log_tail.endswith("xthe end")
     log = agent.call("GET", "/tasks/t.1/log")[1]
     assert b"was not kept" in log[-100:]
+    assert (task.plan.log_kept_bytes, task.plan.log_end_bytes) == (16 << 20, 64 << 10)
+    page = agent.call("GET", f"/tasks/t.1/log?step=plan&part=page&offset={15 << 20}")[1]
+    assert page == b"x" * (1 << 20), "what is kept, and no words about the rest"
+    assert agent.call("GET", f"/tasks/t.1/log?part=page&offset={16 << 20}")[1] == b""
+    end = agent.call("GET", "/tasks/t.1/log?part=end")[1]
+    assert end == b"x" * ((64 << 10) - 7) + b"the end"
+
+
+def test_a_file_that_is_handed_over_is_there_until_the_ack_and_for_the_pool_alone(
+    agent: AgentProcess, worker: FakeWorker
+) -> None:
+    agent.acquire("t.1", "plan_and_apply", one_step())
+    assignment = worker.take()
+    worker.start(assignment)
+    report = replace(worker.exit_report(assignment, Outcome.SUCCEEDED), outputs="/3h4")
+    worker.send_exit(report)
+    worker.send_exit(report)
+    assert agent.task("t.1").has_outputs
+    assert agent.call("GET", "/tasks/t.1/outputs")[0] == 401
+    agent.restart()
+    assert agent.call("GET", "/tasks/t.1/outputs", token=POOL_TOKEN)[1] == b"\xffxx"
+    agent.post("/tasks/t.1/ack")
+    assert not list((agent.state_dir / "logs").iterdir())
 
 
 def test_a_worker_must_register_and_a_newer_one_supersedes_it(agent: AgentProcess) -> None:
@@ -323,7 +347,7 @@ def test_sigterm_does_not_wait_longer_than_the_grace(tmp_path: Path) -> None:
 def test_sidecar_mode_takes_no_work(tmp_path: Path) -> None:
     with running_agent(tmp_path, workers=False) as agent:
         agent.open()
-        assert refusal(lambda: agent.acquire("t.1", "plan", one_step())) == "invalid"
+        assert refusal(lambda: agent.acquire("t.1", "plan_and_apply", one_step())) == "invalid"
         hold = agent.acquire("t.1", "plan", token=agent.credential("local"))
         path = f"/slots/{hold['slot']}"
         body = {"task_id": "t.1", "fence": hold["fence"]}

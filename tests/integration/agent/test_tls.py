@@ -15,7 +15,7 @@ import pytest
 
 from agent.wire import Outcome, Steps, StepSpec, TaskState, Work
 from tests.integration.agent.test_commands import slot_agent
-from tests.support.agent_process import POOL_TOKEN, AgentProcess, wait_for
+from tests.support.agent_process import POOL_TOKEN, AgentProcess, Refused, wait_for
 from tests.support.mounted import Authority, Signed, mount
 from tests.support.repository import ROOT
 from tests.support.worker_process import WorkerProcess, shell
@@ -51,7 +51,7 @@ class TlsAgent(AgentProcess):
 
     def served(self) -> str:
         """The certificate that a new connection sees."""
-        return ssl.get_server_certificate((self.address, self.port), timeout=10)
+        return ssl.get_server_certificate((self.address, self.port), timeout=60)
 
     def until_served(self, signed: Signed) -> None:
         wait_for(lambda: self.served().encode() == signed.certificate, "the new certificate is served")
@@ -134,6 +134,55 @@ def test_files_that_do_not_fit_together_are_said_and_not_taken(agent: TlsAgent) 
     assert good.key.decode().splitlines()[1] not in text
 
 
+@pytest.mark.parametrize("junk", [b"", b"junk", "ä".encode(), CLIENTS.certificate[:300]])
+def test_a_useless_client_ca_ends_no_agent_and_lets_nobody_in(agent: TlsAgent, junk: bytes) -> None:
+    """Neither while it serves nor when it starts; the CA in use goes on, and a new certificate is taken beside it."""
+    known = CLIENTS.sign("a controller")
+    mount(agent.tls_dir, files(agent.sign(), CLIENTS.certificate))
+    agent.until_said("TLS files changed", 1)
+    for start_again in (False, True):
+        other = agent.sign()
+        mount(agent.tls_dir, files(other, junk))
+        if start_again:
+            agent.kill()
+            agent.start()
+        agent.until_served(other)
+        agent.client_context = agent.client()
+        with pytest.raises(Refused):
+            agent.state()
+        agent.client_context = agent.client(known)
+        assert agent.state().pod == "pod-1"
+    (agent.state_dir / "client-ca.crt").unlink()
+    agent.kill()
+    agent.start()
+    with pytest.raises((Refused, OSError)):
+        agent.state()
+    mount(agent.tls_dir, files(agent.sign(), CLIENTS.certificate))
+    wait_for((agent.state_dir / "client-ca.crt").exists, "the mended CA is taken")
+    wait_for(lambda: agent.call("GET", "/slots")[0] == 200, "and lets its clients in")
+
+
+def test_close_knows_the_agent_by_the_certificate_in_force(agent: TlsAgent) -> None:
+    mount(agent.tls_dir, {"tls.crt": agent.sign().certificate, "tls.key": agent.sign().key})
+    agent.until_said("TLS files not taken", 1)
+    done = slot_agent("close", environ=agent.environ)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_agent_starts_although_its_certificate_can_not_be_handed_on(agent: TlsAgent) -> None:
+    """A full or broken credentials volume: what holds a slot goes on, and nothing piles up there."""
+    place = agent.credentials_dir / "local"
+    (place / "agent.crt").unlink()
+    (place / "agent.crt").mkdir()
+    mount(agent.tls_dir, files(agent.sign()))
+    agent.kill()
+    agent.start()
+    wait_for(lambda: "TLS files not taken" in (agent.folder / "agent.log").read_text(), "it is said")
+    assert sorted(path.name for path in place.iterdir()) == ["agent.crt", "token"]
+    (place / "agent.crt").rmdir()
+    wait_for((place / "agent.crt").is_file, "it is handed on once that is possible")
+
+
 def test_an_agent_without_usable_files_does_not_start(tmp_path: Path) -> None:
     """Never plain instead."""
     agent = TlsAgent(tmp_path)
@@ -205,7 +254,7 @@ def test_the_call_of_a_sidecar_program_is_as_documented(agent: TlsAgent) -> None
 
     def run() -> subprocess.CompletedProcess[str]:
         command = ["sh", "-ec", script.replace("8721", str(agent.port))]
-        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False)
+        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
 
     assert json.loads(run().stdout)["pod"] == "pod-1"
     environ["PODSLOTS_TLS_SERVER_NAME"] = "somebody-else"

@@ -213,7 +213,7 @@ def test_nothing_of_a_key_or_a_token_is_said_where_tls_is_spoken(secured: AgentP
         for path in ("/slots", "/metrics", "/tasks/t.1", "/tasks/t.1/log", "/openapi.json", "/nowhere"):
             for token in (None, SENT, POOL_TOKEN, agent.credential("0"), agent.credential("local"), agent.close_token):
                 heard.call("GET", path, token=token)
-        with socket.create_connection((agent.address, agent.port), timeout=10) as plain:
+        with socket.create_connection((agent.address, agent.port), timeout=60) as plain:
             plain.sendall(f"GET /slots HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {SENT}\r\n\r\n".encode())
             heard.said.append(plain.recv(65536))
         local = {"PODSLOTS_URL": agent.url, "PODSLOTS_CREDENTIAL_DIR": str(agent.credentials_dir / "local")}

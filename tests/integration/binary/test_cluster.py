@@ -2,12 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.support.binary import installed
 from tests.support.cluster import Cluster, until
-
-pytestmark = pytest.mark.timeout(300)  # seconds: it may have to build the binary first
 
 
 def _programs(part: str) -> dict[str, str]:

@@ -17,8 +17,6 @@ from tests.support.binary import BinaryAgent, BinaryWorker, build, built, instal
 from tests.support.repository import ROOT
 from tests.support.worker_process import shell, until
 
-pytestmark = pytest.mark.timeout(300)  # seconds: the first one builds the binary
-
 VERSION = f"slot-agent {__version__}\n"
 
 
@@ -38,7 +36,7 @@ def agent(binary: Path, tmp_path: Path) -> Iterator[BinaryAgent]:
 
 
 def run(*command: str | Path, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env=environ or {}, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, env=environ or {}, capture_output=True, text=True, timeout=120, check=False)
 
 
 def unpacked(folder: Path) -> list[Path]:

@@ -176,7 +176,7 @@ def test_the_image_serves_installs_and_checks_its_health(shared: Path) -> None:
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = inside(root, ["slot-agent", *words], mounts=mounts)
-        return subprocess.run(command, env=agent.environ, capture_output=True, text=True, check=False, timeout=30)
+        return subprocess.run(command, env=agent.environ, capture_output=True, text=True, check=False, timeout=120)
 
     try:
         agent.start()

@@ -1,5 +1,7 @@
 """The `podslots` command line against an embedded cluster with a controller: what each command does, and says."""
 
+import asyncio
+import base64
 import json
 import os
 import signal
@@ -8,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,9 @@ from click.testing import CliRunner
 
 from controller.cli.main import main
 from controller.cli.stack import start_ticks
+from controller.kube.access import KubeSettings
+from controller.kube.api import SECRETS, SLOTTASKS
+from controller.kube.client import connect
 from tests.support.repository import ROOT
 from tests.support.waiting import wait_until
 
@@ -75,7 +81,7 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     cli = Cli(folder)
     # In a process of its own, which leaves the cluster's to init, as it does for people.
     up = [PODSLOTS, "local", "up", "--detach", "--state-dir", str(folder)]
-    said = subprocess.run(up, check=True, timeout=60, stdout=subprocess.PIPE, text=True).stdout
+    said = subprocess.run(up, check=True, timeout=200, stdout=subprocess.PIPE, text=True).stdout
     try:
         assert said.endswith(f"Stop it with: podslots local down --state-dir {folder}\n")
         cli.submit(POOL)
@@ -125,7 +131,7 @@ def test_following_shows_everything_and_ends_with_the_task(cli: Cli, tmp_path: P
     assert following.stdout is not None
     assert following.stdout.readline() == "begun\n"
     gate.touch()
-    rest, _ = following.communicate(timeout=20)
+    rest, _ = following.communicate(timeout=120)
     assert (rest, following.returncode) == ("over\n", 0)
 
 
@@ -138,13 +144,106 @@ def test_an_approval_is_asked_for_and_names_the_plan(cli: Cli) -> None:
     assert "look at the plan again" in cli.run("approve", "net", "--yes", "--digest", "0" * 64, code=1)
     assert cli.phase("net") == "AwaitingApproval"
     digest = str(cli.get("tasks", "net")["status"]["planDigest"])
-    shown = cli.run("approve", "net", "--by", "anna", text="y\n")
+    listed = cli.run("plans")
+    assert listed.startswith("net   waits ")
+    assert listed.splitlines()[1:3] == ["  the plan", "  podslots approve net"]
+    shown = cli.run("approve", "net", text="y\n")
     assert "the plan\n" in shown
+    assert "WARNING" not in shown
     assert digest in shown
+    assert f"net: plan {digest} approved by admin\n" in shown
+    assert cli.run("plans") == "no plan waits for an approval\n"
     cli.run("wait", "net", "--for", "Succeeded", "--timeout", "30")
     assert cli.run("logs", "net", "--step", "apply") == "applied\np\n"
-    assert cli.get("tasks", "net")["spec"]["approval"] == {"attempt": 1, "planDigest": digest, "by": "anna"}
+    assert cli.get("tasks", "net")["spec"]["approval"] == {"attempt": 1, "planDigest": digest, "by": "admin"}
     assert "only a task that is AwaitingApproval" in cli.run("approve", "net", "--yes", code=1)
+
+
+def test_the_whole_output_outlives_the_pod(cli: Cli) -> None:
+    cli.submit(task("keeps", r"seq 100000; printf 'no text: \377 no end'"))
+    cli.run("wait", "keeps", "--for", "Succeeded", "--timeout", "40")
+    status = cli.get("tasks", "keeps")["status"]
+    assert status["steps"]["plan"]["output"] == "keeps-1-plan"  # type: ignore[index]
+    wait_until(lambda: str(status["pod"]) not in cli.run("get", "pods"), 40, "the Pod is still there")
+    shown = subprocess.run(
+        [PODSLOTS, "--kubeconfig", str(cli.folder / "cluster" / "kubeconfig"), "logs", "keeps"],
+        check=True,
+        capture_output=True,
+    )
+    assert shown.stdout == b"".join(b"%d\n" % number for number in range(1, 100_001)) + b"no text: \xff no end"
+    assert shown.stderr == b""
+    audit = (cli.folder / "cluster" / "audit.jsonl").read_text().splitlines()
+    verbs = {event["verb"] for event in map(json.loads, audit) if event.get("objectRef", {}).get("resource") == KEPT}
+    assert verbs <= {"create", "get", "delete"}, "nobody lists or watches outputs"
+
+
+KEPT = "slottaskoutputs"
+
+
+def test_what_a_task_hands_over_is_in_a_secret_that_outlives_it(cli: Cli) -> None:
+    asked = {"path": "outputs.json", "secretName": "vpc-outputs"}
+    cli.submit(
+        task("hands", "echo p >tfplan", "echo '{\"id\": 7}' > outputs.json", outputs=asked, approvalPolicy="Auto")
+    )
+    cli.run("wait", "hands", "--for", "Succeeded", "--timeout", "40")
+    kubectl_delete(cli, "hands")
+
+    async def read() -> dict[str, object]:
+        settings = KubeSettings(kubeconfig=str(cli.folder / "cluster" / "kubeconfig"))
+        async with connect(settings, lambda: datetime.now(UTC)) as api:
+            found: dict[str, object] = (await api.get(SECRETS, "default", "vpc-outputs"))["data"]
+            return found
+
+    assert asyncio.run(read()) == {"outputs.json": base64.b64encode(b'{"id": 7}\n').decode()}
+
+
+def test_a_script_approves_by_digest_and_is_not_asked(cli: Cli) -> None:
+    cli.submit(task("scripted", "echo p >tfplan", "true"))
+    cli.run("wait", "scripted", "--for", "AwaitingApproval", "--timeout", "40")
+    digest = str(cli.get("tasks", "scripted")["status"]["planDigest"])
+    assert "approved by admin" in cli.run("approve", "scripted", "--digest", digest)
+    cli.run("wait", "scripted", "--for", "Succeeded", "--timeout", "30")
+
+
+def test_an_ended_task_is_run_anew(cli: Cli) -> None:
+    cli.submit(task("again", "echo ran; exit 3"))
+    cli.run("wait", "again", "--for", "Failed", "--timeout", "40")
+    assert cli.run("retry", "again") == "slottask/again-2 created\n"
+    cli.run("wait", "again-2", "--for", "Failed", "--timeout", "40")
+    assert cli.run("logs", "again-2") == "ran\n"
+
+
+def test_output_can_not_steer_a_terminal_and_is_exact_when_asked_for(cli: Cli) -> None:
+    cli.submit(task("odd", r"printf 'db DESTROYED\n\033[1A\033[2K\033[31mred\033[0m'"))
+    cli.run("wait", "odd", "--for", "Succeeded", "--timeout", "40")
+    assert cli.run("logs", "odd") == "db DESTROYED\n\\x1b[1A\\x1b[2K\x1b[31mred\x1b[0m"
+    assert cli.run("logs", "odd", "--raw") == "db DESTROYED\n\x1b[1A\x1b[2K\x1b[31mred\x1b[0m"
+
+
+def test_a_long_line_comes_through_unbroken(cli: Cli) -> None:
+    cli.submit(task("wide", "python3 -c \"print('ø' * 500000)\""))
+    cli.run("wait", "wide", "--for", "Succeeded", "--timeout", "40")
+    assert cli.run("logs", "wide") == "ø" * 500_000 + "\n"
+
+
+def test_a_task_of_the_same_name_shows_its_own_output_alone(cli: Cli) -> None:
+    for text in ("first", "second"):
+        cli.submit(task("same", f"echo {text}"))
+        cli.run("wait", "same", "--for", "Succeeded", "--timeout", "40")
+        assert cli.run("logs", "same") == f"{text}\n"
+        kubectl_delete(cli, "same")
+
+
+def kubectl_delete(cli: Cli, name: str) -> None:
+    """Delete a task and wait until it is gone."""
+    settings = KubeSettings(kubeconfig=str(cli.folder / "cluster" / "kubeconfig"))
+
+    async def delete() -> None:
+        async with connect(settings, lambda: datetime.now(UTC)) as api:
+            await api.delete(SLOTTASKS, "default", name)
+
+    asyncio.run(delete())
+    wait_until(lambda: f"\n{name} " not in cli.run("get", "tasks"), 30, f"{name} is still there")
 
 
 def test_cancel_ends_a_running_step(cli: Cli) -> None:
@@ -180,10 +279,10 @@ def test_wait_says_once_why_a_task_does_not_go_on(cli: Cli) -> None:
     assert following.stderr is not None
     assert following.stderr.readline().startswith("homeless does not go on: PoolNotFound")
     following.terminate()
-    following.communicate(timeout=20)
+    following.communicate(timeout=120)
     cli.submit(task("waits", "true >tfplan", "true"))
     said = cli.run("wait", "waits", "--for", "Succeeded", "--timeout", "10", code=3).splitlines()
-    assert said[0] == "waits does not go on: it waits for an approval (podslots approve)"
+    assert said[-2] == "waits does not go on: it waits for an approval (podslots approve)"
     for name in ("homeless", "waits"):
         cli.run("cancel", name)
 
@@ -209,7 +308,7 @@ def test_a_drained_pod_goes_when_it_is_idle(cli: Cli, tmp_path: Path) -> None:
     assert cli.phase("holds") == "Running"
     gate.touch()
     cli.run("wait", "holds", "--for", "Succeeded", "--timeout", "30")
-    wait_until(lambda: pod not in cli.run("get", "pods"), 40, f"{pod} is still there")
+    wait_until(lambda: pod not in cli.run("get", "pods"), 90, f"{pod} is still there")
 
 
 def test_forget_asks_first(cli: Cli, tmp_path: Path) -> None:
@@ -238,17 +337,21 @@ def test_a_missing_kubeconfig_is_one_clear_line(cli: Cli, tmp_path: Path) -> Non
     "arguments",
     [
         ("get", "pools", "none"),
-        ("logs", "none"),
         ("approve", "none"),
         ("cancel", "none"),
+        ("retry", "none"),
         ("drain", "none"),
         ("forget", "none"),
         ("unlock", "--task", "none"),
-        ("wait", "none", "--for", "Failed"),
     ],
 )
 def test_what_does_not_exist_is_named(cli: Cli, arguments: tuple[str, ...]) -> None:
     assert "none" in cli.run(*arguments, code=1)
+
+
+@pytest.mark.parametrize("arguments", [("logs", "none"), ("logs", "-f", "none"), ("wait", "none", "--for", "Failed")])
+def test_what_can_not_be_seen_is_told_from_a_task_that_failed(cli: Cli, arguments: tuple[str, ...]) -> None:
+    assert "none is not there" in cli.run(*arguments, code=4)
 
 
 def test_an_api_server_that_is_away_is_one_clear_line(cli: Cli, tmp_path: Path) -> None:
@@ -286,11 +389,11 @@ def test_up_replaces_what_was_killed_and_down_stops_what_a_killed_cluster_left(c
     up = ("local", "up", "--detach", "--state-dir", str(cli.folder))
     for name in ("controller", "cluster"):
         kill(cli, name)
-        subprocess.run([PODSLOTS, *up], check=True, timeout=60)
+        subprocess.run([PODSLOTS, *up], check=True, timeout=200)
         assert cli.phase("outlives") == "Running"
     kill(cli, "cluster")
     refused = subprocess.run(
-        [PODSLOTS, "local", "down", "--state-dir", str(cli.folder)], check=False, timeout=60, capture_output=True
+        [PODSLOTS, "local", "down", "--state-dir", str(cli.folder)], check=False, timeout=200, capture_output=True
     )
     assert b"still running: outlives" in refused.stderr
     gate.touch()

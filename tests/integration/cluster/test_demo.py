@@ -47,17 +47,18 @@ def processes_of(folder: Path) -> list[str]:
 def leaves_nothing(tmp_path: Path) -> Callable[[], None]:
     def check() -> None:
         assert list(tmp_path.iterdir()) == []
-        wait_until(lambda: not processes_of(tmp_path), 5, "processes are left")
+        wait_until(lambda: not processes_of(tmp_path), 60, "processes are left")
 
     return check
 
 
-@pytest.mark.timeout(110)
-@pytest.mark.parametrize("kind", [["--shell"], []], ids=["shell", "terraform-if-there"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param(["--shell"], id="shell"), pytest.param([], id="terraform-if-there", marks=pytest.mark.long)]
+)
 def test_the_demo_holds_and_says_so(tmp_path: Path, leaves_nothing: Callable[[], None], kind: list[str]) -> None:
     """T1, T2, T3, T8, T10 end to end: what agents, tasks and the audit log recorded agrees with what was promised."""
     demo = start(tmp_path, "--unattended", "--plan-seconds", "5", *kind)
-    output, _ = demo.communicate(timeout=100)
+    output, _ = demo.communicate(timeout=250)
     verdict = json.loads(output.splitlines()[-1])
     assert verdict["ok"], output
     assert demo.returncode == 0
@@ -68,19 +69,19 @@ def test_the_demo_holds_and_says_so(tmp_path: Path, leaves_nothing: Callable[[],
     leaves_nothing()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_an_interrupted_demo_cleans_up(tmp_path: Path, leaves_nothing: Callable[[], None], number: int) -> None:
     demo = start(tmp_path, "--unattended", "--plan-seconds", "60")
-    wait_until(lambda: any(tmp_path.glob("*/records/*")), 40, "no step was started")
+    wait_until(lambda: any(tmp_path.glob("*/records/*")), 120, "no step was started")
     demo.send_signal(number)
-    output, _ = demo.communicate(timeout=40)
+    output, _ = demo.communicate(timeout=120)
     assert demo.returncode == 130, output
     leaves_nothing()
 
 
 def test_without_a_terminal_there_is_nobody_to_ask(tmp_path: Path, leaves_nothing: Callable[[], None]) -> None:
     demo = start(tmp_path)
-    output, _ = demo.communicate(timeout=20)
+    output, _ = demo.communicate(timeout=120)
     assert demo.returncode == 1
     assert "--unattended" in output
     leaves_nothing()

@@ -19,7 +19,8 @@ ONE_SLOT = [{"accepts": ["plan", "apply", "plan_and_apply"]}]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
-    async with Cluster(tmp_path_factory.mktemp("flows")) as running:
+    # With the resync: nothing else wakes a pool when a task has waited long enough for its reason to be said.
+    async with Cluster(tmp_path_factory.mktemp("flows"), resync_seconds=5.0) as running:
         yield running
         await running.settle()
         running.check()

@@ -50,7 +50,7 @@ async def test_nothing_planted_is_said_by_the_controller(cluster: Cluster) -> No
     wrong = {**SPEC, "env": [*SPEC["env"], {"name": "A", "valueFrom": {"secretKeyRef": {"name": "none", "key": "k"}}}]}
     await cluster.create_task("wrong", pool="planted", **wrong)
     await cluster.create_task("unknown", "plan_and_apply", pool="nowhere", **SPEC)
-    planned = await cluster.until_phase("works", "AwaitingApproval", seconds=60)
+    planned = await cluster.until_phase("works", "AwaitingApproval")
     tokens = {await token(cluster, "planted")}
     seen = [json.dumps(await everything(cluster))]
 
@@ -61,9 +61,9 @@ async def test_nothing_planted_is_said_by_the_controller(cluster: Cluster) -> No
     await until(lambda: "no TLS to agents" in cluster.controller.log.read_text(), "what is wrong with the CA is said")
     await cluster.api.patch(SECRETS, NAMESPACE, "agents-tls", {"data": served["data"]})
     await cluster.approve("works", planDigest=planned["planDigest"])
-    await cluster.until_phase("works", "Succeeded", seconds=60)
+    await cluster.until_phase("works", "Succeeded")
     for name in ("fails", "lost", "wrong"):
-        ended = await cluster.until_phase(name, "Succeeded", "Failed", "Lost", seconds=60)
+        ended = await cluster.until_phase(name, "Succeeded", "Failed", "Lost")
         assert ended["phase"] != "Succeeded", name
         assert name != "fails" or ended["steps"]["plan"]["exitCode"] == 3, "by its own word, so that it had all"
     seen.append(json.dumps(await everything(cluster)))
@@ -89,7 +89,7 @@ async def everything(cluster: Cluster) -> dict[str, Any]:
         assert found[resource.plural], resource.plural
     found["tasks"] = [without_spec(task) for task in await cluster.list_all(SLOTTASKS)]
     serving = [json.loads(line) for line in cluster.controller.log.read_text().splitlines() if '"serving"' in line]
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
         for path in ("/", "/metrics"):
             async with session.get(f"http://127.0.0.1:{serving[-1]['port']}{path}") as response:
                 found[path] = await response.text()

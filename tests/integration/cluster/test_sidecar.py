@@ -190,7 +190,7 @@ async def test_the_agent_outlives_the_program_and_reports_its_end(cluster: Clust
     assert lines[-1].state is not None
     assert lines[-1].state.slots[0].state is SlotState.RUNNING
     program.run_freely()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         await watching
     states = [line.state for line in lines if line.state is not None]
     assert states[-1].slots[0].state is SlotState.IDLE, "the end of the job was told before the agent ended"
@@ -258,7 +258,7 @@ async def test_a_plain_pod_without_a_controller_is_opened_and_drained_by_its_poo
 async def write(pod: Object, call: str, drain_id: str, token: str) -> int:
     """The status of an open or a drain."""
     async with (
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session,
         session.post(
             f"http://{pod['status']['podIP']}:8721/{call}",
             json={"drain_id": drain_id},

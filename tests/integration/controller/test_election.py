@@ -62,7 +62,7 @@ async def test_a_stopped_leader_hands_over_and_a_crashed_one_is_replaced() -> No
         first = leader.election.term()
         await leader.crash()
         await leader.election.release()
-        await until(other.leads, seconds=1)
+        await until(other.leads)
         second = other.election.term()
         third = Replica(leader.client, "three")
         await other.crash()
@@ -80,7 +80,7 @@ async def test_a_leader_without_the_api_stops_acting_and_leads_again_in_a_new_te
         async def stopped() -> bool:
             return not await one.leads()
 
-        await until(stopped, seconds=2)
+        await until(stopped)
         server.faults.clear()
         await until(one.leads)
         assert one.election.term() > term

@@ -29,7 +29,7 @@ class Scene:
         assert client is not None
         return client
 
-    async def until(self, condition: Callable[[AgentReport], bool], seconds: float = 20.0) -> AgentReport:
+    async def until(self, condition: Callable[[AgentReport], bool], seconds: float = 60.0) -> AgentReport:
         async with asyncio.timeout(seconds):
             while True:
                 report = self.fleet.report(UID)

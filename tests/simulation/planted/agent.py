@@ -13,7 +13,7 @@ from agent.rules.state import Decision, Event, PhaseChanged, Record, SlotChanged
 from agent.service import Service
 from agent.store import journal
 from agent.store.journal import encode_records
-from agent.wire import Phase, SlotState
+from agent.wire import Phase, RegisterRequest, SlotState
 from tests.simulation.agent import AgentHome
 from tests.simulation.planted.registry import Plant, bug
 
@@ -32,12 +32,12 @@ def _() -> Plant:
     return _unjournaled(lambda record: isinstance(record, PhaseChanged) and record.phase is Phase.DRAINED)
 
 
-@bug("reservation not journaled", theme="approvals", seed=3)
+@bug("reservation not journaled", theme="approvals")
 def _() -> Plant:
     return _unjournaled(lambda record: isinstance(record, SlotChanged) and record.event is Event.PLANNED)
 
 
-@bug("answer before the journal", seed=2)
+@bug("answer before the journal", seed=1)
 def _() -> Plant:
     original = Service.execute
 
@@ -72,7 +72,7 @@ def _decide(command: type, decide: Callable[[Any, Any, Any], Decision]) -> Plant
     return patch.dict(table, {command: decide})
 
 
-@bug("ended tasks not in the way of a drain", theme="agents and workers that restart", seed=7)
+@bug("ended tasks not in the way of a drain", theme="agents and workers that restart")
 def _() -> Plant:
     def drain(state: State, command: Any, now: Any) -> Decision:
         held = {task_id: task for task_id, task in state.tasks.items() if task_id not in state.ended}
@@ -81,12 +81,12 @@ def _() -> Plant:
     return _decide(slots.Drain, drain)
 
 
-@bug("drain granted while recovering", theme="approvals")
+@bug("drain granted while recovering", theme="approvals", seed=7)
 def _() -> Plant:
     return _decide(slots.Drain, lambda state, command, now: slots._drain(replace(state, recovering=()), command, now))
 
 
-@bug("a lost journal taken for a new Pod's", theme="approvals", seed=7)
+@bug("a lost journal taken for a new Pod's", theme="approvals", seed=15)
 def _() -> Plant:
     return patch.object(AgentHome, "used", property(lambda _: False, lambda _self, _value: None))
 
@@ -123,13 +123,13 @@ def _() -> Plant:
     return patch.object(Service, "_check_stamp", lambda _self, _stamp: None)
 
 
-@bug("incarnation not checked", theme="agents and workers that restart", seed=3)
+@bug("incarnation not checked", theme="agents and workers that restart", seed=4)
 def _() -> Plant:
     original = Service.check_address
     return patch.object(Service, "check_address", lambda self, write: original(self, replace(write, incarnation=None)))
 
 
-@bug("pod_uid not checked", theme="Pods that come and go", seed=42)
+@bug("pod_uid not checked", theme="Pods that come and go", seed=114)
 def _() -> Plant:
     original = Service.check_address
 
@@ -146,7 +146,7 @@ def _() -> Plant:
     return patch.dict(state._APPLY, {state.TaskAcked: lambda value, record: replace(original(value, record), acked=())})
 
 
-@bug("acked ids not kept over a restart", theme="agents and workers that restart", seed=4)
+@bug("acked ids not kept over a restart", theme="agents and workers that restart")
 def _() -> Plant:
     original = journal.replay
 
@@ -157,12 +157,11 @@ def _() -> Plant:
     return patch.object(journal, "replay", replay)
 
 
-@bug("silence of a worker taken for the loss of its step", theme="approvals", seed=8)
+@bug("silence of a worker taken for the loss of its step", theme="approvals", seed=12)
 def _() -> Plant:
     original = recovery._lose
 
-    def lose(value: State, slot_id: int, instance: str, kept: Any, now: Any) -> tuple[Record, ...]:
-        del kept
-        return original(value, slot_id, instance, {}, now)
+    def lose(value: State, slot_id: int, request: RegisterRequest, now: Any) -> tuple[Record, ...]:
+        return original(value, slot_id, RegisterRequest(instance=request.instance), now)
 
     return patch.object(recovery, "_lose", lose)

@@ -20,7 +20,7 @@ class _WallClockLoop:
     def time(self) -> float:
         return self._loop.time() + self._off()
 
-    def call_at(self, when: float, callback: Any, *args: Any) -> asyncio.TimerHandle:
+    def call_at(self, when: float, callback: Any, *args: Any) -> asyncio.Handle:
         return self._loop.call_at(when - self._off(), callback, *args)
 
     @staticmethod
@@ -32,7 +32,7 @@ class _WallClockLoop:
         return getattr(self._loop, name)
 
 
-@bug("lease on the wall clock", theme="leaders that take over", seed=45)
+@bug("lease on the wall clock", theme="leaders that take over", seed=40)
 def _() -> Plant:
     class Shim:
         def __getattr__(self, name: str) -> Any:
@@ -48,12 +48,12 @@ def _() -> Plant:
 bug("a leader acts past its deadline", seed=1)(leases_fail)
 
 
-@bug("a lease taken without waiting", seed=1)
+@bug("a lease taken without waiting")
 def _() -> Plant:
     return patch.object(lease, "is_free", lambda _standing, seen, now: now - seen.since > 2.0)
 
 
-@bug("a silent agent is never asked again", seed=1)
+@bug("a silent agent is never asked again", seed=14)
 def _() -> Plant:
     async def run(self: Any) -> None:
         for _ in range(10**6):

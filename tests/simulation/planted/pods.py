@@ -16,8 +16,7 @@ from controller.world import index
 from tests.simulation.planted.registry import Plant, bug
 
 
-async def _grant(pods: Pods, pod: Any, agent: AgentClient, drain_id: str) -> bool:
-    pods._may_write()
+async def _grant(pod: Any, agent: AgentClient, drain_id: str) -> bool:
     try:
         await agent.drain(pod.agent.incarnation, drain_id)
     except AgentRefused as refusal:
@@ -40,11 +39,10 @@ def _() -> Plant:
     return patch.object(Pods, "drain_and_delete", drain_and_delete)
 
 
-@bug("delete without preconditions", theme="Pods that come and go", seed=30)
+@bug("delete without preconditions", theme="Pods that come and go", seed=42)
 def _() -> Plant:
     async def delete(self: Pods, pod: Any, *, grace_period_seconds: int | None = None) -> None:
         metadata = pod["metadata"]
-        self._may_write()
         with contextlib.suppress(NotFound):
             await self._api.delete(
                 PODS, metadata["namespace"], metadata["name"], grace_period_seconds=grace_period_seconds
@@ -53,11 +51,11 @@ def _() -> Plant:
     return patch.object(Pods, "_delete", delete)
 
 
-@bug("resourceVersion read after the agent was asked", theme="leaders that never stop")
+@bug("resourceVersion read after the agent was asked", theme="leaders that never stop", seed=6)
 def _() -> Plant:
     async def drain_and_delete(self: Pods, pod: Any, namespace: str, agent: AgentClient) -> bool:
         drain_id = self._new_drain_id()
-        if pod.agent is None or not await _grant(self, pod, agent, drain_id):
+        if pod.agent is None or not await _grant(pod, agent, drain_id):
             return False
         live = await self._read(pod.name, pod.uid, namespace)
         if live is None or live["metadata"].get("deletionTimestamp"):
@@ -76,7 +74,6 @@ def _() -> Plant:
     async def label(self: Pods, pod: Any, namespace: str, to: PodState, drain_id: str, **options: Any) -> Any:
         if to is PodState.ACTIVE:
             body = {"metadata": {"uid": pod.uid, "labels": {"podslots.dev/state": to.value}}}
-            self._may_write()
             patched = await self._api.patch(PODS, namespace, pod.name, body)
             self._cache.note(patched)
             return patched
@@ -111,7 +108,7 @@ def _() -> Plant:
     return stack
 
 
-@bug("empty list after an error trusted", theme="leaders that come back", seed=7)
+@bug("empty list after an error trusted", theme="leaders that come back", seed=12)
 def _() -> Plant:
     original = reflector.Reflector._list
 

@@ -4,19 +4,19 @@ import asyncio
 from typing import Any
 from unittest.mock import patch
 
+from agent.wire import Assignment
 from tests.simulation.planted.registry import Plant, bug
 from tests.simulation.worker import SlotDisk
-from tests.support.worker_world import MemoryDisk
 
 
-@bug("started marker after exec", theme="agents and workers that restart")
+@bug("started marker after exec", theme="agents and workers that restart", seed=2)
 def _() -> Plant:
     original = SlotDisk.claim
 
-    def claim(self: SlotDisk, task_id: str, step: Any, **about: Any) -> bool:
-        claimed = original(self, task_id, step, **about)
+    def claim(self: SlotDisk, assignment: Assignment, **about: Any) -> bool:
+        claimed = original(self, assignment, **about)
         if claimed:
-            entry = self.entries[task_id, step]
+            entry = self.entries[assignment.task_id, assignment.step]
             entry.started = False
             asyncio.get_running_loop().call_later(1.0, setattr, entry, "started", True)
         return claimed
@@ -24,9 +24,15 @@ def _() -> Plant:
     return patch.object(SlotDisk, "claim", claim)
 
 
-@bug("the plan is not hashed again before it is applied", theme="approvals", seed=2)
+@bug("the plan is not hashed again before it is applied", theme="approvals", seed=9)
 def _() -> Plant:
-    return patch.object(SlotDisk, "prepare", MemoryDisk.prepare)
+    original = SlotDisk.digest
+
+    def digest(self: SlotDisk) -> str | None:
+        approved = self.hashing.plan_digest if self.hashing is not None else None
+        return approved if approved is not None else original(self)
+
+    return patch.object(SlotDisk, "digest", digest)
 
 
 @bug("a step's lock not looked at", theme="agents and workers that restart", seed=50)

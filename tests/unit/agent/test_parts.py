@@ -5,8 +5,10 @@ import json
 import os
 import re
 import stat
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +27,7 @@ from agent.errors import ConfigError
 from agent.http.bodies import prefers_text
 from agent.http.text_table import duration, render
 from agent.log import StreamLog
-from agent.store.output import FolderFiles, Outputs, follow
+from agent.store.output import FolderFiles, Outputs, Stream, cut_notice, follow
 from agent.wire import AgentState, Origin, Phase, Slot, SlotState, Step, WorkerLink
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -127,7 +129,33 @@ def test_pool_tokens_as_the_kubelet_mounts_them(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text(" \n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     (tmp_path / "folder").mkdir()
-    assert read_pool_tokens(tmp_path) == {"k1": "token-1"}
+    assert read_pool_tokens(tmp_path).tokens == {"k1": "token-1"}
+
+
+async def test_a_token_that_can_not_be_read_is_not_revoked_and_one_that_is_gone_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unreadable, missing and empty are three things."""
+    for name in ("1", "2", "3"):
+        (tmp_path / name).write_text(f"token-{name}")
+    keyring = Keyring({}, read_pool_tokens(tmp_path).tokens)
+    said: list[tuple[str, ...]] = []
+    opening = Path.open
+
+    def failing(self: Path, *given: Any, **named: Any) -> Any:
+        if self.name == "1":
+            raise OSError(5, "Input/output error")
+        return opening(self, *given, **named)
+
+    monkeypatch.setattr(Path, "open", failing)
+    (tmp_path / "2").unlink()
+    (tmp_path / "3").write_text("")
+    await TokenFolder(tmp_path, keyring, lambda: None, said.append).refresh()
+    assert keyring.identify("Bearer token-1") == Identity(Kind.POOL)
+    assert keyring.identify("Bearer token-2") is None
+    assert keyring.identify("Bearer token-3") is None
+    assert keyring.identify("Bearer ") is None
+    assert said == [("1: Input/output error", "3: empty, or not text")]
 
 
 async def test_a_token_folder_that_vanishes_changes_nothing(tmp_path: Path) -> None:
@@ -137,11 +165,12 @@ async def test_a_token_folder_that_vanishes_changes_nothing(tmp_path: Path) -> N
     (folder / "1").write_text("one")
     keyring = Keyring({}, {})
     changes: list[None] = []
-    await TokenFolder(folder, keyring, lambda: changes.append(None)).refresh()
+    said: list[tuple[str, ...]] = []
+    await TokenFolder(folder, keyring, lambda: changes.append(None), said.append).refresh()
     assert (keyring.pool_token_ids, len(changes)) == (("1",), 1)
     (folder / "1").unlink()
     folder.rmdir()
-    await TokenFolder(folder, keyring, lambda: changes.append(None)).refresh()
+    await TokenFolder(folder, keyring, lambda: changes.append(None), said.append).refresh()
     assert keyring.pool_token_ids == ("1",)
 
 
@@ -222,6 +251,14 @@ def outputs(folder: Path, cap_bytes: int = 100) -> Outputs:
     return Outputs(FolderFiles(folder), asyncio.to_thread, cap_bytes=cap_bytes)
 
 
+async def text(kept: Outputs, offset: int = 0, log_bytes: int = 0, going: Callable[[], bool] = lambda: False) -> bytes:
+    def notice(stream: Stream) -> bytes:
+        return cut_notice(stream, log_bytes)
+
+    pieces = follow(kept, "t", Step.PLAN, offset, going=going, notice=notice, look_again_seconds=5)
+    return b"".join([piece async for piece in pieces])
+
+
 async def test_output_resumes_where_it_ends(tmp_path: Path) -> None:
     kept = outputs(tmp_path)
     assert await kept.append("t", Step.PLAN, 0, b"hello ") == 6
@@ -245,11 +282,14 @@ async def test_past_the_cap_output_is_counted(tmp_path: Path) -> None:
     assert await kept.append("t", Step.PLAN, 0, b"a" * 90) == 90
     assert await kept.append("t", Step.PLAN, 90, b"b" * 90) == 180
     assert await kept.append("t", Step.PLAN, 180, b"end") == 183
-    assert await kept.kept("t", Step.PLAN) == (100, True)
+    assert (await kept.stream("t", Step.PLAN)).kept == 100
     assert (await kept.tail("t", Step.PLAN))[1].endswith("bend")
-    pieces = [piece async for piece in follow(kept, "t", Step.PLAN, 0, going=lambda: False, look_again_seconds=1)]
-    assert b"".join(pieces) == b"a" * 90 + b"b" * 10 + b"\n[podslots: the rest of 83 bytes of output was not kept]\n"
+    assert await text(kept) == b"a" * 90 + b"b" * 10 + b"\n[podslots: the rest of 83 bytes of output was not kept]\n"
+    whole = await text(kept)
+    for offset in range(95, len(whole)):
+        assert await text(kept, offset) == whole[offset:], "a reader resumes anywhere, in the notice too"
     again = outputs(tmp_path)
+    assert await text(again, log_bytes=183) == whole, "what the worker said counts, after a restart too"
     assert await again.append("t", Step.PLAN, 0, b"") == 100, "what was not kept is asked for again, and counted again"
 
 
@@ -259,10 +299,52 @@ async def test_forgotten_output_is_gone(tmp_path: Path) -> None:
         await kept.append(task_id, Step.PLAN, 0, b"x")
     await kept.forget(["a"])
     assert not (tmp_path / "a").exists()
-    await outputs(tmp_path).forget_all_but(["b"])
+    await outputs(tmp_path).forget_unknown(["b"].__contains__)
     assert (tmp_path / "b").exists()
     assert not (tmp_path / "c").exists()
-    await outputs(tmp_path / "nowhere").forget_all_but([])
+    await outputs(tmp_path / "nowhere").forget_unknown([].__contains__)
+
+
+async def test_nothing_is_kept_of_a_task_that_was_forgotten_meanwhile(tmp_path: Path) -> None:
+    """An upload and a reader that were under way leave neither files nor memory behind."""
+    kept = outputs(tmp_path, 1 << 20)
+    await kept.append("t", Step.PLAN, 0, b"x")
+    reader = asyncio.create_task(text(kept, going=lambda: True))
+    writer = asyncio.create_task(kept.append("t", Step.PLAN, 1, b"y"))
+    await asyncio.sleep(0)
+    await kept.forget(["t"])
+    await asyncio.gather(reader, writer)
+    await kept.stream("t", Step.PLAN)
+    await kept.forget_unknown(lambda _: False)
+    assert not kept._streams
+    assert not os.listdir(tmp_path)  # noqa: PTH208 - nothing of pathlib that blocks
+
+
+async def test_what_a_full_disk_refused_is_sent_again_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One failed write does not end the copy of a log."""
+    kept = outputs(tmp_path, 1 << 20)
+    assert await kept.append("t", Step.PLAN, 0, b"one ") == 4
+    writing = os.write
+
+    def half(fd: int, data: bytes) -> int:
+        if len(data) < 2:
+            raise OSError(28, "No space left on device")
+        return writing(fd, data[: len(data) // 2])
+
+    monkeypatch.setattr(os, "write", half)
+    assert await kept.append("t", Step.PLAN, 4, b"two ") == 4
+    monkeypatch.setattr(os, "write", writing)
+    assert (tmp_path / "t/plan.log").read_bytes() == b"one "
+    assert await kept.append("t", Step.PLAN, 4, b"two three") == 13
+    assert await text(kept) == b"one two three"
+
+
+async def test_output_leaves_room_for_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = os.statvfs(tmp_path)
+    few = os.statvfs_result((*volume[:3], 1, 1, *volume[5:]))
+    kept = outputs(tmp_path, 1 << 20)
+    monkeypatch.setattr(os, "statvfs", lambda _: few)
+    assert await kept.append("t", Step.PLAN, 0, b"x") == 0
 
 
 async def test_followers_get_every_byte_to_the_end(tmp_path: Path) -> None:
@@ -270,8 +352,7 @@ async def test_followers_get_every_byte_to_the_end(tmp_path: Path) -> None:
     going = True
 
     async def read() -> bytes:
-        pieces = follow(kept, "t", Step.PLAN, 0, going=lambda: going, look_again_seconds=5)
-        return b"".join([piece async for piece in pieces])
+        return await text(kept, going=lambda: going)
 
     readers = [asyncio.create_task(read()) for _ in range(3)]
     for number in range(100):

@@ -9,18 +9,21 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
+from agent.clock import AgentClock
 from agent.counters import Counters
 from agent.errors import Refusal
 from agent.log import NoLog
 from agent.rules import slots, tasks
 from agent.rules.report import Facts
 from agent.rules.state import Event, State, initial_state
-from agent.service import PROBE_SECONDS, Service
+from agent.service import NOTE_SECONDS, PROBE_SECONDS, Service
 from agent.store.journal import NAME, Header, open_journal
 from agent.store.output import Outputs
 from agent.wire import (
     AgentState,
+    Assignment,
     ErrorCode,
+    KeptTask,
     Outcome,
     Phase,
     RegisterRequest,
@@ -68,6 +71,13 @@ class NoFiles:
     def remove(self, task_id: str) -> None:
         del task_id
 
+    def put(self, task_id: str, data: bytes) -> None:
+        raise NotImplementedError
+
+    def got(self, task_id: str) -> bytes | None:
+        del task_id
+        return None
+
     def tasks(self) -> tuple[str, ...]:
         return ()
 
@@ -80,17 +90,25 @@ class World:
         self.latency = 0.01
         self.commits = 0
         fresh = initial_state(LAYOUT, drain_id="born", lost=False, now=START)
-        opened = open_journal(self.disk, HEADER, fresh, fresh, used_before=False)
-        self.service = Service(
+        self.opened = open_journal(self.disk, HEADER, fresh, fresh, used_before=False)
+        self.service = self.make()
+        self.workers = Workers(self.service, Outputs(NoFiles(), self.offload))
+
+    def make(self, clock: AgentClock | None = None) -> Service:
+        return Service(
             facts=Facts(version="1", pod="p", pod_uid="uid", pool="pool", incarnation="i"),
-            state=opened.state,
-            journal=opened.journal,
+            state=self.opened.state,
+            journal=self.opened.journal,
             submit=self.submit,
-            now=self.now,
+            now=self.now if clock is None else clock.now,
+            clock=clock,
             counters=Counters(CollectorRegistry()),
             log=NoLog(),
         )
-        self.workers = Workers(self.service, Outputs(NoFiles(), self.offload))
+
+    def timed(self, wrong: Callable[[], timedelta]) -> Service:
+        """The service with a clock of its own; the wall clock is wrong by so much."""
+        return self.make(AgentClock(lambda: self.now() + wrong(), asyncio.get_running_loop().time, "boot"))
 
     def now(self) -> datetime:
         return START + timedelta(seconds=asyncio.get_running_loop().time())
@@ -362,6 +380,59 @@ async def test_a_registration_that_could_not_be_stored_is_not_taken_for_done(wor
     await world.workers.register(0, RegisterRequest(instance="2-b"))
     assert world.service.state.tasks["t"].outcome is Outcome.LOST
     assert world.service.state.slots[0].state is SlotState.IDLE
+
+
+@in_world
+async def test_a_wall_clock_that_steps_ends_no_reservation_and_is_noted_for_the_next_boot(world: World) -> None:
+    wrong = timedelta()
+    service = world.timed(lambda: wrong)
+    await service.execute(lambda state, now: slots.decide(state, slots.Open(drain_id="born"), now))
+    await service.execute(lambda state, now: slots.decide(state, acquire("t"), now))
+    hold = slots.Hold(call=Event.RESERVE, slot=1, task_id="t", fence=1, ttl_seconds=3600)
+    reserved = await service.execute(lambda state, now: slots.decide(state, hold, now))
+    await service.tick()
+    assert service.state.clock is not None
+    noted = service.state.clock.time
+    wrong = timedelta(days=1)
+    await service.tick()
+    wrong_view = service.view.slots[1]
+    assert (wrong_view.state, wrong_view.expires_at) == (SlotState.RESERVED, reserved.expires_at + wrong)
+    wrong = timedelta()
+    await asyncio.sleep(NOTE_SECONDS)
+    await service.tick()
+    assert service.view.slots[1].expires_at == reserved.expires_at
+    assert service.state.clock.time > noted
+    await asyncio.sleep(3600)
+    await service.tick()
+    assert service.state.slots[1].state is SlotState.IDLE, "what has passed counts"
+
+
+@in_world
+async def test_a_registration_is_told_what_the_agent_has_of_each_output(world: World) -> None:
+    """After a lost journal, or lost logs, the worker sends again what follows."""
+    await world.open()
+    await world.do(slots.Acquire(task_id="t", task_type="apply", work=WORK))
+    await world.workers.register(0, RegisterRequest(instance="1-a"))
+    await world.workers.output(0, instance="1-a", task_id="t", step=Step.PLAN, offset=0, data=b"planned\n")
+    assignment = tasks.assignment_of(world.service.state, world.service.state.tasks["t"])
+    assert assignment is not None
+    unknown = Assignment(task_id="u", task_type="apply", step=Step.PLAN, fence=1, work=WORK)
+    kept = (KeptTask(assignment=assignment, started=True), KeptTask(assignment=unknown, started=True))
+    answer = await world.workers.register(0, RegisterRequest(instance="2-b", tasks=kept))
+    assert answer.forget == ("u",)
+    assert answer.output == {"t/plan": 8}
+
+
+@in_world
+async def test_a_registration_names_no_step_that_the_task_does_not_have(world: World) -> None:
+    await world.open()
+    alone = Work(name="n/t", attempt=1, steps=Steps(apply=StepSpec(command=("x",))))
+    await world.do(slots.Acquire(task_id="t", task_type="apply", work=alone))
+    assignment = tasks.assignment_of(world.service.state, world.service.state.tasks["t"])
+    assert assignment is not None
+    kept = KeptTask(assignment=assignment, started=True)
+    answer = await world.workers.register(0, RegisterRequest(instance="1-a", tasks=(kept,)))
+    assert answer.output == {"t/apply": 0}
 
 
 @in_world

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from controller.act.operations import Result
 from controller.kube.api import SLOTPOOLS
 from controller.objects.task import TaskPhase
-from controller.passes.reconcile import OPERATION_KINDS
+from controller.passes.starting import OPERATION_KINDS
 from metrics.controller import ControllerMetrics
 from tests.simulation.replica import NS, Replica
 from tests.simulation.world import POOL, World

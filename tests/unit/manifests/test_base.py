@@ -10,7 +10,7 @@ from controller import crds
 from controller.config import Config
 from controller.objects.pool import PoolSpec
 from controller.objects.task import Task
-from controller.objects.template import build_pod
+from controller.objects.template import TokenSecret, build_pod
 from tests.support.kubectl import KUBECTL
 from tests.support.repository import ROOT
 
@@ -34,7 +34,7 @@ def test_every_manifest_is_part_of_the_base() -> None:
 def test_the_base_can_be_built() -> None:
     built = subprocess.run([KUBECTL, "kustomize", str(MANIFESTS / "base")], check=True, capture_output=True, timeout=30)
     kinds = [document["kind"] for document in yaml.safe_load_all(built.stdout)]
-    assert kinds.count("CustomResourceDefinition") == 2
+    assert kinds.count("CustomResourceDefinition") == 3
 
 
 def test_the_crds_are_found_from_the_source_tree() -> None:
@@ -58,7 +58,7 @@ def test_the_examples_can_be_used() -> None:
     for pool in (obj for obj in objects if obj["kind"] == "SlotPool"):
         pool["metadata"].update(placed)
         spec = pools[pool["metadata"]["name"]] = PoolSpec.parse(pool)
-        build_pod(pool, spec, name="p", token_secret="s", agent_image="a")
+        build_pod(pool, spec, name="p", token_secret=TokenSecret(name="s", uid="u"), agent_image="a")
     for task in (obj for obj in objects if obj["kind"] == "SlotTask"):
         task["metadata"].update(placed)
         assert pools[task["spec"]["pool"]].accepts(Task.parse(task).spec.type)

@@ -4,6 +4,8 @@ Objects are validated by the embedded API server's own engine, which is held to 
 """
 
 import copy
+import json
+import random
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
@@ -17,9 +19,11 @@ from controller.errors import InvalidObject
 from controller.local.apiserver.schema.structural import CustomSchema
 from controller.local.apiserver.schema.validation import validate
 from controller.objects.conditions import Condition
+from controller.objects.output import Gap, Output, Source, document, packed
 from controller.objects.pool import DEFAULT_LAYOUT, DeletionPolicy, PoolSpec
-from controller.objects.task import ApprovalPolicy, OnLostReservation, Task, TaskPhase, TaskSpec, TaskStatus
+from controller.objects.task import ApprovalPolicy, KeepOutput, OnLostReservation, Task, TaskPhase, TaskSpec, TaskStatus
 from tests.support.pools import NOW
+from tests.support.refused_templates import REFUSED
 
 Json = dict[str, Any]
 
@@ -33,7 +37,7 @@ def definition(plural: str) -> Json:
     return loaded
 
 
-DEFINITIONS = {plural: definition(plural) for plural in ("slotpools", "slottasks")}
+DEFINITIONS = {plural: definition(plural) for plural in ("slotpools", "slottasks", "slottaskoutputs")}
 SCHEMAS = {plural: CustomSchema.compile(crd["spec"]["versions"][0]) for plural, crd in DEFINITIONS.items()}
 
 
@@ -89,6 +93,7 @@ GOOD_POOLS: dict[str, Json] = {
         },
         "slots": [{"accepts": ["plan", "apply", "plan_and_apply"]}, {"accepts": ["plan"]}],
         "reservation": {"ttlSeconds": 60},
+        "output": {"maxBytes": 1024, "waitingMaxBytes": 1000000},
         "auth": {
             "lockReads": True,
             "tls": {"secretName": "a", "serverName": "a.b.svc", "clientAuth": {"secretName": "c.d"}},
@@ -98,7 +103,12 @@ GOOD_POOLS: dict[str, Json] = {
     "locked reads": {"auth": {"lockReads": True}},
     "tls, the least": {"auth": {"tls": {"secretName": "agents-tls"}}},
     "types of its own": {"slots": [{"accepts": ["render-4k", "Index.v2"]}] * 16},
-    "template with anything": {"template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [], "x": 1}}},
+    "template with anything": {
+        "template": {
+            "metadata": {"labels": {"a": "b"}, "x": 1},
+            "spec": {"containers": [{"name": "a", "x": {"y": [1]}, "ports": [{"containerPort": 80, "x": 1}]}], "x": 1},
+        }
+    },
     "min is max": {"autoscaling": {"minReplicas": 3, "maxReplicas": 3}},
 }
 
@@ -141,6 +151,7 @@ BAD_POOLS: dict[str, tuple[Json, str]] = {
     ),
     "reads half locked": ({"auth": {"lockReads": "yes"}}, "spec.auth.lockReads"),
     "tls with a typing mistake": ({"auth": {"tls": {"secretname": "a"}}}, "secretname: unknown field"),
+    "an output larger than an object": ({"output": {"maxBytes": 1000001}}, "spec.output.maxBytes"),
     "a reservation without time": ({"reservation": {"ttlSeconds": 0}}, "spec.reservation.ttlSeconds"),
 }
 
@@ -162,6 +173,21 @@ def test_pools_that_are_refused(spec: Json, problem: str) -> None:
 def test_a_pool_that_slipped_through_is_refused_by_its_parser_too(name: str) -> None:
     with pytest.raises(InvalidObject):
         PoolSpec.parse(merged(POOL, {"spec": BAD_POOLS[name][0]}))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_templates_that_podslots_refuses_are_refused_by_the_cluster(name: str) -> None:
+    """Whoever applies one hears it at once, not when the first Pod is wanted."""
+    template, _, _ = REFUSED[name]
+    assert submit("slotpools", {"spec": {"template": template}})[1]
+
+
+def test_a_template_is_kept_as_it_is() -> None:
+    """Fields that the definition does not describe are no business of it: none is dropped, none gets a default."""
+    template = GOOD_POOLS["template with anything"]["template"]
+    stored, problems = submit("slotpools", {"spec": {"template": template}})
+    assert not problems
+    assert stored["spec"]["template"] == template
 
 
 def test_a_pools_name_fits_a_label() -> None:
@@ -195,8 +221,19 @@ REPLICAS: dict[str, tuple[Json, Json, bool]] = {
 def test_replicas_are_refused_to_change_while_autoscaling_decides(old: Json, new: Json, allowed: bool) -> None:
     _, problems = submit("slotpools", merged(new, {"spec": {"replicas": 7}}), old)
     assert (not problems) == allowed, problems
-    _, problems = submit("slotpools", new, old)
-    assert not problems
+    _, problems = submit("slotpools", new, merged(old, {"spec": {"replicas": 7}}))
+    assert (not problems) == allowed, problems
+    for replicas in (None, 7):
+        given = {"spec": {"replicas": replicas}}
+        assert not submit("slotpools", merged(new, given), merged(old, given))[1]
+
+
+def test_a_size_that_nobody_set_is_no_number() -> None:
+    """A default would be the size that a pool which is paused goes to."""
+    assert "replicas" not in submit("slotpools", PAUSED)[0]["spec"]
+    assert PoolSpec.parse(PAUSED).fixed_size(present=3) == 3
+    assert PoolSpec.parse(POOL).fixed_size(present=3) == 0
+    assert PoolSpec.parse(merged(PAUSED, {"spec": {"replicas": 0}})).fixed_size(present=3) == 0
 
 
 GOOD_TASKS: dict[str, Json] = {
@@ -216,6 +253,9 @@ GOOD_TASKS: dict[str, Json] = {
         "approvalPolicy": "Auto",
         "onLostReservation": "Replan",
         "retry": {"planMaxAttempts": 3},
+        "keepOutput": "Waiting",
+        "maskSecrets": True,
+        "outputs": {"path": "a/outputs.json", "secretName": "vpc.outputs"},
         "cancel": False,
         "ttlSecondsAfterFinished": 0,
     },
@@ -246,6 +286,9 @@ BAD_TASKS: dict[str, tuple[Json, str]] = {
     "an approval of no digest": ({"approval": {"attempt": 1, "planDigest": "yes"}}, "spec.approval.planDigest"),
     "an approval of no attempt": ({"approval": {"planDigest": DIGEST}}, "spec.approval.attempt"),
     "a source that does not exist yet": ({"source": {"git": {}}}, "source: unknown field"),
+    "outputs without a Secret": ({"outputs": {"path": "a"}}, "spec.outputs.secretName"),
+    "outputs by no Secret's name": ({"outputs": {"path": "a", "secretName": "A_b"}}, "spec.outputs.secretName"),
+    "outputs from elsewhere": ({"outputs": {"path": "/etc/a", "secretName": "a"}}, "spec.outputs.path"),
     "a file too large": ({"files": {"a": "x" * 262145}}, "spec.files"),
     "too many files": ({"files": {str(number): "" for number in range(65)}}, "spec.files"),
 }
@@ -280,6 +323,9 @@ CHANGES: dict[str, Json] = {
     "approvalPolicy": {"approvalPolicy": "Manual"},
     "onLostReservation": {"onLostReservation": "Fail"},
     "retry": {"retry": {"planMaxAttempts": 9}},
+    "keepOutput": {"keepOutput": "Never"},
+    "maskSecrets": {"maskSecrets": False},
+    "outputs": {"outputs": {"secretName": "other"}},
     "ttl": {"ttlSecondsAfterFinished": 5},
 }
 
@@ -303,7 +349,7 @@ def test_every_field_of_a_task_but_three_is_covered_by_the_rule() -> None:
     assert optional == {name for name in spec["properties"] if f"has(self.{name}) == has(oldSelf.{name})" in rule}
 
 
-@pytest.mark.parametrize("field", ["lockKey", "files", "env", "envFrom"])
+@pytest.mark.parametrize("field", ["lockKey", "files", "env", "envFrom", "outputs"])
 def test_an_optional_field_can_neither_be_added_nor_removed(field: str) -> None:
     without = merged(FULL, {"spec": {field: None}})
     assert submit("slottasks", without, FULL)[1]
@@ -355,6 +401,8 @@ def test_every_status_the_controller_can_write_is_taken() -> None:
             queued_reason="q",
             plan=result,
             apply=StepResult(),
+            plan_output="n-2-plan",
+            apply_output="n-2-apply",
             conditions=(condition,),
             observed_generation=3,
             started_at=NOW,
@@ -380,7 +428,9 @@ def test_every_list_map_and_string_is_bounded(plural: str) -> None:
     """The API server estimates what a rule may cost from the bounds, and refuses a definition that costs too much."""
     root = DEFINITIONS[plural]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     for path, schema in schemas(root, ""):
-        assert "type" in schema, path
+        assert schema.keys() & {"type", "x-kubernetes-int-or-string"}, path
+        if "type" not in schema:
+            continue
         if path.split(".")[1:2] in (["apiVersion"], ["kind"]):
             continue
         match schema["type"]:
@@ -409,7 +459,7 @@ KNOWN = {
     "type", "format", "description", "properties", "items", "additionalProperties", "required", "default", "enum",
     "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "maxProperties", "pattern",
     "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-validations",
-    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-preserve-unknown-fields", "x-kubernetes-int-or-string",
 }  # fmt: skip
 
 
@@ -420,6 +470,7 @@ def test_enumerations_are_those_of_the_code() -> None:
     )
     spec, status = tasks["spec"]["properties"], tasks["status"]["properties"]
     assert spec["approvalPolicy"]["enum"] == list(ApprovalPolicy)
+    assert spec["keepOutput"]["enum"] == list(KeepOutput)
     assert spec["onLostReservation"]["enum"] == list(OnLostReservation)
     assert pools["spec"]["properties"]["deletionPolicy"]["enum"] == list(DeletionPolicy)
     assert status["phase"]["enum"] == list(TaskPhase)
@@ -427,3 +478,29 @@ def test_enumerations_are_those_of_the_code() -> None:
     for step in Step:
         assert status["steps"]["properties"][step]["properties"]["outcome"]["enum"] == list(Outcome)
     assert len(fields(TaskSpec)) == len(spec)
+
+
+def test_the_output_of_a_step_is_taken_as_the_code_writes_it_and_never_changes() -> None:
+    source = Source(namespace="ns", task="t", task_uid="u", attempt=1, step=Step.APPLY)
+    cut = Output(kept=b"ab", size_bytes=10, missing=(Gap(1, 8),))
+    for output in (Output(kept=b"", size_bytes=0), cut):
+        made = document(source, *packed(output, 1000))
+        stored, problems = submit("slottaskoutputs", made)
+        assert not problems
+        assert stored["spec"] == made["spec"]
+        assert not submit("slottaskoutputs", made, made)[1]
+        for change in ({"data": "AA=="}, {"task": "other"}, {"missing": [{"offset": 0, "bytes": 1}]}):
+            assert any(
+                "what a step has written does not change" in text
+                for text in submit("slottaskoutputs", merged(made, {"spec": change}), made)[1]
+            )
+
+
+def test_the_largest_output_that_a_pool_may_keep_fits_its_object() -> None:
+    """An object may have 1.5 MiB in etcd."""
+    data = random.Random(1).randbytes(2_000_000)
+    source = Source(namespace="n" * 63, task="t" * 253, task_uid="u" * 36, attempt=99, step=Step.APPLY)
+    output, compressed = packed(Output(kept=data, size_bytes=len(data)), 921_600)
+    made = document(source, output, compressed)
+    assert not submit("slottaskoutputs", made)[1]
+    assert len(json.dumps(made)) < 1_400_000

@@ -123,7 +123,7 @@ def compile_node(document: Mapping[str, Any]) -> Node:
         required=tuple(document.get("required") or ()),
         enum=tuple(document.get("enum") or ()),
         default=document.get("default", _ABSENT),
-        pattern=re.compile(document["pattern"]) if document.get("pattern") else None,
+        pattern=_pattern(document["pattern"]) if document.get("pattern") else None,
         format=document.get("format", ""),
         bounds={name: document[name] for name in _BOUNDS if document.get(name) is not None},
         nullable=bool(document.get("nullable")),
@@ -142,6 +142,11 @@ def compile_node(document: Mapping[str, Any]) -> Node:
             node.transitions_below or any(rule.is_transition for rule in node.rules) for node in below
         ),
     )
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """A pattern of Go's, where `$` is the end of the text; Python's matches before a last newline too."""
+    return re.compile(f"{text[:-1]}\\Z" if text.endswith("$") and not text.endswith("\\$") else text)
 
 
 # --- pruning ----------------------------------------------------------------------------------------------

@@ -28,6 +28,9 @@ _IMMUTABLE = (
 )
 
 
+_CONTAINER_STATUSES = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
+
+
 class PodStrategy(Strategy):
     """Pods."""
 
@@ -35,7 +38,7 @@ class PodStrategy(Strategy):
         """A new Pod is Pending, whatever status it came with."""
         del now
         spec = dict(body.get("spec") or {})
-        _default_spec(spec)
+        default_spec(spec)
         return {
             "metadata": body["metadata"],
             "spec": spec,
@@ -53,16 +56,16 @@ class PodStrategy(Strategy):
             ]
             if not status["conditions"]:
                 del status["conditions"]
-            for part in ("initContainerStatuses", "containerStatuses"):
-                if status.get(part):
-                    status[part] = [{"lastState": {}, "state": {}, **container} for container in status[part]]
+            for kind in _CONTAINER_STATUSES:
+                if kind in status:
+                    status[kind] = [{"lastState": {}, "state": {}, **shown} for shown in status[kind] or ()]
             metadata = dict(new["metadata"])
             _keep(metadata, old["metadata"], "ownerReferences")
             return {**old, "metadata": metadata, "status": status}
         spec = new.get("spec") or {}
         if spec is not old["spec"]:
             spec = dict(spec)
-            _default_spec(spec)
+            default_spec(spec)
             if spec == old["spec"]:
                 spec = old["spec"]
         return {"metadata": new["metadata"], "spec": spec, "status": old["status"]}
@@ -103,7 +106,7 @@ def _keep(new: Json, old: Json, name: str) -> None:
 # --- defaults ---------------------------------------------------------------------------------------------
 
 
-def _default_spec(spec: Json) -> None:
+def default_spec(spec: Json) -> None:
     """Fills a spec in place; its nested parts are replaced, not changed."""
     for part in ("containers", "initContainers"):
         if spec.get(part):
@@ -118,11 +121,11 @@ def _default_spec(spec: Json) -> None:
     spec.setdefault("securityContext", {})
     spec.setdefault("schedulerName", "default-scheduler")
     tolerations = list(spec.get("tolerations") or ())
-    known = {toleration.get("key") for toleration in tolerations}
+    known = {t.get("key") or "" for t in tolerations if t.get("effect") in (None, "", "NoExecute")}
     tolerations.extend(
         {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": _TOLERATION_SECONDS}
         for key in _DEFAULT_TOLERATIONS
-        if key not in known
+        if key not in known and "" not in known
     )
     spec["tolerations"] = tolerations
     spec.setdefault("priority", 0)

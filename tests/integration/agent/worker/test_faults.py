@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,21 +34,19 @@ def test_a_step_whose_worker_was_killed_is_lost_soon_and_nothing_of_it_survives(
     agent.offer(assignment(*NEVER_ENDS))
     agent.wait(lambda: len(_pids(agent.log("task.1"))) == 2)
     worker.kill()
-    began = time.monotonic()
     start_worker()
     report = agent.exit_of("task.1", Step.PLAN)
     assert report.outcome is Outcome.LOST
     assert report.start_time == agent.started[0].start_time
-    assert time.monotonic() - began < 5
     assert not [pid for pid in _pids(agent.log("task.1")) if alive(pid)]
     kept = agent.registrations[-1].tasks[0]
     assert (kept.started, kept.exit) == (True, None)
 
 
-def test_a_child_that_cleared_its_environment_and_left_its_group_delays_lost_through_the_lock(
+def test_a_child_that_cleared_its_environment_and_left_its_group_is_found_by_the_lock_and_killed(
     agent: FakeAgent, start_worker: StartWorker
 ) -> None:
-    """`lost` needs proof: while any process holds the step's lock, nothing is said."""
+    """Outside a container nobody else ends it. It has the step's lock open, as all that descends from the command."""
     program = (
         "import os,time;os.setsid();open('pid','w').write(str(os.getpid()));os.rename('pid','pid.ok');time.sleep(1000)"
     )
@@ -60,22 +57,12 @@ def test_a_child_that_cleared_its_environment_and_left_its_group_delays_lost_thr
     )
     try:
         worker.kill()
-        later = start_worker()
-        agent.wait(lambda: len(agent.registrations) == 2 and agent.requests["/work"] > 1)
-        reclaims = 10
-        until(lambda: later.process and _cpu_turns(later.pid) > reclaims)
-        assert alive(hidden)
-        assert not agent.exits
-        os.kill(hidden, signal.SIGKILL)
+        start_worker()
         assert agent.exit_of("task.1", Step.PLAN).outcome is Outcome.LOST
+        assert not alive(hidden)
     finally:
         if alive(hidden):
             os.kill(hidden, signal.SIGKILL)
-
-
-def _cpu_turns(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("voluntary_ctxt_switches:")[1].split()[0])
 
 
 def test_a_paused_worker_is_not_taken_for_dead(agent: FakeAgent, start_worker: StartWorker) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.wire import Outcome, Phase, SlotState, Step, Steps, StepSpec, TaskState, Work
+from agent.wire import ExitCodes, Outcome, Phase, SlotState, Step, Steps, StepSpec, TaskState, Work
 from tests.support.agent_process import AgentProcess, running_agent
 from tests.support.worker_process import WorkerProcess, shell, until
 
@@ -36,9 +36,9 @@ def start_worker(agent: AgentProcess, tmp_path: Path) -> Iterator[Start]:
             worker.kill()
 
 
-def _work(plan: str, apply: str | None = None, **limits: int) -> Work:
+def _work(plan: str, apply: str | None = None, *, cancel_grace_seconds: int = 60) -> Work:
     steps = Steps(
-        plan=StepSpec(command=shell(plan), plan_file="tfplan", **limits),
+        plan=StepSpec(command=shell(plan), plan_file="tfplan", cancel_grace_seconds=cancel_grace_seconds),
         apply=StepSpec(command=shell(apply)) if apply else None,
     )
     return Work(name="team/task", attempt=1, steps=steps, files={"main.tf": "resource"})
@@ -104,7 +104,7 @@ def test_a_killed_workers_step_ends_as_lost_and_its_slot_works_on(agent: AgentPr
     until(lambda: agent.task("t.1").state is TaskState.RUNNING)
     worker.kill()
     start_worker()
-    until(lambda: _ended(agent, "t.1"), 5)
+    until(lambda: _ended(agent, "t.1"))
     assert agent.task("t.1").outcome is Outcome.LOST
     agent.acquire("t.2", "plan", _work("true"))
     until(lambda: _ended(agent, "t.2"))
@@ -158,3 +158,35 @@ def test_a_lost_journal_is_rebuilt_from_what_the_worker_keeps(
     agent.post("/tasks/t.1/approve", {"plan_digest": task.plan_digest, "attempt": 1})
     until(lambda: _ended(agent, "t.1"))
     assert agent.task("t.1").outcome is Outcome.SUCCEEDED
+
+
+def test_a_plan_without_changes_ends_its_task(agent: AgentProcess, start_worker: Start) -> None:
+    start_worker()
+    codes = ExitCodes(changed=(2,), unchanged=(0,))
+    steps = Steps(plan=StepSpec(command=shell("exit 0"), exit_codes=codes), apply=StepSpec(command=("true",)))
+    agent.acquire("t.1", "plan_and_apply", Work(name="team/task", attempt=1, steps=steps))
+    until(lambda: _ended(agent, "t.1"))
+    task = agent.task("t.1")
+    assert (task.outcome, task.reason, task.plan and task.plan.changed) == (Outcome.SUCCEEDED, "NoChanges", False)
+
+
+def test_a_forged_apply_counts_for_nothing_and_the_real_one_runs(agent: AgentProcess, start_worker: Start) -> None:
+    """The plan copies its own records into the place of its apply's, with what it may guess of them."""
+    forge = """
+    echo plan > tfplan
+    for kind in assignment.json started; do
+      sed -e 's/"step": "plan"/"step": "apply"/' ../plan.$kind > ../apply.$kind
+    done
+    printf '{"instance": "1-w", "task_id": "t.1", "step": "apply", "fence": 3, "outcome": "succeeded",
+      "end_time": "2026-01-01T00:00:00Z", "exit_code": 0}' > ../apply.exit.json
+    """
+    worker = start_worker()
+    agent.acquire("t.1", "plan_and_apply", _work(forge, "echo applied"))
+    until(lambda: agent.task("t.1").state is TaskState.RESERVED)
+    worker.kill()
+    start_worker()
+    task = agent.task("t.1")
+    agent.post("/tasks/t.1/approve", {"plan_digest": task.plan_digest, "attempt": 1})
+    until(lambda: _ended(agent, "t.1"))
+    task = agent.task("t.1")
+    assert (task.outcome, task.apply and task.apply.log_tail) == (Outcome.SUCCEEDED, "applied\n")

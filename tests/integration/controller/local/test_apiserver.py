@@ -260,13 +260,13 @@ class Watch:
         self.response = response
 
     async def next(self) -> Json:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             event: Json = json.loads(await self.response.content.readline())
         return event
 
     async def ended(self) -> bool:
         """True at a polite end; a cut raises."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.response.content.readline() == b""
 
 
@@ -352,7 +352,9 @@ async def test_a_client_that_goes_takes_its_watch_with_it() -> None:
         async def forgotten() -> bool:
             return server.hub.waiting == 0
 
-        await until(forgotten, seconds=15)
+        await until(
+            forgotten,
+        )
 
 
 # --- logs -------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import signal
 import stat
 import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class Clusters:
         self.processes: list[asyncio.subprocess.Process] = []
         self._http = http
 
-    async def spawn(self, *options: str) -> asyncio.subprocess.Process:
+    async def spawn(self, *options: str, pass_fds: Sequence[int] = ()) -> asyncio.subprocess.Process:
         command = [sys.executable, "-m", "controller.local", "--state-dir", str(self.folder), "--no-tls"]
         brand = f"{BRAND}={self.brand.value}"
         process = await asyncio.create_subprocess_exec(
@@ -64,14 +64,15 @@ class Clusters:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             cwd=ROOT,
+            pass_fds=pass_fds,
         )
         self.processes.append(process)
         return process
 
-    async def start(self, *options: str) -> Process:
-        process = await self.spawn(*options)
+    async def start(self, *options: str, pass_fds: Sequence[int] = ()) -> Process:
+        process = await self.spawn(*options, pass_fds=pass_fds)
         assert process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             line = await process.stdout.readline()
         if not line:
             assert process.stderr is not None
@@ -150,6 +151,23 @@ async def test_keep_pods_leaves_them_for_the_next_start(clusters: Clusters) -> N
     assert container_status(after, "work") == container_status(before, "work")
 
 
+async def test_pods_that_are_kept_hold_nothing_open_that_the_cluster_was_started_with(clusters: Clusters) -> None:
+    """Who reads from a pipe to it hears the end when it ends."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_inheritable(writing, True)
+    try:
+        running = await clusters.start("--keep-pods", pass_fds=(writing,))
+        os.close(writing)
+        await clusters.pods().create(pod("p", [shell("work", POLITE)]))
+        await clusters.pods().ready("p")
+        assert await running.end(signal.SIGTERM) == 0
+        assert clusters.brand.processes()
+        assert os.read(reading, 1) == b""
+    finally:
+        os.close(reading)
+
+
 async def test_a_second_signal_does_not_wait_for_the_grace(clusters: Clusters) -> None:
     running = await clusters.start("--stop-grace-seconds", "500")
     await clusters.pods().create(pod("p", [shell("work", STUBBORN)]))
@@ -159,7 +177,7 @@ async def test_a_second_signal_does_not_wait_for_the_grace(clusters: Clusters) -
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(running.process.wait(), 0.5)
     assert running.process.returncode is None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await running.end(signal.SIGINT) == 0
 
 
@@ -278,7 +296,7 @@ async def test_a_signal_during_the_start_stops_it(clusters: Clusters) -> None:
 
     await until(begun, what="the start has begun")
     process.terminate()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await process.communicate()
     await (await clusters.start()).end(signal.SIGTERM)
 
@@ -291,7 +309,7 @@ async def test_kubectl_works_with_the_kubeconfig(clusters: Clusters) -> None:
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, cwd=ROOT)
     clusters.processes.append(process)
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         ready = json.loads(await process.stdout.readline())
     environment = {"KUBECONFIG": ready["kubeconfig"], "HOME": str(clusters.folder), "PATH": "/usr/bin:/bin"}
     client = await asyncio.create_subprocess_exec(

@@ -1,13 +1,18 @@
 """What a registration proves, case by case; the random histories are in properties/."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
+from agent.errors import Refusal
 from agent.rules import slots, tasks
-from agent.rules.recovery import recover
-from agent.rules.state import State, apply, initial_state
+from agent.rules.recovery import MAX_FENCE_JUMP, MAX_KEPT_TASKS, MAX_LOST_FENCE, recover, vouch
+from agent.rules.state import Event, State, apply, initial_state
 from agent.wire import (
     Assignment,
+    ErrorCode,
     ExitReport,
     KeptTask,
     Outcome,
@@ -83,9 +88,15 @@ def approved() -> State:
 
 
 def registered(
-    state: State, *kept: KeptTask, instance: str = "2", repeated: bool = False
+    state: State,
+    *kept: KeptTask,
+    instance: str = "2",
+    repeated: bool = False,
+    unread: tuple[str, ...] = (),
+    damaged: tuple[str, ...] = (),
 ) -> tuple[State, tuple[str, ...]]:
-    found = recover(state, 0, RegisterRequest(instance=instance, tasks=kept), NOW, repeated=repeated)
+    request = RegisterRequest(instance=instance, tasks=kept, unread=unread, damaged=damaged)
+    found = recover(state, 0, request, NOW, repeated=repeated)
     for record in found.records:
         state = apply(state, record)
     return state, found.forget
@@ -185,3 +196,115 @@ def test_all_recovered_means_all_slots() -> None:
     for record in found.records:
         state = apply(state, record)
     assert state.recovering == ()
+
+
+def test_a_directory_that_cannot_be_read_is_not_one_that_is_gone() -> None:
+    for state in (acquired(), started(acquired()), reserved(), approved(), started(approved())):
+        assert registered(state, unread=("t",)) == (state, ())
+
+
+def test_a_damaged_record_ends_a_step_that_ran_and_no_reservation() -> None:
+    for state in (acquired(), reserved(), approved()):
+        assert registered(state, damaged=("t",)) == (state, ())
+    for state in (started(acquired()), started(approved())):
+        after, _ = registered(state, damaged=("t",))
+        assert (after.tasks["t"].outcome, after.slots[0].state) == (Outcome.LOST, SlotState.IDLE)
+        assert "damaged" in (after.tasks["t"].reason or "")
+
+
+def test_after_a_lost_journal_a_slot_with_an_unreadable_directory_is_still_to_be_known() -> None:
+    lost = initial_state(LAYOUT, drain_id="again", lost=True, now=NOW)
+    assert registered(lost, unread=("t",))[0].recovering == (0, 1)
+    assert registered(lost, damaged=("t",))[0].recovering == (1,)
+
+
+def test_the_nonce_of_an_adopted_step_is_the_one_its_worker_brought_and_its_apply_has_another() -> None:
+    lost = initial_state(LAYOUT, drain_id="again", lost=True, now=NOW)
+    kept = KeptTask(
+        assignment=replace(assignment(started(acquired())), nonce="n"), started=True, exit=exit_of(started(acquired()))
+    )
+    state, _ = registered(lost, kept)
+    assert state.tasks["t"].nonce == "n"
+    state = do(state, tasks, tasks.Approve(task_id="t", plan_digest=DIGEST, attempt=1))
+    assert assignment(state).nonce is None
+
+
+def test_a_plan_without_changes_ends_its_task_and_asks_nobody() -> None:
+    running = started(acquired())
+    report = replace(exit_of(running), changed=False, plan_digest=None)
+    ended = do(running, tasks, tasks.Exited(slot=0, report=report))
+    task = ended.tasks["t"]
+    assert (task.state, task.outcome, task.reason) == (TaskState.ENDED, Outcome.SUCCEEDED, "NoChanges")
+    assert (ended.slots[0].state, task.plan and task.plan.changed) == (SlotState.IDLE, False)
+    adopted, _ = registered(
+        initial_state(LAYOUT, drain_id="again", lost=True, now=NOW),
+        KeptTask(assignment=assignment(running), started=True, exit=report),
+    )
+    assert (adopted.tasks["t"].outcome, adopted.tasks["t"].reason) == (Outcome.SUCCEEDED, "NoChanges")
+    assert adopted.slots[0].state is SlotState.IDLE
+
+
+def test_a_plan_with_changes_awaits_its_approval() -> None:
+    running = started(acquired())
+    after = do(running, tasks, tasks.Exited(slot=0, report=replace(exit_of(running), changed=True, exit_code=2)))
+    task = after.tasks["t"]
+    assert (task.state, task.plan and task.plan.changed) == (TaskState.RESERVED, True)
+
+
+def far(fence: int, task_id: str = "far") -> KeptTask:
+    given = Assignment(task_id=task_id, task_type="plan_and_apply", step=Step.PLAN, fence=fence, work=BOTH)
+    return KeptTask(assignment=given, started=True)
+
+
+def refusal(state: State, *kept: KeptTask) -> ErrorCode:
+    with pytest.raises(Refusal) as refused:
+        registered(state, *kept)
+    return refused.value.code
+
+
+def test_a_fence_that_nobody_can_have_given_is_refused_and_moves_nothing() -> None:
+    """Otherwise one worker could use up the fences of all slots."""
+    state = acquired()
+    assert refusal(state, far(state.fence + MAX_FENCE_JUMP + 1)) is ErrorCode.INVALID
+    lost = initial_state(LAYOUT, drain_id="born", lost=True, now=NOW)
+    assert registered(lost, far(lost.fence * 2))[0].slots[0].task_id == "far", "the clock was wrong at the loss before"
+    assert refusal(lost, far(MAX_LOST_FENCE + 1)) is ErrorCode.INVALID
+    hold = slots.Hold(call=Event.RESERVE, slot=0, task_id="t", fence=MAX_LOST_FENCE + 1)
+    with pytest.raises(Refusal):
+        vouch(lost, hold, NOW)
+
+
+def test_a_slot_has_a_bounded_number_of_tasks_however_often_its_worker_registers() -> None:
+    lost = initial_state(LAYOUT, drain_id="born", lost=True, now=NOW)
+    kept = [far(1 + number, f"t{number}") for number in range(MAX_KEPT_TASKS + 1)]
+    assert refusal(lost, *kept) is ErrorCode.INVALID
+    full, _ = registered(lost, *(over(each) for each in kept[:-1]))
+    assert len(full.tasks) == MAX_KEPT_TASKS
+    assert refusal(full, over(kept[-1])) is ErrorCode.INVALID
+
+
+def over(kept: KeptTask) -> KeptTask:
+    given = kept.assignment
+    report = ExitReport(
+        instance="1", task_id=given.task_id, step=given.step, fence=given.fence, outcome=Outcome.FAILED, end_time=NOW
+    )
+    return KeptTask(assignment=given, started=True, exit=report)
+
+
+def test_an_apply_that_was_stopped_and_ended_with_0_says_both() -> None:
+    state = started(approved())
+    given = assignment(state)
+    report = ExitReport(
+        instance="1",
+        task_id="t",
+        step=Step.APPLY,
+        fence=given.fence,
+        outcome=Outcome.CANCELLED,
+        reason="cancelled",
+        exit_code=0,
+        end_time=NOW,
+    )
+    ended = do(state, tasks, tasks.Exited(slot=0, report=report)).tasks["t"]
+    assert (ended.outcome, ended.reason) == (Outcome.CANCELLED, "cancelled (exit code 0)")
+    assert ended.apply is not None
+    assert ended.apply.exit_code == 0

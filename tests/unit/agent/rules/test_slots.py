@@ -172,6 +172,30 @@ def test_drain_and_open() -> None:
     assert refused(again, Open(drain_id="born")) is ErrorCode.DRAIN_MISMATCH
 
 
+def test_the_drain_in_force_is_not_confirmed_while_something_is_held() -> None:
+    """A drained agent that lost its journal adopts what a worker runs."""
+    state = after(opened(), Drain(drain_id="d"))
+    assert decide(state, Drain(drain_id="d"), NOW).records == (), "the same drain again"
+    adopted = transition(state, state.slots[1], Event.ADOPT_RUNNING, NOW, task_id="t", task_type="plan", managed=True)
+    held = apply(state, adopted)
+    assert refused(held, Drain(drain_id="d")) is ErrorCode.BUSY
+    ended = TaskEntry(
+        task_id="o", task_type="plan", name="n/o", attempt=1, slot=2, state=TaskState.ENDED, step=Step.PLAN
+    )
+    assert refused(apply(state, TaskChanged(entry=ended)), Drain(drain_id="d")) is ErrorCode.BUSY
+
+
+def test_a_late_copy_of_an_acquire_gets_no_slot_after_its_release_or_expiry() -> None:
+    acquire = Acquire(task_id="t", task_type="plan", origin=Origin.LOCAL)
+    state = after(opened(), acquire)
+    release = Hold(call=Event.RELEASE, slot=1, task_id="t", fence=1, origin=Origin.LOCAL)
+    assert refused(after(state, release), acquire) is ErrorCode.ILLEGAL
+    reserve = Hold(call=Event.RESERVE, slot=1, task_id="t", fence=1, origin=Origin.LOCAL, ttl_seconds=1)
+    expired = after(after(state, reserve), ExpireHolds(), now=NOW + timedelta(seconds=2))
+    assert expired.slots[1].state is SlotState.IDLE
+    assert refused(expired, acquire) is ErrorCode.ILLEGAL
+
+
 def test_after_a_lost_journal_nothing_is_granted_until_every_worker_spoke() -> None:
     lost = initial_state(LAYOUT, drain_id="born", lost=True, now=NOW)
     assert refused(lost, Drain(drain_id="born")) is ErrorCode.BUSY

@@ -1,8 +1,22 @@
 """The worker's decisions, one at a time, in virtual time."""
 
+from typing import Any
+
 import pytest
 
-from agent.wire import Empty, ExitReport, Outcome, OutputAnswer, RegisterRequest, StartedReport, Step, WorkAnswer
+from agent.wire import (
+    Assignment,
+    Command,
+    Empty,
+    ExitCodes,
+    ExitReport,
+    Outcome,
+    OutputAnswer,
+    RegisterRequest,
+    StartedReport,
+    Step,
+    WorkAnswer,
+)
 from agent.worker.core import Worker
 from agent.worker.ports import Call, Channel, Ended, Request
 from tests.support.worker_process import assignment
@@ -142,22 +156,26 @@ def test_a_plan_that_can_be_applied_is_told_with_its_digest() -> None:
     _request(worker, WORK, Call.POLL)
     worker.answered(WORK, WorkAnswer(run=assignment("plan", apply=("apply",))))
     worker.ended(world.ended())
+    worker.tick()
     stored = world.disk.entries["task.1", Step.PLAN].exit
     assert stored
     assert stored.plan_digest == "sha256:task.1"
 
 
-def test_time_limit_then_grace_then_kill_until_it_ends() -> None:
+def test_time_limit_then_grace_then_sigterm_then_kill_until_it_ends() -> None:
     world = WorkerWorld()
-    worker = _running(world, timeout_seconds=100, grace_seconds=7)
+    worker = _running(world, timeout_seconds=100, grace_seconds=8)
     _after(world, worker, 99.9)
     assert not world.runner.signals
     assert worker.deadline() == pytest.approx(world.clock.seconds + 0.1)
     _after(world, worker, 0.1)
-    assert world.runner.signals == ["TERM"]
-    _after(world, worker, 7.0)
+    _after(world, worker, 5.9)
+    assert world.runner.signals == ["SIGINT"], "once"
+    _after(world, worker, 0.1)
+    assert world.runner.signals == ["SIGINT", "TERM"]
+    _after(world, worker, 2.0)
     _after(world, worker, 1.0)
-    assert world.runner.signals == ["TERM", "KILL", "KILL"]
+    assert world.runner.signals == ["SIGINT", "TERM", "KILL", "KILL"]
     worker.ended(Ended(exit_code=None, signal=9, output_bytes=0))
     stored = world.disk.entries["task.1", Step.PLAN].exit
     assert stored
@@ -174,7 +192,7 @@ def test_only_a_cancel_of_the_running_step_stops_it_and_only_once() -> None:
         _after(world, worker, 1.0)
         _request(worker, WORK, Call.POLL)
         worker.answered(WORK, WorkAnswer(cancel=True))
-    assert world.runner.signals == ["TERM"]
+    assert world.runner.signals == ["SIGINT"]
 
 
 def test_an_agent_that_repeats_itself_is_not_asked_in_a_loop() -> None:
@@ -315,14 +333,17 @@ def test_a_registration_leaves_out_the_files_of_started_tasks() -> None:
     assert request.message.tasks[0].assignment.work.name == "team/task"
 
 
-@pytest.mark.parametrize(("grace", "term", "kill", "leave"), [(60.0, 45.0, 57.0, 59.0), (10.0, 0.0, 7.0, 9.0)])
-def test_a_stopped_pod_gives_its_step_all_but_the_last_seconds(
-    grace: float, term: float, kill: float, leave: float
+@pytest.mark.parametrize(
+    ("grace", "own", "interrupt", "term", "kill", "leave"),
+    [(600.0, 60, 525.0, 580.0, 585.0, 599.0), (60.0, 300, 0.0, 52.0, 57.0, 59.0), (10.0, 60, 0.0, 2.0, 7.0, 9.0)],
+)
+def test_a_stopped_pods_step_runs_until_its_own_grace_and_fifteen_seconds_are_left(  # noqa: PLR0917 - a table
+    grace: float, own: int, interrupt: float, term: float, kill: float, leave: float
 ) -> None:
     world = WorkerWorld()
     worker = _registered(world, grace_seconds=grace)
     _request(worker, WORK, Call.POLL)
-    worker.answered(WORK, WorkAnswer(run=assignment("run", grace_seconds=300)))
+    worker.answered(WORK, WorkAnswer(run=assignment("run", grace_seconds=own)))
     began = world.clock.seconds
     worker.stop()
     moments: dict[str, float] = {}
@@ -334,6 +355,7 @@ def test_a_stopped_pod_gives_its_step_all_but_the_last_seconds(
             worker.ended(Ended(exit_code=None, signal=9, output_bytes=0))
             moments["ended"] = 0.0
         world.clock.seconds += 0.5
+    assert moments["SIGINT"] == pytest.approx(interrupt)
     assert moments["TERM"] == pytest.approx(term)
     assert moments["KILL"] == pytest.approx(kill)
     assert world.clock.seconds - began - 0.5 == pytest.approx(leave), "unheard, it leaves in time"
@@ -347,3 +369,181 @@ def test_a_superseded_worker_kills_and_leaves() -> None:
     worker.refused(WORK, 409, "superseded")
     assert (worker.exit_status, world.runner.signals) == (3, ["KILL"])
     assert worker.next_request(REPORTS) is None
+
+
+# --- stopping, preparing, exit codes ----------------------------------------------------------------------------------
+
+
+def _exit_after(world: WorkerWorld, ended: Ended, *, cancel: bool = False, **options: Any) -> ExitReport:
+    worker = _registered(world)
+    _request(worker, WORK, Call.POLL)
+    given = assignment("run", **options)
+    worker.answered(WORK, WorkAnswer(run=given))
+    if cancel:
+        _after(world, worker, 1.0)
+        _request(worker, WORK, Call.POLL)
+        worker.answered(WORK, WorkAnswer(cancel=True))
+    worker.ended(ended)
+    worker.tick()
+    stored = world.disk.entries["task.1", given.step].exit
+    assert stored
+    return stored
+
+
+@pytest.mark.parametrize("step", Step)
+def test_what_was_cancelled_and_ended_with_0_is_said_to_be_both(step: Step) -> None:
+    """A shell goes on after a command that was cut off and ends with 0; an apply may have come to its end in time."""
+    stored = _exit_after(WorkerWorld(), Ended(exit_code=0, signal=None, output_bytes=0), cancel=True, step=step)
+    assert (stored.outcome, stored.exit_code, stored.reason) == (Outcome.CANCELLED, 0, "cancelled")
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome", "changed"),
+    [(0, Outcome.SUCCEEDED, False), (2, Outcome.SUCCEEDED, True), (1, Outcome.FAILED, None)],
+)
+def test_exit_codes_say_whether_anything_changes(code: int, outcome: Outcome, changed: bool | None) -> None:
+    world = WorkerWorld()
+    codes = ExitCodes(changed=(2,), unchanged=(0,))
+    ended = Ended(exit_code=code, signal=None, output_bytes=0)
+    stored = _exit_after(world, ended, exit_codes=codes, apply=("apply",))
+    assert (stored.outcome, stored.changed, stored.exit_code) == (outcome, changed, code)
+    assert (stored.plan_digest is not None) == (changed is True)
+
+
+def test_a_command_before_the_steps_own_is_named_when_it_fails() -> None:
+    ended = Ended(exit_code=1, signal=None, output_bytes=0, command=0)
+    stored = _exit_after(WorkerWorld(), ended, before=(Command(command=("terraform", "init")),))
+    assert (stored.outcome, stored.reason, stored.exit_code) == (Outcome.FAILED, "terraform init ended with 1", 1)
+
+
+def test_the_reason_says_that_memory_ran_out() -> None:
+    ended = Ended(exit_code=None, signal=9, output_bytes=0, memory="memory ran out (limit 64 MiB)")
+    stored = _exit_after(WorkerWorld(), ended)
+    assert stored.reason == "ended by signal 9; memory ran out (limit 64 MiB)"
+
+
+def test_a_plan_that_is_hashed_for_long_can_be_cancelled() -> None:
+    world = WorkerWorld()
+    world.disk.hashes = False
+    worker = _registered(world)
+    _request(worker, WORK, Call.POLL)
+    worker.answered(WORK, WorkAnswer(run=assignment("plan", apply=("apply",))))
+    worker.ended(world.ended())
+    _after(world, worker, 100.0)
+    assert not world.disk.entries["task.1", Step.PLAN].exit
+    _request(worker, WORK, Call.POLL)
+    worker.answered(WORK, WorkAnswer(cancel=True))
+    stored = world.disk.entries["task.1", Step.PLAN].exit
+    assert stored
+    assert (stored.outcome, world.disk.hashing) == (Outcome.CANCELLED, None)
+
+
+def _approved(nonce: str | None = None) -> Assignment:
+    return assignment("apply", step=Step.APPLY, plan=("plan",), plan_digest="sha256:task.1", nonce=nonce)
+
+
+def test_an_apply_is_not_claimed_before_its_plan_is_hashed_again() -> None:
+    world = WorkerWorld()
+    world.disk.hashes = False
+    worker = _registered(world)
+    for _ in range(3):
+        _request(worker, WORK, Call.POLL)
+        worker.answered(WORK, WorkAnswer(run=_approved()))
+        _after(world, worker, 1.0)
+        assert not world.disk.entries["task.1", Step.APPLY].started
+    world.disk.hashes = True
+    worker.tick()
+    assert world.disk.entries["task.1", Step.APPLY].started
+    assert len(world.runner.starts) == 1
+
+
+@pytest.mark.parametrize("how", ["cancel", "stop"])
+def test_what_is_cancelled_or_stopped_while_its_plan_is_hashed_never_runs(how: str) -> None:
+    world = WorkerWorld()
+    world.disk.hashes = False
+    worker = _registered(world)
+    _request(worker, WORK, Call.POLL)
+    worker.answered(WORK, WorkAnswer(run=_approved()))
+    if how == "stop":
+        worker.stop()
+    else:
+        _after(world, worker, 1.0)
+        _request(worker, WORK, Call.POLL)
+        worker.answered(WORK, WorkAnswer(run=_approved(), cancel=True))
+    world.disk.hashes = True
+    worker.tick()
+    entry = world.disk.entries["task.1", Step.APPLY]
+    assert not world.runner.starts
+    assert entry.started == (how == "cancel"), "a stopped one is offered to the next worker"
+    assert (entry.exit and entry.exit.outcome) == (Outcome.CANCELLED if how == "cancel" else None)
+
+
+# --- what a task wrote into the worker's folder -----------------------------------------------------------------------
+
+
+def test_a_forged_start_and_end_of_an_apply_keep_the_real_one_from_nothing() -> None:
+    world = WorkerWorld()
+    forged = _approved(nonce="made up")
+    world.disk.assign(forged)
+    entry = world.disk.entries["task.1", Step.APPLY]
+    entry.started, entry.start_time = True, world.clock.now()
+    entry.exit = ExitReport(
+        instance="w0",
+        task_id="task.1",
+        step=Step.APPLY,
+        fence=7,
+        outcome=Outcome.SUCCEEDED,
+        end_time=world.clock.now(),
+        nonce="made up",
+    )
+    worker = _registered(world)
+    _request(worker, WORK, Call.POLL)
+    worker.answered(WORK, WorkAnswer(run=_approved(nonce="the agent's")))
+    worker.tick()
+    assert len(world.runner.starts) == 1
+    assert world.disk.entries["task.1", Step.APPLY].exit is None
+
+
+def test_a_step_that_this_worker_started_is_never_started_again_whatever_nonce_is_offered() -> None:
+    world = WorkerWorld()
+    worker = _registered(world)
+    for nonce in ("one", "two", "two"):
+        _request(worker, WORK, Call.POLL)
+        worker.answered(WORK, WorkAnswer(run=assignment("run", nonce=nonce)))
+        _after(world, worker, 1.0)
+    assert len(world.runner.starts) == 1
+
+
+def test_a_directory_that_cannot_be_read_is_told_as_that_and_looked_at_again() -> None:
+    world = WorkerWorld()
+    world.disk.unread, world.disk.damaged = ("task.1",), ("task.2",)
+    worker = world.worker()
+    request = _request(worker, WORK, Call.REGISTER)
+    assert isinstance(request.message, RegisterRequest)
+    assert (request.message.unread, request.message.damaged) == (("task.1",), ("task.2",))
+    worker.answered(WORK, WorkAnswer())
+    world.disk.unread = ()
+    world.disk.assign(assignment("run"))
+    _after(world, worker, 5.0)
+    again = _request(worker, WORK, Call.REGISTER)
+    assert isinstance(again.message, RegisterRequest)
+    assert ([kept.assignment.task_id for kept in again.message.tasks], again.message.unread) == (["task.1"], ())
+
+
+def test_output_that_an_agent_has_lost_is_sent_again_though_its_end_was_told() -> None:
+    world = WorkerWorld()
+    worker = _running(world)
+    world.disk.entries["task.1", Step.PLAN].log = b"output"
+    worker.ended(world.ended())
+    _request(worker, REPORTS, Call.OUTPUT)
+    worker.answered(REPORTS, OutputAnswer(offset=6))
+    _request(worker, REPORTS, Call.EXIT)
+    worker.answered(REPORTS, Empty())
+    assert worker.next_request(REPORTS) is None
+    later = world.worker("w2")
+    _request(later, WORK, Call.REGISTER)
+    later.answered(WORK, WorkAnswer(output={"task.1/plan": 2}))
+    again = _request(later, REPORTS, Call.OUTPUT)
+    assert (again.params["offset"], again.data) == ("2", b"tput")
+    later.answered(REPORTS, OutputAnswer(offset=6))
+    assert later.next_request(REPORTS) is None

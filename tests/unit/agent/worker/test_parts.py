@@ -2,16 +2,34 @@
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
+import traceback
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.wire import EnvFrom, EnvVar, KeyRef, Step, StepSpec
-from agent.worker import config, environment, files, output
+from agent.wire import (
+    Command,
+    EnvFrom,
+    EnvVar,
+    ExitCodes,
+    ExitReport,
+    File,
+    KeyRef,
+    Outcome,
+    Step,
+    Steps,
+    StepSpec,
+    encode,
+)
+from agent.worker import config, environment, files, kept_log, memory, output, temporary
 from agent.worker.connection import parse
 from agent.worker.digest import Source, hash_content, plan_digest
 from agent.worker.directories import Directories
@@ -80,7 +98,7 @@ def test_bad_settings_name_the_variable(name: str, value: str) -> None:
 
 def test_the_digest_is_pinned() -> None:
     """An approval waits for hours, over upgrades: another way of writing the parts down would undo it."""
-    work = assignment("plan", apply=("apply", "-auto"), env=(EnvVar(name="A", value="1"),)).work
+    work = assignment("plan", apply=("apply", "-auto"), env=(EnvVar(name="A", value="1"),), grace_seconds=60).work
     assert work.steps.apply
     assert plan_digest(Source.FILE, "00ff", work.steps.apply, work) == (
         "sha256:56429f24114025d1416e50c1b1ae544c9212cfe17271db74b8c4474c3e1c4862"
@@ -110,6 +128,37 @@ def test_the_digest_changes_with_each_part() -> None:
         work = assignment("plan", env=parts["env"], env_from=parts["env_from"], attempt=parts.get("attempt", 1)).work
         digests.add(plan_digest(parts["source"], parts["content"], StepSpec(command=parts["apply"]), work))
     assert len(digests) == len(changes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"before": (Command(command=("login",)),)},
+        {"before": (Command(command=("login",), working_dir="other"),)},
+        {"working_dir": "stack"},
+        {"exit_codes": ExitCodes(changed=(2,))},
+        {"stop_signal": "SIGTERM"},
+        {"cancel_grace_seconds": 0},
+        {"cancel_grace_seconds": 61},
+        {"timeout_seconds": 9},
+    ],
+)
+def test_the_digest_covers_how_the_apply_runs(change: dict[str, Any]) -> None:
+    work = assignment("plan").work
+    digests = set()
+    for apply in (StepSpec(command=("a",)), StepSpec(command=("a",), **change)):
+        both = replace(work, steps=Steps(plan=StepSpec(command=("plan",)), apply=apply))
+        digests.add(plan_digest(Source.FILE, "00", apply, both))
+    assert len(digests) == 2
+
+
+def test_the_digest_covers_the_folder_that_an_apply_has_from_its_plan() -> None:
+    work, apply = assignment("plan").work, StepSpec(command=("a",))
+    digests = {
+        plan_digest(Source.FILE, "00", apply, replace(work, steps=Steps(plan=plan, apply=apply)))
+        for plan in (StepSpec(command=("p",)), StepSpec(command=("p",), working_dir="stack"))
+    }
+    assert len(digests) == 2
 
 
 def test_content_is_hashed_in_blocks() -> None:
@@ -220,16 +269,16 @@ def test_an_answer_is_the_same_however_it_is_cut(size: int) -> None:
 # --- output ---------------------------------------------------------------------------------------------------------
 
 
-def _output(tmp_path: Path, prefix: str = "> ") -> tuple[output.StepOutput, int, output.Echo, Path]:
+def _output(tmp_path: Path) -> tuple[output.StepOutput, int, output.Echo, Path]:
     source, sink = os.pipe()
     echoed = tmp_path / "echo"
     echo = output.Echo(os.open(echoed, os.O_CREAT | os.O_WRONLY))
-    return output.StepOutput(source, str(tmp_path / "log"), prefix, echo), sink, echo, echoed
+    return output.StepOutput(source, str(tmp_path / "log"), b"[t plan 0]", echo), sink, echo, echoed
 
 
-def test_lines_are_echoed_whole_and_cut_only_when_too_long(tmp_path: Path) -> None:
+def test_lines_are_echoed_whole_between_the_runs_beginning_and_its_end(tmp_path: Path) -> None:
     step, sink, echo, echoed = _output(tmp_path)
-    for piece in (b"par", b"tial\nsecond\nth", b"ird", b"x" * 20_000, b"\n\nlast"):
+    for piece in (b"par", b"tial\nsecond\nth", b"ird", b"\n\nlast"):
         os.write(sink, piece)
         step.read()
         echo.flush()
@@ -237,15 +286,13 @@ def test_lines_are_echoed_whole_and_cut_only_when_too_long(tmp_path: Path) -> No
     step.finish()
     echo.flush()
     os.close(echo.fd)
-    lines = echoed.read_bytes().split(b"\n")
-    assert lines[:2] == [b"> partial", b"> second"]
-    assert [len(line) for line in lines[2:4]] == [2 + 5 + 20_000, 2]
-    assert lines[4:] == [b"> ", b"> last", b""]
+    marked = [b": begins", b" partial", b" second", b" third", b" ", b"+last", b": ended"]
+    assert echoed.read_bytes() == b"".join(b"[t plan 0]" + line + b"\n" for line in marked)
 
 
 def test_past_its_limit_a_log_keeps_its_beginning_and_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "LOG_BYTES", 10)
-    monkeypatch.setattr(output, "TAIL_BYTES", 4)
+    monkeypatch.setattr(kept_log, "LOG_BYTES", 10)
+    monkeypatch.setattr(kept_log, "TAIL_BYTES", 4)
     step, sink, echo, _ = _output(tmp_path)
     for piece in (b"0123456", b"789abc", b"defghij"):
         os.write(sink, piece)
@@ -258,7 +305,7 @@ def test_past_its_limit_a_log_keeps_its_beginning_and_end(tmp_path: Path, monkey
 
 
 def test_output_just_past_the_limit_is_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "LOG_BYTES", 10)
+    monkeypatch.setattr(kept_log, "LOG_BYTES", 10)
     step, sink, echo, _ = _output(tmp_path)
     os.write(sink, b"0123456789ab")
     os.close(sink)
@@ -290,14 +337,148 @@ def test_a_task_id_that_is_no_name_makes_no_folder(tmp_path: Path, task_id: str)
     assert not list((tmp_path / "tasks").iterdir())
 
 
-def test_what_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
+def test_a_damaged_record_is_left_alone_and_said(tmp_path: Path) -> None:
     folder = _folder(tmp_path)
     folder.assign(assignment("true", task_id="good"))
     folder.assign(assignment("true", task_id="bad"))
     broken = tmp_path / "tasks" / "bad" / "plan.assignment.json"
     broken.write_text('{"task_id": 7}')
     assert [stored.assignment.task_id for stored in folder.load()] == ["good"]
+    assert (folder.unread, folder.damaged) == ((), ("bad",))
     assert broken.exists()
+
+
+def test_what_cannot_be_read_is_neither_gone_nor_damaged() -> None:
+    """As another user: root can read everything."""
+    place = tempfile.mkdtemp()  # not below pytest's folder, which is only for its user
+    try:
+        Path(place).chmod(0o777)  # for whoever the child becomes
+        pid = os.fork()
+        if pid == 0:
+            os._exit(_look_at_unreadable(place))
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        shutil.rmtree(place)
+
+
+def _look_at_unreadable(place: str) -> int:
+    try:
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        folder = Directories(f"{place}/work", lambda *_, **__: None)
+        assert folder.lock_instance()
+        folder.assign(assignment("true"))
+        record = Path(place) / "work" / "tasks" / "task.1" / "plan.assignment.json"
+        record.chmod(0)
+        assert (folder.load(), folder.unread, folder.damaged) == ([], ("task.1",), ())
+        record.chmod(0o600)
+        assert (len(folder.load()), folder.unread, folder.damaged) == (1, (), ())
+    except BaseException:  # noqa: BLE001 - told by the status
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def test_an_end_without_the_assignments_nonce_is_not_believed(tmp_path: Path) -> None:
+    folder = _folder(tmp_path)
+    given = assignment("true", nonce="real")
+    folder.assign(given)
+    assert folder.claim(given, instance="w", run_id="w-0", start_time=datetime(2026, 1, 1, tzinfo=UTC))
+    for nonce in (None, "forged"):
+        report = ExitReport(
+            instance="w",
+            task_id="task.1",
+            step=Step.PLAN,
+            fence=7,
+            outcome=Outcome.SUCCEEDED,
+            end_time=datetime(2026, 1, 1, tzinfo=UTC),
+            nonce=nonce,
+        )
+        (tmp_path / "tasks" / "task.1" / "plan.exit.json").write_text(json.dumps(encode(report)))
+        (stored,) = folder.load()
+        assert (stored.started, stored.exit) == (True, None)
+
+
+def test_a_tree_whose_paths_are_longer_than_any_goes_too(tmp_path: Path) -> None:
+    """PATH_MAX is 4096 bytes: nothing deeper can be named from the top."""
+    folder = _folder(tmp_path / "w")
+    folder.assign(assignment("true"))
+    here = os.open(tmp_path / "w" / "tasks" / "task.1" / "dir", os.O_RDONLY)
+    for _ in range(100):
+        os.mkdir("d" * 200, dir_fd=here)
+        below = os.open("d" * 200, os.O_RDONLY, dir_fd=here)
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=below))
+        os.close(here)
+        here = below
+    os.close(here)
+    folder.forget("task.1")
+    while folder.sweep():
+        pass
+    assert not list((tmp_path / "w" / "trash").iterdir())
+
+
+# --- surroundings -----------------------------------------------------------------------------------------------------
+
+
+def test_a_home_that_somebody_chose_stands_and_the_runtimes_own_does_not(tmp_path: Path) -> None:
+    users = tmp_path / "passwd"
+    users.write_text("root:x:0:0:root:/root:/bin/sh\nodd line\nrunner:x:1000:1000::/home/runner:/bin/sh\n")
+    assert environment.usual_home(1000, str(users)) == "/home/runner"
+    assert environment.usual_home(7, str(users)) is None
+    for home, seen in (("/root", None), ("/", None), ("", None), ("/chosen", "/chosen")):
+        assert environment.container_environment({"HOME": home}, "/root").get("HOME") == seen
+    assert environment.container_environment({"TMPDIR": "/short"}) == {"TMPDIR": "/short"}
+    assert environment.container_environment({"TMPDIR": "/long" * 20}) == {}
+    for container, home in (({}, "/d"), ({"HOME": "/chosen"}, "/chosen")):
+        resolved = environment.resolve(
+            assignment("true"),
+            container=container,
+            secrets=files.FolderMounts({}),
+            config_maps=files.FolderMounts({}),
+            directory="/d",
+            temporary="/t",
+            slot=0,
+        )
+        assert (resolved["HOME"], resolved["TMPDIR"]) == (home, "/t")
+
+
+def test_a_long_temporary_folder_has_a_short_name_that_goes_with_it(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 120) / "tmp"
+    long.mkdir(parents=True)
+    short = temporary.temporary_folder(str(long))
+    try:
+        assert len(short) <= temporary.LONGEST
+        assert temporary.temporary_folder(str(long)) == short, "the same again"
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(f"{short}/plugin1234567890123456789012345678901234")
+        assert list(long.iterdir())
+    finally:
+        temporary.forget_temporary(str(long))
+    assert not os.path.lexists(short)
+    assert temporary.temporary_folder("/short") == "/short"
+
+
+def test_files_may_have_bytes_and_permissions(tmp_path: Path) -> None:
+    files.write_files(
+        str(tmp_path),
+        {"a/run": File(text="#!/bin/sh\n", mode=0o755), "b": File(base64="AP8="), "c": "text"},
+    )
+    assert (tmp_path / "a" / "run").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "b").read_bytes() == b"\0\xff"
+    assert (tmp_path / "c").read_text() == "text"
+    with pytest.raises(StepRefusedError, match="base64"):
+        files.write_files(str(tmp_path), {"d": File(base64="?")})
+
+
+def test_memory_that_ran_out_is_counted_by_the_kernel(tmp_path: Path) -> None:
+    (tmp_path / "memory.events").write_text("low 0\noom 1\noom_kill 1\n")
+    (tmp_path / "memory.max").write_text(f"{64 << 20}\n")
+    watch = memory.MemoryWatch(str(tmp_path))
+    assert watch.ran_out() is None
+    (tmp_path / "memory.events").write_text("low 0\noom 2\noom_kill 2\n")
+    assert watch.ran_out() == "memory ran out (limit 64 MiB)"
+    (tmp_path / "memory.max").write_text("max\n")
+    assert watch.ran_out() == "memory ran out"
 
 
 def test_a_marker_that_was_cut_short_still_says_started(tmp_path: Path) -> None:
@@ -352,7 +533,7 @@ def test_a_tree_deeper_than_the_stack_goes_too(tmp_path: Path) -> None:
 def test_the_space_of_an_end_is_taken_before_the_command_can_fill_the_disk(tmp_path: Path) -> None:
     folder = _folder(tmp_path)
     folder.assign(assignment("true"))
-    assert folder.claim("task.1", Step.PLAN, instance="w", run_id="w-0", start_time=datetime(2026, 1, 1, tzinfo=UTC))
+    assert folder.claim(assignment("true"), instance="w", run_id="w-0", start_time=datetime(2026, 1, 1, tzinfo=UTC))
     space = tmp_path / "tasks" / "task.1" / "plan.exit.json.space"
     assert space.stat().st_blocks * 512 >= 8192
     assert json.loads((tmp_path / "tasks" / "task.1" / "plan.started").read_text())["run_id"] == "w-0"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from controller.act.operations import Operations, Result
+from controller.act.turns import Turns, Urgency
 from controller.errors import AgentUnreachable, ApiUnavailable, Conflict, Forbidden, NotLeader, TooManyRequests
 from tests.support import virtual_time
 
@@ -74,7 +75,7 @@ def test_what_failed_is_held_back(error: Exception, least: float, most: float) -
         assert not operations.start("k", nothing, ends.append)
         assert 0 < ends[1] <= ends[0]
         for _ in range(12):
-            await asyncio.sleep(operations.held_back_seconds("k"))
+            await asyncio.sleep(operations.held_back_seconds("k") + 0.001)  # timers may be half a millisecond early
             assert operations.start("k", raising(error), ends.append)
             await asyncio.sleep(0.001)
         assert 15 <= ends[-1] <= 30
@@ -170,5 +171,65 @@ def test_an_end_is_told_when_its_key_is_free_again() -> None:
         await asyncio.sleep(1)
         assert started == [True]
         assert ends == [0.0]
+
+    run(main)
+
+
+def test_what_fails_together_is_one_failure() -> None:
+    """Twenty creates that one outage fails hold back the next by half a second, not by half a minute."""
+
+    async def main(operations: Operations, ends: list[float]) -> None:
+        for number in range(20):
+            operations.start(f"create/{number}", raising(ApiUnavailable("")), ends.append, backoff="create")
+        await asyncio.sleep(0.001)
+        assert 0.25 <= max(ends) <= 0.5
+        await asyncio.sleep(operations.held_back_seconds("create") + 0.01)
+        operations.start("create/again", raising(ApiUnavailable("")), ends.append, backoff="create")
+        await asyncio.sleep(0.001)
+        assert 0.5 <= ends[-1] <= 1.0, "the next wave is another failure"
+
+    run(main)
+
+
+def test_what_somebody_waits_for_comes_before_words() -> None:
+    order: list[str] = []
+
+    def noting(name: str) -> Callable[[], Coroutine[None, None, None]]:
+        async def operation() -> None:
+            order.append(name)
+            await asyncio.sleep(0.1)
+
+        return operation
+
+    async def main(operations: Operations, ends: list[float]) -> None:
+        for number in range(3):
+            operations.start(f"word/{number}", noting("word"), ends.append, urgency=Urgency.WORDS)
+        operations.start("upkeep", noting("upkeep"), ends.append, urgency=Urgency.UPKEEP)
+        await asyncio.sleep(0.01)
+        operations.start("work", noting("work"), ends.append)
+        await asyncio.sleep(1)
+        assert order == ["word", "work", "upkeep", "word", "word"]
+
+    run(main, limit=1)
+
+
+def test_a_turn_that_comes_in_the_instant_of_a_cancellation_is_given_on() -> None:
+    async def main(operations: Operations, ends: list[float]) -> None:
+        del operations, ends
+        turns = Turns(1)
+        reached: list[str] = []
+
+        async def holds(name: str, seconds: float) -> None:
+            async with turns.turn(Urgency.WORK):
+                reached.append(name)
+                await asyncio.sleep(seconds)
+
+        first, second, third = (asyncio.create_task(holds(name, 1)) for name in "abc")
+        await asyncio.sleep(0.5)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        second.cancel()
+        await asyncio.wait({second, third})
+        assert reached[-1] == "c"
 
     run(main)

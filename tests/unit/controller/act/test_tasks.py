@@ -11,9 +11,10 @@ from agent.rules.state import Event
 from agent.rules.tasks import ExpireTasks
 from agent.wire import ErrorCode, Origin, Outcome, SlotState, Step
 from controller import names
-from controller.decide.task_actions import APPROVED, Do, Whereabouts, cancelling, next_action
+from controller.decide.task_actions import APPROVED, Acquire, Approve, Follow, Whereabouts, cancelling, next_action
 from controller.errors import AgentRefused, AgentUnreachable, ApiUnavailable, Conflict, NotFound, NotLeader
 from controller.kube.api import LEASES, SLOTTASKS, Object, Resource
+from controller.objects.ended_task import EndedTask
 from controller.objects.task import Task, TaskPhase
 from tests.support.dispatch_site import NS, DispatchReplica, DispatchSite, run
 from tests.support.interleave import Scenario, chance, sample, step
@@ -21,6 +22,10 @@ from tests.support.machine_agent import DIGEST, MOMENT, MachineAgent
 
 ERRORS = (AgentRefused, AgentUnreachable, ApiUnavailable, Conflict, NotFound)
 APPROVAL = {"attempt": 1, "planDigest": DIGEST, "by": "anna"}
+
+
+async def let_go(replica: DispatchReplica, task: Task) -> None:
+    await replica.locks.release(task.namespace, task.spec.lock_key, task.uid)
 
 
 def placed(site: DispatchSite, kind: str = "plan_and_apply", **spec: Any) -> Task:
@@ -266,10 +271,10 @@ class Shuffle:
 
     async def _act(self, hands: DispatchReplica, task: Task, where: MachineAgent) -> None:
         pod = self.site.pod(where.pod)
-        match next_action(task, Whereabouts(pod=pod), lock_held=True, now=MOMENT).do:
-            case Do.ACQUIRE:
+        match next_action(task, Whereabouts(pod=pod), lock_held=True, now=MOMENT):
+            case Acquire():
                 await hands.ask_again(task, pod)
-            case Do.FOLLOW:
+            case Follow():
                 await hands.follow(task, pod)
 
     async def room(self) -> None:
@@ -307,7 +312,7 @@ def test_a_lock_has_one_holder(seed: int) -> None:
                     going.add(name)
                     await step()
                     going.discard(name)
-                    await replica.locks.release(site.task(name))
+                    await let_go(replica, site.task(name))
 
     def make() -> Scenario:
         going.clear()
@@ -337,7 +342,7 @@ def test_a_lock_that_is_gone_already_leaves_the_cache() -> None:
     task = site.add(lockKey="vpc")
     run(replica.locks.take(task))
     site.api.remove(LEASES, NS, names.lock_lease("vpc"))
-    run(replica.locks.release(task))
+    run(let_go(replica, task))
     assert replica.locks.holder(NS, "vpc") is None
 
 
@@ -345,7 +350,7 @@ def test_a_lock_of_another_is_not_released() -> None:
     site = DispatchSite()
     replica = site.replica()
     run(replica.locks.take(site.add("a", lockKey="vpc")))
-    run(replica.locks.release(site.add("b", lockKey="vpc")))
+    run(let_go(replica, site.add("b", lockKey="vpc")))
     assert site.lock("vpc") == "uid-a"
 
 
@@ -391,7 +396,7 @@ def test_the_intent_of_an_apply_is_written_before_its_agent_hears_of_it() -> Non
     assert seen == [("/tasks/uid-t.1/approve", TaskPhase.RUNNING, Step.APPLY, "True", True)]
     site.agent.before = MachineAgent("p").before
     where = Whereabouts(pod=site.pod())
-    assert next_action(site.task(), where, lock_held=True, now=MOMENT).do is Do.APPROVE
+    assert next_action(site.task(), where, lock_held=True, now=MOMENT) == Approve()
     run(site.replica(2).approve(site.task()))
     run(site.replica(2).approve(site.task()))
     assert site.agent.applies == ["uid-t.1"]
@@ -632,7 +637,7 @@ def test_a_task_does_not_go_without_its_lock() -> None:
         run(site.replica().locks.take(site.add(kind="apply", lockKey="vpc")))
         status = {"phase": phase.value, "step": "apply", "attempt": 1}
         run(site.api.patch(SLOTTASKS, NS, "t", {"status": status}, subresource="status"))
-        run(site.replica().writer.remove_finalizer(site.task()))
+        run(site.replica().writer.remove_finalizer(EndedTask.of(site.task())))
         assert site.task().finalizers == ()
         assert (site.lock("vpc") is None) is freed
 
@@ -647,7 +652,7 @@ def test_a_task_that_is_gone_already_leaves_the_cache() -> None:
     task = site.add()
     replica.tasks.note(site.api.objects[SLOTTASKS, NS, "t"])
     site.api.remove(SLOTTASKS, NS, "t")
-    run(replica.writer.delete(task))
+    run(replica.writer.delete(EndedTask.of(task)))
     assert replica.tasks.get(NS, "t") is None
 
 
@@ -665,7 +670,7 @@ def test_finalizers_of_others_are_kept() -> None:
     document = site.api.objects[SLOTTASKS, NS, site.add().name]
     document["metadata"]["finalizers"] = ["other/one", names.TASK_FINALIZER]
     task = Task.parse(site.api.put(SLOTTASKS, document))
-    run(replica.writer.remove_finalizer(task))
+    run(replica.writer.remove_finalizer(EndedTask.of(task)))
     assert site.task().finalizers == ("other/one",)
     run(replica.writer.add_finalizer(site.task()))
     assert site.task().finalizers == ("other/one", names.TASK_FINALIZER)

@@ -9,26 +9,23 @@ from typing import Any
 import pytest
 
 from controller.act.tokens import PoolTokens, current_token
-from controller.errors import ApiUnavailable, NotLeader
-from controller.kube.api import SECRETS, Object, Resource
+from controller.errors import ApiUnavailable, NotFound, NotLeader
+from controller.kube.api import SECRETS, Api, Object, Resource
 from controller.kube.cache import Cache
+from controller.kube.leading import LeadersApi
 from controller.names import CURRENT_TOKEN, POOL_LABEL, TOKENS_FINALIZER, token_secret
+from controller.objects.template import TokenSecret
 from tests.support.memory_api import MemoryApi
 
 NAME = token_secret("p")
 
 
-def allowed() -> None:
-    return None
-
-
-def tokens_on(api: MemoryApi, cache: Cache | None = None, seed: int = 1) -> PoolTokens:
+def tokens_on(api: Api, cache: Cache | None = None, seed: int = 1) -> PoolTokens:
     return PoolTokens(
         api,
         Cache(SECRETS) if cache is None else cache,
         now=lambda: datetime(2026, 3, 1, tzinfo=UTC),
         random_bytes=random.Random(seed).randbytes,
-        may_write=allowed,
     )
 
 
@@ -54,6 +51,15 @@ async def test_a_missing_secret_is_made_with_a_finalizer_and_without_owner() -> 
     assert token.value not in repr(token)
     assert pool.current("ns", "p") == token
     assert not pool.needs_work("ns", "p")
+
+
+async def test_pods_name_the_secret_that_is_there() -> None:
+    api = MemoryApi()
+    pool = tokens_on(api)
+    with pytest.raises(NotFound):
+        pool.secret("ns", "p")
+    await pool.ensure("ns", "p")
+    assert pool.secret("ns", "p") == TokenSecret(name=NAME, uid=live(api)["metadata"]["uid"])
 
 
 async def test_ensuring_again_writes_nothing() -> None:
@@ -198,9 +204,7 @@ async def test_a_replica_that_does_not_lead_writes_nothing() -> None:
         raise NotLeader("no")
 
     api = MemoryApi()
-    pool = PoolTokens(
-        api, Cache(SECRETS), now=lambda: datetime(2026, 3, 1, tzinfo=UTC), random_bytes=bytes, may_write=refused
-    )
+    pool = tokens_on(LeadersApi(api, refused))
     with pytest.raises(NotLeader):
         await pool.ensure("ns", "p")
     assert api.all(SECRETS) == {}

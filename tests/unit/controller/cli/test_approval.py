@@ -1,10 +1,22 @@
 """An approval names exactly the plan a person was shown."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from controller.cli.approval import NotApprovable, patch, question
+from controller.cli.approval import (
+    NotApprovable,
+    last_line,
+    missing_text,
+    patch,
+    plan_text,
+    question,
+    summary,
+    waiting_text,
+)
+from controller.cli.outputs import Seen
+from controller.objects.output import Gap, Output
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
@@ -27,8 +39,39 @@ def test_the_patch_names_attempt_digest_and_person() -> None:
     assert patch(asked, "anna") == {"spec": {"approval": {"attempt": 2, "planDigest": DIGEST, "by": "anna"}}}
 
 
-def test_the_plans_output_is_part_of_what_is_asked() -> None:
-    assert question(waiting(), digest=None).log_tail == "Plan: 1 to add"
+def test_without_a_known_person_no_name_is_claimed() -> None:
+    assert "by" not in patch(question(waiting(), digest=None), None)["spec"]["approval"]
+
+
+def test_the_whole_plan_is_shown_and_what_is_missing_stands_in_its_place() -> None:
+    whole = Seen(Output(kept=b"a\x1b[2K\nb", size_bytes=6))
+    assert plan_text(whole) == "a\\x1b[2K\nb\n"
+    assert missing_text(whole) is None
+    cut = Seen(Output(kept=b"begin\nend\n", size_bytes=1010, missing=(Gap(6, 1000),)))
+    assert plan_text(cut) == "begin\n\n[podslots: 1,000 bytes of the output are missing here, from byte 6]\nend\n"
+    assert missing_text(cut) == "WARNING: 1,000 of the 1,010 bytes of the plan's output are missing above."
+    assert "nothing of the plan's output" in str(missing_text(None))
+    assert "may not be whole" in str(missing_text(Seen(Output(kept=b"", size_bytes=0), "it was rotated")))
+
+
+def test_a_summary_fits_80_columns() -> None:
+    asked = question(waiting(pod="terraform-2zcq7xnbm2"), digest=None)
+    assert max(map(len, summary(asked).splitlines())) <= 80
+
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def test_a_plan_that_waits_says_since_when_how_long_yet_how_it_ends_and_what_to_do() -> None:
+    hint = "\n\nSaved the plan to: tfplan\n\nTo perform exactly these actions, run:\n    terraform apply\n"
+    plan = {"endTime": "2026-03-01T11:55:30Z", "logTail": "x\n\x1b[1mPlan:\x1b[0m 1 to add, 0 to change." + hint}
+    task = waiting(steps={"plan": plan}, expiresAt="2026-03-02T11:55:30Z")
+    assert waiting_text(task, NOW, "podslots approve net") == (
+        "net   waits 4m30s, expires in 23h55m\n  Plan: 1 to add, 0 to change.\n  podslots approve net"
+    )
+    assert last_line("one\nt\x1b[2Kwo\n\n") == "t\\x1b[2Kwo"
+    assert len(last_line("y" * 500)) == 76
+    assert waiting_text(waiting(steps={}), NOW, "c") == "net   waits\n  c"
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,23 @@ def test_anything_else_is_refused(text: str, problem: str) -> None:
     assert problem in error.value.message
 
 
+HEAD = '"apiVersion": "podslots.dev/v1alpha1", "kind": "SlotTask", "metadata": {"name": "x"}'
+
+
+def test_characters_that_json_writes_as_two_escapes_are_whole() -> None:
+    (obj,) = parse(f'{{{HEAD}, "spec": {{"env": [{{"name": "T", "value": "ship \\ud83d\\ude80"}}]}}}}', "f")
+    assert obj["spec"]["env"][0]["value"] == "ship 🚀"
+
+
+@pytest.mark.parametrize("half", ["\\ud83d", "\\ude80 \\ud83d", "a\\udc00"])
+def test_half_a_character_is_a_clear_error(half: str) -> None:
+    with pytest.raises(click.ClickException) as error:
+        list(parse(f'{{{HEAD}, "spec": {{"env": [{{"name": "T", "value": "{half}"}}]}}}}', "f"))
+    assert error.value.message == (
+        "f, document 1: spec.env[0].value has half of a surrogate pair, without its other half: that is no text"
+    )
+
+
 def test_what_is_no_text_file_is_a_clear_error(tmp_path: Path) -> None:
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe\x00")

@@ -22,6 +22,19 @@ def test_the_option_wins_over_the_environment_and_that_over_a_cluster_in_this_fo
     assert settings(environ, kubeconfig=option, context=None, local_kubeconfig=local).kubeconfig == chosen
 
 
+SERVER = {"PODSLOTS_SERVER": "http://127.0.0.1:1", "PODSLOTS_TOKEN": "t", "KUBECONFIG": "/e"}
+
+
+def test_a_cluster_that_a_person_names_wins_over_the_server_of_the_environment() -> None:
+    """Else a command goes to another cluster than its line says."""
+    named = settings(SERVER, kubeconfig="/o", context=None, local_kubeconfig=None)
+    assert (named.server, named.token, named.kubeconfig) == (None, None, "/o")
+    in_context = settings(SERVER, kubeconfig=None, context="prod", local_kubeconfig=None)
+    assert (in_context.server, in_context.token, in_context.context) == (None, None, "prod")
+    unnamed = settings(SERVER, kubeconfig=None, context=None, local_kubeconfig="/l")
+    assert (unnamed.server, unnamed.token) == ("http://127.0.0.1:1", "t")
+
+
 def test_a_context_can_be_named() -> None:
     assert settings({}, kubeconfig="/k", context="prod", local_kubeconfig=None).context == "prod"
 

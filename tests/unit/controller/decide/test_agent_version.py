@@ -11,11 +11,10 @@ from agent.wire import AgentState, ErrorCode, Phase, encode
 from controller.act.pools import Pools
 from controller.agents.client import AgentClient, Stamps, misunderstood, refusal
 from controller.decide.agent_version import MINIMUM, is_too_old
-from controller.decide.capacity import Offer, offer
 from controller.decide.pod_actions import CreatePods, OpenPod, pod_actions
 from controller.decide.pool_status import Before, Problems, pool_status, too_old_agents
 from controller.decide.scaling import decide_size
-from controller.decide.view import PodState, PodView
+from controller.decide.view import Offer, PodState, PodView
 from controller.errors import AgentRefused, AgentUnreachable
 from tests.support.pools import agent, pod, pool, tasks
 
@@ -65,14 +64,14 @@ def test_new_pods_with_old_agents_bring_no_more_of_them() -> None:
     """They count as coming, however long: the same image would not be newer in another Pod."""
     fresh = aged(replace(pod("a", "...", state=PodState.STARTING), agent=agent("a", phase=Phase.DRAINED)))
     view = pool([fresh], tasks("plan", 2))
-    assert offer(fresh) is Offer.COMING
+    assert fresh.offer is Offer.COMING
     assert not [action for action in pod_actions(view, decide_size(view)) if isinstance(action, CreatePods)]
 
 
 def test_a_pod_in_use_keeps_what_it_holds_and_gets_nothing_new() -> None:
     """Rule 2: what it reports is believed; the new work goes to a new Pod."""
     old = aged(pod("a", "rR."))
-    assert offer(old) is Offer.NOTHING
+    assert old.offer is Offer.NOTHING
     assert len(old.held) == 2
     view = pool([old], tasks("plan", 1))
     actions = pod_actions(view, decide_size(view))
@@ -91,12 +90,12 @@ def test_the_pool_says_which_agents_are_too_old() -> None:
 def test_an_event_says_it_once_and_again_when_it_is_others() -> None:
     told: list[tuple[str, str]] = []
     pools: Any = object.__new__(Pools)
-    pools._told_too_old = {}
+    pools._told = {}
     pools._events = SimpleNamespace(event=lambda _, reason, message, **__: told.append((reason, message)))
     document = {"metadata": {"namespace": "n", "name": "p", "uid": "u"}}
     one, two = (too_old_agents(pool([aged(pod(name, "..."))], replicas=1)) for name in ("a", "b"))
     for problem in (one, one, two, two, None, two):
-        pools.too_old(document, problem)
+        pools.tell(document, () if problem is None else (problem,))
     assert [reason for reason, _ in told] == ["AgentTooOld"] * 3
     assert [message[-9:] for _, message in told] == ["a (0.0.9)", "b (0.0.9)", "b (0.0.9)"]
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agent.wire import Phase
 from controller.decide.assignment import assign, blocked
+from controller.decide.basis import Basis
 from controller.decide.matching import agents_choice
 from controller.decide.view import PodOperation, PodState, PodView, PoolView
 from controller.objects.task import Task, TaskPhase
@@ -16,7 +17,7 @@ from tests.support.pools import pod, pods, pool, task, tasks
 
 
 def chosen(view: PoolView, excluded: frozenset[str] = frozenset()) -> dict[str, str]:
-    return {item.task.name: item.pod.name for item in assign(view, excluded)}
+    return {item.task.name: item.pod.name for item in assign(Basis.of(view), excluded)}
 
 
 def test_the_fullest_pod_that_has_a_slot_is_chosen() -> None:
@@ -49,7 +50,7 @@ def test_tasks_are_served_by_priority_then_age_then_name() -> None:
         task("b", age_seconds=3),
         task("a", age_seconds=3),
     )
-    order = [item.task.name for item in assign(pool(pods("...", "..."), waiting))]
+    order = [item.task.name for item in assign(Basis.of(pool(pods("...", "..."), waiting)))]
     assert order == ["urgent", "early", "a", "b", "late"]
     assert set(chosen(pool(pods("r.."), waiting))) == {"urgent", "early"}
 
@@ -135,7 +136,7 @@ def test_agents_can_take_all_they_are_given(
     free = {
         item.name: [slot.accepts for slot in item.agent.slots if slot.state == "idle"] for item in present if item.agent
     }
-    given_out = assign(pool(present, waiting, layout=layout))
+    given_out = assign(Basis.of(pool(present, waiting, layout=layout)))
     assert max(Counter(item.task.uid for item in given_out).values(), default=1) == 1
     for item in given_out:
         taken = agents_choice(free[item.pod.name], item.task.spec.type)
@@ -152,7 +153,7 @@ def test_as_many_as_fit_are_placed(letters: list[list[str]], kinds: list[str]) -
     present = pods(*("".join(row) for row in letters))
     waiting = tuple(task(f"t{index}", kind) for index, kind in enumerate(kinds))
     free = [slot.accepts for item in present if item.agent for slot in item.agent.slots if slot.state == "idle"]
-    assert len(assign(pool(present, waiting))) == largest(kinds, free)
+    assert len(assign(Basis.of(pool(present, waiting)))) == largest(kinds, free)
 
 
 def pods_of(layout: tuple[tuple[str, ...], ...], letters: list[list[str]]) -> tuple[PodView, ...]:

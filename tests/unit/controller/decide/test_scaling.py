@@ -308,6 +308,12 @@ def test_without_autoscaling_or_paused_the_size_is_that_of_the_spec() -> None:
     assert (paused.desired, paused.reason) == (2, Reason.PAUSED)
 
 
+def test_a_pool_that_is_paused_without_a_size_stays_as_it_is() -> None:
+    paused = decide_size(pool(pods("...", "r..", "..."), tasks("plan", 9), paused=True))
+    assert (paused.desired, paused.reason) == (3, Reason.PAUSED)
+    assert paused.message == "autoscaling is paused; the size stays 3"
+
+
 def test_a_pool_being_deleted_wants_no_pod() -> None:
     assert decide_size(pool(pods("..."), tasks("plan", 9), deleting=True, min_replicas=3)).desired == 0
 

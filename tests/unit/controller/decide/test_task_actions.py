@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from types import NoneType
 from typing import Any
 
 import pytest
@@ -11,8 +12,20 @@ import pytest
 from agent.wire import Slot, SlotState, Step
 from controller.decide.task_actions import (
     CANCELLING,
-    Action,
-    Do,
+    Ack,
+    Acquire,
+    AddFinalizer,
+    Approve,
+    Assign,
+    Cancel,
+    DeleteTask,
+    Finish,
+    Follow,
+    RejectApproval,
+    ReleaseLock,
+    RemoveFinalizer,
+    Retry,
+    TaskAction,
     Whereabouts,
     apply_may_have_started,
     cancel_message,
@@ -43,7 +56,7 @@ class Case:
     lock_held: bool
 
     @property
-    def action(self) -> Action:
+    def action(self) -> TaskAction | None:
         return next_action(self.task, self.where, lock_held=self.lock_held, now=NOW)
 
     @property
@@ -170,22 +183,24 @@ def _second(view: PodView) -> PodView:
 
 
 @pytest.fixture(scope="module")
-def every_case() -> list[tuple[Case, Action]]:
+def every_case() -> list[tuple[Case, TaskAction | None]]:
     return [(case, case.action) for case in cases()]
 
 
-def test_silence_concludes_nothing(every_case: list[tuple[Case, Action]]) -> None:
+def test_silence_concludes_nothing(every_case: list[tuple[Case, TaskAction | None]]) -> None:
     """T25: an agent that does not answer leaves its tasks as they are, unless its Pod is dead or gone."""
     for case, action in every_case:
         pod_view = case.where.pod
         if not case.where.answers and not case.where.dead and (pod_view is not None or not case.where.synced):
-            assert action.do is Do.NOTHING, case
+            assert action is None, case
 
 
-def test_an_apply_is_let_go_only_by_an_approval_of_this_very_plan(every_case: list[tuple[Case, Action]]) -> None:
+def test_an_apply_is_let_go_only_by_an_approval_of_this_very_plan(
+    every_case: list[tuple[Case, TaskAction | None]],
+) -> None:
     """T10: with status, report and approval in any combination."""
     for case, action in every_case:
-        if action.do is not Do.APPROVE:
+        if not isinstance(action, Approve):
             continue
         assert case.slot is not None, case
         assert case.slot.state is SlotState.RESERVED, case
@@ -198,7 +213,7 @@ def test_an_apply_is_let_go_only_by_an_approval_of_this_very_plan(every_case: li
             assert (spec.approval.attempt, spec.approval.plan_digest) == (status.attempt, status.plan_digest), case
 
 
-def test_an_approved_apply_is_let_go(every_case: list[tuple[Case, Action]]) -> None:
+def test_an_approved_apply_is_let_go(every_case: list[tuple[Case, TaskAction | None]]) -> None:
     """T2, T11: whatever else is known, a reserved slot and its approval lead to the apply in that very slot."""
     seen = 0
     for case, action in every_case:
@@ -210,15 +225,15 @@ def test_an_approved_apply_is_let_go(every_case: list[tuple[Case, Action]]) -> N
         approved = a.approved or a.spec.approval_policy is ApprovalPolicy.AUTO
         waits = a.status.phase is TaskPhase.AWAITING_APPROVAL
         if (waits and approved) or (a.status.phase, a.status.step) == APPLYING:
-            assert action.do is Do.APPROVE, case
+            assert isinstance(action, Approve), case
             seen += 1
     assert seen
 
 
-def test_only_what_certainly_ended_is_tried_again(every_case: list[tuple[Case, Action]]) -> None:
+def test_only_what_certainly_ended_is_tried_again(every_case: list[tuple[Case, TaskAction | None]]) -> None:
     """A second attempt needs proof that the first one's processes are over, and never follows an apply."""
     for case, action in every_case:
-        if action.do is Do.RETRY:
+        if isinstance(action, Retry):
             assert case.where.dead, case
             assert not apply_may_have_started(case.task), case
             assert case.task.status.attempt < case.task.spec.plan_max_attempts, case
@@ -226,16 +241,16 @@ def test_only_what_certainly_ended_is_tried_again(every_case: list[tuple[Case, A
 
 
 def test_a_pod_that_is_missing_is_looked_for_before_anything_is_concluded(
-    every_case: list[tuple[Case, Action]],
+    every_case: list[tuple[Case, TaskAction | None]],
 ) -> None:
     """T22, T3: a cache that lacks a Pod may just be late."""
     for case, action in every_case:
-        if action.do is Do.FINISH and not case.where.dead:
+        if isinstance(action, Finish) and not case.where.dead:
             assert action.if_pod_gone, case
             assert action.phase is TaskPhase.LOST, case
 
 
-def test_a_cancelled_task_is_cancelled_where_it_runs(every_case: list[tuple[Case, Action]]) -> None:
+def test_a_cancelled_task_is_cancelled_where_it_runs(every_case: list[tuple[Case, TaskAction | None]]) -> None:
     """T24: the agent is told; once, and again when it came back. A delete waits for a running apply."""
     for case, action in every_case:
         slot, a, view = case.slot, case.task, case.where.pod
@@ -243,34 +258,34 @@ def test_a_cancelled_task_is_cancelled_where_it_runs(every_case: list[tuple[Case
             continue
         waits_for_apply = not a.spec.cancel and (slot.step is Step.APPLY or (a.status.phase, a.status.step) == APPLYING)
         if waits_for_apply:
-            assert action.do is not Do.CANCEL, case
+            assert not isinstance(action, Cancel), case
         elif cancelling(a, view):
-            assert action.do is not Do.CANCEL, case
+            assert not isinstance(action, Cancel), case
             restarted = replace(view, agent=replace(view.agent, incarnation="j") if view.agent else None)
             again = next_action(a, Whereabouts(pod=restarted), lock_held=False, now=NOW)
-            assert again.do is Do.CANCEL, case
+            assert isinstance(again, Cancel), case
         else:
-            assert action.do is Do.CANCEL, case
+            assert isinstance(action, Cancel), case
 
 
-def test_a_slot_is_asked_for_only_where_the_intent_says_so(every_case: list[tuple[Case, Action]]) -> None:
+def test_a_slot_is_asked_for_only_where_the_intent_says_so(every_case: list[tuple[Case, TaskAction | None]]) -> None:
     """T19, T20: one that an agent reports is never asked for again, elsewhere or there."""
     for case, action in every_case:
-        if action.do is Do.ACQUIRE:
+        if isinstance(action, Acquire):
             assert case.task.status.phase is TaskPhase.ASSIGNED, case
             assert case.where.answers, case
             assert case.slot is None, case
-        assert action.do is not Do.ASSIGN, case
+        assert not isinstance(action, Assign), case
 
 
-def test_what_the_agent_knows_better_is_read_from_it(every_case: list[tuple[Case, Action]]) -> None:
+def test_what_the_agent_knows_better_is_read_from_it(every_case: list[tuple[Case, TaskAction | None]]) -> None:
     """T21: a report that differs from the status is never left at that."""
     for case, action in every_case:
         a, view = case.task, case.where.pod
         if not case.where.answers or case.where.dead or view is None or view.agent is None:
             continue
         if a.task_id in view.agent.ended:
-            assert action.do is Do.FOLLOW, case
+            assert isinstance(action, Follow), case
         slot = case.slot
         as_reported = slot is not None and {
             SlotState.RUNNING: a.status.phase is TaskPhase.RUNNING and a.status.step is slot.step,
@@ -278,13 +293,13 @@ def test_what_the_agent_knows_better_is_read_from_it(every_case: list[tuple[Case
             SlotState.IDLE: False,
         }.get(slot.state, False)
         if not as_reported:
-            assert action.do is not Do.NOTHING or (view is not None and cancelling(a, view)), case
+            assert action is not None or (view is not None and cancelling(a, view)), case
 
 
 @pytest.mark.parametrize("phase", sorted(FINAL_PHASES))
 def test_a_final_phase_is_followed_by_nothing_but_tidying(phase: TaskPhase) -> None:
     """T23: over every place, report, wish and lock."""
-    tidying = {Do.NOTHING, Do.ACK, Do.RELEASE_LOCK, Do.REMOVE_FINALIZER, Do.DELETE}
+    tidying = (NoneType, Ack, ReleaseLock, RemoveFinalizer, DeleteTask)
     for where, cancel, deleting, step, lock_held in itertools.product(
         places(), (False, True), (False, True), (Step.PLAN, Step.APPLY), (False, True)
     ):
@@ -292,27 +307,28 @@ def test_a_final_phase_is_followed_by_nothing_but_tidying(phase: TaskPhase) -> N
         for finished in (None, NOW, NOW - timedelta(days=2)):
             ended = replace(a, status=replace(a.status, finished_at=finished))
             action = next_action(ended, where, lock_held=lock_held, now=NOW)
-            assert action.do in tidying, (ended, where)
-            if action.do is Do.RELEASE_LOCK:
+            assert isinstance(action, tidying), (ended, where)
+            if isinstance(action, ReleaseLock):
                 certain = where.dead or phase is not TaskPhase.LOST or step is not Step.APPLY
                 assert certain, (ended, where)
             if where.answers and where.pod and where.pod.agent and where.pod.agent.ended:
-                assert action.do is Do.ACK
+                assert isinstance(action, Ack)
 
 
 def test_a_queued_task_gets_its_finalizer_before_a_pod() -> None:
-    assert next_queued(finalizer=False).do is Do.ADD_FINALIZER
-    assert next_queued().do is Do.ASSIGN
+    assert isinstance(next_queued(finalizer=False), AddFinalizer)
+    assert isinstance(next_queued(), Assign)
 
 
 @pytest.mark.parametrize("wish", ["cancel", "deleting"])
 def test_a_queued_task_that_nobody_wants_ends_without_a_pod(wish: str) -> None:
     for finalizer in (True, False):
         action = next_queued(finalizer=finalizer, **{wish: True})
-        assert (action.do, action.phase) == (Do.FINISH, TaskPhase.CANCELLED)
+        assert isinstance(action, Finish)
+        assert action.phase is TaskPhase.CANCELLED
 
 
-def next_queued(*, finalizer: bool = True, **given: Any) -> Action:
+def next_queued(*, finalizer: bool = True, **given: Any) -> TaskAction | None:
     queued = a_task("plan", TaskPhase.QUEUED, None, finalizer=finalizer, **given)
     return next_action(queued, Whereabouts(pod=None), lock_held=False, now=NOW)
 
@@ -322,38 +338,39 @@ def test_an_approval_of_another_plan_or_attempt_is_refused_once(approval: Approv
     """T10: and said, with what waits and what was approved."""
     waiting, where = a_task(approval=approval), Whereabouts(pod=report((SlotState.RESERVED, Step.PLAN)))
     action = next_action(waiting, where, lock_held=False, now=NOW)
-    assert action.do is Do.REJECT_APPROVAL
+    assert isinstance(action, RejectApproval)
     assert DIGEST in action.message
     assert approval.plan_digest in action.message
     said = Condition(type="Approved", status="False", reason=action.reason, message=action.message)
     waiting = replace(waiting, status=replace(waiting.status, conditions=(said,)))
-    assert next_action(waiting, where, lock_held=False, now=NOW).do is Do.NOTHING
+    assert next_action(waiting, where, lock_held=False, now=NOW) is None
     # The plan was made anew under the same approval: that is another refusal.
     other = replace(waiting, status=replace(waiting.status, plan_digest="sha256:cc"))
-    assert next_action(other, where, lock_held=False, now=NOW).do is Do.REJECT_APPROVAL
+    assert isinstance(next_action(other, where, lock_held=False, now=NOW), RejectApproval)
 
 
 def test_an_approval_before_the_plan_is_none() -> None:
     """T10: a reservation whose digest the status does not know is read first."""
     early = a_task("plan_and_apply", TaskPhase.RUNNING, Step.PLAN, approval=RIGHT)
     where = Whereabouts(pod=report((SlotState.RESERVED, Step.PLAN)))
-    assert next_action(early, where, lock_held=False, now=NOW).do is Do.FOLLOW
+    assert isinstance(next_action(early, where, lock_held=False, now=NOW), Follow)
 
 
 @pytest.mark.parametrize(
     ("on_lost", "attempt", "expected"),
     [
-        (OnLostReservation.FAIL, 1, (Do.FINISH, TaskPhase.FAILED)),
-        (OnLostReservation.REPLAN, 1, (Do.RETRY, None)),
-        (OnLostReservation.REPLAN, 2, (Do.FINISH, TaskPhase.FAILED)),
+        (OnLostReservation.FAIL, 1, TaskPhase.FAILED),
+        (OnLostReservation.REPLAN, 1, None),
+        (OnLostReservation.REPLAN, 2, TaskPhase.FAILED),
     ],
 )
 def test_a_reservation_lost_with_its_pod_fails_or_is_planned_anew(
-    on_lost: OnLostReservation, attempt: int, expected: tuple[Do, TaskPhase | None]
+    on_lost: OnLostReservation, attempt: int, expected: TaskPhase | None
 ) -> None:
     waiting = a_task(on_lost_reservation=on_lost, attempt=attempt)
     action = next_action(waiting, Whereabouts(pod=None, buried=True), lock_held=False, now=NOW)
-    assert (action.do, action.phase) == expected
+    assert isinstance(action, Finish if expected else Retry)
+    assert getattr(action, "phase", None) is expected
 
 
 @pytest.mark.parametrize(
@@ -370,24 +387,25 @@ def test_an_apply_lost_with_its_pod_is_lost(kind: str, phase: TaskPhase, step: S
     applying = a_task(kind, phase, step, cancel=cancel)
     for where in (Whereabouts(pod=None, buried=True), Whereabouts(pod=None)):
         action = next_action(applying, where, lock_held=True, now=NOW)
-        assert (action.do, action.phase) == (Do.FINISH, TaskPhase.LOST)
+        assert isinstance(action, Finish)
+        assert action.phase is TaskPhase.LOST
         lost = replace(applying, status=replace(applying.status, phase=TaskPhase.LOST, finished_at=NOW))
         after = next_action(lost, where, lock_held=True, now=NOW)
-        assert after.do is (Do.RELEASE_LOCK if where.dead else Do.NOTHING)
+        assert after == (ReleaseLock() if where.dead else None)
 
 
 def test_a_running_apply_keeps_a_deleted_task() -> None:
     applying = a_task("apply", *APPLYING, deleting=True)
     where = Whereabouts(pod=report((SlotState.RUNNING, Step.APPLY)))
-    assert next_action(applying, where, lock_held=True, now=NOW).do is Do.NOTHING
+    assert next_action(applying, where, lock_held=True, now=NOW) is None
 
 
 def test_a_finished_task_is_deleted_after_its_time_and_not_before() -> None:
     ended = a_task("plan", TaskPhase.SUCCEEDED, Step.PLAN, ttl_seconds_after_finished=60)
     where = Whereabouts(pod=None)
-    for seconds, expected in ((59, Do.NOTHING), (60, Do.DELETE)):
+    for seconds, expected in ((59, None), (60, DeleteTask())):
         done = replace(ended, status=replace(ended.status, finished_at=NOW - timedelta(seconds=seconds)))
-        assert next_action(done, where, lock_held=False, now=NOW).do is expected
+        assert next_action(done, where, lock_held=False, now=NOW) == expected
 
 
 def test_a_second_attempt_is_told_of_a_cancel_too() -> None:
@@ -396,5 +414,5 @@ def test_a_second_attempt_is_told_of_a_cancel_too() -> None:
     first = told(a_task("plan", TaskPhase.RUNNING, Step.PLAN, cancel=True), view)
     second = replace(first, status=replace(first.status, attempt=2))
     again = report((SlotState.RUNNING, Step.PLAN), attempt=2)
-    assert next_action(first, Whereabouts(pod=view), lock_held=False, now=NOW).do is Do.NOTHING
-    assert next_action(second, Whereabouts(pod=again), lock_held=False, now=NOW).do is Do.CANCEL
+    assert next_action(first, Whereabouts(pod=view), lock_held=False, now=NOW) is None
+    assert isinstance(next_action(second, Whereabouts(pod=again), lock_held=False, now=NOW), Cancel)

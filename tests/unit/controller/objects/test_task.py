@@ -13,8 +13,10 @@ from controller.errors import InvalidObject
 from controller.objects.conditions import Condition, find, put
 from controller.objects.fields import Fields
 from controller.objects.pool import PoolSpec
-from controller.objects.task import Approval, Task, TaskPhase, TaskSpec, TaskStatus
+from controller.objects.task import Approval, HandedOver, Task, TaskPhase, TaskSpec, TaskStatus
 from tests.support.pools import LONG_AGO, NOW, task
+
+DIGEST = "sha256:" + "1" * 64
 
 OBJECT: dict[str, Any] = {
     "metadata": {
@@ -44,9 +46,12 @@ OBJECT: dict[str, Any] = {
             "apply": {"command": ["terraform", "apply"]},
         },
         "approvalPolicy": "Auto",
-        "approval": {"attempt": 2, "planDigest": "sha256:1", "by": "anna"},
+        "approval": {"attempt": 2, "planDigest": DIGEST, "by": "anna"},
         "onLostReservation": "Replan",
         "retry": {"planMaxAttempts": 4},
+        "keepOutput": "Waiting",
+        "maskSecrets": False,
+        "outputs": {"path": "out.json", "secretName": "vpc-outputs"},
         "cancel": True,
         "ttlSecondsAfterFinished": 9,
     },
@@ -78,14 +83,18 @@ def test_a_task_is_read_field_by_field() -> None:
             apply=StepSpec(command=("terraform", "apply")),
         ),
         approval_policy=parsed.spec.approval_policy,
-        approval=Approval(attempt=2, plan_digest="sha256:1", by="anna"),
+        approval=Approval(attempt=2, plan_digest=DIGEST, by="anna"),
         on_lost_reservation=parsed.spec.on_lost_reservation,
         plan_max_attempts=4,
+        keep_output=parsed.spec.keep_output,
+        mask_secrets=False,
+        outputs=HandedOver(path="out.json", secret="vpc-outputs"),
         cancel=True,
         ttl_seconds_after_finished=9,
     )
     assert parsed.spec.approval_policy == "Auto"
     assert parsed.spec.on_lost_reservation == "Replan"
+    assert parsed.spec.keep_output == "Waiting"
     default = TaskSpec(pool="", type="", steps=Steps())
     assert all(getattr(parsed.spec, field.name) != getattr(default, field.name) for field in fields(TaskSpec))
 
@@ -140,6 +149,14 @@ statuses = st.builds(
 )
 
 
+def test_a_steps_output_is_named_beside_its_result() -> None:
+    status = TaskStatus(plan=StepResult(log_bytes=3), apply=StepResult(), plan_output="vpc-1-plan")
+    assert status.to_json()["steps"]["plan"]["output"] == "vpc-1-plan"
+    assert "output" not in status.to_json()["steps"]["apply"]
+    assert TaskStatus.parse(Fields(status.to_json(), "status")) == status
+    assert status.outputs == {Step.PLAN: "vpc-1-plan"}
+
+
 @given(statuses)
 def test_a_status_comes_back_as_it_was_written(status: TaskStatus) -> None:
     """T33, T32: nothing is lost between the two mappings, times included."""
@@ -190,6 +207,8 @@ def test_a_plan_file_is_given_on_as_it_was_named() -> None:
     assert work.steps.plan is not None
     assert work.steps.plan.plan_file is None
     assert work.name == "ns/t"
+    assert work.mask_secrets is None
+    assert both.spec.mask_secrets
     assert work.reservation_ttl_seconds == 60
     chosen = replace(both.spec.steps, plan=StepSpec(command=("x",), plan_file="out"))
     kept = replace(both, spec=replace(both.spec, steps=chosen)).to_work(60).steps.plan

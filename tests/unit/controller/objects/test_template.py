@@ -13,9 +13,10 @@ from controller.agents.tls import PodTls, pod_tls
 from controller.errors import InvalidObject
 from controller.kube.cache import trim_pod
 from controller.local.apiserver.store.pod_validation import spec_causes
+from controller.local.apiserver.store.pods import default_spec
 from controller.local.node.pods.environment import PathRewriter
 from controller.objects.pool import Auth, PoolSpec, Tls
-from controller.objects.template import DEFAULT_GRACE_SECONDS, build_pod
+from controller.objects.template import DEFAULT_GRACE_SECONDS, TokenSecret, build_pod
 from tests.support.refused_templates import REFUSED
 
 Json = dict[str, Any]
@@ -33,10 +34,20 @@ def template(**spec: Any) -> Json:
     return {"spec": {"containers": [copy.deepcopy(WORKER)], "volumes": [{"name": "cache", "emptyDir": {}}], **spec}}
 
 
+TOKENS = TokenSecret(name="podslots-tokens-terraform", uid="secret-uid")
+
+
 def build(given: Json, **fields: Any) -> Json:
     spec = PoolSpec(template=given, **fields)
     owner = {"metadata": {"namespace": "ns", "name": "terraform", "uid": "pool-uid"}}
-    return build_pod(owner, spec, name="terraform-x", token_secret="podslots-tokens-terraform", agent_image="agent:2")
+    return build_pod(owner, spec, name="terraform-x", token_secret=TOKENS, agent_image="agent:2")
+
+
+def defaulted(spec: Json) -> Json:
+    """A Pod's spec as an API server stores it."""
+    result = copy.deepcopy(spec)
+    default_spec(result)
+    return result
 
 
 def container(pod: Json, name: str) -> Json:
@@ -72,13 +83,51 @@ def test_it_belongs_to_its_pool() -> None:
         "podslots.dev/state": "starting",
     }
     assert metadata["annotations"].keys() == {"b", "podslots.dev/template-hash"}
-    (owner,) = metadata["ownerReferences"]
-    assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("pool-uid", True, False)
+
+
+def test_it_has_its_pool_and_its_token_secret_as_owners() -> None:
+    """The second one stays until no Pod is left, so that the garbage collector leaves the Pod alone until then."""
+    pool, secret = build(template())["metadata"]["ownerReferences"]
+    assert (pool["uid"], pool["controller"], pool["blockOwnerDeletion"]) == ("pool-uid", True, False)
+    assert secret == {"apiVersion": "v1", "kind": "Secret", "name": "podslots-tokens-terraform", "uid": "secret-uid"}
+
+
+NOT_READY, UNREACHABLE = (f"node.kubernetes.io/{taint}" for taint in ("not-ready", "unreachable"))
+
+
+def unlimited(*keys: str) -> list[Json]:
+    return [{"key": key, "operator": "Exists", "effect": "NoExecute"} for key in keys]
+
+
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [
+        ([], [NOT_READY, UNREACHABLE]),
+        ([{"key": "gpu", "operator": "Exists"}], [NOT_READY, UNREACHABLE]),
+        ([{"key": UNREACHABLE, "operator": "Exists", "effect": "NoSchedule"}], [NOT_READY, UNREACHABLE]),
+        ([{"key": UNREACHABLE, "operator": "Exists", "tolerationSeconds": 30}], [NOT_READY]),
+        ([{"key": NOT_READY, "operator": "Exists", "effect": "NoExecute"}], [UNREACHABLE]),
+        ([{"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}], []),
+        ([{"operator": "Exists"}], []),
+    ],
+)
+def test_a_silent_node_costs_no_pod_unless_the_template_says_so(given: list[Json], added: list[str]) -> None:
+    """Without these Kubernetes adds its own, with 300 seconds; with them it adds nothing."""
+    spec = build(template(tolerations=given))["spec"]
+    assert spec["tolerations"] == [*given, *unlimited(*added)]
+    assert defaulted(spec)["tolerations"] == spec["tolerations"]
+
+
+def test_every_container_of_ours_passes_a_quota_on_limits() -> None:
+    for given in (template(), SIDECAR):
+        for item in build(given)["spec"]["initContainers"]:
+            for kind in ("requests", "limits"):
+                assert item["resources"][kind].keys() == {"cpu", "memory"}, item["name"]
 
 
 def test_the_agent_understands_what_it_is_told() -> None:
     settings = agent_settings(environment(container(build(template()), "slot-agent")))
-    assert (settings.pod, settings.pod_uid, settings.namespace, settings.pool) == ("p", "u", "ns", "terraform")
+    assert (settings.pod, settings.pod_uid, settings.pool) == ("p", "u", "terraform")
     assert settings.layout == (("plan", "apply", "plan_and_apply"), ("plan",), ("plan",))
     assert settings.grace_seconds == DEFAULT_GRACE_SECONDS
     assert settings.workers
@@ -171,6 +220,17 @@ def test_an_entry_for_the_agent_overrides_resources_and_image() -> None:
     assert [item["name"] for item in pod["spec"]["initContainers"]] == ["slot-agent", "slot-agent-install", "a"]
 
 
+def test_an_entry_for_install_overrides_its_resources() -> None:
+    resources = {"requests": {"memory": "1Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
+    pod = build(template(initContainers=[{"name": "slot-agent-install", "resources": resources}]))
+    install = container(pod, "slot-agent-install")
+    assert (install["image"], install["resources"]) == ("agent:2", resources)
+    assert container(pod, "slot-agent")["resources"] != resources
+    assert [item["name"] for item in pod["spec"]["initContainers"]] == ["slot-agent", "slot-agent-install"]
+    sidecar = {"spec": {**SIDECAR["spec"], "initContainers": [{"name": "slot-agent-install", "resources": resources}]}}
+    assert [item["name"] for item in build(sidecar)["spec"]["initContainers"]] == ["slot-agent"]
+
+
 def test_the_agent_is_probed_and_told_before_the_pod_stops() -> None:
     agent = container(build(template()), "slot-agent")
     for probe, path in (("startupProbe", "/readyz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")):
@@ -249,6 +309,15 @@ def test_the_worker_learns_where_its_secrets_are() -> None:
 
 
 SIDECAR: Json = {"spec": {"containers": [{"name": "runner", "image": "i"}, {"name": "helper", "image": "i"}]}}
+
+
+def test_the_worker_learns_which_of_its_variables_are_secret() -> None:
+    given = template()
+    variables = given["spec"]["containers"][0]["env"]
+    for name, kind in (("TOKEN", "secretKeyRef"), ("REGION", "configMapKeyRef"), ("KEY", "secretKeyRef")):
+        variables.append({"name": name, "valueFrom": {kind: {"name": "x", "key": "k"}}})
+    assert {"name": "PODSLOTS_SECRET_VARIABLES", "value": "TOKEN,KEY"} in container(build(given), "worker-0")["env"]
+    assert "PODSLOTS_SECRET_VARIABLES" not in json.dumps(build(template()))
 
 
 def test_without_a_worker_the_workload_gets_the_local_credential() -> None:

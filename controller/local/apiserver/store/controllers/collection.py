@@ -77,16 +77,17 @@ def _examine(core: Core, record: Record, now: datetime) -> list[Change]:
             return _delete_dependents_first(core, record, now)
         return []
     references = metadata.get("ownerReferences", ())
-    alive = [reference for reference in references if _owner_lives(core, record, reference)]
-    if len(alive) == len(references):
-        waiting = [r for r in references if _waits_for_dependents(core, r["uid"])]
-        if waiting and len(waiting) == len(references):
-            return _try_delete(core, record, _foreground_for(core, record), now)
+    if not references:
         return []
-    if not alive:
-        options = DeleteOptions(uid=record.uid, propagation="Background", user=GARBAGE_COLLECTOR)
-        return _try_delete(core, record, options, now)
-    return [_set_metadata(core, record, ownerReferences=alive)]
+    alive = [reference for reference in references if _owner_lives(core, record, reference)]
+    waiting = [reference for reference in alive if _waits_for_dependents(core, reference["uid"])]
+    solid = [reference for reference in alive if reference not in waiting]
+    # `attemptToDeleteItem` of the real collector: one owner that stays is enough to leave the object alone.
+    if solid:
+        return [] if len(solid) == len(references) else [_set_metadata(core, record, ownerReferences=solid)]
+    propagation = "Foreground" if waiting and core.versions.dependents(record.uid) else "Background"
+    options = DeleteOptions(uid=record.uid, propagation=propagation, user=GARBAGE_COLLECTOR)
+    return _try_delete(core, record, options, now)
 
 
 def _try_delete(core: Core, record: Record, options: DeleteOptions, now: datetime) -> list[Change]:
@@ -114,12 +115,6 @@ def _waits_for_dependents(core: Core, uid: str) -> bool:
         return False
     metadata = owner.body["metadata"]
     return "deletionTimestamp" in metadata and FOREGROUND in metadata.get("finalizers", ())
-
-
-def _foreground_for(core: Core, record: Record) -> DeleteOptions:
-    """A dependent that has dependents of its own goes in the same manner."""
-    propagation = "Foreground" if core.versions.dependents(record.uid) else "Background"
-    return DeleteOptions(uid=record.uid, propagation=propagation, user=GARBAGE_COLLECTOR)
 
 
 def _orphan_dependents(core: Core, owner: Record) -> list[Change]:

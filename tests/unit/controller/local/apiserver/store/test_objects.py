@@ -301,6 +301,62 @@ def test_foreground_deletion_waits_for_dependents() -> None:
     assert cluster.get("configmaps", "own") is None
 
 
+@pytest.mark.parametrize("propagation", ["Foreground", "Background"])
+@pytest.mark.parametrize("first", [True, False])
+def test_an_owner_that_stays_keeps_its_dependent(propagation: str, first: bool) -> None:
+    """The reference to the owner that goes is taken off, and nothing else: the Pod isn't even marked."""
+    cluster = Cluster()
+    goes, stays = owner(cluster, "goes"), owner(cluster, "stays")
+    references = owned(*((goes, stays) if first else (stays, goes)))
+    cluster.pod("kid", nodeName="node-1", metadata=references)
+    cluster.delete("configmaps", "goes", propagation=propagation)
+    cluster.settle()
+    assert cluster.get("configmaps", "goes") is None
+    kid = cluster.get("pods", "kid")
+    assert kid is not None
+    assert "deletionTimestamp" not in kid["metadata"]
+    assert [r["name"] for r in kid["metadata"]["ownerReferences"]] == ["stays"]
+
+
+def test_an_owner_that_is_deleted_but_held_by_a_finalizer_of_its_own_still_keeps_its_dependent() -> None:
+    cluster = Cluster()
+    goes, held = owner(cluster, "goes"), owner(cluster, "held")
+    cluster.patch("configmaps", "held", {"metadata": {"finalizers": ["example.dev/hold"]}})
+    cluster.pod("kid", nodeName="node-1", metadata=owned(goes, held))
+    cluster.delete("configmaps", "held")
+    cluster.delete("configmaps", "goes", propagation="Foreground")
+    cluster.settle()
+    kid = cluster.get("pods", "kid")
+    assert kid is not None
+    assert "deletionTimestamp" not in kid["metadata"]
+    assert [r["name"] for r in kid["metadata"]["ownerReferences"]] == ["held"]
+
+
+def test_an_owner_outlives_its_dependents() -> None:
+    cluster = Cluster()
+    cluster.pod("kid", metadata=owned(owner(cluster, "own")))
+    cluster.delete("pods", "kid", grace_seconds=0)
+    cluster.settle()
+    assert cluster.get("configmaps", "own") is not None
+
+
+@pytest.mark.parametrize("other", ["Foreground", "Background"])
+def test_a_dependent_goes_when_every_owner_goes(other: str) -> None:
+    cluster = Cluster()
+    one, two = owner(cluster, "one"), owner(cluster, "two")
+    cluster.pod("kid", nodeName="node-1", metadata=owned(one, two))
+    cluster.delete("configmaps", "one", propagation="Foreground")
+    cluster.delete("configmaps", "two", propagation=other)
+    cluster.settle()
+    kid = cluster.get("pods", "kid")
+    assert kid is not None
+    assert "deletionTimestamp" in kid["metadata"]
+    cluster.delete("pods", "kid", grace_seconds=0)
+    cluster.settle()
+    assert cluster.get("configmaps", "one") is None
+    assert cluster.get("configmaps", "two") is None
+
+
 def test_an_owner_of_another_namespace_is_no_owner() -> None:
     cluster = Cluster()
     cluster.create("namespaces", "far")

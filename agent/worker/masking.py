@@ -1,0 +1,143 @@
+"""Takes the values of Secrets out of a step's output, before it leaves the worker. Pure.
+
+The theory. For each position of what has come it is known whether it belongs to a value that is there in whole. Only an
+end that may be the beginning of a value is not yet decided: it is held back until more comes. So nothing depends on how
+output is cut into pieces, and a value that was cut is found all the same.
+
+What is looked for: each value, each line of one that has several, and their base64 in each of the three places it can
+have in a group, as in `user:password`. Values that are too short are part of many a word: they are named, not masked.
+"""
+
+from binascii import b2a_base64
+from collections.abc import Iterable, Iterator, Mapping
+
+from agent.worker.environment import Mounts
+
+MASK = b"***"
+LEAST_BYTES = 6
+"""A shorter value is not masked."""
+WRAP_COLUMNS = (76, 64)
+"""Where programs break lines of base64: `base64` and MIME, PEM."""
+_GROUP = 3
+
+
+class Recorded:
+    """Mounted Secrets that keep in mind what was read of them, by `SECRET/KEY`."""
+
+    def __init__(self, mounts: Mounts) -> None:
+        self._mounts = mounts
+        self.values: dict[str, str] = {}
+
+    def keys(self, name: str) -> list[str] | None:
+        """The keys of one of them; None if it isn't mounted."""
+        return self._mounts.keys(name)
+
+    def read(self, name: str, key: str) -> str | None:
+        """One value; None if there is no such key."""
+        value = self._mounts.read(name, key)
+        if value is not None:
+            self.values[f"{name}/{key}"] = value
+        return value
+
+
+def too_short(values: Mapping[str, str]) -> list[str]:
+    """The names of the values that can't be masked."""
+    return sorted(name for name, value in values.items() if 0 < len(_bytes(value).strip()) < LEAST_BYTES)
+
+
+def patterns(values: Iterable[str]) -> tuple[bytes, ...]:
+    """All that stands for one of the values in output, the longest first."""
+    found: set[bytes] = set()
+    for value in values:
+        whole = _bytes(value).strip()
+        for text in {whole, *(line.strip() for line in whole.splitlines())}:
+            if len(text) >= LEAST_BYTES:
+                found |= {text, text.replace(b"\\", b"\\\\").replace(b'"', b'\\"')}
+        if len(whole) >= LEAST_BYTES:
+            found.update(*(_encoded(text) for text in {_bytes(value), whole, whole + b"\n"}))
+    return tuple(sorted(found, key=lambda pattern: (-len(pattern), pattern)))
+
+
+class Mask:
+    """Masks a stream of bytes."""
+
+    def __init__(self, found: tuple[bytes, ...]) -> None:
+        self._patterns = found
+        self._held = b""
+        self._masked = 0  # so many bytes of what is held belong to a value whose mask was written
+        self._after_mask = False  # values that touch have one mask
+
+    def feed(self, data: bytes) -> bytes:
+        """What is decided by now."""
+        return self._decided(self._held + data, last=False) if self._patterns else data
+
+    def end(self) -> bytes:
+        """The rest: nothing comes any more."""
+        return self._decided(self._held, last=True)
+
+    def _decided(self, data: bytes, *, last: bool) -> bytes:
+        until = len(data) if last else self._undecided_from(data)
+        shown: list[bytes] = []
+        place = self._masked
+        for start, end in self._found(data):
+            if start >= until:
+                break
+            if start > place:
+                shown.append(data[place:start])
+                self._after_mask = False
+            if not self._after_mask:
+                shown.append(MASK)
+                self._after_mask = True
+            place = max(place, end)
+        if place < until:
+            shown.append(data[place:until])
+            self._after_mask = False
+        self._held = data[until:]
+        self._masked = max(0, place - until)
+        return b"".join(shown)
+
+    def _found(self, data: bytes) -> Iterator[tuple[int, int]]:
+        """Where values are, by their beginning."""
+        places: list[tuple[int, int]] = []
+        for pattern in self._patterns:
+            start = data.find(pattern)
+            while start >= 0:
+                places.append((start, start + len(pattern)))
+                start = data.find(pattern, start + 1)
+        return iter(sorted(places))
+
+    def _undecided_from(self, data: bytes) -> int:
+        """Where the longest end begins with which a value may begin."""
+        return min((_begun(pattern, data) for pattern in self._patterns), default=len(data))
+
+
+def _begun(pattern: bytes, data: bytes) -> int:
+    """Where in `data` an end begins with which `pattern` begins; its length if there is none."""
+    place = max(0, len(data) - len(pattern) + 1)
+    while (place := data.find(pattern[:1], place)) >= 0:
+        if pattern.startswith(data[place:]):
+            return place
+        place += 1
+    return len(data)
+
+
+def _bytes(value: str) -> bytes:
+    return value.encode("utf-8", "surrogateescape")
+
+
+def _encoded(value: bytes) -> Iterator[bytes]:
+    """The base64 of a value as far as the value alone decides it, wherever in a group it begins, wrapped or not."""
+    for before in range(_GROUP):
+        text = b2a_base64(bytes(before) + value, newline=False)
+        # The first characters also stand for what comes before, the last for what comes after.
+        first = -(-before * 8 // 6)
+        last = (before + len(value)) * 8 // 6
+        inner = text[first:last]
+        whole = text.rstrip(b"=") if before == 0 else inner
+        for form in (inner, whole):
+            yield form
+            yield form.replace(b"+", b"-").replace(b"/", b"_")
+        if before == 0:
+            for columns in WRAP_COLUMNS:
+                lines = (whole[start : start + columns] for start in range(0, len(whole), columns))
+                yield from (line for line in lines if len(line) > LEAST_BYTES and len(whole) > columns)

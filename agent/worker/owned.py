@@ -1,0 +1,90 @@
+"""Files of the worker's own, in folders that a task's code can write to as well.
+
+So nothing is opened that could be waited for, followed elsewhere, or is not a plain file; and three things are told
+apart: what is missing (None), what can't be read now (OSError), and what is no record of ours (NotOursError).
+"""
+
+import errno
+import os
+import stat
+
+_CHECKED = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MAX_BYTES = 16 << 20
+_NOT_OURS = {errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
+
+
+class NotOursError(OSError):
+    """Something else is in a file's place. It is an OSError, so whoever only writes need not mind."""
+
+
+def open_owned(path: str, flags: int) -> int:
+    """A descriptor of a plain file, at which nothing waits. Raises FileNotFoundError, NotOursError, OSError."""
+    try:
+        fd = os.open(path, flags | _CHECKED, 0o600)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno in _NOT_OURS and not flags & os.O_EXCL:
+            raise NotOursError(error.errno, "something else is in its place", path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotOursError(errno.EEXIST, "something else is in its place", path)
+    return fd
+
+
+def read_owned(path: str) -> bytes | None:
+    """All of it; None if it is missing. Raises NotOursError, OSError."""
+    try:
+        fd = open_owned(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    with open(fd, "rb") as file:
+        if os.fstat(fd).st_size > _MAX_BYTES:
+            raise NotOursError(errno.EFBIG, "something else is in its place", path)
+        return file.read(_MAX_BYTES)
+
+
+def write_owned(path: str, content: bytes) -> None:
+    """Replace it, whole or not at all, and durably."""
+    new = path + ".new"
+    move_aside(new, None)
+    with open(open_owned(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    if is_folder(path):
+        raise NotOursError(errno.EISDIR, "a folder is in its place", path)
+    os.replace(new, path)
+    sync_folder(os.path.dirname(path))
+
+
+def move_aside(path: str, trash: str | None) -> None:
+    """Take away whatever is there, without opening it: into a new name below `trash`, or for good."""
+    if not os.path.lexists(path):
+        return
+    if trash is None and not is_folder(path):
+        os.unlink(path)
+        return
+    number = 0
+    folder, name = trash or os.path.dirname(path), os.path.basename(path)
+    while os.path.lexists(target := os.path.join(folder, f"{name}.aside.{number}")):
+        number += 1
+    os.rename(path, target)
+
+
+def is_folder(path: str) -> bool:
+    """Whether it is a folder itself, and no link to one."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def sync_folder(path: str) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,68 @@
+"""`podslots retry`: an ended task anew, as an object of its own. What ended stays as it is, and can be looked at."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from controller import names
+from controller.cli.session import Connection
+from controller.cli.tables import FINAL_PHASES, phase
+from controller.errors import AlreadyExists
+from controller.kube.api import SLOTTASKS, Object
+
+LEFT_OUT = ("approval", "cancel")
+"""They were said of the earlier run."""
+MAX_NAME_LENGTH = 253
+MOST_RUNS = 1000
+_NUMBERED = re.compile(r"-\d+\Z")
+_NOT_COPIED = ("kubectl.kubernetes.io/", names.PREFIX)
+
+
+async def retry(connection: Connection, name: str) -> str:
+    """Create the task again under the next free name. Returns what to tell the person."""
+    task = await connection.get(SLOTTASKS, name)
+    if phase(task) not in FINAL_PHASES:
+        raise click.ClickException(f"{name} is {phase(task)}: only a task that has ended can be run again")
+    for candidate in candidates(task):
+        try:
+            await connection.api.create(SLOTTASKS, connection.namespace, anew(task, candidate))
+        except AlreadyExists:
+            continue
+        return f"slottask/{candidate} created"
+    raise click.ClickException(f"{name} was run {MOST_RUNS} times: no name is free")
+
+
+def candidates(task: Object) -> Iterator[str]:
+    """Names for the next run: NAME-2, NAME-3 and so on, whichever of the runs it is that is run again."""
+    first = first_run(task)
+    for number in range(2, MOST_RUNS + 1):
+        end = f"-{number}"
+        yield first[: MAX_NAME_LENGTH - len(end)].rstrip("-.") + end
+
+
+def first_run(task: Object) -> str:
+    """The name of the first of the runs. A name that merely ends with a number is nobody's second run."""
+    metadata = task["metadata"]
+    if names.RETRY_OF in (metadata.get("annotations") or {}):
+        return _NUMBERED.sub("", str(metadata["name"]))
+    return str(metadata["name"])
+
+
+def anew(task: Object, name: str) -> Object:
+    """The object that runs it again."""
+    metadata = task["metadata"]
+    given: Mapping[str, Any] = metadata.get("annotations") or {}
+    kept = {key: value for key, value in given.items() if not key.startswith(_NOT_COPIED)}
+    labels = metadata.get("labels")
+    return {
+        "apiVersion": SLOTTASKS.api_version,
+        "kind": SLOTTASKS.kind,
+        "metadata": {
+            "name": name,
+            "annotations": {**kept, names.RETRY_OF: metadata["name"]},
+            **({"labels": labels} if labels else {}),
+        },
+        "spec": {key: value for key, value in task["spec"].items() if key not in LEFT_OUT},
+    }

@@ -1,0 +1,223 @@
+"""`podslots logs -f`: a task's output as it grows, until the task has ended.
+
+The theory. Of each run (one step of one attempt) it is known how many bytes of it were shown. A running step is read
+from its container's log, which can end at any moment: the Pod goes, the worker is started anew, the log is rotated, the
+API server is away. So what was shown is never taken from what was read last, but counted: the log is read again from
+its beginning and that many bytes are passed over. When the step has ended the controller keeps its output in an object,
+and what was not shown yet is shown from there. A log whose beginning is gone can't be counted; that is said.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+
+from controller.cli import outputs, terminal
+from controller.cli.logs import show_seen
+from controller.cli.marks import Kind, Line
+from controller.cli.outputs import Place
+from controller.cli.seeing import CouldNotSee, Watched, ended_otherwise, seeing
+from controller.cli.session import Connection
+from controller.cli.sink import Sink
+from controller.cli.tables import FINAL_PHASES, phase
+from controller.errors import ApiError, ApiUnavailable
+from controller.kube.api import Object
+
+POLL_SECONDS = 0.5
+QUIET_SECONDS = 1.0
+"""Once a step is over, its log is left after this much silence: the rest is elsewhere, if there is any."""
+MOST_NOTE = 400
+SUCCEEDED = frozenset({"Succeeded"})
+
+
+@dataclass(slots=True)
+class Run:
+    """What was shown of one step of one attempt.
+
+    `counted` is False once the log did not begin at the beginning, which was `told`. `log_over`: the log had its end.
+    `finished`: there is nothing more to show.
+    """
+
+    attempt: int
+    step: str
+    shown_bytes: int = 0
+    counted: bool = True
+    told: bool = False
+    log_over: bool = False
+    finished: bool = False
+    notes: set[str] = field(default_factory=set)
+
+
+class Follower:
+    """Follows one task."""
+
+    def __init__(self, connection: Connection, name: str, *, step: str | None, sink: Sink) -> None:
+        self._connection = connection
+        self._name = name
+        self._step = step
+        self._sink = sink
+        self._watched = Watched(connection, name, sink.say)
+        self._runs: dict[tuple[int, str], Run] = {}
+        self._attempt = 0
+
+    async def run(self) -> None:
+        """To the task's end. Raises EndedOtherwise if that is not success, CouldNotSee if it can't be seen."""
+        while True:
+            task = await self._watched.read()
+            self._watched.say_obstacle(task)
+            await self._next_attempt(task)
+            for step in self._steps(task):
+                await self._follow_step(task, step)
+            if phase(task) in FINAL_PHASES:
+                break
+            await asyncio.sleep(POLL_SECONDS)
+        if self._attempt == 0:
+            raise ended_otherwise(task, SUCCEEDED) or CouldNotSee(f"{self._name} has not run")
+        if (error := ended_otherwise(task, SUCCEEDED)) is not None:
+            raise error
+
+    def _steps(self, task: Object) -> list[str]:
+        """The steps that have begun, in order, and are to be shown."""
+        return [step for step in outputs.steps_of(task) if self._step in {None, step} and outputs.begun(task, step)]
+
+    async def _next_attempt(self, task: Object) -> None:
+        """An attempt that is over, as another has come: show what is left of it, and say so."""
+        now = outputs.attempt_of(task)
+        while self._attempt < now:
+            if self._attempt:
+                for step in outputs.steps_of(task):
+                    if self._step in {None, step}:
+                        await self._finish_earlier(task, self._attempt, step)
+                self._sink.say(f"attempt {self._attempt} ended here{_why_retried(task)}; attempt {self._attempt + 1}:")
+            self._attempt += 1
+
+    async def _finish_earlier(self, task: Object, attempt: int, step: str) -> None:
+        run = self._run(attempt, step)
+        if run.finished:
+            return
+        run.finished = True
+        with seeing():
+            seen = await outputs.stored(self._connection, task, attempt, step)
+        if seen is not None:
+            self._show_rest(run, seen)
+        elif run.shown_bytes:
+            self._sink.say(f"the rest of attempt {attempt}'s {step} step was not kept")
+
+    async def _follow_step(self, task: Object, step: str) -> None:
+        run = self._run(outputs.attempt_of(task), step)
+        if run.finished:
+            return
+        if not _over(task, run):
+            if not run.log_over:
+                await self._stream(task, run)
+            return
+        run.finished = True
+        with seeing():
+            seen = await outputs.of_last_attempt(self._connection, task, step)
+        if seen is not None:
+            self._show_rest(run, seen)
+        elif not run.shown_bytes and not run.told:
+            self._sink.say(f"the output of the {step} step is not in the container's log, nor anywhere else")
+
+    def _show_rest(self, run: Run, seen: outputs.Seen) -> None:
+        """What was not shown yet."""
+        size = seen.output.size_bytes
+        if run.counted:
+            if size > run.shown_bytes or (seen.note and not run.shown_bytes):
+                show_seen(seen, run.step, self._sink, run.shown_bytes)
+            run.shown_bytes = max(size, run.shown_bytes)
+        elif size > run.shown_bytes:
+            missing = f"{size - run.shown_bytes:,} of its {size:,} bytes were not in the container's log"
+            self._sink.say(f"{run.step} step: {missing}; podslots logs {self._name} shows what was kept")
+
+    async def _stream(self, task: Object, run: Run) -> None:
+        """The container's log as it grows, until the run is over or the log ends."""
+        place = outputs.place_of(task)
+        if place is None:
+            return
+        over = asyncio.create_task(self._until_over(run), name=f"follow {self._name}")
+        try:
+            async with contextlib.aclosing(self._lines(task, run, place)) as lines:
+                await self._show_lines(run, lines, over)
+        except (ApiError, ApiUnavailable):
+            pass  # whether the API server is away or the log, the next look at the task tells
+        finally:
+            self._sink.end()
+            over.cancel()
+            with contextlib.suppress(asyncio.CancelledError, CouldNotSee):
+                await over
+
+    async def _show_lines(self, run: Run, lines: AsyncIterator[Line], over: asyncio.Task[None]) -> None:
+        passed = 0
+        first = True
+        while (line := await _next(lines, over)) is not None:
+            if first and line.kind is not Kind.BEGINS:
+                self._say_cut(run)
+            first = False
+            if line.kind is Kind.ENDED:
+                run.log_over = True
+                return
+            if line.kind is Kind.NOTE:
+                if (text := terminal.one_line(line.text.decode(errors="replace"), MOST_NOTE)) not in run.notes:
+                    run.notes.add(text)
+                    self._sink.say(f"{run.step} step: {text}")
+                continue
+            skipped = min(len(line.text), max(0, run.shown_bytes - passed)) if run.counted else 0
+            passed += len(line.text)
+            self._sink.write(line.text[skipped:])
+            run.shown_bytes += len(line.text) - skipped
+
+    def _say_cut(self, run: Run) -> None:
+        run.counted = False
+        if not run.told:
+            run.told = True
+            text = "the container's log no longer has its beginning; some lines may be missing, or shown twice"
+            self._sink.say(f"{run.step} step: {text}")
+
+    async def _lines(self, task: Object, run: Run, place: Place) -> AsyncGenerator[Line]:
+        lines = outputs.run_lines(task, run.attempt, run.step)
+        log = self._connection.api.pod_log(self._connection.namespace, place.pod, place.container, follow=True)
+        async for raw in log:
+            if (line := lines.read(raw)) is not None:
+                yield line
+
+    async def _until_over(self, run: Run) -> None:
+        task = await self._watched.read()
+        while not _over(task, run):
+            await asyncio.sleep(POLL_SECONDS)
+            task = await self._watched.read()
+
+    def _run(self, attempt: int, step: str) -> Run:
+        return self._runs.setdefault((attempt, step), Run(attempt, step))
+
+
+def _over(task: Object, run: Run) -> bool:
+    """Whether the run has ended, as far as the status knows."""
+    if outputs.attempt_of(task) != run.attempt or phase(task) in FINAL_PHASES or phase(task) == "Queued":
+        return True
+    return bool(outputs.result_of(task, run.step).get("endTime"))
+
+
+def _why_retried(task: Object) -> str:
+    for entry in (task.get("status") or {}).get("conditions") or ():
+        if entry.get("type") == "Retried":
+            return f" ({entry.get('message') or entry.get('reason')})"
+    return ""
+
+
+async def _next(lines: AsyncIterator[Line], over: asyncio.Task[None]) -> Line | None:
+    """The next line; None when the log has ended, or the run has and the log is silent."""
+    reading = asyncio.ensure_future(anext(lines, None))
+    try:
+        await asyncio.wait({reading, over}, return_when=asyncio.FIRST_COMPLETED)
+        if not reading.done():
+            await asyncio.wait({reading}, timeout=QUIET_SECONDS)
+        if reading.done():
+            return await reading
+        over.result()  # what kept us from learning how the task goes on, if anything
+        return None
+    finally:
+        if not reading.done():
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reading

@@ -1,0 +1,119 @@
+"""Reading a task again and again, through an API server that is away for a while.
+
+`wait` and `logs -f` end with their own status when they can't see how the task goes on: that is another thing than a
+task that failed.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+from controller.cli.session import Connection, explain
+from controller.cli.tables import FINAL_PHASES, NONE, phase, refusal, why
+from controller.errors import ApiUnavailable, NotFound, PodslotsError, TooManyRequests
+from controller.kube.api import SLOTTASKS, Object
+
+PATIENCE_SECONDS = 300.0
+"""How long the API server may be away, once it has answered: longer than its restart, shorter than a night."""
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 5.0
+COULD_NOT_SEE = 4
+
+
+class CouldNotSee(click.ClickException):
+    """What was asked for can't be seen. The task itself may be well."""
+
+    exit_code = COULD_NOT_SEE
+
+
+class EndedOtherwise(click.ClickException):
+    """The task has ended, and not as it was hoped for."""
+
+    exit_code = 1
+
+
+@contextmanager
+def seeing() -> Iterator[None]:
+    """Whatever keeps a command from seeing is CouldNotSee."""
+    try:
+        yield
+    except PodslotsError as error:
+        raise CouldNotSee(explain(error)) from error
+
+
+class Watched:
+    """One task, read as often as it is asked for. What its user should know is told to `say`, once."""
+
+    def __init__(self, connection: Connection, name: str, say: Callable[[str], None]) -> None:
+        self.connection = connection
+        self.name = name
+        self.say = say
+        self.away = False
+        self._uid = ""
+        self._said = ""
+
+    async def read(self) -> Object:
+        """The task as it is now. Raises CouldNotSee if that can't be learned, or it is not there any more."""
+        with seeing():
+            task = await self._answered()
+        uid = str(task["metadata"]["uid"])
+        if self._uid and uid != self._uid:
+            raise CouldNotSee(f"{self.name} was deleted; there is another task of that name now")
+        self._uid = uid
+        return task
+
+    def say_obstacle(self, task: Object) -> None:
+        """Say what the task waits for, if that was not said yet."""
+        if (text := obstacle(task)) is not None and text != self._said:
+            self._said = text
+            self.say(f"{self.name} {text}")
+
+    async def _answered(self) -> Object:
+        loop = asyncio.get_running_loop()
+        until, pause = loop.time() + PATIENCE_SECONDS, FIRST_RETRY_SECONDS
+        while True:
+            try:
+                task = await self.connection.api.get(SLOTTASKS, self.connection.namespace, self.name)
+            except NotFound as error:
+                there = "is gone: it was deleted" if self._uid else "is not there"
+                where = f"namespace {self.connection.namespace}"
+                raise CouldNotSee(f"SlotTask {self.name} {there} ({where})") from error
+            except (ApiUnavailable, TooManyRequests) as error:
+                if not self._uid or loop.time() >= until:
+                    raise
+                if not self.away:
+                    self.away = True
+                    self.say(f"{explain(error)}; trying again")
+                await asyncio.sleep(pause)
+                pause = min(LAST_RETRY_SECONDS, pause * 2)
+            else:
+                if self.away:
+                    self.away = False
+                    self.say("the Kubernetes API is back")
+                return task
+
+
+def obstacle(task: Object) -> str | None:
+    """What a task waits for: another task, a slot, or what only a person can give it."""
+    refused = refusal(task)
+    if refused is not None:
+        return "does not go on: " + ": ".join(part for part in refused if part)
+    status = task.get("status") or {}
+    if phase(task) == "Queued" and status.get("queuedReason"):
+        return f"is queued: {status['queuedReason']}"
+    if phase(task) != "AwaitingApproval":
+        return None
+    spec = task.get("spec") or {}
+    by_itself = spec.get("approvalPolicy") == "Auto" or spec.get("approval")
+    return None if by_itself else "does not go on: it waits for an approval (podslots approve)"
+
+
+def ended_otherwise(task: Object, wanted: frozenset[str]) -> EndedOtherwise | None:
+    """The error that says how the task ended, if it ended in no phase that is wanted."""
+    now = phase(task)
+    if now in wanted or now not in FINAL_PHASES:
+        return None
+    reason = why(task)
+    name = task["metadata"]["name"]
+    return EndedOtherwise(f"{name} ended as {now}" + (f": {reason}" if reason != NONE else ""))

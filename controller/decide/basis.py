@@ -1,0 +1,47 @@
+"""What the decisions of one pass rest on: computed once, and handed on from the size to the Pods and the tasks."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from controller.decide.capacity import Census, demand, promises, take_census
+from controller.decide.removal import Removable, removable
+from controller.decide.view import PoolView
+from controller.objects.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Basis:
+    """A view with what was counted in it. `queue` are the tasks that wait for a slot, by type."""
+
+    view: PoolView
+    promised: Mapping[str, list[Task]]
+    census: Census
+    queue: Counter[str]
+
+    @staticmethod
+    def of(view: PoolView) -> "Basis":
+        """Count what is in a view."""
+        promised = promises(view)
+        return Basis(view=view, promised=promised, census=take_census(view, promised), queue=demand(view))
+
+    @cached_property
+    def removable(self) -> Removable:
+        """The Pods that could go now; looked for only by who wants to shrink."""
+        scaler = None if self.view.deleting else self.view.spec.scaler
+        return removable(self.view, self.census, self.promised, scaler.min_idle_seconds if scaler else 0)
+
+    @property
+    def used(self) -> int:
+        """Slots held, and those that the queue will take."""
+        return self.census.used + self.queue.total()
+
+    @property
+    def active(self) -> bool:
+        """Whether anything runs or waits.
+
+        Reservations alone call for no headroom: a pool whose layout they fill would never come down to the Pods that
+        hold them (G2).
+        """
+        return self.used > self.census.reserved

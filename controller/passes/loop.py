@@ -1,0 +1,100 @@
+"""The loop over pools: one pass after the other, each over one pool.
+
+A pool is looked at when anything about it changed (its objects, its Pods, its tasks, an agent's state, the end of an
+operation), when a moment that matters has come, and every `resync_seconds` without a cause. What breaks in one pool's
+pass is logged, and ends nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from controller.act.work_queue import WorkQueue
+from controller.kube.rest import Stopwatch
+from controller.passes.reconcile import Reconciler
+from controller.world.index import Key
+from controller.world.world import World
+
+log = logging.getLogger(__name__)
+
+CHUNK = 100
+"""Views made anew between two turns of the loop: some 10 ms."""
+
+GAP_FACTOR = 3.0
+"""A pool rests this many times as long as its last pass took: one with thousands of Pods leaves time to others."""
+
+SHORT_SECONDS = 0.002
+"""A pass that took no longer needs no rest."""
+
+LONGEST_GAP_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How often a pool is looked at without a cause, in seconds."""
+
+    resync_seconds: float = 30.0
+
+
+class Loop:
+    """Makes the passes."""
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        queue: WorkQueue[Key],
+        world: World,
+        *,
+        observe_seconds: Callable[[float], None],
+        settings: Settings,
+        stopwatch: Stopwatch,
+    ) -> None:
+        self._reconciler = reconciler
+        self._queue = queue
+        self._index = world.index
+        self._views = world.views
+        self._observe_seconds = observe_seconds
+        self._settings = settings
+        self._stopwatch = stopwatch
+        self._rests_until: dict[Key, float] = {}
+        self.last_pass: float | None = None
+        """When the last pass ended, in loop time."""
+
+    async def run(self) -> None:
+        """Make passes for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tick(), name="resync")
+            while True:
+                await self._pass(await self._queue.get())
+
+    async def _tick(self) -> None:
+        while True:
+            try:
+                for key in self._index.pool_keys():
+                    self._queue.add(key)
+            except Exception:
+                log.exception("the list of pools can't be read")
+            await asyncio.sleep(self._settings.resync_seconds)
+
+    async def _pass(self, key: Key) -> None:
+        loop = asyncio.get_running_loop()
+        if (rest := self._rests_until.get(key, 0.0) - loop.time()) > 0:
+            self._queue.add_after(key, rest)
+            return
+        while self._views.stale(key) > CHUNK:
+            self._views.freshen(key, CHUNK)
+            await asyncio.sleep(0)
+        started = self._stopwatch()
+        try:
+            self._reconciler.reconcile(key)
+        except Exception:
+            # Nothing else here, for that could break too: every pool is looked at again with the next tick.
+            log.exception("reconcile broke", extra={"pool": "/".join(key)})
+        self.last_pass = loop.time()
+        seconds = self._stopwatch() - started
+        self._rests_until.pop(key, None)
+        if seconds > SHORT_SECONDS:
+            self._rests_until[key] = self.last_pass + min(GAP_FACTOR * seconds, LONGEST_GAP_SECONDS)
+        self._observe_seconds(seconds)
+        await asyncio.sleep(0)

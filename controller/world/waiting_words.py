@@ -1,0 +1,44 @@
+"""What a task waits for, in words for people."""
+
+from controller.decide.pool_status import Problem
+from controller.decide.scaling import Reason
+from controller.objects.task import Task, TaskPhase
+from controller.world.index import Index, key_of_task
+
+
+def lock_word(index: Index, task: Task, *, is_next: bool) -> str:
+    """What a task waits for that waits for its lockKey. Of many only the next one says who has it, for that changes."""
+    before = _holder(index, task) if is_next else "other tasks are ahead in the queue"
+    return f"for lockKey {task.spec.lock_key}, {before}"
+
+
+def slot_word(reason: Reason, problem: Problem | None) -> str:
+    """What a task waits for that waits for a slot. What changes from moment to moment is said on the pool."""
+    if problem is not None:
+        return f"for a slot: {problem.reason}: {problem.message}"
+    limit = _LIMITS.get(reason)
+    return f"for a slot: {limit}" if limit else "for a slot"
+
+
+_LIMITS = {
+    Reason.AT_MAXIMUM: "the pool is at its maxReplicas",
+    Reason.PAUSED: "the pool's autoscaling is paused",
+    Reason.FIXED_SIZE: "the pool has a fixed size",
+    Reason.POOL_DELETED: "the pool is being deleted",
+}
+
+
+def _holder(index: Index, task: Task) -> str:
+    """Who has the lockKey that `task` waits for. Only a person may let go of a lost apply's."""
+    name = index.locks.holder_name(task.namespace, task.spec.lock_key or "")
+    if name is None:
+        return "another task is ahead in the queue"
+    held = index.tasks.get(task.namespace, name)
+    if held is None:
+        return _unknown(name, task)
+    ended = index.ended(key_of_task(held)).get(held["metadata"]["uid"])
+    return _unknown(name, task) if ended is not None and ended.phase is TaskPhase.LOST else f"held by {name}"
+
+
+def _unknown(name: str, task: Task) -> str:
+    return f"held for {name}, whose end is not known: podslots unlock {task.spec.lock_key}"

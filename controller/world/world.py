@@ -1,0 +1,59 @@
+"""All that is known, put together."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from controller import names
+from controller.act.locks import Locks
+from controller.agents.fleet import Fleet
+from controller.decide.start_problem import StartProblem
+from controller.decide.view import PodOperation, PodState
+from controller.kube.api import Object
+from controller.kube.cache import Cache
+from controller.world.following import Following
+from controller.world.index import Index, pool_of
+from controller.world.start_failures import StartFailures
+from controller.world.under_way import UnderWay
+from controller.world.views import Views
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a pass reads."""
+
+    index: Index
+    following: Following
+    under_way: UnderWay
+    views: Views
+    start_failures: StartFailures
+
+    def note_end(self, pod: Object) -> None:
+        """A Pod is gone. One that was never opened, and that was not ours to take, has failed to start."""
+        metadata, key = pod["metadata"], pool_of(pod)
+        pool = self.index.pools.get(*key) if key is not None else None
+        starting = (metadata.get("labels") or {}).get(names.STATE_LABEL) == PodState.STARTING
+        if pool is None or not starting or self.under_way.with_pod(metadata["uid"]) is PodOperation.REMOVE:
+            return
+        template = (pool["metadata"]["uid"], (metadata.get("annotations") or {}).get(names.TEMPLATE_HASH, ""))
+        problem = StartProblem(reason="PodDeleted", message=f"Pod {metadata['name']} was deleted before it was opened")
+        self.start_failures.failed(template, metadata["uid"], problem, asyncio.get_running_loop().time())
+
+    @staticmethod
+    def of(
+        *,
+        pools: Cache,
+        pods: Cache,
+        tasks: Cache,
+        nodes: Cache,
+        secrets: Cache,
+        locks: Locks,
+        fleet: Fleet,
+        now: Callable[[], datetime],
+    ) -> "World":
+        """Made on these caches, and kept up by their changes."""
+        index = Index(pools=pools, pods=pods, tasks=tasks, nodes=nodes, secrets=secrets, locks=locks)
+        following, under_way = Following(fleet, index), UnderWay()
+        views = Views(index, following, under_way, now=now)
+        return World(index, following, under_way, views, StartFailures())
