@@ -14,6 +14,19 @@ POLICIES = "validatingadmissionpolicies.admissionregistration.k8s.io"
 CRDS = "customresourcedefinitions.apiextensions.k8s.io"
 
 
+def _counts_otherwise(change: Change) -> bool:
+    """Whether a budget may count the Pod otherwise now: most changes of a Pod are none of its business."""
+    before = change.previous
+    return before is None or change.type is ChangeType.DELETED or _counted(change.record) != _counted(before)
+
+
+def _counted(pod: Record) -> tuple[object, ...]:
+    metadata = pod.body["metadata"]
+    conditions = (pod.body.get("status") or {}).get("conditions") or ()
+    ready = next((c.get("status") for c in conditions if c["type"] == "Ready"), None)
+    return metadata.get("labels"), "deletionTimestamp" in metadata, ready
+
+
 @dataclass
 class Suspects:
     """The objects whose place in the world may have changed: to be looked at by `collect`."""
@@ -37,7 +50,7 @@ class Suspects:
         record = change.record
         metadata = record.body["metadata"]
         place = (record.resource, record.key)
-        if record.resource in ("pods", BUDGETS):
+        if record.resource == BUDGETS or (record.resource == "pods" and _counts_otherwise(change)):
             self.budgets[record.namespace] = None
         if record.resource == POLICIES:
             self.policies[record.name] = None
