@@ -90,7 +90,7 @@ def patch_scale(
 ) -> Outcome:
     """A PATCH of a Scale, in one of the formats that its resource takes."""
     record = store.get(resource, info.namespace, info.name)
-    patched = patch_function(resource, content_type)(read_scale(resource, record), patch)
+    patched = patch_function(resource, content_type)(_scale(resource, record), patch)
     try:
         body = _changed(resource, record, patched)
     except DecodeError as error:

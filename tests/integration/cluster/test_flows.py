@@ -253,11 +253,13 @@ async def test_bad_input_is_told_and_disturbs_nothing(cluster: Cluster) -> None:
 
 
 async def test_a_template_that_cannot_be_used_is_a_condition(cluster: Cluster) -> None:
-    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "worker", "image": "x"}]}}
+    """The cluster refuses most of them itself; into this one its rules can't look."""
+    agent = {"name": "slot-agent", "securityContext": {"privileged": True}}
+    template = {"spec": {"initContainers": [agent], "containers": [{"name": "worker", "image": "x"}]}}
     await cluster.create_pool("bad-template", template=template)
     await cluster.create_task("waits", pool="bad-template")
     found = await until(lambda: condition(cluster, "bad-template", "Degraded"), "the pool is Degraded")
-    assert "restartPolicy" in found["message"]
+    assert "securityContext" in found["message"]
 
 
 # --- what is asked of the cluster -----------------------------------------------------------------------------------
