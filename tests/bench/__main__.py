@@ -10,12 +10,15 @@ import uvloop
 from rich.console import Console
 
 from tests.bench import (
-    controller_memory,
+    commands,
     creates,
     decisions,
     dispatch,
+    fairness,
     fleet,
+    footprint,
     memory,
+    passes,
     reads,
     starts,
     writes,
@@ -35,7 +38,10 @@ SUBJECTS: dict[str, Callable[[Effort, Cores], AsyncIterator[Row]]] = {
     "decisions": decisions.measure,
     "creates": creates.measure,
     "dispatch": dispatch.measure,
-    "controller_memory": controller_memory.measure,
+    "commands": commands.measure,
+    "passes": passes.measure,
+    "fairness": fairness.measure,
+    "footprint": footprint.measure,
 }
 
 MAX_MEMORY_BYTES = 4 << 30

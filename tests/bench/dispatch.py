@@ -20,10 +20,10 @@ from tests.bench.effort import Effort
 from tests.bench.machine import Cores
 from tests.bench.measure import Measure, Row, Sample, interleave
 from tests.bench.plane import NAMESPACE, TASKS, Api, Json, Plane, control_plane, prepared_pool, until
-from tests.bench.warm_pod import warm_agent, warm_pod
+from tests.bench.warm_pod import warm_agent, warm_pods
 from tests.support.agent_process import POOL_TOKEN, AgentProcess
 
-BAR = 3.0
+BAR = 2.0
 BARE_NAMESPACE = "bare"
 BARE_TASKS = TASKS.replace(f"/{NAMESPACE}/", f"/{BARE_NAMESPACE}/")
 TTL_SECONDS = 86400
@@ -38,7 +38,7 @@ async def measure(effort: Effort, cores: Cores) -> AsyncIterator[Row]:
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": BARE_NAMESPACE}},
         )
         await prepared_pool(plane, 1)
-        async with warm_pod(cores, plane), warm_agent(cores, "uid-bare", {}) as other:
+        async with warm_pods(cores, plane, 1), warm_agent(cores, "uid-bare", {}) as other:
             other.open()
             run = await interleave(_dispatched(plane), _bare(plane.api, other), effort.dispatches)
     yield run.row(

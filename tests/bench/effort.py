@@ -17,6 +17,11 @@ class Effort:
     creates: int = 100
     dispatches: int = 20
     cached_pods: int = 2_600
+    ended: int = 100_000
+    queued: int = 30_000
+    waiting: int = 10_000
+    warm_pods: int = 5
+    short_tasks: int = 300
 
 
 FULL = Effort()
@@ -32,4 +37,9 @@ TINY = Effort(
     creates=5,
     dispatches=2,
     cached_pods=30,
+    ended=300,
+    queued=600,
+    waiting=50,
+    warm_pods=1,
+    short_tasks=3,
 )

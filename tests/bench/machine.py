@@ -57,6 +57,14 @@ def rss_bytes(pid: int) -> int:
     raise ProcessLookupError(pid)
 
 
+def pss_bytes(pid: int) -> int:
+    """Resident memory, a page that n processes share as one n-th of it."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    raise ProcessLookupError(pid)
+
+
 def descriptors(pid: int) -> int:
     return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 

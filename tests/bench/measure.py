@@ -64,6 +64,11 @@ class Compared:
     subject: Sequence[Sample]
     reference: Sequence[Sample]
 
+    @property
+    def value(self) -> float:
+        """The subject's median."""
+        return median(sample.value for sample in self.subject)
+
     def also(self, other: "Compared") -> "Compared":
         """With the rounds of another launch."""
         return Compared(subject=[*self.subject, *other.subject], reference=[*self.reference, *other.reference])
@@ -77,7 +82,7 @@ class Compared:
             subject=subject,
             figure=figure,
             unit=unit,
-            value=median(sample.value for sample in self.subject),
+            value=self.value,
             reference=median(sample.value for sample in self.reference),
             ratio=median(ratios),
             spread=(min(ratios), max(ratios)),

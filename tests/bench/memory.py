@@ -10,7 +10,7 @@ from tests.bench.servers import Served, agent, bare
 from tests.bench.task_load import REQUESTS_A_TASK, SLOTS, Tasks, holds
 from tests.support.agent_process import POOL_TOKEN, AgentProcess
 
-BAR = 1.25
+BAR = 1.15
 MIB = 2**20
 BODY = {"task_id": "task-1.1", "task_type": "plan"}
 

@@ -27,6 +27,7 @@ SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
 POOLS = f"/apis/podslots.dev/v1alpha1/namespaces/{NAMESPACE}/slotpools"
 TASKS = f"/apis/podslots.dev/v1alpha1/namespaces/{NAMESPACE}/slottasks"
 MERGE = "application/merge-patch+json"
+AUDIT = "audit"
 WAIT_SECONDS = 120.0
 POLL_SECONDS = 0.05
 
@@ -86,19 +87,25 @@ class Plane:
     metrics_url: str
     folder: Path
 
+    @property
+    def audit(self) -> Path:
+        """What the API server was asked for, where that is `audited`."""
+        return self.folder / AUDIT
+
     def cpu(self) -> float:
         """CPU time of both processes."""
         return cpu_seconds(self.server.pid) + cpu_seconds(self.controller.pid)
 
 
 @asynccontextmanager
-async def api_server(cores: Cores) -> AsyncIterator[tuple[Api, Process, Path]]:
+async def api_server(cores: Cores, *, audited: bool = False) -> AsyncIterator[tuple[Api, Process, Path]]:
     """The API server, on a file system in memory: a disk's moods are not what is measured."""
     async with AsyncExitStack() as stack:
         parent = IN_MEMORY if IN_MEMORY.is_dir() else None
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="podslots-bench-", dir=parent)))
+        paths = [str(folder / name) for name in ("api", AUDIT)[: 1 + audited]]
         server = await stack.enter_async_context(
-            _process(cores.server, "tests.bench.api_server", str(folder / "api"), stdout=asyncio.subprocess.PIPE)
+            _process(cores.server, "tests.bench.api_server", *paths, stdout=asyncio.subprocess.PIPE)
         )
         assert server.stdout
         async with asyncio.timeout(WAIT_SECONDS):
@@ -115,13 +122,13 @@ async def api_server(cores: Cores) -> AsyncIterator[tuple[Api, Process, Path]]:
 
 @asynccontextmanager
 async def control_plane(
-    cores: Cores, prepare: Callable[[Api], Any] | None = None, *, lease_seconds: int = 4
+    cores: Cores, prepare: Callable[[Api], Any] | None = None, *, lease_seconds: int = 4, audited: bool = False
 ) -> AsyncIterator[Plane]:
     """API server and controller. `prepare(api)` is awaited before the controller starts.
 
     The lease is shorter than by default: a first leader waits for as long as a former one might still act.
     """
-    async with api_server(cores) as (api, server, folder):
+    async with api_server(cores, audited=audited) as (api, server, folder):
         if prepare is not None:
             await prepare(api)
         port = free_port("127.0.0.1")
@@ -183,6 +190,12 @@ async def until(condition: Callable[[], Any], what: str) -> Any:
         if asyncio.get_running_loop().time() > deadline:
             raise AssertionError(f"not within {WAIT_SECONDS} s: {what}")
         await asyncio.sleep(POLL_SECONDS)
+
+
+async def pods(api: Api) -> list[Json]:
+    """The Pods there are."""
+    found: list[Json] = (await api.send("GET", PODS))["items"]
+    return found
 
 
 def pool(replicas: int, **spec: Any) -> Json:

@@ -28,9 +28,9 @@ class Served:
 
 
 @asynccontextmanager
-async def agent(cores: Cores, **options: Any) -> AsyncIterator[tuple[AgentProcess, Served]]:
-    """An agent that serves and is open, journaled on a file system in memory where there is one."""
-    parent = IN_MEMORY if IN_MEMORY.is_dir() else None
+async def agent(cores: Cores, *, on_disk: bool = False, **options: Any) -> AsyncIterator[tuple[AgentProcess, Served]]:
+    """An agent that serves and is open, journaled on a file system in memory where there is one, or beside the code."""
+    parent = _on_disk() if on_disk else IN_MEMORY if IN_MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="podslots-bench-", dir=parent) as folder:
         process = AgentProcess(Path(folder), **options)
         with running_on(cores.server):
@@ -41,6 +41,12 @@ async def agent(cores: Cores, **options: Any) -> AsyncIterator[tuple[AgentProces
             yield process, Served(process.process.pid, Client(process.address, process.port))
         finally:
             process.stop()
+
+
+def _on_disk() -> Path:
+    folder = ROOT / "build" / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @asynccontextmanager

@@ -43,22 +43,22 @@ async def measure(effort: Effort, cores: Cores) -> AsyncIterator[Row]:
 async def _figures(kind: str, folder: Path, effort: Effort) -> AsyncIterator[Row]:
     """Of FOLDER/slot-agent."""
     program = str(folder / "slot-agent")
-    started = await interleave(_agent_start(folder, program), _process(IMPORT_AIOHTTP), effort.starts)
+    started = await interleave(_agent_start(folder, program), to_its_end(IMPORT_AIOHTTP), effort.starts)
     yield started.row(
         "starts",
         f"{kind}agent, from its start to the first GET /slots",
         "ms",
         reference_name='python -c "import aiohttp.web", to its end',
-        bar=3.0,
+        bar=1.5,
         note="as `slot-agent install` starts it",
     )
-    started = await interleave(_worker_start(folder, program), _process(PASS), effort.starts)
+    started = await interleave(_worker_start(folder, program), to_its_end(PASS), effort.starts)
     yield started.row(
         "starts",
         f"{kind}worker, from its start to its registration",
         "ms",
         reference_name="python -c pass, to its end",
-        bar=4.0,
+        bar=3.0,
         note="as `slot-agent install` starts it",
     )
     serving = max(_weigh_agent(folder, program) for _ in range(effort.launches))
@@ -74,24 +74,26 @@ async def _figures(kind: str, folder: Path, effort: Effort) -> AsyncIterator[Row
             reference=bare / MIB,
             reference_name="python -c pass",
             ratio=max(weights) / bare,
-            bar=2.0,
+            bar=1.6,
         )
 
 
-def _process(command: tuple[str, ...]) -> Measure:
+def to_its_end(command: tuple[str, ...], environ: Mapping[str, str] | None = None) -> Measure:
     """A process from its start to its end."""
 
     async def sample() -> Sample:
-        return _run(command)
+        return _run(command, environ)
 
     return sample
 
 
-def _run(command: tuple[str, ...]) -> Sample:
+def _run(command: tuple[str, ...], environ: Mapping[str, str] | None) -> Sample:
     began = time.perf_counter()
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise AssertionError(f"{command} ended with status {process.returncode}")
     return Sample(value=1e3 * (time.perf_counter() - began), cpu=used.ru_utime + used.ru_stime)
 
 
@@ -99,14 +101,15 @@ def _agent_start(folder: Path, program: str) -> Measure:
     async def sample() -> Sample:
         with tempfile.TemporaryDirectory(dir=folder) as own:
             agent = AgentProcess(Path(own))
-            with _running([program, "serve"], agent.environ) as (began, process):
-                _until(lambda: _answers(agent.address, agent.port), process)
+            with running([program, "serve"], agent.environ) as (began, process):
+                _until(lambda: answers(agent.address, agent.port), process)
                 return Sample(value=1e3 * (time.perf_counter() - began), cpu=cpu_seconds(process.pid))
 
     return sample
 
 
-def _answers(host: str, port: int) -> bool:
+def answers(host: str, port: int) -> bool:
+    """Whether an agent answers there."""
     with socket.socket() as connection:
         connection.settimeout(TIMEOUT_SECONDS)
         try:
@@ -123,8 +126,8 @@ def _worker_start(folder: Path, program: str) -> Measure:
     async def sample() -> Sample:
         with tempfile.TemporaryDirectory(dir=folder) as own, socket.create_server((own_address(), 0)) as listening:
             listening.settimeout(TIMEOUT_SECONDS)
-            environ = _worker_environ(Path(own), listening.getsockname())
-            with _running([program, "work"], environ) as (began, process):
+            environ = worker_environ(Path(own), listening.getsockname())
+            with running([program, "work"], environ) as (began, process):
                 connection, _ = listening.accept()
                 with connection:
                     if not connection.recv(65536).startswith(b"POST /work/register"):
@@ -138,12 +141,13 @@ def _weigh_agent(folder: Path, program: str) -> int:
     """Resident memory of an agent that has answered once."""
     with tempfile.TemporaryDirectory(dir=folder) as own:
         agent = AgentProcess(Path(own))
-        with _running([program, "serve"], agent.environ) as (_, process):
-            _until(lambda: _answers(agent.address, agent.port), process)
+        with running([program, "serve"], agent.environ) as (_, process):
+            _until(lambda: answers(agent.address, agent.port), process)
             return rss_bytes(process.pid)
 
 
-def _worker_environ(folder: Path, address: tuple[str, int]) -> dict[str, str]:
+def worker_environ(folder: Path, address: tuple[str, int]) -> dict[str, str]:
+    """Of a worker of slot 0, on a new folder."""
     credential, work = folder / "credential", folder / "work"
     credential.mkdir()
     work.mkdir()
@@ -161,20 +165,21 @@ def _weigh_worker(folder: Path, program: str) -> tuple[int, int]:
     """Resident memory of a worker that is registered, and after it ran a command."""
     with tempfile.TemporaryDirectory(dir=folder) as own, running_agent(Path(own)) as agent:
         environ = {
-            **_worker_environ(Path(own), (agent.address, agent.port)),
+            **worker_environ(Path(own), (agent.address, agent.port)),
             "PODSLOTS_CREDENTIAL_DIR": str(agent.credentials_dir / "1"),
             "PODSLOTS_SLOT": "1",
         }
-        with _running([program, "work"], environ) as (_, process):
+        with running([program, "work"], environ) as (_, process):
             wait_for(lambda: (link := agent.state().slots[1].worker) and link.connected, "the worker is connected")
             waiting = rss_bytes(process.pid)
             agent.open()
-            agent.acquire("task.1", "plan", _echo())
+            agent.acquire("task.1", "plan", echo())
             wait_for(lambda: agent.state().ended, "the step has ended")
             return waiting, rss_bytes(process.pid)
 
 
-def _echo() -> Work:
+def echo() -> Work:
+    """A short step."""
     return Work(name="default/task", attempt=1, steps=Steps(plan=StepSpec(command=("/bin/echo", "hello"))))
 
 
@@ -188,7 +193,8 @@ def _weigh_bare() -> int:
 
 
 @contextmanager
-def _running(command: list[str], environ: Mapping[str, str]) -> Iterator[tuple[float, subprocess.Popen[bytes]]]:
+def running(command: list[str], environ: Mapping[str, str]) -> Iterator[tuple[float, subprocess.Popen[bytes]]]:
+    """A process for a while, and when it began."""
     began = time.perf_counter()
     process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -95,6 +95,8 @@ def test_every_module_is_a_subject_or_serves_one() -> None:
             "agents",
             "api_server",
             "bare",
+            "controller_memory",
+            "cpu_clock",
             "document",
             "effort",
             "fake_fleet",
@@ -103,7 +105,7 @@ def test_every_module_is_a_subject_or_serves_one() -> None:
             "measure",
             "plane",
         ),
-        *("servers", "soak", "table", "task_load", "warm_pod"),
+        *("servers", "soak", "stage", "staged", "table", "task_load", "warm_pod"),
     }
     names = {path.stem for path in Path(__file__).parent.glob("*.py")}
     assert names - helpers - {Path(__file__).stem} == set(SUBJECTS)

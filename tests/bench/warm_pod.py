@@ -4,12 +4,13 @@ import asyncio
 import base64
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from agent.wire import PORT
 from tests.bench.machine import IN_MEMORY, Cores, running_on
-from tests.bench.plane import PODS, SECRETS, Json, Plane, until
+from tests.bench.plane import PODS, SECRETS, Json, Plane, pods, until
 from tests.support.agent_process import LAYOUT, AgentProcess
 from tests.support.worker_process import WorkerProcess
 
@@ -42,21 +43,27 @@ async def warm_agent(cores: Cores, pod_uid: str, tokens: dict[str, str]) -> Asyn
 
 
 @asynccontextmanager
-async def warm_pod(cores: Cores, plane: Plane) -> AsyncIterator[tuple[Json, AgentProcess]]:
-    """The one Pod of the pool, running and opened by the controller."""
+async def warm_pods(cores: Cores, plane: Plane, number: int) -> AsyncIterator[None]:
+    """The Pods of the pool, so many, running and opened by the controller."""
 
-    async def only_pod() -> Json | None:
-        items = (await plane.api.send("GET", PODS))["items"]
-        return items[0] if items else None
+    async def all_pods() -> list[Json] | None:
+        found = await pods(plane.api)
+        return found if len(found) == number else None
 
-    pod: Json = await until(only_pod, "the controller has created a Pod")
+    created: list[Json] = await until(all_pods, f"the controller has created {number} Pods")
     secret = (await plane.api.send("GET", SECRETS))["items"][0]
     tokens = {name: base64.b64decode(value).decode() for name, value in secret["data"].items()}
-    async with warm_agent(cores, pod["metadata"]["uid"], tokens) as agent:
-        path = f"{PODS}/{pod['metadata']['name']}"
-        await plane.api.patch(f"{path}/status", {"status": running_status(pod, agent.address)})
-        await until(lambda: agent.state().phase == "open", "the controller has opened the Pod")
-        yield pod, agent
+    async with AsyncExitStack() as stack:
+        for pod in created:
+            agent = await stack.enter_async_context(warm_agent(cores, pod["metadata"]["uid"], tokens))
+            path = f"{PODS}/{pod['metadata']['name']}"
+            await plane.api.patch(f"{path}/status", {"status": running_status(pod, agent.address)})
+            await until(partial(_is_open, agent), "the controller has opened the Pod")
+        yield
+
+
+def _is_open(agent: AgentProcess) -> bool:
+    return agent.state().phase == "open"
 
 
 def running_status(pod: Json, address: str) -> Json:

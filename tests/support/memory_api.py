@@ -177,7 +177,7 @@ class MemoryApi:
         before = self._find(resource, namespace, name)
         metadata = body.get("metadata") or {}
         _check(before, metadata.get("uid"), metadata.get("resourceVersion"))
-        patched = self._store(resource, _merge(before, body), before)
+        patched = self._store(resource, merge(before, body), before)
         await self.after("patch", resource, name)
         return patched
 
@@ -196,7 +196,7 @@ class MemoryApi:
         before = self._find(resource, namespace, name)
         _check(before, uid, resource_version)
         if before["metadata"].get("finalizers"):
-            marked = _merge(before, {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})
+            marked = merge(before, {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})
             answer = self._store(resource, marked, before)
         else:
             self.remove(resource, namespace or "", name)
@@ -237,7 +237,7 @@ def _copy(obj: Object) -> Object:
     return copied
 
 
-def _merge(target: Any, patch: Any) -> Any:
+def merge(target: Any, patch: Any) -> Any:
     if not isinstance(patch, dict):
         return patch
     merged = dict(target) if isinstance(target, dict) else {}
@@ -245,7 +245,7 @@ def _merge(target: Any, patch: Any) -> Any:
         if value is None:
             merged.pop(key, None)
         else:
-            merged[key] = _merge(merged.get(key), value)
+            merged[key] = merge(merged.get(key), value)
     return merged
 
 
