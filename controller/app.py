@@ -229,7 +229,10 @@ class Controller:
         """A heartbeat of a node is nothing to wake for; a cordon or a taint is."""
         node = new or old
         if node is not None and _placement(old) != _placement(new):
-            for key in self.world.views.node_changed(node["metadata"]["name"]):
+            name = node["metadata"]["name"]
+            for pod in self.world.views.pods_on(name):
+                self.world.following.follow(pod)  # or no more: the taint `out-of-service` proves its death
+            for key in self.world.views.node_changed(name):
                 self.queue.add(key)
 
     def _agent_changed(self, pod_uid: str) -> None:

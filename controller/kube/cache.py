@@ -201,8 +201,12 @@ class Cache:
                 self._pools.setdefault(after, {})[key] = None
 
     def _remove(self, key: Key, last: Object, version: int, *, seen: bool) -> None:
-        known = self._objects.pop(key)
-        self._unindex(_pool_key(known), key)
+        known = self._objects[key]
+        if _pool_key(known) != _pool_key(last):  # both pools are to hear of it: the one it was of, and the last one
+            self._put(key, known, last)
+            self._tell(known, last)
+        del self._objects[key]
+        self._unindex(_pool_key(last), key)
         self._bury(_uid(last), version, Final(last, seen=seen))
         self._tell(last, None)
 
