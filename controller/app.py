@@ -68,8 +68,10 @@ class Controller:
         over_tls: OverTls | None = None,
         fleet_settings: FleetSettings | None = None,
         stopwatch: Stopwatch = time.perf_counter,
+        page_kept: Callable[[], object] = lambda: None,
     ) -> None:
         self._stopwatch = stopwatch
+        self._page_kept = page_kept
         self._config = config
         self._api = api
         self._rng = rng
@@ -164,6 +166,7 @@ class Controller:
                 namespace=namespace,
                 label_selector=selector,
                 stopwatch=self._stopwatch,
+                page_kept=self._page_kept,
             )
         )
         return cache
