@@ -70,8 +70,10 @@ class Controller:
         over_tls: OverTls | None = None,
         fleet_settings: FleetSettings | None = None,
         stopwatch: Stopwatch = time.perf_counter,
+        page_kept: Callable[[], object] = lambda: None,
     ) -> None:
         self._stopwatch = stopwatch
+        self._page_kept = page_kept
         self._config = config
         self._api = api
         self._rng = rng
@@ -174,6 +176,7 @@ class Controller:
                 namespace=namespace,
                 label_selector=selector,
                 stopwatch=self._stopwatch,
+                page_kept=self._page_kept,
             )
         )
         return cache
@@ -239,7 +242,10 @@ class Controller:
         """A heartbeat of a node is nothing to wake for; a cordon or a taint is."""
         node = new or old
         if node is not None and _placement(old) != _placement(new):
-            for key in self.world.views.node_changed(node["metadata"]["name"]):
+            name = node["metadata"]["name"]
+            for pod in self.world.views.pods_on(name):
+                self.world.following.follow(pod)  # or no more: the taint `out-of-service` proves its death
+            for key in self.world.views.node_changed(name):
                 self.queue.add(key)
 
     def _agent_changed(self, pod_uid: str) -> None:

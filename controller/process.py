@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import random
@@ -36,6 +37,20 @@ _MANY_AGENTS = 2000
 """Fewer streams than this are worth a warning: pools have as many Pods."""
 
 
+_COLLECTOR_THRESHOLDS = (50_000, 1, 50)
+"""When the garbage collector looks at young, middle and all objects; see `spare_the_collector`."""
+
+
+def spare_the_collector() -> None:
+    """Keep garbage collection from holding the loop: by default it looks at everything again and again.
+
+    A hundred thousand tasks are some 600 000 objects, and to look at those once takes 350 ms. A page of a list has
+    15 000, which are gone by themselves when it was taken in: under 50 000 it is no cause to look. Twice as many, the
+    young and the middle ones, take 30 ms. What the first lists leave behind is frozen: never looked at.
+    """
+    gc.set_threshold(*_COLLECTOR_THRESHOLDS)
+
+
 def run() -> None:
     """What `slot-controller` does."""
     arguments = _parser().parse_args()
@@ -44,6 +59,7 @@ def run() -> None:
         if (value := getattr(arguments, name)) is not None:
             environ[f"PODSLOTS_{name.upper()}"] = str(value)
     configure_logging(sys.stderr)
+    spare_the_collector()
     try:
         config = Config.from_environ(environ)
     except ConfigError as error:
@@ -85,6 +101,7 @@ async def serve(config: Config, environ: Mapping[str, str]) -> int:
                 random_bytes=secrets.token_bytes,
                 registry=registry,
                 over_tls=transport.over_tls,
+                page_kept=gc.freeze,
             )
             runner = web.AppRunner(create_app(controller, registry), handle_signals=False)
             await runner.setup()

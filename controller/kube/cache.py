@@ -22,6 +22,9 @@ Key = tuple[str, str]
 Subscriber = Callable[[Object | None, Object | None], None]
 Trim = Callable[[Object], Object]
 
+_COMPARED_AT_ONCE = 256
+"""Objects that are looked for in a list between two pauses: well under a millisecond."""
+
 MAX_TOMBSTONES = 16_384
 MAX_FINAL_OBJECTS = 512
 """Final objects are for proofs of death, looked at moments later; tombstones for as long as events may repeat."""
@@ -184,11 +187,14 @@ class Cache:
             pass
 
     def end_list(self, listed: AbstractSet[str], resource_version: str) -> Iterator[None]:
-        """All pages of a list were noted: what it lacks is gone. A step for each, so that a caller may rest between."""
+        """All pages of a list were noted: what it lacks is gone. In small steps, so that a caller may rest between."""
         version = int(resource_version)
-        for key, old in [(key, obj) for key, obj in self._objects.items() if _uid(obj) not in listed]:
-            if version_of(old) <= version and self._objects.get(key) is old:
+        for number, key in enumerate(list(self._objects)):
+            old = self._objects.get(key)
+            if old is not None and _uid(old) not in listed and version_of(old) <= version:
                 self._remove(key, old, version, seen=False)
+                yield
+            elif number % _COMPARED_AT_ONCE == 0:
                 yield
         self.synced = True
 
@@ -201,8 +207,12 @@ class Cache:
                 self._pools.setdefault(after, {})[key] = None
 
     def _remove(self, key: Key, last: Object, version: int, *, seen: bool) -> None:
-        known = self._objects.pop(key)
-        self._unindex(_pool_key(known), key)
+        known = self._objects[key]
+        if _pool_key(known) != _pool_key(last):  # both pools are to hear of it: the one it was of, and the last one
+            self._put(key, known, last)
+            self._tell(known, last)
+        del self._objects[key]
+        self._unindex(_pool_key(last), key)
         self._bury(_uid(last), version, Final(last, seen=seen))
         self._tell(last, None)
 

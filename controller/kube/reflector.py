@@ -18,6 +18,7 @@ import contextlib
 import logging
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -65,8 +66,11 @@ class Reflector:
         label_selector: str = "",
         settings: ReflectorSettings | None = None,
         stopwatch: Stopwatch = time.perf_counter,
+        page_kept: Callable[[], object] = lambda: None,
     ) -> None:
+        """`page_kept()` is called after each page of the first list, whose objects are there to stay."""
         self.cache = cache
+        self._page_kept = page_kept
         self._stopwatch = stopwatch
         self._api = api
         self._rng = rng
@@ -156,6 +160,8 @@ class Reflector:
                 listed.add(obj["metadata"]["uid"])
                 self.cache.note(obj)
                 await rest()
+            if not self._synced.is_set():
+                self._page_kept()
             token = page["metadata"].get("continue") or ""
             if not token:
                 break

@@ -62,6 +62,12 @@ class Views:
         found = (self.agent_changed(uid) for uid in self._on_node.get(node, ()))
         return {key for key in found if key is not None}
 
+    def pods_on(self, node: str) -> list[Object]:
+        """The Pods that are bound to a Node."""
+        places = [self._where[uid] for uid in self._on_node.get(node, ()) if uid in self._where]
+        found = (self._index.pods.get(key[0], name) for key, name in places)
+        return [pod for pod in found if pod is not None]
+
     def _pod_changed(self, old: Object | None, new: Object | None) -> None:
         if old is not None:
             self._forget(old)

@@ -20,6 +20,10 @@ def uid_of(obj: Object | None) -> str | None:
     return obj["metadata"]["uid"] if obj else None
 
 
+def pool_of(obj: Object | None) -> str | None:
+    return obj["metadata"]["labels"][POOL_LABEL] if obj else None
+
+
 def names(cache: Cache) -> list[str]:
     return sorted(obj["metadata"]["name"] for obj in cache.items())
 
@@ -154,6 +158,16 @@ def test_the_pool_index_follows_the_label() -> None:
     assert [obj["metadata"]["name"] for obj in cache.of_pool("ns", "p")] == []
     assert [obj["metadata"]["name"] for obj in cache.of_pool("ns", "q")] == ["a"]
     assert cache.of_pool("other", "q") == []
+
+
+def test_a_pod_that_went_with_another_pools_label_is_gone_for_the_pool_that_knew_it() -> None:
+    cache = Cache(PODS)
+    told: list[tuple[str | None, str | None]] = []
+    cache.note(pod("a", 1, pool="p"))
+    cache.subscribe(lambda old, new: told.append((pool_of(old), pool_of(new))))
+    cache.apply_deleted(pod("a", 3, pool="q"))
+    assert told == [("p", "q"), ("q", None)]
+    assert cache.of_pool("ns", "p") == cache.of_pool("ns", "q") == []
 
 
 def test_a_broken_subscriber_harms_neither_the_cache_nor_the_others() -> None:

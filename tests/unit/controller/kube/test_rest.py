@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from typing import Any
 
 import uvloop
@@ -43,6 +44,10 @@ class OnePage:
         items = [{"metadata": metadata | {"name": f"t{number}", "uid": f"u{number}"}} for number in range(300)]
         return {"metadata": {"resourceVersion": "2"}, "items": items}
 
+    async def watch(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
+        await asyncio.Event().wait()
+        yield {}
+
 
 def test_a_long_list_holds_the_loop_for_a_slice_at_a_time() -> None:
     async def main() -> None:
@@ -57,6 +62,36 @@ def test_a_long_list_holds_the_loop_for_a_slice_at_a_time() -> None:
             await asyncio.sleep(0)
         assert cache.synced
         assert len(seen) > 50, "others saw it grow"
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+def test_what_a_list_lacks_is_looked_for_and_taken_out_in_small_steps() -> None:
+    cache = Cache(SLOTTASKS)
+    metadata = {"namespace": "ns", "resourceVersion": "1"}
+    uids = {f"u{number}" for number in range(3000)}
+    for uid in sorted(uids):
+        cache.note({"metadata": metadata | {"name": uid, "uid": uid}})
+    assert sum(1 for _ in cache.end_list(uids, "2")) >= 10, "nothing is gone, and that takes its time too"
+    sizes = {len(cache) for _ in cache.end_list(set(), "2")}
+    assert len(sizes) == 3000, "one at a time"
+
+
+def test_pages_are_said_to_be_kept_in_the_first_list_only() -> None:
+    """What is frozen once is never looked at again: that is for what is there to stay."""
+
+    async def main() -> None:
+        api: Any = OnePage()
+        kept: list[int] = []
+        cache = Cache(SLOTTASKS)
+        reflector = Reflector(api, cache, random.Random(1), page_kept=lambda: kept.append(len(cache)))
+        listing = asyncio.create_task(reflector.run())
+        await reflector.wait_synced()
+        await reflector.refresh()
+        assert kept == [300]
+        listing.cancel()
+        await asyncio.wait({listing})
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
