@@ -90,7 +90,7 @@ class Tasks:
             slot=None,
             plan_digest=None,
         )
-        self._event(task, "Assigned", f"assigned to Pod {pod.name}")
+        self._step(task, "Assigned", f"assigned to Pod {pod.name}")
         await self._acquire(written, pod, agent, reservation_ttl_seconds=reservation_ttl_seconds)
 
     async def ask_again(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
@@ -138,7 +138,7 @@ class Tasks:
             return  # it was approved, and the agent has not heard of it yet: what was let go is not called back
         elif known.state is wire.TaskState.RESERVED:
             await self._write(task, phase=TaskPhase.AWAITING_APPROVAL, **_progress(known))
-            self._event(task, "AwaitingApproval", f"plan {known.plan_digest} waits for an approval")
+            self._step(task, "AwaitingApproval", f"plan {known.plan_digest} waits for an approval", at_once=True)
         else:
             await self._write(task, phase=TaskPhase.RUNNING, **_progress(known))
 
@@ -178,7 +178,7 @@ class Tasks:
                 expires_at=None,
                 conditions=self._condition(task, APPROVED, True, "Approved", message),
             )
-            self._event(task, "Approved", message)
+            self._step(task, "Approved", f"approved: {message}")
         else:
             # As `ask_again`: a write from before that ends the task comes too late once it is approved again.
             message = f"attempt {task.status.attempt}, {digest}: said again, as of version {task.resource_version}"
@@ -188,7 +188,7 @@ class Tasks:
     async def reject_approval(self, task: Task, action: RejectApproval) -> None:
         """Say on the task why its approval is not one."""
         await self._write(task, conditions=self._condition(task, APPROVED, False, action.reason, action.message))
-        self._event(task, action.reason, action.message, warning=True)
+        self._warn(task, action.reason, action.message)
 
     async def cancel(self, task: Task, pod: PodView, agent: AgentClient) -> None:
         """End the task on its agent. One that the agent never got ends here: it can't get it any more."""
@@ -224,7 +224,7 @@ class Tasks:
             apply=None,
             conditions=self._condition(task, "Retried", True, reason, message),
         )
-        self._event(task, reason, f"{message}; queued again as attempt {attempt}", warning=True)
+        self._warn(task, reason, f"{message}; queued again as attempt {attempt}")
 
     async def finish(self, task: Task, action: Finish) -> None:
         """Write a final phase."""
@@ -242,7 +242,10 @@ class Tasks:
             "conditions": self._condition(task, kind, True, reason, message),
         }
         await self._write(task, **{**fields, **ending})
-        self._event(task, phase.value, message or phase.value, warning=not succeeded)
+        if succeeded:
+            self._step(task, phase.value, message or phase.value, at_once=True)
+        else:
+            self._warn(task, phase.value, message or phase.value)
 
     async def ack(self, task_id: str, pod: PodView, agent: AgentClient) -> None:
         """Let the agent forget a task whose result is stored."""
@@ -290,7 +293,7 @@ class Tasks:
         await self._write(
             task, conditions=self._condition(task, ACCEPTED, False, reason, message), phase=TaskPhase.QUEUED
         )
-        self._event(task, reason, message, warning=True)
+        self._warn(task, reason, message)
 
     async def say_waiting(self, task: Task, reason: str) -> None:
         """Say on a queued task what it waits for."""
@@ -344,8 +347,11 @@ class Tasks:
         )
         return put(task.status.conditions, new, self._now())
 
-    def _event(self, task: Task, reason: str, message: str, *, warning: bool = False) -> None:
-        self._events.event(_reference(task), reason, message, warning=warning)
+    def _step(self, task: Task, reason: str, message: str, *, at_once: bool = False) -> None:
+        self._events.step(_reference(task), reason, message, at_once=at_once)
+
+    def _warn(self, task: Task, reason: str, message: str) -> None:
+        self._events.event(_reference(task), reason, message, warning=True)
 
 
 def _reference(task: Task) -> Object:
