@@ -76,7 +76,9 @@ class Tasks:
         self._now = now
 
     async def assign(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
-        """Take the lockKey, write the intent, acquire a slot."""
+        """Hold the task in the API, take the lockKey, write the intent, acquire a slot."""
+        if names.TASK_FINALIZER not in task.finalizers:
+            task = await self.add_finalizer(task)
         if not await self._locks.take(task):
             return
         written = await self._write(
@@ -303,9 +305,9 @@ class Tasks:
         """Take back what `say_not_accepted` said."""
         await self._write(task, conditions=self._condition(task, ACCEPTED, True, "Accepted", ""))
 
-    async def add_finalizer(self, task: Task) -> None:
+    async def add_finalizer(self, task: Task) -> Task:
         """Make sure that the task is not gone from the API before it ended."""
-        await self._patch_finalizers(task, [*task.finalizers, names.TASK_FINALIZER])
+        return Task.parse(await self._patch_finalizers(task, [*task.finalizers, names.TASK_FINALIZER]))
 
     async def remove_finalizer(self, task: EndedTask) -> None:
         """Let a deleted task go. Its lock is looked for once more: with the task, nobody would know whose it was."""
@@ -322,9 +324,11 @@ class Tasks:
         else:
             self._cache.note_deleted(task.namespace, task.name, answer)
 
-    async def _patch_finalizers(self, task: Task | EndedTask, finalizers: list[str]) -> None:
+    async def _patch_finalizers(self, task: Task | EndedTask, finalizers: list[str]) -> Object:
         body = {"metadata": {"resourceVersion": task.resource_version, "finalizers": finalizers}}
-        self._cache.note(await self._api.patch(SLOTTASKS, task.namespace, task.name, body))
+        document = await self._api.patch(SLOTTASKS, task.namespace, task.name, body)
+        self._cache.note(document)
+        return document
 
     async def _write(self, task: Task, **changes: Any) -> Task:
         """PATCH the status of this very version of the task, unless that would say nothing new."""
