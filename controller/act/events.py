@@ -2,6 +2,7 @@
 
 Telling never hurts the teller: `event` only puts into a queue. The same thing said of the same object again within
 ten minutes is counted on the Event that is there, and what is repeated faster than it can be written is one write.
+Steps of an object that follow each other within moments are one Event, with the times of the first and of the last.
 """
 
 import asyncio
@@ -31,11 +32,13 @@ Key = tuple[str, str, str, bool]
 class EventSettings:
     """Limits of a recorder.
 
+    A step waits `steps_seconds` for the next one: a short task is then one write.
     `max_waiting` and `max_remembered` count different things said. When full, what comes is dropped, and the oldest
     memory forgotten.
     """
 
     aggregate_seconds: float = 600.0
+    steps_seconds: float = 3.0
     max_waiting: int = 1000
     max_remembered: int = 4096
     retry_seconds: float = 1.0
@@ -48,6 +51,17 @@ class _Waiting:
     first: datetime
     last: datetime
     count: int
+
+
+@dataclass(slots=True)
+class _Steps:
+    """What an object went through in the last moments. `due`: when that is written, in loop time, once `run` saw it."""
+
+    involved: Object
+    reason: str
+    messages: list[str]
+    first: datetime
+    due: float | None = None
 
 
 @dataclass(slots=True)
@@ -79,6 +93,7 @@ class EventRecorder:
         self._settings = settings or EventSettings()
         self._waiting: OrderedDict[Key, _Waiting] = OrderedDict()
         self._written: OrderedDict[Key, _Written] = OrderedDict()
+        self._steps: dict[str, _Steps] = {}
         self._wakeup = asyncio.Event()
         self.dropped = 0
         """How many were not written: the queue was full, or the API server refused."""
@@ -86,6 +101,32 @@ class EventRecorder:
     def event(self, involved: Object, reason: str, message: str, *, warning: bool = False) -> None:
         """Say something of an object: itself, or a reference to it."""
         reference = _reference(involved)
+        self._end_steps(reference.get("uid", ""))
+        self._put(reference, reason, message, warning=warning)
+
+    def step(self, involved: Object, reason: str, message: str, *, at_once: bool) -> None:
+        """Say what an object has come to in its normal course. `at_once`: people wait for it; else the next one may.
+
+        Those that waited for each other are one Event: the last one's reason, and the messages of all.
+        """
+        reference = _reference(involved)
+        uid = reference.get("uid", "")
+        if (steps := self._steps.get(uid)) is None:
+            self._steps[uid] = _Steps(reference, reason, [message], self._now())
+            self._wakeup.set()
+        else:
+            steps.involved, steps.reason = reference, reason
+            steps.messages.append(message)
+        if at_once or len(self._steps) > self._settings.max_waiting:
+            self._end_steps(uid)
+
+    def _end_steps(self, uid: str) -> None:
+        if (steps := self._steps.pop(uid, None)) is not None:
+            self._put(steps.involved, steps.reason, "; ".join(steps.messages), first=steps.first)
+
+    def _put(
+        self, reference: Object, reason: str, message: str, *, warning: bool = False, first: datetime | None = None
+    ) -> None:
         key = (reference.get("uid", ""), reason, message[:MAX_MESSAGE], warning)
         now = self._now()
         if (waiting := self._waiting.get(key)) is not None:
@@ -94,7 +135,7 @@ class EventRecorder:
         elif len(self._waiting) >= self._settings.max_waiting:
             self.dropped += 1
         else:
-            self._waiting[key] = _Waiting(reference, now, now, 1)
+            self._waiting[key] = _Waiting(reference, first or now, now, 1)
             self._wakeup.set()
 
     async def run(self) -> None:
@@ -102,12 +143,27 @@ class EventRecorder:
         while True:
             while not self._waiting:
                 self._wakeup.clear()
-                await self._wakeup.wait()
+                due = self._next_due()
+                try:
+                    async with asyncio.timeout_at(due):
+                        await self._wakeup.wait()
+                except TimeoutError:
+                    for uid in [uid for uid, steps in self._steps.items() if (steps.due or 0.0) <= (due or 0.0)]:
+                        self._end_steps(uid)
             key, waiting = self._waiting.popitem(last=False)
             await self._write(key, waiting)
 
+    def _next_due(self) -> float | None:
+        """When the next steps are to be written that no other has followed."""
+        due = asyncio.get_running_loop().time() + self._settings.steps_seconds
+        for steps in self._steps.values():
+            steps.due = steps.due or due
+        return min((steps.due for steps in self._steps.values() if steps.due), default=None)
+
     async def flush(self, timeout_seconds: float) -> None:
         """Write what still waits, at a stop, for at most so long."""
+        for uid in list(self._steps):
+            self._end_steps(uid)
         try:
             async with asyncio.timeout(timeout_seconds):
                 while self._waiting:

@@ -85,7 +85,9 @@ class Tasks:
         self._now = now
 
     async def assign(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
-        """Take the lockKey, write the intent, acquire a slot."""
+        """Hold the task in the API, take the lockKey, write the intent, acquire a slot."""
+        if names.TASK_FINALIZER not in task.finalizers:
+            task = await self.add_finalizer(task)
         if not await self._locks.take(task):
             return
         written = await self._write(
@@ -99,7 +101,7 @@ class Tasks:
             slot=None,
             plan_digest=None,
         )
-        self._event(task, "Assigned", f"assigned to Pod {pod.name}")
+        self._step(task, "Assigned", f"assigned to Pod {pod.name}")
         await self._acquire(written, pod, agent, reservation_ttl_seconds=reservation_ttl_seconds)
 
     async def ask_again(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
@@ -153,7 +155,7 @@ class Tasks:
         elif known.state is wire.TaskState.RESERVED:
             kept = await self._keep_outputs(task, known, agent, limits)
             await self._write(task, phase=TaskPhase.AWAITING_APPROVAL, **_progress(known), **kept)
-            self._event(task, "AwaitingApproval", f"plan {known.plan_digest} waits for an approval")
+            self._step(task, "AwaitingApproval", f"plan {known.plan_digest} waits for an approval", at_once=True)
         else:
             await self._write(task, phase=TaskPhase.RUNNING, **_progress(known))
 
@@ -172,7 +174,7 @@ class Tasks:
                 raise
             except ApiError as error:
                 message = f"the output of the {wanted.step} step can't be kept: {error.message}"
-                self._event(task, "OutputNotKept", message, warning=True)
+                self._warn(task, "OutputNotKept", message)
                 continue
             if name is not None:
                 fields[f"{wanted.step}_output"] = name
@@ -195,7 +197,7 @@ class Tasks:
                 problem = f"{asked.path} can't be put into Secret {asked.secret}: {error}"
             else:
                 return None
-        self._event(task, "OutputsNotStored", problem, warning=True)
+        self._warn(task, "OutputsNotStored", problem)
         return problem
 
     async def _ended(self, task: Task, known: wire.Task, kept: dict[str, str], problem: str | None) -> None:
@@ -235,7 +237,7 @@ class Tasks:
                 expires_at=None,
                 conditions=self._condition(task, APPROVED, True, "Approved", message),
             )
-            self._event(task, "Approved", message)
+            self._step(task, "Approved", f"approved: {message}")
         else:
             # As `ask_again`: a write from before that ends the task comes too late once it is approved again.
             message = f"attempt {task.status.attempt}, {digest}: said again, as of version {task.resource_version}"
@@ -245,7 +247,7 @@ class Tasks:
     async def reject_approval(self, task: Task, action: RejectApproval) -> None:
         """Say on the task why its approval is not one."""
         await self._write(task, conditions=self._condition(task, APPROVED, False, action.reason, action.message))
-        self._event(task, action.reason, action.message, warning=True)
+        self._warn(task, action.reason, action.message)
 
     async def cancel(self, task: Task, pod: PodView, agent: AgentClient) -> None:
         """End the task on its agent. One that the agent never got ends here: it can't get it any more."""
@@ -283,7 +285,7 @@ class Tasks:
             apply_output=None,
             conditions=self._condition(task, "Retried", True, reason, message),
         )
-        self._event(task, reason, f"{message}; queued again as attempt {attempt}", warning=True)
+        self._warn(task, reason, f"{message}; queued again as attempt {attempt}")
 
     async def finish(self, task: Task, action: Finish) -> None:
         """Write a final phase."""
@@ -301,7 +303,10 @@ class Tasks:
             "conditions": self._condition(task, kind, True, reason, message),
         }
         await self._write(task, **{**fields, **ending})
-        self._event(task, phase.value, message or phase.value, warning=not succeeded)
+        if succeeded:
+            self._step(task, phase.value, message or phase.value, at_once=True)
+        else:
+            self._warn(task, phase.value, message or phase.value)
 
     async def ack_ended(self, ended: EndedTask, pod: PodView, agent: AgentClient, *, limits: OutputLimits) -> None:
         """Let the agent forget a task that has ended. Its end may have been written without its output."""
@@ -366,7 +371,7 @@ class Tasks:
         await self._write(
             task, conditions=self._condition(task, ACCEPTED, False, reason, message), phase=TaskPhase.QUEUED
         )
-        self._event(task, reason, message, warning=True)
+        self._warn(task, reason, message)
 
     async def say_unreadable(self, obj: Object, problem: str) -> None:
         """Say on a SlotTask that can't be read why, and end it if that is all that is asked of it.
@@ -405,9 +410,9 @@ class Tasks:
         """Take back what `say_not_accepted` said."""
         await self._write(task, conditions=self._condition(task, ACCEPTED, True, "Accepted", ""))
 
-    async def add_finalizer(self, task: Task) -> None:
+    async def add_finalizer(self, task: Task) -> Task:
         """Make sure that the task is not gone from the API before it ended."""
-        await self._patch_finalizers(task, [*task.finalizers, names.TASK_FINALIZER])
+        return Task.parse(await self._patch_finalizers(task, [*task.finalizers, names.TASK_FINALIZER]))
 
     async def remove_finalizer(self, task: EndedTask) -> None:
         """Let a deleted task go. Its lock is looked for once more: with the task, nobody would know whose it was."""
@@ -424,9 +429,11 @@ class Tasks:
         else:
             self._cache.note_deleted(task.namespace, task.name, answer)
 
-    async def _patch_finalizers(self, task: Task | EndedTask, finalizers: list[str]) -> None:
+    async def _patch_finalizers(self, task: Task | EndedTask, finalizers: list[str]) -> Object:
         body = {"metadata": {"resourceVersion": task.resource_version, "finalizers": finalizers}}
-        self._cache.note(await self._api.patch(SLOTTASKS, task.namespace, task.name, body))
+        document = await self._api.patch(SLOTTASKS, task.namespace, task.name, body)
+        self._cache.note(document)
+        return document
 
     async def _write(self, task: Task, **changes: Any) -> Task:
         """PATCH the status of this very version of the task, unless that would say nothing new."""
@@ -449,8 +456,11 @@ class Tasks:
         )
         return put(task.status.conditions, new, self._now())
 
-    def _event(self, task: Task, reason: str, message: str, *, warning: bool = False) -> None:
-        self._events.event(_reference(task), reason, message, warning=warning)
+    def _step(self, task: Task, reason: str, message: str, *, at_once: bool = False) -> None:
+        self._events.step(_reference(task), reason, message, at_once=at_once)
+
+    def _warn(self, task: Task, reason: str, message: str) -> None:
+        self._events.event(_reference(task), reason, message, warning=True)
 
 
 def _reference(task: Task) -> Object:

@@ -12,19 +12,17 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import orjson
 
-from agent.wire import PORT, AgentState, WatchLine, WireError, decode
-from controller.agents.client import AgentClient, Stamps, Transport, agent_url, misunderstood
-from controller.agents.tls import PodTls, pod_tls
+from agent.wire import AgentState, WatchLine, WireError, decode
+from controller.agents.client import AgentClient, Stamps, Transport, misunderstood
+from controller.agents.tls import PodTls
 from controller.errors import AgentRefused, AgentUnreachable
-from controller.kube.api import Object
-from controller.names import POOL_LABEL
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +52,9 @@ class FleetSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentReport:
-    """An agent's last state. `received_at`: loop time at which it was last confirmed, by a heartbeat at least."""
+    """An agent's last state, and whether it is heard of now."""
 
     state: AgentState
-    received_at: float
     connected: bool
 
 
@@ -77,7 +74,6 @@ class Fleet:
         rng: random.Random,
         on_change: Changed,
         secured: Secured | None = None,
-        port: int = PORT,
         settings: FleetSettings | None = None,
     ) -> None:
         self._transport = transport
@@ -86,7 +82,6 @@ class Fleet:
         self._rng = rng
         self._on_change = on_change
         self._secured = secured
-        self._port = port
         self._settings = settings or FleetSettings()
         self._followers: dict[str, _Follower] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -102,18 +97,13 @@ class Fleet:
         while self._ending:
             await asyncio.wait(self._ending)
 
-    def follow(self, pods: Mapping[str, tuple[Object, str]]) -> None:
-        """Follow the agents of exactly these Pods: by UID, each with its IP. Those that are followed stay so."""
-        for uid in self._followers.keys() - pods.keys():
-            self.forget(uid)
-        for uid, (pod, ip) in pods.items():
-            metadata = pod["metadata"]
-            pool = (metadata.get("labels") or {}).get(POOL_LABEL, "")
-            tls = pod_tls(pod)
-            self.add(uid, agent_url(ip, self._port, tls=tls is not None), metadata["namespace"], pool, tls)
+    def add(
+        self, pod_uid: str, url: str, namespace: str, pool: str, tls: PodTls | None = None, *, pod: str = ""
+    ) -> None:
+        """Follow one agent. A Pod that got another address (its sandbox was made anew) is followed there.
 
-    def add(self, pod_uid: str, url: str, namespace: str, pool: str, tls: PodTls | None = None) -> None:
-        """Follow one agent. A Pod that got another address (its sandbox was made anew) is followed there."""
+        `pod` is the Pod's name, for people.
+        """
         if (known := self._followers.get(pod_uid)) is not None:
             if known.client.url == url:
                 return
@@ -127,7 +117,8 @@ class Fleet:
             stamps=self._stamps,
             timeout_seconds=self._settings.request_timeout_seconds,
         )
-        follower = _Follower(client, transport, self._rng, self._on_change, self._settings)
+        about = {"pool": f"{namespace}/{pool}", "pod": pod, "pod_uid": pod_uid}
+        follower = _Follower(client, transport, self._rng, self._on_change, self._settings, about=about)
         if known is not None:
             follower.take_over(known)
         self._followers[pod_uid] = follower
@@ -144,10 +135,6 @@ class Fleet:
         """Follow this Pod's agent no more: the Pod is gone."""
         if follower := self._followers.pop(pod_uid, None):
             self._end(follower)
-
-    def followed(self) -> list[str]:
-        """The UIDs of the Pods that are followed."""
-        return list(self._followers)
 
     def client(self, pod_uid: str) -> AgentClient | None:
         """The client of a followed agent: one an agent, for its writes go one after the other."""
@@ -180,8 +167,11 @@ class _Follower:
         rng: random.Random,
         on_change: Changed,
         settings: FleetSettings,
+        *,
+        about: dict[str, str],
     ) -> None:
         self.client = client
+        self._about = about
         self.task: asyncio.Task[None] | None = None
         self._transport = transport
         self._rng = rng
@@ -205,7 +195,7 @@ class _Follower:
     def report(self) -> AgentReport | None:
         if self._state is None:
             return None
-        return AgentReport(state=self._state, received_at=self._heard_at, connected=self._is_connected())
+        return AgentReport(state=self._state, connected=self._is_connected())
 
     async def run(self) -> None:
         while True:
@@ -250,7 +240,7 @@ class _Follower:
     def _backoff(self, error: AgentUnreachable | AgentRefused | None) -> float:
         self._failures += 1
         if self._failures in _SAID_AT:
-            log.info("agent not reached", extra={"pod_uid": self.client.pod_uid, "error": str(error)})
+            log.info("agent not reached", extra={**self._about, "error": str(error)})
         doubled = self._settings.min_backoff_seconds * 2.0 ** min(self._failures - 1, 10)
         return min(doubled, self._settings.max_backoff_seconds) * self._rng.uniform(0.5, 1.0)
 

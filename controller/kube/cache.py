@@ -87,7 +87,7 @@ def _keep_tls(kept: dict[str, Any], spec: dict[str, Any], volumes: list[Any]) ->
 
 
 class Cache:
-    """Objects of one resource by namespace and name, and by namespace and the pool label.
+    """Objects of one resource by namespace and name.
 
     The objects belong to the cache: readers must not change them.
     """
@@ -98,7 +98,6 @@ class Cache:
         """Whether a complete list was ever read. It stays True through failures: old is not empty."""
         self._trim = trim
         self._objects: dict[Key, Object] = {}
-        self._pools: dict[Key, dict[Key, None]] = {}
         self._tombstones: OrderedDict[str, int] = OrderedDict()
         self._finals: OrderedDict[str, Final] = OrderedDict()
         self._subscribers: list[Subscriber] = []
@@ -115,10 +114,6 @@ class Cache:
         for key, obj in self._objects.items():
             if namespace is None or key[0] == namespace:
                 yield obj
-
-    def of_pool(self, namespace: str, pool: str) -> list[Object]:
-        """The objects that carry the pool's label."""
-        return [self._objects[key] for key in self._pools.get((namespace, pool), ())]
 
     def final(self, uid: str) -> Final | None:
         """What a deleted object last was, if that was not long ago."""
@@ -141,7 +136,7 @@ class Cache:
         if old is not None and _uid(old) != uid:  # a new object has its name: its deletion was missed
             self._remove(key, old, version, seen=False)
             old = None
-        self._put(key, old, obj)
+        self._objects[key] = obj
         self._tell(old, obj)
 
     def note_deleted(self, namespace: str | None, name: str, answer: Object) -> None:
@@ -198,31 +193,14 @@ class Cache:
                 yield
         self.synced = True
 
-    def _put(self, key: Key, old: Object | None, obj: Object) -> None:
-        self._objects[key] = obj
-        before, after = _pool_key(old), _pool_key(obj)
-        if before != after:
-            self._unindex(before, key)
-            if after is not None:
-                self._pools.setdefault(after, {})[key] = None
-
     def _remove(self, key: Key, last: Object, version: int, *, seen: bool) -> None:
         known = self._objects[key]
         if _pool_key(known) != _pool_key(last):  # both pools are to hear of it: the one it was of, and the last one
-            self._put(key, known, last)
+            self._objects[key] = last
             self._tell(known, last)
         del self._objects[key]
-        self._unindex(_pool_key(last), key)
         self._bury(_uid(last), version, Final(last, seen=seen))
         self._tell(last, None)
-
-    def _unindex(self, pool: Key | None, key: Key) -> None:
-        if pool is None:
-            return
-        keys = self._pools[pool]
-        del keys[key]
-        if not keys:
-            del self._pools[pool]
 
     def _bury(self, uid: str, version: int, final: Final) -> None:
         self._tombstones[uid] = max(version, self._tombstones.pop(uid, -1))
@@ -256,9 +234,7 @@ def _uid(obj: Object) -> str:
     return uid
 
 
-def _pool_key(obj: Object | None) -> Key | None:
-    if obj is None:
-        return None
+def _pool_key(obj: Object) -> Key | None:
     metadata = obj["metadata"]
     pool = (metadata.get("labels") or {}).get(POOL_LABEL)
     return (metadata.get("namespace", ""), pool) if pool else None

@@ -133,13 +133,15 @@ class Reflector:
             self._failures[phase] += 1
             return 0.0 if self._failures[phase] == 1 else self._backoff(phase)
         except (ApiError, ApiUnavailable) as error:
-            if phase is Phase.WATCH and asyncio.get_running_loop().time() - started >= self._settings.quick_end_seconds:
+            worked = asyncio.get_running_loop().time() - started >= self._settings.quick_end_seconds
+            if phase is Phase.WATCH and worked:
                 self._failures[phase] = 0  # it did work for a while, or was merely silent
             self._failures[phase] += 1
             delay = self._backoff(phase)
             if isinstance(error, TooManyRequests) and error.retry_after_seconds:
                 delay = max(delay, error.retry_after_seconds)
-            self._warn(phase, error, delay)
+            # Where nothing changes there are no bookmarks, and the stream ends for being silent: no news.
+            self._say(logging.DEBUG if phase is Phase.WATCH and worked else logging.WARNING, phase, error, delay)
             return delay
 
     async def _list(self) -> None:
@@ -219,8 +221,9 @@ class Reflector:
         doubled = self._settings.min_backoff_seconds * 2.0 ** min(self._failures[phase] - 1, 16)
         return min(doubled, self._settings.max_backoff_seconds) * self._rng.uniform(0.5, 1.0)
 
-    def _warn(self, phase: Phase, error: PodslotsError, delay: float) -> None:
-        log.warning(
+    def _say(self, level: int, phase: Phase, error: PodslotsError, delay: float) -> None:
+        log.log(
+            level,
             "reading the API failed",
             extra={
                 "kind": self.cache.resource.kind,

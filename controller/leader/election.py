@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 Listener = Callable[[bool], None]
 
+_SAID_EVERY_SECONDS = 30.0
+"""A Lease that is not reached is said at once, and then this often: it is tried every second or two."""
+
 
 class Election:
     """One replica's part in the election. `identity` must be new at every start of the process."""
@@ -49,6 +52,8 @@ class Election:
         self._told: int | None = None
         self._timer: asyncio.Handle | None = None
         self._changed = asyncio.Event()
+        self._say_unreached_at: float | None = None
+        """When it is to be said again that the Lease is not reached; None while it is."""
 
     @property
     def identity(self) -> str:
@@ -100,8 +105,10 @@ class Election:
             async with asyncio.timeout(self._settings.renew_deadline_seconds / 2):
                 settled = await self._carry_out(decision)
         except (ApiError, ApiUnavailable, TimeoutError) as error:
-            log.warning("lease not reached", extra={"error": str(error) or "no answer in time"})
+            self._say_unreached(str(error) or "no answer in time")
             return retry * self._rng.uniform(0.25, 0.5)
+        else:
+            self._say_reached()
         finally:
             self._tell()
         following = lease.next_step(self._standing, asyncio.get_running_loop().time())
@@ -109,6 +116,17 @@ class Election:
             return min(retry * self._rng.uniform(0.8, 1.0), max(following.seconds, 0.01))
         # What was just read may ask for a write at once; the jitter parts replicas that read the same.
         return retry * (self._rng.uniform(0.8, 1.0) if settled else self._rng.uniform(0.0, 0.05))
+
+    def _say_unreached(self, error: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._say_unreached_at is None or now >= self._say_unreached_at:
+            self._say_unreached_at = now + _SAID_EVERY_SECONDS
+            log.warning("lease not reached", extra={"error": error})
+
+    def _say_reached(self) -> None:
+        if self._say_unreached_at is not None:
+            self._say_unreached_at = None
+            log.info("lease reached again")
 
     async def release(self, timeout_seconds: float = 3.0) -> None:
         """Act no more, and let another take over at once. To be called when everything that acts has stopped."""

@@ -26,6 +26,7 @@ from controller.decide.start_problem import StartProblem
 from controller.decide.task_actions import (
     ACCEPTED,
     MOST_WORD,
+    AddFinalizer,
     after_the_end,
     is_new_word,
     is_refused,
@@ -91,7 +92,7 @@ class Reconciler:
             except InvalidObject as error:
                 problem = Problem(reason="InvalidSpec", message=str(error))
         terms = spec or PoolSpec()
-        self._advance(key, terms)
+        unheld = self._advance(key, terms)
         self._say_unreadable(key)
         self._end_orphans(key, terms)
         self._finish_ends(key, terms)
@@ -101,6 +102,8 @@ class Reconciler:
             self._reconcile_pool(key, pool, spec)
         elif problem is not None:
             self._report(key, pool, invalid_pool_status(problem, before=Before.of(pool), now=self._views.now()))
+        for task in unheld:
+            self._starting.hold(key, task)
 
     def _without_pool(self, key: Key) -> None:
         """There is no pool of this name: say it on its tasks, and leave nothing of it behind."""
@@ -180,14 +183,20 @@ class Reconciler:
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
-    def _advance(self, key: Key, terms: PoolSpec) -> None:
-        """Start the next thing to do for each task that has not ended, if there is any."""
-        now = self._views.now()
+    def _advance(self, key: Key, terms: PoolSpec) -> list[Task]:
+        """Start the next thing to do for each task that has not ended, if there is any.
+
+        Returns those that are to be held in the API, which comes last: one that is dispatched now is held by that.
+        """
+        now, unheld = self._views.now(), []
         for task in list(self._index.live(key).values()):
             where = self._views.whereabouts(key, task)
             action = next_action(task, where, lock_held=False, now=now)
-            if action is not None:
+            if isinstance(action, AddFinalizer):
+                unheld.append(task)
+            elif action is not None:
                 self._starting.task_action(key, task, where.pod, action, terms)
+        return unheld
 
     def _say_unreadable(self, key: Key) -> None:
         """Say on tasks that can't be read why, once for each version of them."""
@@ -221,7 +230,7 @@ class Reconciler:
         for placement in assign(basis, leaving):
             task, pod = placement.task, placement.pod
             agent = self._following.client(pod.uid)
-            if agent is None or names.TASK_FINALIZER not in task.finalizers:
+            if agent is None:
                 continue
             start = functools.partial(self._tasks.assign, task, pod, agent, reservation_ttl_seconds=ttl)
             self._starting.on_task(key, task, start, dispatched_to=pod.uid)

@@ -236,19 +236,24 @@ class Starting:
             self._under_way.dispatch(task.uid, dispatched_to)
         return started
 
+    def hold(self, key: Key, task: Task) -> None:
+        """Have a task that waits held in the API until it has ended."""
+        self.on_task(key, task, functools.partial(self._hold, task), urgency=Urgency.UPKEEP)
+
+    async def _hold(self, task: Task) -> None:
+        await self._tasks.add_finalizer(task)
+
     def task_action(self, key: Key, task: Task, pod: PodView | None, action: TaskAction, terms: PoolSpec) -> None:
         """What is to be done next for a task. What needs its agent waits until there is one to ask."""
         match action:
-            case Assign():
-                return  # for `assignment`, which sees all tasks and all Pods
+            case Assign() | AddFinalizer():
+                return  # for `assignment`, which sees all tasks and all Pods, and for `hold`
             case Ack() | ReleaseLock() | RemoveFinalizer() | DeleteTask():
                 self.end_action(key, EndedTask.of(task), pod, action, terms)
             case Acquire() | Follow() | Approve() | Cancel():
                 agent = self._following.client(pod.uid) if pod is not None else None
                 if pod is not None and agent is not None:
                     self.on_task(key, task, functools.partial(self._ask, task, pod, agent, action, terms))
-            case AddFinalizer():
-                self.on_task(key, task, functools.partial(self._write, task, action), urgency=Urgency.UPKEEP)
             case _:
                 self.on_task(key, task, functools.partial(self._write, task, action))
 
@@ -270,10 +275,8 @@ class Starting:
             case Cancel():
                 await self._tasks.cancel(task, pod, agent)
 
-    async def _write(self, task: Task, action: AddFinalizer | RejectApproval | Retry | Finish) -> None:
+    async def _write(self, task: Task, action: RejectApproval | Retry | Finish) -> None:
         match action:
-            case AddFinalizer():
-                await self._tasks.add_finalizer(task)
             case RejectApproval():
                 await self._tasks.reject_approval(task, action)
             case Retry():

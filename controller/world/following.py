@@ -26,7 +26,7 @@ class Following:
         key, address, uid = pool_of(pod), agent_address(pod, self._index.node_of(pod)), pod["metadata"]["uid"]
         if key is not None and address is not None:
             tls = pod_tls(pod)
-            self.fleet.add(uid, agent_url(address, tls=tls is not None), *key, tls)
+            self.fleet.add(uid, agent_url(address, tls=tls is not None), *key, tls, pod=pod["metadata"]["name"])
         else:
             self.fleet.forget(uid)
 

@@ -56,4 +56,6 @@ class World:
         index = Index(pools=pools, pods=pods, tasks=tasks, nodes=nodes, secrets=secrets, locks=locks)
         following, under_way = Following(fleet, index), UnderWay()
         views = Views(index, following, under_way, now=now)
-        return World(index, following, under_way, views, StartFailures())
+        failures = StartFailures()
+        pools.subscribe(lambda old, new: failures.forget(old["metadata"]["uid"]) if old and new is None else None)
+        return World(index, following, under_way, views, failures)

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiohttp
 
-from agent.wire import PORT
 from controller.agents.client import AgentClient, Stamps, agent_url, http_transport
 from controller.agents.fleet import Fleet
 from tests.bench.agents import begin, fake_agents
@@ -74,7 +73,6 @@ def _following(urls: dict[str, str]) -> Measure:
                 stamps=Stamps(lambda: 1),
                 rng=random.Random(1),
                 on_change=changed,
-                port=PORT,
             )
             async with fleet:
 

@@ -292,7 +292,7 @@ def assert_same_views(kept: Views, anew: Views, world_index: Index) -> None:
         assert {uid: without_memory(view) for uid, view in found.items()} == {
             uid: without_memory(view) for uid, view in counted.items()
         }
-        assert set(found) == {pod["metadata"]["uid"] for pod in world_index.pods.of_pool(*key)}
+        assert set(found) == {pod["metadata"]["uid"] for pod in world_index.pods.items() if pool_of(pod) == key}
         for view in found.values():
             assert not (view.stuck and view.start_problem is None)
             assert (view.idle_seen is None) == (view.idle_since is None)

@@ -35,7 +35,9 @@ def strategy_for(kind: Any) -> st.SearchStrategy[Any]:
     """Values that fit an annotation."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
-        return st.one_of(st.none() if argument is types.NoneType else strategy_for(argument) for argument in arguments)
+        return st.one_of(
+            *(st.none() if argument is types.NoneType else strategy_for(argument) for argument in arguments)
+        )
     if origin is tuple:
         return st.lists(strategy_for(arguments[0]), max_size=2).map(tuple)
     if origin is dict:

@@ -173,4 +173,4 @@ async def test_a_fleet_without_tls_never_speaks_plainly_instead() -> None:
     ) as fleet:
         with pytest.raises(NotImplementedError):
             fleet.add("u", "https://10.0.0.1:8721", "ns", "p", PodTls("s", "n"))
-        assert fleet.followed() == []
+        assert fleet.client("u") is None

@@ -170,3 +170,50 @@ def test_what_waits_is_written_at_a_stop() -> None:
         assert len(written(api)) == 1
 
     virtual_time.run(main)
+
+
+def test_steps_that_follow_each_other_are_one_event_with_both_times() -> None:
+    async def script(api: MemoryApi, recorder: EventRecorder) -> None:
+        recorder.step(POD, "Assigned", "assigned to Pod p", at_once=False)
+        await asyncio.sleep(2)
+        recorder.step(POD, "Succeeded", "Succeeded", at_once=True)
+        await asyncio.sleep(0.1)
+        [event] = written(api)
+        assert (event["reason"], event["message"]) == ("Succeeded", "assigned to Pod p; Succeeded")
+        first, last = (datetime.fromisoformat(event[name]) for name in ("firstTimestamp", "lastTimestamp"))
+        assert last - first == timedelta(seconds=2)
+        await asyncio.sleep(60)
+        assert len(written(api)) == 1
+
+    play(script)
+
+
+def test_a_step_that_none_follows_is_said_after_a_moment() -> None:
+    async def script(api: MemoryApi, recorder: EventRecorder) -> None:
+        recorder.step(POD, "Assigned", "assigned to Pod p", at_once=False)
+        await asyncio.sleep(4)
+        assert [event["reason"] for event in written(api)] == ["Assigned"]
+
+    play(script)
+
+
+def test_a_warning_stays_an_event_of_its_own_after_the_steps_before_it() -> None:
+    async def script(api: MemoryApi, recorder: EventRecorder) -> None:
+        recorder.step(POD, "Assigned", "assigned to Pod p", at_once=False)
+        recorder.event(POD, "Failed", "exit code 1", warning=True)
+        await asyncio.sleep(0.1)
+        assert [(event["reason"], event["type"]) for event in written(api)] == [
+            ("Assigned", "Normal"),
+            ("Failed", "Warning"),
+        ]
+
+    play(script)
+
+
+def test_a_stop_says_the_steps_that_still_wait_for_the_next_one() -> None:
+    async def script(api: MemoryApi, recorder: EventRecorder) -> None:
+        recorder.step(POD, "Assigned", "assigned to Pod p", at_once=False)
+        await recorder.flush(1.0)
+        assert [event["reason"] for event in written(api)] == ["Assigned"]
+
+    play(script)

@@ -22,7 +22,7 @@ from controller.decide.task_actions import (
     unsaid,
 )
 from controller.errors import AgentRefused, AgentUnreachable, ApiUnavailable, Conflict, NotFound, NotLeader
-from controller.kube.api import LEASES, SLOTTASKS, Object, Resource
+from controller.kube.api import EVENTS, LEASES, SLOTTASKS, Object, Resource
 from controller.objects.ended_task import EndedTask
 from controller.objects.task import Task, TaskPhase
 from tests.support.dispatch_site import NS, DispatchReplica, DispatchSite, run
@@ -72,6 +72,27 @@ def test_lock_and_intent_are_written_before_the_agent_is_asked() -> None:
     assert seen == [("/slots/acquire", TaskPhase.ASSIGNED, "p", "uid-p", 1, "uid-t")]
     assert site.task().status.phase is TaskPhase.RUNNING
     assert site.agent.held == {"uid-t.1": SlotState.RUNNING}
+
+
+def test_a_task_that_is_dispatched_at_once_is_held_in_the_api_before_anything_else() -> None:
+    site = DispatchSite()
+    document = site.api.objects[SLOTTASKS, NS, site.add(lockKey="vpc").name]
+    document["metadata"]["finalizers"] = []
+    task = Task.parse(site.api.put(SLOTTASKS, document))
+    written: list[tuple[Any, ...]] = []
+
+    async def writing(verb: str, resource: Any, _name: str) -> None:
+        if verb in {"patch", "create"} and resource is not EVENTS:
+            written.append((verb, resource.plural, site.task().finalizers, site.task().status.phase))
+
+    site.api.before = writing
+    run(site.replica().assign(task))
+    assert written == [
+        ("patch", "slottasks", (), TaskPhase.QUEUED),
+        ("create", "leases", (names.TASK_FINALIZER,), TaskPhase.QUEUED),
+        ("patch", "slottasks", (names.TASK_FINALIZER,), TaskPhase.QUEUED),
+        ("patch", "slottasks", (names.TASK_FINALIZER,), TaskPhase.ASSIGNED),
+    ]
 
 
 def test_a_task_whose_lock_is_held_is_left_in_the_queue() -> None:

@@ -212,19 +212,30 @@ def test_a_forgotten_pod_is_left_alone_and_one_with_a_new_address_is_found_there
     async def script(scene: Scene) -> None:
         moved = FakeAgent(state("u", revision=9))
         scene.network.agents["http://10.0.0.2:8721"] = moved
-        pod = {"metadata": {"uid": "u", "namespace": "ns", "labels": {"podslots.dev/pool": "p"}}}
-        scene.fleet.follow({"u": (pod, "10.0.0.2")})
+        scene.fleet.add("u", "http://10.0.0.2:8721", "ns", "p")
         assert scene.connected(), "what was known a moment ago still is"
         scene.agent = moved
         await scene.until(scene.knows, 2)
         told = len(scene.told)
-        scene.fleet.follow({})
+        scene.fleet.forget("u")
         assert scene.fleet.report("u") is None
         moved.change()
         await asyncio.sleep(60)
         assert len(scene.told) == told
 
     play(script)
+
+
+def test_an_agent_that_is_not_reached_is_said_with_pool_and_pod(caplog: pytest.LogCaptureFixture) -> None:
+    async def script(scene: Scene) -> None:
+        scene.fleet.add("v", "http://10.0.0.3:8721", "ns", "p", pod="p-xyz")
+        await asyncio.sleep(60)
+        scene.fleet.forget("v")
+
+    with caplog.at_level("INFO", logger="controller.agents.fleet"):
+        play(script)
+    said = [vars(record) for record in caplog.records if record.message == "agent not reached"]
+    assert {(line["pool"], line["pod"], line["pod_uid"]) for line in said} == {("ns/p", "p-xyz", "v")}
 
 
 def test_an_agent_that_ends_every_stream_at_once_is_not_hammered() -> None:

@@ -149,17 +149,6 @@ def test_a_delete_answered_with_the_object_leaves_it_until_its_event() -> None:
     assert "deletionTimestamp" in found["metadata"]
 
 
-def test_the_pool_index_follows_the_label() -> None:
-    cache = Cache(PODS)
-    cache.note(pod("a", 5, pool="p"))
-    cache.note(pod("b", 6, pool="p"))
-    cache.note(pod("a", 7, pool="q"))
-    cache.note(pod("b", 8, pool=None))
-    assert [obj["metadata"]["name"] for obj in cache.of_pool("ns", "p")] == []
-    assert [obj["metadata"]["name"] for obj in cache.of_pool("ns", "q")] == ["a"]
-    assert cache.of_pool("other", "q") == []
-
-
 def test_a_pod_that_went_with_another_pools_label_is_gone_for_the_pool_that_knew_it() -> None:
     cache = Cache(PODS)
     told: list[tuple[str | None, str | None]] = []
@@ -167,7 +156,7 @@ def test_a_pod_that_went_with_another_pools_label_is_gone_for_the_pool_that_knew
     cache.subscribe(lambda old, new: told.append((pool_of(old), pool_of(new))))
     cache.apply_deleted(pod("a", 3, pool="q"))
     assert told == [("p", "q"), ("q", None)]
-    assert cache.of_pool("ns", "p") == cache.of_pool("ns", "q") == []
+    assert names(cache) == []
 
 
 def test_a_broken_subscriber_harms_neither_the_cache_nor_the_others() -> None:

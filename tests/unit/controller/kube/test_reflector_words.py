@@ -1,0 +1,41 @@
+"""A watch on which nothing happens is no reason to warn; one that can't be opened is."""
+
+import asyncio
+import random
+
+import pytest
+
+from controller.errors import ApiUnavailable
+from controller.kube.api import NODES, Resource
+from controller.kube.cache import Cache
+from controller.kube.reflector import Reflector
+from tests.support import virtual_time
+from tests.support.memory_api import MemoryApi
+
+
+async def watch_for(api: MemoryApi, seconds: float) -> None:
+    reflector = Reflector(api, Cache(NODES), random.Random(1))
+    running = asyncio.create_task(reflector.run())
+    await reflector.wait_synced()
+    await asyncio.sleep(seconds)
+    running.cancel()
+    await asyncio.wait({running})
+
+
+def test_watches_that_end_for_being_silent_are_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    api = MemoryApi()
+    virtual_time.run(lambda: watch_for(api, 600))
+    assert len([call for call in api.calls if call[0] == "watch"]) > 5
+    assert not caplog.records
+
+
+def test_a_watch_that_is_refused_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    async def no_watches(verb: str, resource: Resource, name: str) -> None:
+        del resource, name
+        if verb == "watch":
+            raise ApiUnavailable("connection refused")
+
+    api = MemoryApi()
+    api.before = no_watches
+    virtual_time.run(lambda: watch_for(api, 600))
+    assert {record.message for record in caplog.records} == {"reading the API failed"}

@@ -1,0 +1,37 @@
+"""What is said of a Lease that is not reached: at once, and then now and then, not at every try."""
+
+import asyncio
+import random
+from datetime import UTC, datetime
+
+import pytest
+
+from controller.errors import ApiUnavailable
+from controller.kube.api import Resource
+from controller.leader.election import Election
+from tests.support import virtual_time
+from tests.support.memory_api import MemoryApi
+
+OUTAGE_SECONDS = 100.0
+
+
+def test_an_outage_is_said_once_and_then_every_half_minute(caplog: pytest.LogCaptureFixture) -> None:
+    async def down(verb: str, resource: Resource, name: str) -> None:
+        raise ApiUnavailable(f"{verb} {resource.plural}/{name}: connection refused")
+
+    async def main() -> None:
+        api = MemoryApi()
+        election = Election(api, "ns", "one", now=lambda: datetime.now(UTC), rng=random.Random(1))
+        standing = asyncio.create_task(election.run())
+        await election.wait(leading=True)
+        up, api.before = api.before, down
+        await asyncio.sleep(OUTAGE_SECONDS)
+        api.before = up
+        await election.wait(leading=True)
+        standing.cancel()
+        await asyncio.wait({standing})
+
+    with caplog.at_level("INFO", logger="controller.leader.election"):
+        virtual_time.run(main)
+    said = [record.message for record in caplog.records if record.message != "leadership"]
+    assert said == ["lease not reached"] * 4 + ["lease reached again"]
