@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import click
 import yaml
 
 from controller.cli.session import STRICT, Connection, explain
-from controller.errors import AlreadyExists, Invalid
+from controller.errors import AlreadyExists, ApiError, Invalid, InvalidObject, NotFound
 from controller.kube.api import SLOTPOOLS, SLOTTASKS, Object, Resource
 from controller.names import API_VERSION
+from controller.objects.acceptance import refusal
+from controller.objects.pool import PoolSpec
+from controller.objects.task import Task
 
 KINDS = {resource.kind: resource for resource in (SLOTPOOLS, SLOTTASKS)}
 
@@ -109,6 +113,27 @@ async def submit(connection: Connection, objects: list[Object]) -> AsyncIterator
             shown = obj["metadata"].get("name") or obj["metadata"]["generateName"]
             raise click.ClickException(f"{resource.kind.lower()}/{shown}: {explain(error)}") from error
         yield f"{resource.kind.lower()}/{name} {outcome}"
+
+
+async def warnings(connection: Connection, objects: list[Object]) -> AsyncIterator[str]:
+    """What keeps the tasks among `objects` from ever running, as far as the caller may read it."""
+    for obj in objects:
+        name = obj["metadata"].get("name")
+        if obj["kind"] != SLOTTASKS.kind or name is None:
+            continue
+        namespace = obj["metadata"].get("namespace") or connection.namespace
+        with suppress(ApiError, InvalidObject):
+            task = Task.parse(await connection.api.get(SLOTTASKS, namespace, name))
+            refused = None if task.final else refusal(task, await _pool(connection, namespace, task.spec.pool))
+            if refused is not None:
+                yield f"slottask/{name} can't run as it is: {': '.join(refused)}"
+
+
+async def _pool(connection: Connection, namespace: str, name: str) -> PoolSpec | None:
+    try:
+        return PoolSpec.parse(await connection.api.get(SLOTPOOLS, namespace, name))
+    except NotFound:
+        return None
 
 
 async def _apply(connection: Connection, resource: Resource, namespace: str, obj: Object) -> tuple[str, str]:

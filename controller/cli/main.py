@@ -184,6 +184,8 @@ def submit(session: Session, files: tuple[str, ...]) -> None:
     async def run(connection: Connection) -> None:
         async for line in documents.submit(connection, objects):
             click.echo(line)
+        async for warning in documents.warnings(connection, objects):
+            click.echo(f"Warning: {warning}", err=True)
 
     session.run(run)
 

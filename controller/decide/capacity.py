@@ -11,6 +11,7 @@ from agent.wire import AgentState
 from controller.decide.matching import SlotClass, agents_choice
 from controller.decide.view import Offer, PodState, PodView, PoolView
 from controller.names import TASK_ID_SEPARATOR
+from controller.objects.acceptance import fits
 from controller.objects.pool import Layout
 from controller.objects.task import Task, TaskPhase
 
@@ -170,8 +171,9 @@ def waiting(view: PoolView) -> list[Task]:
         and task.uid not in view.blocked
         and task.uid not in view.dispatching
     ]
+    grace_seconds = view.spec.grace_seconds
     unknown = {name for name in {task.spec.type for task in found} if not view.spec.accepts(name)}
-    return [task for task in found if task.spec.type not in unknown] if unknown else found
+    return [task for task in found if task.spec.type not in unknown and task.spec.needed_grace_seconds <= grace_seconds]
 
 
 def demand(view: PoolView) -> Counter[str]:
@@ -184,6 +186,6 @@ def demand(view: PoolView) -> Counter[str]:
     if assigned:
         alive = {pod.uid for pod in view.pods if not pod.dead}
         for task in assigned:
-            if task.status.pod_uid not in alive and view.spec.accepts(task.spec.type):
+            if task.status.pod_uid not in alive and fits(view.spec, task.spec):
                 wanted[task.spec.type] += 1
     return wanted

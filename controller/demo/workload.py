@@ -79,7 +79,7 @@ def pool() -> Object:
         "metadata": {"name": POOL, "namespace": NAMESPACE},
         "spec": {
             "autoscaling": {"minReplicas": 0, "maxReplicas": MAX_PODS, "minIdleSeconds": 2},
-            "template": {"spec": {"containers": [worker], "terminationGracePeriodSeconds": 30}},
+            "template": {"spec": {"containers": [worker], "terminationGracePeriodSeconds": 90}},
         },
     }
 

@@ -21,6 +21,10 @@ MAX_TYPES_OF_SLOT = 16
 MAX_NAME_LENGTH = 253
 MAX_RESERVATION_SECONDS = 365 * 86400
 MAX_IDLE_SECONDS = 86400
+DEFAULT_GRACE_SECONDS = 600
+"""How long steps may run on when a Pod is stopped from outside (a node that shuts down, a person's delete): podslots
+itself deletes only Pods whose slots are idle, which end at once. Ten minutes let most applies finish; the 30 s of
+Kubernetes cut them off in the middle, and more than ten minutes few drivers of nodes wait for."""
 
 TASK_TYPE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
@@ -99,6 +103,13 @@ class PoolSpec:
         if not isinstance(containers, list):
             return False
         return any(isinstance(item, dict) and item.get("name") == WORKER_CONTAINER for item in containers)
+
+    @property
+    def grace_seconds(self) -> int:
+        """How long the pool's Pods have to end."""
+        spec = self.template.get("spec")
+        given = spec.get("terminationGracePeriodSeconds") if isinstance(spec, dict) else None
+        return given if type(given) is int else DEFAULT_GRACE_SECONDS
 
     @property
     def scaler(self) -> Autoscaling | None:

@@ -15,7 +15,7 @@ from controller import names
 from controller.errors import InvalidObject
 from controller.objects.conditions import Condition, time
 from controller.objects.fields import Fields
-from controller.objects.pool import MAX_NAME_LENGTH, TASK_TYPE, PoolSpec
+from controller.objects.pool import MAX_NAME_LENGTH, TASK_TYPE
 from controller.objects.work import (
     exit_codes,
     parse_environment,
@@ -35,6 +35,9 @@ MAX_INTEGER = 2**31 - 1
 MAX_TTL_SECONDS = 3650 * 86400
 MAX_SPEC_BYTES = 900_000
 """As JSON. An agent takes requests of 1 MiB, and an API server keeps objects of 1.5."""
+
+STOP_RESERVE_SECONDS = 30
+"""Of a Pod's grace, beside the longest grace of a step: the worker stops it 15 s earlier, and its end is reported."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -119,6 +122,12 @@ class TaskSpec:
     plan_exit_codes: tuple[int, ...] = ()
     cancel: bool = False
     ttl_seconds_after_finished: int = 86400
+    needed_grace_seconds: int = field(init=False, compare=False)
+    """Of its Pod, to stop any of its steps in. Computed once: it is asked of every queued task in every pass."""
+
+    def __post_init__(self) -> None:
+        longest = max((step.cancel_grace_seconds for step in (self.steps.plan, self.steps.apply) if step), default=0)
+        object.__setattr__(self, "needed_grace_seconds", longest + STOP_RESERVE_SECONDS)
 
     @staticmethod
     def parse(spec: Fields) -> "TaskSpec":
@@ -337,14 +346,6 @@ class Task:
         """The order in which tasks are served: by priority, then first come, first served."""
         return (-self.spec.priority, self.created, self.name, self.uid)
 
-    def refusal(self, pool: PoolSpec | None) -> tuple[str, str] | None:
-        """Why this task can't run in its pool, as reason and message of the condition `Accepted`; None if it can."""
-        if pool is None:
-            return "PoolNotFound", f"there is no SlotPool {self.spec.pool!r} in namespace {self.namespace!r}"
-        if not pool.accepts(self.spec.type):
-            return "UnknownTaskType", f"no slot of SlotPool {self.spec.pool!r} accepts {self.spec.type!r}"
-        return None
-
     def to_work(self, reservation_ttl_seconds: int) -> Work:
         """What the agent is given to run."""
         return Work(
@@ -376,12 +377,6 @@ def step_json(result: StepResult) -> dict[str, Any]:
 
 def _text(moment: datetime | None) -> str | None:
     return None if moment is None else format_time(moment)
-
-
-def _check_size(spec: Fields) -> None:
-    text = json.dumps(spec.data, ensure_ascii=False, separators=(",", ":"))
-    if (size := len(text.encode("utf-8", "surrogatepass"))) > MAX_SPEC_BYTES:
-        raise InvalidObject(spec.path, f"has {size} bytes as JSON, of {MAX_SPEC_BYTES} that can be given to an agent")
 
 
 def _changed(status: Fields) -> bool | None:

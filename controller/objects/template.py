@@ -26,11 +26,6 @@ from controller.objects.template_rules import OVERRIDES, check_template
 
 Json = dict[str, Any]
 
-DEFAULT_GRACE_SECONDS = 600
-"""How long steps may run on when a Pod is stopped from outside (a node that shuts down, a person's delete): podslots
-itself deletes only Pods whose slots are idle, which end at once. Ten minutes let most applies finish; the 30 s of
-Kubernetes cut them off in the middle, and more than ten minutes few drivers of nodes wait for."""
-
 USER_ID = 65532
 """`nonroot` of the common base images. All containers share the group, through which a worker reads its credential."""
 
@@ -123,8 +118,7 @@ def _hash(pod_spec: Json, metadata: Json) -> str:
 
 def _pod_spec(given: Json, spec: PoolSpec, pool: str, token_secret: str, agent_image: str) -> Json:
     """The user's spec with ours around it; what the user says of the Pod as a whole stays."""
-    grace_seconds = given.get("terminationGracePeriodSeconds")
-    grace_seconds = DEFAULT_GRACE_SECONDS if grace_seconds is None else grace_seconds
+    grace_seconds = spec.grace_seconds
     volumes = [*(given.get("volumes") or []), *_volumes(spec, token_secret)]
     init_containers = given.get("initContainers") or []
     overrides: dict[str, Json] = {item["name"]: item for item in init_containers if item["name"] in OVERRIDES}

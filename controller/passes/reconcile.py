@@ -36,6 +36,7 @@ from controller.decide.task_actions import (
 from controller.decide.view import PodState, PoolView
 from controller.errors import InvalidObject
 from controller.kube.api import Object
+from controller.objects.acceptance import refusal
 from controller.objects.conditions import find
 from controller.objects.pool import PoolSpec
 from controller.objects.task import Task
@@ -255,11 +256,11 @@ class Reconciler:
             self._queue.add_after(key, youngest)
 
     def _judge(self, key: Key, task: Task, spec: PoolSpec | None) -> None:
-        refusal = task.refusal(spec)
+        refused = refusal(task, spec)
         said = find(task.status.conditions, ACCEPTED)
-        if refusal is not None and (said is None or (said.status, said.reason) != ("False", refusal[0])):
-            self._starting.on_task(key, task, functools.partial(self._tasks.say_not_accepted, task, *refusal))
-        elif refusal is None and said is not None and said.status == "False":
+        if refused is not None and (said is None or (said.status, said.reason, said.message) != ("False", *refused)):
+            self._starting.on_task(key, task, functools.partial(self._tasks.say_not_accepted, task, *refused))
+        elif refused is None and said is not None and said.status == "False":
             self._starting.on_task(key, task, functools.partial(self._tasks.say_accepted, task))
 
     def _end_orphans(self, key: Key, terms: PoolSpec) -> None:

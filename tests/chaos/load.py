@@ -192,4 +192,4 @@ def autoscaling(least: int, most: int) -> Json:
 def template(version: str) -> Json:
     """A Pod template with a marker in it."""
     worker = {"name": "worker", "image": "podslots/tools:test", "env": [{"name": "VERSION", "value": version}]}
-    return {"spec": {"terminationGracePeriodSeconds": 20, "containers": [worker]}}
+    return {"spec": {"terminationGracePeriodSeconds": 40, "containers": [worker]}}

@@ -321,7 +321,7 @@ def pool(name: str, **spec: Any) -> Object:
         "autoscaling": {"minReplicas": 0, "maxReplicas": 4, "minIdleSeconds": 1, "scaleUpUtilizationPercent": 100},
         "template": {
             "spec": {
-                "terminationGracePeriodSeconds": 20,
+                "terminationGracePeriodSeconds": 60,
                 "containers": [{"name": "worker", "image": "podslots/tools:test"}],
             }
         },

@@ -96,6 +96,19 @@ def test_submit_creates_then_merges(cli: Cli) -> None:
     assert cli.submit(task("twice", "true", priority=7)) == "slottask/twice configured\n"
 
 
+def test_submit_warns_of_a_task_that_its_pool_can_never_run(cli: Cli) -> None:
+    steps = {"plan": {"command": ["true"], "cancelGraceSeconds": 571}}
+    chosen = ("--kubeconfig", str(cli.folder / "cluster" / "kubeconfig"))
+    text = task("patient", "true", steps=steps)
+    done = CliRunner(env={"KUBECONFIG": None}).invoke(main, [*chosen, "submit", "-f", "-"], input=text)
+    assert (done.exit_code, done.stdout) == (0, "slottask/patient created\n")
+    assert done.stderr.startswith("Warning: slottask/patient can't run as it is: GraceTooLong: ")
+    assert "needs 601 s" in done.stderr
+    assert "get 600 s" in done.stderr
+    wait_until(lambda: "needs 601 s" in cli.run("get", "tasks", "patient", "-o", "json"), 60, "it is not said")
+    cli.run("cancel", "patient")
+
+
 def test_the_api_servers_refusal_is_one_clear_line(cli: Cli) -> None:
     refused = cli.run("submit", "-f", "-", text=task("bad", "true", pool=7), code=1)
     assert refused.startswith("Error: ")

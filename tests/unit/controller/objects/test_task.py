@@ -12,7 +12,6 @@ from agent.wire import Command, EnvFrom, EnvVar, ExitCodes, File, KeyRef, Outcom
 from controller.errors import InvalidObject
 from controller.objects.conditions import Condition, find, put
 from controller.objects.fields import Fields
-from controller.objects.pool import PoolSpec
 from controller.objects.task import Approval, HandedOver, Task, TaskPhase, TaskSpec, TaskStatus
 from tests.support.pools import LONG_AGO, NOW, task
 
@@ -252,13 +251,6 @@ def test_only_an_approval_of_this_very_plan_and_attempt_counts() -> None:
         approval = Approval(attempt=attempt, plan_digest=digest)
         assert replace(waiting, spec=replace(waiting.spec, approval=approval)).approved == counts
     assert not waiting.approved
-
-
-def test_a_task_its_pool_can_never_run_says_why() -> None:
-    pool = PoolSpec()
-    assert task("t", "plan").refusal(pool) is None
-    assert (task("t", "render").refusal(pool) or ("",))[0] == "UnknownTaskType"
-    assert (task("t", "plan").refusal(None) or ("",))[0] == "PoolNotFound"
 
 
 def test_a_condition_keeps_its_time_until_its_status_changes() -> None:

@@ -15,8 +15,8 @@ from controller.kube.cache import trim_pod
 from controller.local.apiserver.store.pod_validation import spec_causes
 from controller.local.apiserver.store.pods import default_spec
 from controller.local.node.pods.environment import PathRewriter
-from controller.objects.pool import Auth, PoolSpec, Tls
-from controller.objects.template import DEFAULT_GRACE_SECONDS, TokenSecret, build_pod
+from controller.objects.pool import DEFAULT_GRACE_SECONDS, Auth, PoolSpec, Tls
+from controller.objects.template import TokenSecret, build_pod
 from tests.support.refused_templates import REFUSED
 
 Json = dict[str, Any]

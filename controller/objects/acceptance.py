@@ -1,0 +1,32 @@
+"""Whether a task can run in a pool at all, whatever its Pods do at the moment."""
+
+from agent.wire import Step
+from controller.objects.pool import PoolSpec
+from controller.objects.task import STOP_RESERVE_SECONDS, Task, TaskSpec
+
+
+def fits(pool: PoolSpec, task: TaskSpec) -> bool:
+    """Whether the pool's Pods take tasks like this one."""
+    return pool.accepts(task.type) and task.needed_grace_seconds <= pool.grace_seconds
+
+
+def refusal(task: Task, pool: PoolSpec | None) -> tuple[str, str] | None:
+    """Why `task` can't run in its pool, as reason and message of the condition `Accepted`; None if it can."""
+    spec = task.spec
+    if pool is None:
+        return "PoolNotFound", f"there is no SlotPool {spec.pool!r} in namespace {task.namespace!r}"
+    if not pool.accepts(spec.type):
+        return "UnknownTaskType", f"no slot of SlotPool {spec.pool!r} accepts {spec.type!r}"
+    if fits(pool, spec):
+        return None
+    step = max((step for step in Step if spec.steps.get(step)), key=lambda step: _grace_seconds(spec, step))
+    return "GraceTooLong", (
+        f"cancelGraceSeconds of its {step} step is {_grace_seconds(spec, step)}; with {STOP_RESERVE_SECONDS} s for "
+        f"what comes after, its Pod needs {spec.needed_grace_seconds} s to end, and Pods of SlotPool {spec.pool!r} get "
+        f"{pool.grace_seconds} s (terminationGracePeriodSeconds)"
+    )
+
+
+def _grace_seconds(spec: TaskSpec, step: Step) -> int:
+    found = spec.steps.get(step)
+    return found.cancel_grace_seconds if found is not None else 0
