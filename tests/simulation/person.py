@@ -57,7 +57,7 @@ class Person:
             self._world.cluster.delete(PODS, NS, name)
 
     def _bring(self) -> None:
-        rng, theme = self._rng, self._theme
+        rng, theme, world = self._rng, self._theme, self._world
         spec: dict[str, Any] = {}
         kind = rng.choice(theme.kinds)
         if rng.random() < theme.lock_share:
@@ -65,9 +65,10 @@ class Person:
         if kind == "plan_and_apply":
             spec["approvalPolicy"] = rng.choice(["Manual", "Manual", "Auto"])
             spec["onLostReservation"] = rng.choice(["Fail", "Replan"])
-        self._world.add_task(
+        world.add_task(
             f"t{self._brought}",
             kind,
+            pool=rng.choice(world.pools),
             seconds=rng.choice(theme.task_seconds),
             outcome=rng.choice([Outcome.SUCCEEDED] * 4 + [Outcome.FAILED]),
             priority=rng.choice([0, 0, 5]),
@@ -92,7 +93,7 @@ class Person:
                 self._world.edit_task(name, approval=self._wrong(task["status"]))
             else:
                 self._world.approve(name)
-        elif rng.random() < 0.004:
+        elif rng.random() < self._theme.cancel_share:
             self._world.edit_task(name, cancel=True)
         elif rng.random() < 0.002:
             self._world.cluster.delete(SLOTTASKS, NS, name)
