@@ -1,5 +1,6 @@
 """One history: trouble for some minutes, then none, and everything comes to its end."""
 
+import asyncio
 import contextlib
 import random
 from typing import Any
@@ -9,7 +10,6 @@ from controller import names
 from controller.kube.api import LEASES, SECRETS, SLOTPOOLS, Object
 from controller.local.apiserver.errors import ApiError as Refusal
 from controller.local.apiserver.store.deletion import DeleteOptions
-from controller.objects.pool import DEFAULT_LAYOUT
 from controller.objects.task import FINAL_PHASES
 from tests.simulation.bystander import Bystander
 from tests.simulation.changes import Operator
@@ -20,8 +20,6 @@ from tests.simulation.replica import NS
 from tests.simulation.themes import Theme, theme_of
 from tests.simulation.trace import Trace
 from tests.simulation.world import POOL, World, phase_of
-
-LAYOUTS = (DEFAULT_LAYOUT, (("plan", "apply", "plan_and_apply"),), (("plan", "apply", "plan_and_apply"),) * 2)
 
 
 async def live(seed: int, trace: Trace | None = None, *, about: Theme | None = None) -> World:
@@ -38,7 +36,7 @@ async def live(seed: int, trace: Trace | None = None, *, about: Theme | None = N
             World(
                 seed,
                 faults=Faults.plenty(rng, theme),
-                layout=rng.choice(LAYOUTS),
+                layout=rng.choice(theme.layouts),
                 lease_seconds=rng.choice(theme.lease_seconds),
                 trace=trace,
             )
@@ -69,16 +67,20 @@ async def live(seed: int, trace: Trace | None = None, *, about: Theme | None = N
         if rng.random() < 0.5:
             trouble.append(world.spawn(bystander.run()))
         await world.until(lambda: person.done and world.elapsed > 180, 400, "over with the trouble")
-        if rng.random() < 0.2:
+        if rng.random() < theme.replace_share:
             await _replace_pool(world, pool, rng.choice(["Background", "Foreground"]))
         for task in trouble:
             task.cancel()
+        person.content = True
         world.faults.end()
         await chaos.mend()
         world.set_clocks()
         operator.put_back()
         await bystander.give_back()
         world.rules.note("=== nothing goes wrong any more")
+        if theme.gives_up:
+            await asyncio.sleep(30.0)
+            person.give_up()
         await world.until(lambda: all(phase_of(task) in FINAL_PHASES for task in world.tasks()), 1200, "all final")
         await world.until(lambda: settled(world), 900, "settled")
         for found in world.cluster.all(SLOTPOOLS):

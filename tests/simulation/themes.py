@@ -3,6 +3,10 @@
 import random
 from dataclasses import dataclass
 
+from controller.objects.pool import DEFAULT_LAYOUT
+
+EVERY_TYPE = ("plan", "apply", "plan_and_apply")
+
 # A verb, and what a resource's plural or a path ends with.
 POD_WRITES: tuple[tuple[str, str], ...] = (("patch", "pods"), ("delete", "pods"), ("POST", "/drain"), ("POST", "/open"))
 TASK_WRITES: tuple[tuple[str, str], ...] = (
@@ -28,16 +32,22 @@ class Theme:
     task_seconds: tuple[float, ...] = (0.5, 5.0, 30.0, 60.0, 120.0)
     lock_share: float = 0.4
     locks: tuple[str, ...] = ("vpc", "dns")
+    layouts: tuple[tuple[tuple[str, ...], ...], ...] = (DEFAULT_LAYOUT, (EVERY_TYPE,), (EVERY_TYPE,) * 2)
     min_idle_seconds: tuple[int, ...] = (0, 5, 30)
     more_pods: tuple[int, ...] = (1, 2, 3)
     operator_share: float = 0.6
     changes: tuple[str, ...] = ()
     pools: int = 1
+    """The first one is brought any task, the others only such as need a lock."""
     tasks: int = 12
     """At most."""
-    cancel_share: float = 0.004
-    """How likely a task is cancelled, each time that somebody looks at it."""
+    cancel_waiting_share: float = 0.004
+    """How likely a task that waits is cancelled, each time that somebody looks at it."""
     ttl_seconds: tuple[int, ...] = (30, 86400)
+    gives_up: bool = False
+    """Whether, in the end, all that waits in the first pool is cancelled: then it is the others' turn."""
+    replace_share: float = 0.2
+    """How likely somebody deletes the pool while it is used, and makes it again."""
     lease_seconds: tuple[float, ...] = (15.0,)
     leases_fail: bool = False
     """Leaders go on for long after they were replaced, against all promises: Pods must be deleted safely even so."""
@@ -151,6 +161,7 @@ THEMES = (
         mishaps=("leader is paused at a write", "leader dies", "watches stall"),
         changes=("make and delete a pool", "make and delete a pool", "scale"),
         operator_share=1.0,
+        replace_share=0.7,
     ),
     Theme(
         "sizes that are lowered",
@@ -166,17 +177,21 @@ THEMES = (
     ),
     Theme(
         "pools that share a lock",
-        mishaps=("leader dies", "agent is cut off"),
+        mishaps=("agent is cut off", "worker is paused"),
         mishap_seconds=(20.0,),
-        kinds=("plan", "apply", "apply", "plan_and_apply"),
-        task_seconds=(5.0, 30.0, 60.0),
-        lock_share=0.8,
-        locks=("vpc",),
+        kinds=("apply",),
+        task_seconds=(5.0, 5.0, 120.0),
+        tasks=40,
+        lock_share=0.5,
+        layouts=((EVERY_TYPE,),),
+        locks=("vpc", "dns", "database"),
         min_idle_seconds=(0, 5),
-        operator_share=0.3,
+        operator_share=0.0,
         pools=2,
+        gives_up=True,
+        replace_share=0.0,
         more_pods=(1,),
-        cancel_share=0.03,
+        cancel_waiting_share=0.02,
     ),
     Theme(
         "limits and clocks",

@@ -118,7 +118,7 @@ class World:
 
     async def _collect_garbage(self) -> None:
         while True:
-            await asyncio.sleep(5.0)
+            await asyncio.sleep(self.rng.uniform(0.1, 5.0))
             self.cluster.collect()
 
     async def _kubelet(self) -> None:

@@ -18,7 +18,7 @@ def _() -> Plant:
     return patch.object(Pools, "has_leftovers", lambda _self, _namespace, _name: False)
 
 
-@bug("Pods have no owner but their pool")
+@bug("Pods have no owner but their pool", theme="pools that come and go")
 def _() -> Plant:
     original = template._owners
     return patch.object(template, "_owners", lambda pool, token_secret: original(pool, token_secret)[:1])
