@@ -216,6 +216,8 @@ class Service:
     def _publish(self, batch: _Batch, seconds: float) -> None:
         """Make the stored state the published one, and tell who listens."""
         self.state = batch.state
+        # The time that is noted now and then is nobody's news: whoever watches would look for what changed.
+        is_news = self._failing or any(not isinstance(record, ClockNoted) for record in batch.records)
         self._failing = False
         self.counters.committed(seconds)
         for record, replaced in zip(batch.records, batch.replaced, strict=True):
@@ -223,7 +225,8 @@ class Service:
             report(self._log, record, replaced)
         for listener in self._on_publish:
             listener(batch.state, batch.records)
-        self._bump()
+        if is_news:
+            self._bump()
 
     def _drop(self, records: int, error: OSError) -> Refusal:
         """Nothing of this batch was stored, and what was decided after it was decided on it."""

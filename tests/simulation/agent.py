@@ -15,11 +15,13 @@ from aiohttp import web
 from aiohttp.http import HttpVersion10
 
 from agent.auth import Identity, Keyring, Kind
+from agent.clock import AgentClock
 from agent.counters import Counters
 from agent.http.access import Access
 from agent.http.bodies import MAX_BODY_BYTES
 from agent.http.routes import HttpApi
 from agent.http.streams import HEARTBEAT_SECONDS
+from agent.nonces import Nonces
 from agent.rules.report import Facts
 from agent.rules.state import Record, State, initial_state
 from agent.service import TICK_SECONDS, Service
@@ -89,6 +91,8 @@ class MemoryFiles:
     def __init__(self) -> None:
         self.data: dict[tuple[str, Step], bytes] = {}
         self.handed_over: dict[str, bytes] = {}
+        self.removing: Callable[[str], None] = lambda _task_id: None
+        """Told of a task whose output is removed."""
 
     def size(self, task_id: str, step: Step) -> int:
         return len(self.data.get((task_id, step), b""))
@@ -101,7 +105,10 @@ class MemoryFiles:
 
     def remove(self, task_id: str) -> None:
         self.handed_over.pop(task_id, None)
-        for key in [key for key in self.data if key[0] == task_id]:
+        mine = [key for key in self.data if key[0] == task_id]
+        if mine:
+            self.removing(task_id)
+        for key in mine:
             del self.data[key]
 
     def put(self, task_id: str, data: bytes) -> None:
@@ -171,15 +178,17 @@ class SimAgent:
         self._rng = rng
         self._tokens = tokens
         self._tasks: set[asyncio.Task[Any]] = set()
+        clock = AgentClock(now, asyncio.get_running_loop().time, "its machine's only boot")
         header = Header(pod_uid=home.uid, journal_id=f"{rng.getrandbits(64):x}", slots=len(home.layout))
         drain_id = f"born-{header.journal_id}"
         opened = open_journal(
             home.disk,
             header,
-            initial_state(home.layout, drain_id=drain_id, lost=False, now=now()),
-            initial_state(home.layout, drain_id=drain_id, lost=True, now=now()),
+            initial_state(home.layout, drain_id=drain_id, lost=False, now=clock.now()),
+            initial_state(home.layout, drain_id=drain_id, lost=True, now=clock.now()),
             used_before=home.used,
         )
+        clock.resume(opened.state)
         home.used = True
         self.service = Service(
             facts=Facts(
@@ -193,7 +202,8 @@ class SimAgent:
             state=opened.state,
             journal=opened.journal,
             submit=self._submit,
-            now=now,
+            now=clock.now,
+            clock=clock,
             counters=Counters(new_registry()),
             log=NoLog(),
             warnings=opened.warnings,
@@ -201,7 +211,7 @@ class SimAgent:
         if published is not None:
             self.service.on_publish(published)
         self.desk_outputs = Outputs(home.outputs, _at_once)
-        self.workers = Workers(self.service, self.desk_outputs)
+        self.workers = Workers(self.service, self.desk_outputs, Nonces(f"{home.uid}-secret"))
         own = {Identity(Kind.SLOT, slot): home.slot_token(slot) for slot in range(len(home.layout))}
         self._keyring = Keyring({**own, Identity(Kind.LOCAL): home.local_token}, tokens())
         self.service.set_tokens(self._keyring.pool_token_ids)
@@ -251,6 +261,7 @@ class SimAgent:
     async def _tick(self) -> None:
         while True:
             await self.service.tick()
+            await self.workers.tidy_outputs()
             self.workers.tick()
             await self._refresh_tokens()
             await asyncio.sleep(TICK_SECONDS)

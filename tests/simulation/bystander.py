@@ -46,8 +46,10 @@ class Bystander:
             await asyncio.wait(self._holding)
 
     async def _drain(self, pod: SimPod) -> None:
-        """By hand: nobody else knows this id. It is granted, or it isn't."""
+        """By hand: nobody else knows this id, or it is repeated. It is granted, or it isn't."""
         drain_id = f"by-hand-{self._rng.getrandbits(32):x}"
+        if pod.agent is not None and self._rng.random() < 0.3:
+            drain_id = pod.agent.service.state.drain_id or drain_id  # the one in force, once more
         headers = {"Authorization": f"Bearer {next(iter(pod.tokens().values()), '')}"}
         await self._post(pod, "/drain", headers, {"drain_id": drain_id})
 

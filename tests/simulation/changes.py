@@ -7,45 +7,77 @@ from collections.abc import Callable
 from controller import names
 from controller.kube.api import NODES, PODS, SLOTPOOLS
 from controller.local.apiserver.errors import ApiError as Refusal
+from controller.local.apiserver.store.deletion import DeleteOptions
 from tests.simulation.node import NODE
 from tests.simulation.replica import NS
+from tests.simulation.themes import Theme
 from tests.simulation.world import POOL, World
+
+CHANGES = (
+    "scale",
+    "scale",
+    "edit template",
+    "ask for drain",
+    "cordon",
+    "pause",
+    "forget",
+    "edit label",
+    "make and delete a pool",
+)
 
 
 class Operator:
     """Changes something every now and then, and in the end puts it back."""
 
-    def __init__(self, world: World, mean_seconds: float) -> None:
+    def __init__(self, world: World, mean_seconds: float, theme: Theme) -> None:
         self._world = world
+        self._changes = theme.changes or CHANGES
+        self._made = 0
         self._mean_seconds = mean_seconds
         self._rng = random.Random(f"{world.seed}/operator")
-        self._pool = world.cluster.all(SLOTPOOLS)[0]["spec"]
+        self._autoscaling = world.cluster.all(SLOTPOOLS)[0]["spec"]["autoscaling"]
 
     async def run(self) -> None:
         """Until cancelled."""
-        does: list[Callable[[], None]] = [self._scale, self._scale, self._edit_template, self._ask_for_drain]
-        does += [self._cordon, self._pause, self._forget, self._edit_label]
         while True:
             await asyncio.sleep(self._rng.expovariate(1 / self._mean_seconds))
-            what = self._rng.choice(does)
-            self._world.rules.note(f"--- somebody does: {what.__name__.strip('_')}")
+            what = self._rng.choice(self._changes)
+            self._world.rules.note(f"--- somebody does: {what}")
+            does: Callable[[], None] = getattr(self, f"_{what.replace(' ', '_')}")
             try:
-                what()
+                does()
             except Refusal as refusal:
                 self._world.rules.note(f"refused: {refusal.message}")
 
     def put_back(self) -> None:
-        """Leave the pool and the node as they were, but for the template."""
+        """Leave pools and node as they were, but for the template."""
         cluster = self._world.cluster
         cluster.patch(NODES, "", NODE, {"spec": {"unschedulable": None}})
         if cluster.find(SLOTPOOLS, NS, POOL) is not None:
-            scaler = {"paused": None, **self._pool["autoscaling"]}
+            scaler = {"paused": None, **self._autoscaling}
             cluster.patch(SLOTPOOLS, NS, POOL, {"spec": {"autoscaling": scaler}})
 
     def _scale(self) -> None:
         least = self._rng.randint(0, 2)
         size = {"minReplicas": least, "maxReplicas": max(1, least + self._rng.randint(0, 2))}
         self._world.cluster.patch(SLOTPOOLS, NS, POOL, {"spec": {"autoscaling": size}})
+
+    def _scale_to_one(self) -> None:
+        size = {"minReplicas": 0, "maxReplicas": 1}
+        self._world.cluster.patch(SLOTPOOLS, NS, POOL, {"spec": {"autoscaling": size}})
+
+    def _make_and_delete_a_pool(self) -> None:
+        """At once, or as soon as something of it is there."""
+        self._made += 1
+        world, name = self._world, f"brief-{self._made}"
+        world.add_pool(name, autoscaling={"minReplicas": self._rng.randint(0, 1), "maxReplicas": 1})
+        seconds, propagation = self._rng.choice([0.0, 0.05, 0.3, 3.0]), self._rng.choice(["Background", "Foreground"])
+
+        async def delete() -> None:
+            await asyncio.sleep(seconds)
+            world.cluster.delete(SLOTPOOLS, NS, name, DeleteOptions(propagation=propagation))
+
+        world.spawn(delete())
 
     def _pause(self) -> None:
         spec = {"replicas": self._rng.randint(0, 2), "autoscaling": {"paused": self._rng.choice([True, None])}}

@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.wire import Step
 from controller.errors import AgentUnreachable
+from controller.kube.api import PODS
 from tests.simulation.agent import MemoryDisk
 from tests.simulation.faults import MISHAPS
 from tests.simulation.node import SimPod
@@ -318,18 +319,59 @@ class Chaos:
         return mend()
 
     def _pod_vanishes(self) -> Coroutine[Any, Any, None] | None:
-        """Somebody deletes the object by force; its processes run on for a while. Worst while something is applied."""
+        """Somebody takes the object away, finalizer and all; its processes run on for a while.
+
+        Worst while something is applied.
+        """
         applying = [pod for pod in self._world.node.alive if any(step.step is Step.APPLY for step in pod.running)]
         pod = self._rng.choice(applying) if applying and self._rng.random() < 0.7 else self._pod()
         if pod is None or pod.doomed or self._rng.random() < 0.5:
             return None
         self._world.taken_by_force.add(pod.uid)
         pod.doomed = True
-        self._world.node.remove(pod)
+        self._world.node.remove_by_force(pod)
 
         async def mend() -> None:
             await asyncio.sleep(self._rng.uniform(1.0, 60.0))
             pod.kill()
+
+        return mend()
+
+    def _pod_is_deleted_by_force(self) -> None:
+        """`kubectl delete --force`: our finalizer keeps the object, and the kubelet ends everything."""
+        pod = self._pod()
+        if pod is not None:
+            self._world.taken_by_force.add(pod.uid)
+            self._world.node.remove(pod)
+
+    def _a_pod_goes_while_nobody_looks(self) -> Coroutine[Any, Any, None] | None:
+        """A drained node: no controller runs, a Pod is deleted, and its kubelet is done before one is back."""
+        busy = [pod for pod in self._world.node.alive if pod.running and not pod.doomed]
+        pod = self._rng.choice(busy) if busy else self._pod()
+        if pod is None:
+            return None
+        pods, replicas = self._world.cluster, self._world.replicas
+
+        async def mend() -> None:
+            for replica in replicas:
+                await replica.kill()
+            await asyncio.sleep(self._rng.uniform(0.1, 2.0))
+            if pods.find(PODS, pod.namespace, pod.name) is not None and not pod.doomed:
+                self._world.taken_by_force.add(pod.uid)
+                pods.delete(PODS, pod.namespace, pod.name)
+            await asyncio.sleep(self._rng.uniform(20.0, 100.0))
+            for replica in replicas:
+                replica.start()
+
+        return mend()
+
+    def _node_refuses_pods(self) -> Coroutine[Any, Any, None]:
+        """It is full, or so it says: each Pod that comes has failed at once."""
+        self._world.node.refuses = True
+
+        async def mend() -> None:
+            await asyncio.sleep(self._rng.uniform(20.0, 100.0))
+            self._world.node.refuses = False
 
         return mend()
 

@@ -37,6 +37,9 @@ MISHAPS = (
     "pod dies",
     "pod is said to have failed",
     "pod vanishes",
+    "pod is deleted by force",
+    "a pod goes while nobody looks",
+    "node refuses pods",
 )
 
 

@@ -1,13 +1,15 @@
 """One history: trouble for some minutes, then none, and everything comes to its end."""
 
+import asyncio
 import contextlib
 import random
+from typing import Any
 
 from agent.wire import SlotState
 from controller import names
-from controller.kube.api import LEASES, SECRETS, SLOTPOOLS
+from controller.kube.api import LEASES, SECRETS, SLOTPOOLS, Object
 from controller.local.apiserver.errors import ApiError as Refusal
-from controller.objects.pool import DEFAULT_LAYOUT
+from controller.local.apiserver.store.deletion import DeleteOptions
 from controller.objects.task import FINAL_PHASES
 from tests.simulation.bystander import Bystander
 from tests.simulation.changes import Operator
@@ -18,8 +20,6 @@ from tests.simulation.replica import NS
 from tests.simulation.themes import Theme, theme_of
 from tests.simulation.trace import Trace
 from tests.simulation.world import POOL, World, phase_of
-
-LAYOUTS = (DEFAULT_LAYOUT, (("plan", "apply", "plan_and_apply"),), (("plan", "apply", "plan_and_apply"),) * 2)
 
 
 async def live(seed: int, trace: Trace | None = None, *, about: Theme | None = None) -> World:
@@ -36,7 +36,7 @@ async def live(seed: int, trace: Trace | None = None, *, about: Theme | None = N
             World(
                 seed,
                 faults=Faults.plenty(rng, theme),
-                layout=rng.choice(LAYOUTS),
+                layout=rng.choice(theme.layouts),
                 lease_seconds=rng.choice(theme.lease_seconds),
                 trace=trace,
             )
@@ -44,18 +44,20 @@ async def live(seed: int, trace: Trace | None = None, *, about: Theme | None = N
         world.rules.minds_leases = not theme.leases_fail
         world.rules.note(f"=== a history of {theme.name}")
         least = rng.choice([0, 0, 1])
-        pool = {
+        pool: dict[str, Any] = {
             "autoscaling": {
                 "minReplicas": least,
                 "maxReplicas": least + rng.choice(theme.more_pods),
                 "minIdleSeconds": rng.choice(theme.min_idle_seconds),
                 "idleSlots": rng.choice([{}, {}, {"plan": 1}]),
             },
-            "reservation": {"ttlSeconds": rng.choice([30, 86400])},
+            "reservation": {"ttlSeconds": rng.choice(theme.ttl_seconds)},
         }
-        world.add_pool(**pool)
-        person, chaos = Person(world, theme, rng.randint(2, 12), 120.0), Chaos(world, theme)
-        operator = Operator(world, rng.choice([10.0, 60.0]))
+        world.pools = (POOL, *(f"{POOL}-{number}" for number in range(2, theme.pools + 1)))
+        for name in world.pools:
+            world.add_pool(name, **pool)
+        person, chaos = Person(world, theme, rng.randint(2, theme.tasks), 120.0), Chaos(world, theme)
+        operator = Operator(world, rng.choice([10.0, 60.0]), theme)
         world.spawn(person.bring_tasks())
         world.spawn(person.look_after_them())
         trouble = [world.spawn(chaos.run())]
@@ -65,27 +67,33 @@ async def live(seed: int, trace: Trace | None = None, *, about: Theme | None = N
         if rng.random() < 0.5:
             trouble.append(world.spawn(bystander.run()))
         await world.until(lambda: person.done and world.elapsed > 180, 400, "over with the trouble")
-        if rng.random() < 0.2:
-            await _replace_pool(world, pool)
+        if rng.random() < theme.replace_share:
+            await _replace_pool(world, pool, rng.choice(["Background", "Foreground"]))
         for task in trouble:
             task.cancel()
+        person.content = True
         world.faults.end()
         await chaos.mend()
         world.set_clocks()
         operator.put_back()
         await bystander.give_back()
         world.rules.note("=== nothing goes wrong any more")
+        if theme.gives_up:
+            await asyncio.sleep(30.0)
+            person.give_up()
         await world.until(lambda: all(phase_of(task) in FINAL_PHASES for task in world.tasks()), 1200, "all final")
-        await world.until(lambda: settled(world, least), 900, "settled")
-        world.cluster.delete(SLOTPOOLS, NS, POOL)
+        await world.until(lambda: settled(world), 900, "settled")
+        for found in world.cluster.all(SLOTPOOLS):
+            options = DeleteOptions(propagation=rng.choice(["Background", "Foreground"]))
+            world.cluster.delete(SLOTPOOLS, NS, found["metadata"]["name"], options)
         await world.until(lambda: empty(world), 300, "gone")
         return world
 
 
-async def _replace_pool(world: World, pool: dict[str, object]) -> None:
+async def _replace_pool(world: World, pool: dict[str, Any], propagation: str) -> None:
     """Somebody deletes the pool in the middle of it all, and makes it again when it is gone."""
     world.rules.note("--- somebody deletes the pool")
-    world.cluster.delete(SLOTPOOLS, NS, POOL)
+    world.cluster.delete(SLOTPOOLS, NS, POOL, DeleteOptions(propagation=propagation))
     world.faults.end()
     await world.until(lambda: world.cluster.find(SLOTPOOLS, NS, POOL) is None, 1500, "rid of the pool")
     try:
@@ -94,11 +102,12 @@ async def _replace_pool(world: World, pool: dict[str, object]) -> None:
         raise AssertionError(f"the pool can't be made again: {refusal.message}") from refusal
 
 
-def settled(world: World, least: int) -> bool:
-    """As small as it may be, nothing locked, held, unsaid or under way."""
-    pods = world.pods()
-    idle_slots = world.cluster.all(SLOTPOOLS)[0]["spec"]["autoscaling"].get("idleSlots")
-    if len(pods) != max(least, 1 if idle_slots else 0):
+def settled(world: World) -> bool:
+    """Each pool as small as it may be, and no other there; nothing locked, held, unsaid or under way."""
+    pools = world.cluster.all(SLOTPOOLS)
+    if {pool["metadata"]["name"] for pool in pools} != set(world.pools):
+        return False
+    if any(len(_pods_of(world, pool)) != _least(pool) for pool in pools):
         return False
     if any(names.LOCK_LABEL in (lease["metadata"].get("labels") or {}) for lease in world.cluster.all(LEASES)):
         return False
@@ -111,6 +120,17 @@ def settled(world: World, least: int) -> bool:
         return False
     under_way = leader.world.under_way
     return not (under_way.dispatching or any(under_way.creating.values()))
+
+
+def _pods_of(world: World, pool: Object) -> list[Object]:
+    name = pool["metadata"]["name"]
+    return [pod for pod in world.pods() if pod["metadata"]["labels"].get(names.POOL_LABEL) == name]
+
+
+def _least(pool: Object) -> int:
+    """How many Pods a pool has without any work."""
+    scaler = pool["spec"]["autoscaling"]
+    return max(int(scaler.get("minReplicas", 0)), 1 if scaler.get("idleSlots") else 0)
 
 
 def empty(world: World) -> bool:

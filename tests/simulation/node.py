@@ -44,6 +44,8 @@ class SimPod:
         self.over = False
         """Its processes have ended, for good."""
         self.doomed = False
+        self.stripped = False
+        """Whether somebody took its finalizers off by hand."""
         self.lost_journals = 0
         self.workers_hang = False
         self.step_begun: Callable[[int], None] = lambda _slot: None
@@ -54,8 +56,15 @@ class SimPod:
         self.was_said_failed = False
         """Whether its phase ever was Failed: one that was never opened may be taken for gone then."""
         self.made_at = asyncio.get_running_loop().time() - node.began
+        self.pool = pool
+        self.template = (
+            (metadata.get("ownerReferences") or [{}])[0].get("uid", ""),
+            (metadata.get("annotations") or {}).get(names.TEMPLATE_HASH, ""),
+        )
+        """UID of its pool, and the hash of the template that it was made from."""
+        self.refused = False
+        """Whether its node would not have it."""
         self._node = node
-        self._pool = pool
         self._worker_tasks: list[asyncio.Task[None] | None] = [None] * len(node.layout)
 
     # --- what it holds ------------------------------------------------------------------------------------------------
@@ -80,6 +89,11 @@ class SimPod:
         if held or state.ended:
             return f"it holds {held}, and has the results of {list(state.ended)}"
         return "a step runs" if self.running else None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its agent takes work."""
+        return self.agent is not None and self.agent.alive and self.agent.service.state.phase is Phase.OPEN
 
     @property
     def running(self) -> list[Assignment]:
@@ -110,6 +124,7 @@ class SimPod:
             published=lambda state, records: node.published(self, state, records),
             answered=node.answered,
         )
+        self.home.outputs.removing = lambda task_id: node.removing(self, task_id)
         node.started(self, self.agent)
         if self.doomed:
             self.agent.service.close()
@@ -171,7 +186,7 @@ class SimPod:
 
     def tokens(self) -> dict[str, str]:
         """The mounted Secret."""
-        secret = self._node.cluster.find(SECRETS, self.namespace, names.token_secret(self._pool))
+        secret = self._node.cluster.find(SECRETS, self.namespace, names.token_secret(self.pool))
         if secret is None:
             return {}
         return {key: base64.b64decode(value).decode() for key, value in tokens_of(secret).items()}
@@ -192,6 +207,8 @@ class SimNode:
         started: Callable[[SimPod, SimAgent], None],
         died: Callable[[SimPod, SimAgent], None],
         deleting: Callable[[SimPod], None],
+        refused: Callable[[SimPod], None],
+        removing: Callable[[SimPod, str], None],
         local_loss: Callable[[], float],
     ) -> None:
         self.cluster = cluster
@@ -207,8 +224,14 @@ class SimNode:
         """By UID."""
         self.by_address: dict[str, SimPod] = {}
         self._local_loss = local_loss
+        self.refuses = False
+        """Whether the kubelet takes no Pod."""
+        self.removing = removing
         self._deleting = deleting
+        self._refused = refused
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.failures: list[BaseException] = []
+        """What ended a worker, or something of the node, by itself: nothing ever should."""
         self._addresses = 0
         cluster.create(NODES, "", {"metadata": {"name": NODE}})
         cluster.observers.append(self._changed)
@@ -216,8 +239,13 @@ class SimNode:
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if (failure := failure_of(task)) is not None:
+            self.failures.append(failure)
 
     async def stop(self) -> None:
         for pod in self.pods.values():
@@ -272,12 +300,25 @@ class SimNode:
         outcome = self.cluster.store.bind(pod.namespace, pod.name, NODE, now=self.cluster.now())
         self.cluster.published(outcome.changes)
         await asyncio.sleep(self.rng.uniform(0.1, 2.0))
+        if self.refuses and not pod.doomed:
+            self._refuse(pod)
+            return
         while not (pod.doomed or pod.tokens()):  # noqa: ASYNC110 - as a kubelet does until it can mount the Secret
             await asyncio.sleep(1.0)
         if pod.doomed or pod.over:
             return
         pod.start()
         self.write_status(pod, "Running", "running")
+
+    def _refuse(self, pod: SimPod) -> None:
+        """As a kubelet does that has no room: it writes the phase, and nothing of any container."""
+        pod.over = pod.refused = pod.was_said_failed = True
+        self._refused(pod)
+        try:
+            status = {"phase": "Failed", "reason": "OutOfpods", "message": "Pod was rejected"}
+            self.cluster.patch(PODS, pod.namespace, pod.name, {"status": status}, subresource="status")
+        except Refusal:
+            return
 
     async def _take_down(self, pod: SimPod) -> None:
         """The grace period: what runs may end; once the kubelet has seen it, the agent takes nothing new."""
@@ -292,7 +333,8 @@ class SimNode:
                 break
             await asyncio.sleep(1.0)
         await asyncio.sleep(self.rng.uniform(0.1, 4.0))
-        self.end(pod, "Succeeded")
+        if not pod.refused:
+            self.end(pod, "Succeeded")
         self.remove(pod)
 
     def end(self, pod: SimPod, phase: str = "Failed") -> None:
@@ -306,6 +348,15 @@ class SimNode:
             self.cluster.delete(PODS, pod.namespace, pod.name, DeleteOptions(uid=pod.uid, grace_seconds=0))
         except Refusal:
             return
+
+    def remove_by_force(self, pod: SimPod) -> None:
+        """Somebody takes the finalizers off, and deletes the object without waiting for the kubelet."""
+        pod.stripped = True
+        try:
+            self.cluster.patch(PODS, pod.namespace, pod.name, {"metadata": {"uid": pod.uid, "finalizers": None}})
+        except Refusal:
+            return
+        self.remove(pod)
 
     def write_status(self, pod: SimPod, phase: str, state: str, note: str = "") -> None:
         """What the kubelet knows; `state` is that of every container."""
@@ -342,3 +393,8 @@ class SimNode:
             self.cluster.patch(PODS, pod.namespace, pod.name, {"status": status}, subresource="status")
         except Refusal:
             return
+
+
+def failure_of(task: asyncio.Task[Any] | None) -> BaseException | None:
+    """What a task ended by."""
+    return task.exception() if task is not None and task.done() and not task.cancelled() else None

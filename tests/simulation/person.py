@@ -18,7 +18,7 @@ UNLOCK_AFTER_SECONDS = 60.0
 
 
 class Person:
-    """Works until `patience` ends; then goes on to approve and unlock, and wants nothing new."""
+    """Brings tasks and looks after them; once `content`, only approves and unlocks."""
 
     def __init__(self, world: World, theme: Theme, tasks: int, within_seconds: float) -> None:
         self._world = world
@@ -30,6 +30,8 @@ class Person:
         self._tried_wrong: set[str] = set()
         self._brought = 0
         self.done = False
+        self.content = False
+        """Whether nothing is cancelled or deleted any more: what is stuck then stays so, and is seen."""
         world.caught = self._come_at_the_worst_moment
 
     async def bring_tasks(self) -> None:
@@ -57,7 +59,7 @@ class Person:
             self._world.cluster.delete(PODS, NS, name)
 
     def _bring(self) -> None:
-        rng, theme = self._rng, self._theme
+        rng, theme, world = self._rng, self._theme, self._world
         spec: dict[str, Any] = {}
         kind = rng.choice(theme.kinds)
         if rng.random() < theme.lock_share:
@@ -65,9 +67,10 @@ class Person:
         if kind == "plan_and_apply":
             spec["approvalPolicy"] = rng.choice(["Manual", "Manual", "Auto"])
             spec["onLostReservation"] = rng.choice(["Fail", "Replan"])
-        self._world.add_task(
+        world.add_task(
             f"t{self._brought}",
             kind,
+            pool=rng.choice(world.pools) if "lockKey" in spec else world.pools[0],
             seconds=rng.choice(theme.task_seconds),
             outcome=rng.choice([Outcome.SUCCEEDED] * 4 + [Outcome.FAILED]),
             priority=rng.choice([0, 0, 5]),
@@ -92,10 +95,18 @@ class Person:
                 self._world.edit_task(name, approval=self._wrong(task["status"]))
             else:
                 self._world.approve(name)
-        elif rng.random() < 0.004:
+        elif self.content:
+            return
+        elif rng.random() < (self._theme.cancel_waiting_share if phase is TaskPhase.QUEUED else 0.004):
             self._world.edit_task(name, cancel=True)
         elif rng.random() < 0.002:
             self._world.cluster.delete(SLOTTASKS, NS, name)
+
+    def give_up(self) -> None:
+        """Cancel what waits in the first pool."""
+        for task in self._world.tasks():
+            if task["spec"]["pool"] == self._world.pools[0] and phase_of(task) is TaskPhase.QUEUED:
+                self._world.edit_task(task["metadata"]["name"], cancel=True)
 
     def _wrong(self, status: dict[str, Any]) -> dict[str, Any]:
         """An approval of something else: another plan, or another attempt."""

@@ -17,6 +17,7 @@ from controller.kube.api import LEASES, PODS, Object, Resource
 from controller.local.apiserver.errors import ApiError as Refusal
 from metrics.exposition import new_registry
 from tests.simulation.network import SimNetwork
+from tests.simulation.node import failure_of
 from tests.support.store_api import StoreApi
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class Replica:
         if verb != "event" and world.rng.random() < world.faults.api_refused:
             raise ApiUnavailable(f"{verb} {resource.plural}: no answer")
         if verb in WRITES and resource is not LEASES:
-            world.rules.controller_writes(self, verb, creates_pod=verb == "create" and resource is PODS)
+            world.rules.controller_writes(self, verb, creates=name if verb == "create" and resource is PODS else "")
         if not held_up_seconds and verb in WRITES and world.rng.random() < world.faults.api_late:
             held_up_seconds = world.rng.uniform(0.1, 60.0)
         self._held_up_seconds = held_up_seconds
@@ -233,7 +234,3 @@ class Replica:
             raise ApiUnavailable("cut off")
         if verb != "event" and world.rng.random() < world.faults.api_unanswered:
             raise ApiUnavailable(f"{verb} {resource.plural}: no answer")
-
-
-def failure_of(task: asyncio.Task[None] | None) -> BaseException | None:
-    return task.exception() if task is not None and task.done() and not task.cancelled() else None

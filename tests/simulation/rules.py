@@ -11,6 +11,7 @@ from controller import names
 from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKOUTPUTS, Object
 from controller.local.apiserver.store.versions import Change, ChangeType
 from controller.objects.task import FINAL_PHASES
+from tests.simulation.replica import NS
 from tests.simulation.trace import Trace
 
 if TYPE_CHECKING:
@@ -23,6 +24,14 @@ RESERVATION_ENDS = {Event.APPROVE, Event.CANCEL, Event.EXPIRE, Event.LOSE}
 OWN_RESERVATION_ENDS = {Event.RESUME, Event.RELEASE, Event.EXPIRE}
 """Of a program that made it itself."""
 FINAL = {phase.value for phase in FINAL_PHASES}
+LATELY_SECONDS = 120.0
+"""A decision may rest on how a pool was so long ago."""
+DECIDED_SECONDS = 5.0
+"""A message that comes so soon after its decision was written down was not held up."""
+SEEN_SECONDS = 20.0
+"""By then whoever decides knows what an agent holds."""
+MOST_REFUSED = 12
+"""Pods of one template that one controller makes within a minute although their node refuses them."""
 MOST_OPERATIONS = 200
 """More than this in flight at once, with a dozen tasks and four Pods, is a queue without a bound."""
 
@@ -39,15 +48,23 @@ class Rules:
         self._phases: dict[str, str] = {}
         self._specs: dict[str, Object] = {}
         self._approvals: set[tuple[str, int, str]] = set()
-        self._intents: set[tuple[str, str]] = set()
-        """(task id, Pod UID) of every assignment that was ever written."""
+        self._intents: dict[tuple[str, str], float] = {}
+        """When each assignment was written, by (task id, Pod UID)."""
         self._stamps: dict[str, tuple[int, int]] = {}
         """The highest that each incarnation of an agent accepted."""
         self._drain_ids: dict[str, str | None] = {}
         """What a Pod's annotation said when its agent last was opened or drained."""
         self._acked: dict[str, set[str]] = {}
-        self._most: list[tuple[float, float]] = []
-        """When the pool changed, and how many Pods it might have from then on."""
+        self._most: dict[str, list[tuple[float, float]]] = {}
+        """By pool: when it changed, and how many Pods it might have from then on."""
+        self._makers: dict[tuple[str, int], float] = {}
+        """When each process of a controller last made a Pod."""
+        self._refused: dict[tuple[str, str], list[float]] = {}
+        """When nodes refused Pods of a template."""
+        self._held_since: dict[tuple[str, int], float] = {}
+        """By Pod UID and slot."""
+        self._limits: dict[tuple[str, int], tuple[float, float]] = {}
+        """Of reservations, by Pod UID and slot: when they began, and after how many seconds they end."""
         self.minds_leases = True
         """Whether it matters that two lead at once, and that each makes Pods of its own."""
         self.reserved: dict[str, set[int]] = {}
@@ -84,16 +101,20 @@ class Rules:
             self.note(f"lease {metadata['name']} v{version} {change.type} {body['spec'].get('holderIdentity')}")
         elif kind == "slotpools.podslots.dev":
             status = body.get("status") or {}
-            self.note(f"pool v{version} {change.type} {status.get('replicas')} → {status.get('desiredReplicas')} Pods")
-            self._most.append((self._world.elapsed, _bound(body["spec"])))
-            desired, most = status.get("desiredReplicas"), max(self._bounds())
+            name = metadata["name"]
+            sizes = f"{status.get('replicas')} → {status.get('desiredReplicas')} Pods"
+            self.note(f"pool {name} v{version} {change.type} {sizes}")
+            self._most.setdefault(name, []).append((self._world.elapsed, _bound(body["spec"])))
+            desired, most = status.get("desiredReplicas"), self._bound(name)
             if desired is not None and desired > most:
                 self.breach(f"{desired} Pods are wanted, and {most} is the most")
 
-    def _bounds(self) -> list[float]:
+    def _bound(self, pool: str) -> float:
         """How many Pods there may be, by the pool as it is and as it was lately: a decision may be that old."""
-        lately = [size for at, size in self._most if at > self._world.elapsed - 120]
-        return lately or [size for _, size in self._most[-1:]] or [0]
+        known = self._most.get(pool, [])
+        lately = [size for at, size in known if at > self._world.elapsed - LATELY_SECONDS]
+        before = [size for at, size in known if at <= self._world.elapsed - LATELY_SECONDS]
+        return max([*lately, *before[-1:]], default=0)
 
     def _task_changed(self, kind: ChangeType, body: Object) -> None:
         metadata, status = body["metadata"], body.get("status") or {}
@@ -109,38 +130,52 @@ class Rules:
         if approval:
             self._approvals.add((uid, approval["attempt"], approval["planDigest"]))
         if status.get("podUID"):
-            self._intents.add((f"{uid}{names.TASK_ID_SEPARATOR}{status.get('attempt')}", status["podUID"]))
+            intent = f"{uid}{names.TASK_ID_SEPARATOR}{status.get('attempt')}", status["podUID"]
+            self._intents.setdefault(intent, self._world.elapsed)
+        if phase in FINAL and phase != before:
+            self._check_end(metadata["name"], status)
         self.note(
             f"task {metadata['name']} v{metadata.get('resourceVersion', '')} {kind} {phase} {status.get('step')}"
             f" attempt {status.get('attempt')} on {status.get('pod')} {status.get('reason', '')}"
         )
 
-    def controller_writes(self, replica: "Replica", verb: str, *, creates_pod: bool) -> None:
-        """A write of a controller is about to take effect."""
+    def _check_end(self, task: str, status: Object) -> None:
+        """No task is given up for its Pod's object, which is gone, if that had told that all of the Pod ended."""
+        pod = self._world.node.pods.get(status.get("podUID", ""))
+        if pod is None or pod.stripped or "nothing proves" not in str(status.get("message")):
+            return
+        if pod.said is not None and pod.said[1] == "terminated":
+            self.breach(f"task {task} is {status.get('phase')} without proof, and all of its Pod had been seen to end")
+
+    def controller_writes(self, replica: "Replica", verb: str, creates: str = "") -> None:
+        """A write of a controller is about to take effect; `creates` names the Pod that it makes."""
         world = self._world
         leading = [other.name for other in world.replicas if other.leading]
         if len(leading) > 1 and self.minds_leases:
             self.breach(f"{leading} lead at once")
         if replica.controller is not None and len(replica.controller.operations) > MOST_OPERATIONS:
             self.breach(f"{len(replica.controller.operations)} operations are in flight in {replica.name}")
-        if creates_pod and verb == "create" and not replica.was_paused and self.minds_leases:
-            self._check_room()
+        if creates:
+            self._makers[replica.name, replica.starts] = world.elapsed
+        if creates and verb == "create" and not replica.was_paused and self.minds_leases:
+            self._check_room(creates.rpartition("-")[0])
 
-    def _check_room(self) -> None:
+    def _check_room(self, pool: str) -> None:
         """Nobody makes a Pod more than the pool may have, beside those that everybody knows of by now."""
         world = self._world
-        most = max(self._bounds())
+        most = self._bound(pool)
         known = [
             pod
             for pod in world.cluster.all(PODS)
             if "deletionTimestamp" not in pod["metadata"]
             and pod["metadata"]["uid"] in world.node.pods
+            and world.node.pods[pod["metadata"]["uid"]].pool == pool
             and not world.node.pods[pod["metadata"]["uid"]].over
             and not world.node.pods[pod["metadata"]["uid"]].was_said_failed
             and world.node.pods[pod["metadata"]["uid"]].made_at < world.elapsed - 20
             and (pod.get("status") or {}).get("phase") in {"Pending", "Running"}
         ]
-        if world.cluster.all(SLOTPOOLS) and len(known) >= most:
+        if world.cluster.find(SLOTPOOLS, NS, pool) is not None and len(known) >= most:
             self.breach(f"a Pod more is made although there are {len(known)} and {most} is the most")
 
     def pod_deleted(self, pod: "SimPod") -> None:
@@ -148,6 +183,24 @@ class Rules:
         why = pod.busy()
         if why is not None and pod.uid not in self._world.taken_by_force:
             self.breach(f"Pod {pod.name} was deleted although {why}")
+
+    def pod_refused(self, pod: "SimPod") -> None:
+        """Its node would not have it: those that are made in its place come at longer and longer intervals."""
+        now = self._world.elapsed
+        refused = self._refused.setdefault(pod.template, [])
+        refused.append(now)
+        lately = sum(at > now - 60.0 for at in refused)
+        # Each process of a controller begins anew.
+        makers = sum(at > now - 90.0 for at in self._makers.values())
+        if lately > MOST_REFUSED * max(1, makers):
+            self.breach(f"{lately} Pods of one template were made within a minute, and their node refused them all")
+
+    def output_removed(self, pod: "SimPod", task_id: str) -> None:
+        """An agent removes what it has of a task's output: not before it was told to forget the task."""
+        kept = any(key[0] == task_id and entry.started for disk in pod.disks for key, entry in disk.entries.items())
+        state = pod.state()
+        if kept and task_id not in {*state.ended, *state.acked}:
+            self.breach(f"{pod.name} removed the output of {task_id}, which its worker still keeps")
 
     # --- agents ---------------------------------------------------------------------------------------------------
 
@@ -206,6 +259,8 @@ class Rules:
             and not self._world.excused(pod)
         ):
             self.breach(f"{pod.name} took {held_by} away by {record.event} from the program that held it")
+        self._check_limit(pod, record)
+        self._check_surplus(pod, record)
         if entry.state is SlotState.RESERVED:
             held.add(entry.id)
         elif entry.id in held:
@@ -214,6 +269,39 @@ class Rules:
                 self.breach(f"a reservation on Pod {pod.name} ended by {record.event}")
         if entry.state is SlotState.IDLE and pod.disks[entry.id].running is not None:
             self.breach(f"slot {entry.id} of {pod.name} fell idle by {record.event} while its step runs")
+
+    def _check_limit(self, pod: "SimPod", record: SlotChanged) -> None:
+        """A reservation's limit counts the time that passes, whatever clocks say."""
+        entry, now = record.entry, self._world.elapsed
+        began, limit = self._limits.pop((pod.uid, entry.id), (now, 0.0))
+        if entry.state is SlotState.RESERVED and entry.expires_at is not None:
+            self._limits[pod.uid, entry.id] = now, (entry.expires_at - entry.since).total_seconds()
+        elif record.event is Event.EXPIRE and now - began < limit - 1.0:
+            self.breach(
+                f"a reservation on Pod {pod.name} expired after {now - began:.0f} s, its limit is {limit:.0f} s"
+            )
+
+    def _check_surplus(self, pod: "SimPod", record: SlotChanged) -> None:
+        """A Pod that is more than there should be gets nothing new: those that hold something are enough."""
+        entry, now = record.entry, self._world.elapsed
+        if entry.task_id is None:
+            self._held_since.pop((pod.uid, entry.id), None)
+            return
+        self._held_since.setdefault((pod.uid, entry.id), now)
+        written = self._intents.get((entry.task_id, pod.uid))
+        if record.event is not Event.ACQUIRE or written is None or written < now - DECIDED_SECONDS:
+            return
+        if not self.minds_leases or any(uid == pod.uid and slot != entry.id for uid, slot in self._held_since):
+            return
+        enough = {
+            other.uid
+            for other in self._world.node.alive
+            if other is not pod and other.pool == pod.pool and not other.doomed and other.is_open
+            for slot in other.state().slots
+            if self._held_since.get((other.uid, slot.id), now) < now - SEEN_SECONDS
+        }
+        if len(enough) >= self._bound(pod.pool):
+            self.breach(f"{pod.name} was given {entry.task_id}, and {len(enough)} others hold something, which is all")
 
     def _check_phase(self, pod: "SimPod", record: PhaseChanged, state: State) -> None:
         """Who opens an agent has moved its Pod's version before, by an annotation that was never there."""
@@ -251,6 +339,8 @@ class Rules:
         self.note(f"agent {agent.home.pod} ← {target} {_brief(sent)}: {status}")
         if status == 500:
             self.breach(f"the agent of {agent.home.pod} failed at {target}")
+        if target == "/drain" and status == 200:
+            self._check_granted(agent)
         if status != 200 or stamp is None:
             return
         incarnation = agent.service.facts.incarnation
@@ -264,6 +354,13 @@ class Rules:
             self.breach(f"{agent.home.pod} did {target}, which was meant for an earlier start of its agent")
         if target == "/slots/acquire":
             agent.promised.append(sent["task_id"])
+
+    def _check_granted(self, agent: "SimAgent") -> None:
+        """What confirms a drain is all that stands between a Pod and its deletion."""
+        state = agent.service.state
+        held = [slot.task_id for slot in state.slots if slot.state is not SlotState.IDLE]
+        if held or state.ended:
+            self.breach(f"the agent of {agent.home.pod} confirmed a drain, and has {held} and {list(state.ended)}")
 
     def agent_started(self, pod: "SimPod", agent: "SimAgent") -> None:
         """What it read from its journal may be one transition further than what was ever said."""

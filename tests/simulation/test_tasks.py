@@ -163,7 +163,7 @@ def test_an_apply_that_vanished_keeps_its_lock_until_its_death_is_proven() -> No
         pod = holder(world, "t")
         world.taken_by_force.add(pod.uid)
         pod.doomed = True
-        world.node.remove(pod)
+        world.node.remove_by_force(pod)
         await world.until(lambda: world.phase("t") is TaskPhase.LOST, RESYNC_SECONDS, "lost")
         world.add_task("next", "apply", lockKey="vpc")
         await asyncio.sleep(100)

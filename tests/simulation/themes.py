@@ -3,6 +3,10 @@
 import random
 from dataclasses import dataclass
 
+from controller.objects.pool import DEFAULT_LAYOUT
+
+EVERY_TYPE = ("plan", "apply", "plan_and_apply")
+
 # A verb, and what a resource's plural or a path ends with.
 POD_WRITES: tuple[tuple[str, str], ...] = (("patch", "pods"), ("delete", "pods"), ("POST", "/drain"), ("POST", "/open"))
 TASK_WRITES: tuple[tuple[str, str], ...] = (
@@ -16,8 +20,8 @@ TASK_WRITES: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True)
 class Theme:
-    """`mishaps` may happen (empty: a mix of all); a leader is caught at `traps`; people bring tasks of `kinds`;
-    a pool may have `more_pods` than its least.
+    """`mishaps` may happen (empty: a mix of all); a leader is caught at `traps`; people bring tasks of `kinds`, and do
+    `changes` to pools (empty: all that `Operator` knows); a pool may have `more_pods` than its least.
     """
 
     name: str
@@ -28,9 +32,22 @@ class Theme:
     task_seconds: tuple[float, ...] = (0.5, 5.0, 30.0, 60.0, 120.0)
     lock_share: float = 0.4
     locks: tuple[str, ...] = ("vpc", "dns")
+    layouts: tuple[tuple[tuple[str, ...], ...], ...] = (DEFAULT_LAYOUT, (EVERY_TYPE,), (EVERY_TYPE,) * 2)
     min_idle_seconds: tuple[int, ...] = (0, 5, 30)
     more_pods: tuple[int, ...] = (1, 2, 3)
     operator_share: float = 0.6
+    changes: tuple[str, ...] = ()
+    pools: int = 1
+    """The first one is brought any task, the others only such as need a lock."""
+    tasks: int = 12
+    """At most."""
+    cancel_waiting_share: float = 0.004
+    """How likely a task that waits is cancelled, each time that somebody looks at it."""
+    ttl_seconds: tuple[int, ...] = (30, 86400)
+    gives_up: bool = False
+    """Whether, in the end, all that waits in the first pool is cancelled: then it is the others' turn."""
+    replace_share: float = 0.2
+    """How likely somebody deletes the pool while it is used, and makes it again."""
     lease_seconds: tuple[float, ...] = (15.0,)
     leases_fail: bool = False
     """Leaders go on for long after they were replaced, against all promises: Pods must be deleted safely even so."""
@@ -38,10 +55,7 @@ class Theme:
 
 ANYTHING = Theme("anything")
 THEMES = (
-    ANYTHING,
-    ANYTHING,
-    ANYTHING,
-    ANYTHING,
+    *(ANYTHING,) * 8,
     Theme(
         "Pods that come and go",
         mishaps=("leader is paused at a write", "leader is paused at a write", "history is gone"),
@@ -122,6 +136,70 @@ THEMES = (
         ),
         mishap_seconds=(3.0, 8.0),
         task_seconds=(0.5, 5.0),
+    ),
+    Theme(
+        "agents that forget",
+        mishaps=("agent forgets", "agent forgets", "worker is paused", "worker dies"),
+        task_seconds=(0.5, 30.0, 60.0),
+        operator_share=0.2,
+    ),
+    Theme(
+        "Pods that can't start",
+        mishaps=("node refuses pods", "node refuses pods", "watches end", "leader is paused"),
+        mishap_seconds=(8.0, 20.0),
+        operator_share=0.2,
+    ),
+    Theme(
+        "Pods that go while nobody looks",
+        mishaps=("a pod goes while nobody looks", "pod is deleted by force", "pod dies"),
+        mishap_seconds=(20.0,),
+        task_seconds=(5.0, 30.0, 60.0),
+        operator_share=0.2,
+    ),
+    Theme(
+        "pools that come and go",
+        mishaps=("leader is paused at a write", "leader dies", "watches stall"),
+        changes=("make and delete a pool", "make and delete a pool", "scale"),
+        operator_share=1.0,
+        replace_share=0.7,
+    ),
+    Theme(
+        "sizes that are lowered",
+        mishaps=("watches end", "agent is cut off"),
+        mishap_seconds=(20.0,),
+        task_seconds=(30.0, 60.0, 120.0),
+        kinds=("plan",),
+        lock_share=0.0,
+        changes=("scale", "scale to one"),
+        operator_share=1.0,
+        more_pods=(3,),
+        tasks=40,
+    ),
+    Theme(
+        "pools that share a lock",
+        mishaps=("agent is cut off", "worker is paused"),
+        mishap_seconds=(20.0,),
+        kinds=("apply",),
+        task_seconds=(5.0, 5.0, 120.0),
+        tasks=40,
+        lock_share=0.5,
+        layouts=((EVERY_TYPE,),),
+        locks=("vpc", "dns", "database"),
+        min_idle_seconds=(0, 5),
+        operator_share=0.0,
+        pools=2,
+        gives_up=True,
+        replace_share=0.0,
+        more_pods=(1,),
+        cancel_waiting_share=0.02,
+    ),
+    Theme(
+        "limits and clocks",
+        mishaps=("a clock jumps", "a clock jumps", "agent dies", "agent forgets"),
+        mishap_seconds=(3.0, 8.0),
+        kinds=("plan_and_apply",),
+        task_seconds=(0.5, 5.0),
+        ttl_seconds=(30, 90),
     ),
 )
 

@@ -22,8 +22,8 @@ from controller.local.apiserver.errors import ApiError as Refusal
 from controller.objects.pool import DEFAULT_LAYOUT
 from controller.objects.task import TaskPhase
 from tests.simulation.faults import Faults
-from tests.simulation.node import SimNode, SimPod
-from tests.simulation.replica import NS, Replica, failure_of
+from tests.simulation.node import SimNode, SimPod, failure_of
+from tests.simulation.replica import NS, Replica
 from tests.simulation.rules import Rules
 from tests.simulation.trace import Trace
 from tests.support.store_api import Cluster
@@ -57,6 +57,8 @@ class World:
         self.rng = random.Random(f"{seed}/world")
         self.faults = faults or Faults()
         self.layout = layout
+        self.pools: tuple[str, ...] = (POOL,)
+        """The names of those that tasks are brought to."""
         self.lease_seconds = lease_seconds
         self.resync_seconds = resync_seconds
         self.caught: Callable[[str, str, float], None] = lambda _verb, _pod, _seconds: None
@@ -79,6 +81,8 @@ class World:
             started=self.rules.agent_started,
             died=self.rules.agent_died,
             deleting=self.rules.pod_deleted,
+            refused=self.rules.pod_refused,
+            removing=self.rules.output_removed,
             local_loss=lambda: self.faults.local_loss,
         )
         self.replicas = [Replica(self, f"replica-{number}") for number in range(replicas)]
@@ -114,7 +118,7 @@ class World:
 
     async def _collect_garbage(self) -> None:
         while True:
-            await asyncio.sleep(5.0)
+            await asyncio.sleep(self.rng.uniform(0.1, 5.0))
             self.cluster.collect()
 
     async def _kubelet(self) -> None:
@@ -135,13 +139,13 @@ class World:
 
     # --- objects ------------------------------------------------------------------------------------------------------
 
-    def add_pool(self, **spec: Any) -> None:
+    def add_pool(self, name: str = POOL, **spec: Any) -> None:
         autoscaling = {"minReplicas": 0, "maxReplicas": 4, "minIdleSeconds": 20}
         self.cluster.create(
             SLOTPOOLS,
             NS,
             {
-                "metadata": {"name": POOL},
+                "metadata": {"name": name},
                 "spec": {
                     "autoscaling": autoscaling,
                     "slots": [{"accepts": list(accepts)} for accepts in self.layout],
@@ -158,13 +162,14 @@ class World:
         *,
         seconds: float = 10.0,
         outcome: Outcome = Outcome.SUCCEEDED,
+        pool: str = POOL,
         **spec: Any,
     ) -> None:
         """A SlotTask whose steps take so long, and end so."""
         made = self.cluster.create(
             SLOTTASKS,
             NS,
-            {"metadata": {"name": name}, "spec": {"pool": POOL, "type": kind, "steps": STEPS[kind], **spec}},
+            {"metadata": {"name": name}, "spec": {"pool": pool, "type": kind, "steps": STEPS[kind], **spec}},
         )
         for step in Step:
             self._durations[made["metadata"]["uid"], step] = seconds, outcome
@@ -237,6 +242,7 @@ class World:
     def check(self) -> None:
         """Raise what was broken so far."""
         failures = [replica.failure for replica in self.replicas if replica.failure is not None]
+        failures += self.node.failures
         failures += [error for task in self._background if (error := failure_of(task)) is not None]
         problems = [*self.rules.broken, *(f"something ended: {failure!r}" for failure in failures)]
         if problems:

@@ -130,14 +130,19 @@ class MemoryDisk:
         self.hashing = None
 
     def log_bytes(self, task_id: str, step: Step) -> int:
-        return len(self.entries[task_id, step].log)
+        return len(self._log(task_id, step))
 
     def read_log(self, task_id: str, step: Step, offset: int, size: int) -> bytes:
-        return self.entries[task_id, step].log[offset : offset + size]
+        return self._log(task_id, step)[offset : offset + size]
 
     def forget(self, task_id: str) -> None:
         self.forgotten.append(task_id)
         self.entries = {key: entry for key, entry in self.entries.items() if key[0] != task_id}
+
+    def _log(self, task_id: str, step: Step) -> bytes:
+        """A step that never ran has none."""
+        entry = self.entries.get((task_id, step))
+        return entry.log if entry is not None else b""
 
     def _write(self) -> None:
         if self.full:

@@ -8,12 +8,14 @@ from typing import Any
 from unittest.mock import patch
 
 from agent import service
+from agent.clock import AgentClock
 from agent.rules import recovery, slots, state, tasks
 from agent.rules.state import Decision, Event, PhaseChanged, Record, SlotChanged, State
 from agent.service import Service
 from agent.store import journal
 from agent.store.journal import encode_records
 from agent.wire import Phase, RegisterRequest, SlotState
+from agent.workers import Workers
 from tests.simulation.agent import AgentHome
 from tests.simulation.planted.registry import Plant, bug
 
@@ -84,6 +86,29 @@ def _() -> Plant:
 @bug("drain granted while recovering", theme="approvals", seed=7)
 def _() -> Plant:
     return _decide(slots.Drain, lambda state, command, now: slots._drain(replace(state, recovering=()), command, now))
+
+
+@bug("the drain in force is confirmed whatever is held", theme="agents that forget")
+def _() -> Plant:
+    def drain(state: State, command: Any, now: Any) -> Decision:
+        if state.phase is Phase.DRAINED and state.drain_id == command.drain_id:
+            return Decision()
+        return slots._drain(state, command, now)
+
+    return _decide(slots.Drain, drain)
+
+
+@bug("logs are removed after a lost journal", theme="agents that forget")
+def _() -> Plant:
+    async def tidy(self: Workers) -> None:
+        await self._outputs.forget_unknown(lambda task_id: task_id in self._service.state.tasks)
+
+    return patch.object(Workers, "tidy_outputs", tidy)
+
+
+@bug("limits go by the wall clock", theme="limits and clocks")
+def _() -> Plant:
+    return patch.object(AgentClock, "now", lambda self: self._wall())
 
 
 @bug("a lost journal taken for a new Pod's", theme="approvals", seed=15)

@@ -408,6 +408,26 @@ async def test_a_wall_clock_that_steps_ends_no_reservation_and_is_noted_for_the_
 
 
 @in_world
+async def test_noting_the_time_is_no_news_for_those_who_watch(world: World) -> None:
+    service = world.timed(timedelta)
+    await service.execute(lambda state, now: slots.decide(state, slots.Open(drain_id="born"), now))
+    await service.execute(lambda state, now: slots.decide(state, acquire("t"), now))
+    hold = slots.Hold(call=Event.RESERVE, slot=1, task_id="t", fence=1, ttl_seconds=3600)
+    await service.execute(lambda state, now: slots.decide(state, hold, now))
+    await service.tick()
+    await asyncio.sleep(NOTE_SECONDS)
+    await service.tick()  # what was said of the disk at the start is over too
+    await asyncio.sleep(1.0)
+    assert service.state.clock is not None
+    noted, revision = service.state.clock.time, service.revision
+    await asyncio.sleep(NOTE_SECONDS)
+    await service.tick()
+    await asyncio.sleep(1.0)
+    assert service.state.clock.time > noted
+    assert service.revision == revision
+
+
+@in_world
 async def test_a_registration_is_told_what_the_agent_has_of_each_output(world: World) -> None:
     """After a lost journal, or lost logs, the worker sends again what follows."""
     await world.open()

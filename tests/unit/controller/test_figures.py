@@ -248,7 +248,7 @@ async def tasks_by_phase(world: World) -> None:
         seen.update(phase for phase in TaskPhase if figure(world, name, phase=phase))
         return {TaskPhase.SUCCEEDED, TaskPhase.CANCELLED} <= seen
 
-    world.faults.latency = 60.0
+    world.faults.latency = 150.0
     world.add_task("t", "plan_and_apply", seconds=20)
     await world.until(lambda: look() or world.phase("t") is TaskPhase.AWAITING_APPROVAL, 200, "planned")
     await until(world, 1, name, phase="AwaitingApproval")
