@@ -153,8 +153,12 @@ class Operations:
         try:
             if self._ended is not None:
                 self._ended(key, result)
-        finally:
+        except Exception:
+            log.exception("the end of an operation was not counted", extra={"operation": key})
+        try:
             flight.done(delay_seconds)
+        except Exception:
+            log.exception("the end of an operation was not told", extra={"operation": key})
 
     def _hold_back(
         self,

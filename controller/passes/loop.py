@@ -78,6 +78,14 @@ class Loop:
             await asyncio.sleep(self._settings.resync_seconds)
 
     async def _pass(self, key: Key) -> None:
+        """Look at a pool. Nothing that breaks here ends the loop: every pool is looked at again with the next tick."""
+        try:
+            await self._look_at(key)
+        except Exception:
+            log.exception("a pass broke", extra={"pool": "/".join(key)})
+        await asyncio.sleep(0)
+
+    async def _look_at(self, key: Key) -> None:
         loop = asyncio.get_running_loop()
         if (rest := self._rests_until.get(key, 0.0) - loop.time()) > 0:
             self._queue.add_after(key, rest)
@@ -88,13 +96,10 @@ class Loop:
         started = self._stopwatch()
         try:
             self._reconciler.reconcile(key)
-        except Exception:
-            # Nothing else here, for that could break too: every pool is looked at again with the next tick.
-            log.exception("reconcile broke", extra={"pool": "/".join(key)})
-        self.last_pass = loop.time()
-        seconds = self._stopwatch() - started
-        self._rests_until.pop(key, None)
-        if seconds > SHORT_SECONDS:
-            self._rests_until[key] = self.last_pass + min(GAP_FACTOR * seconds, LONGEST_GAP_SECONDS)
-        self._observe_seconds(seconds)
-        await asyncio.sleep(0)
+        finally:
+            self.last_pass = loop.time()
+            seconds = self._stopwatch() - started
+            self._rests_until.pop(key, None)
+            if seconds > SHORT_SECONDS:
+                self._rests_until[key] = self.last_pass + min(GAP_FACTOR * seconds, LONGEST_GAP_SECONDS)
+            self._observe_seconds(seconds)

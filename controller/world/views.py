@@ -105,8 +105,8 @@ class Views:
         """Make at most so many of them, so that the loop gets to run in between."""
         stale = self._stale.get(key, {})
         for uid in list(itertools.islice(stale, most)):
-            del stale[uid]
             view = self._make(key, uid)
+            del stale[uid]  # not before: a Pod whose view can't be made is not one that is not there
             if view is None:
                 self._pods[key].pop(uid, None)
                 self._restless[key].pop(uid, None)

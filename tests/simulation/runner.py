@@ -30,6 +30,18 @@ class Result:
     events: tuple[str, ...] = ()
 
 
+class Mistakes(logging.Handler):
+    """Keeps the first thing that broke in the controller and that it survived: its log alone tells."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.first: str | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.first is None and record.exc_info and record.name.startswith("controller"):
+            self.first = f"{record.getMessage()}: {record.exc_info[1]!r}"
+
+
 def run_seed(seed: int, *, bug: str | None = None, theme: Theme | None = None, whole: bool = False) -> Result:
     """Live through one seed's history, with a planted bug if one is named, about a theme if one is given.
 
@@ -37,12 +49,14 @@ def run_seed(seed: int, *, bug: str | None = None, theme: Theme | None = None, w
     """
     trace = Trace(whole=whole)
     problem = None
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
+    level, mistakes = logging.root.manager.disable, Mistakes()
+    logging.disable(logging.WARNING)
+    handlers, logging.root.handlers = logging.root.handlers, [mistakes]
     gc.disable()  # a collection runs finalizers, at moments that depend on what ran before
     try:
         with planted.plant(bug):
             virtual_time.run(lambda: live(seed, trace, about=theme))
+        assert mistakes.first is None, mistakes.first
     except AssertionError as error:
         problem = str(error).partition("\n\n")[0]
     except Exception as error:  # noqa: BLE001 - whatever comes out is a finding
@@ -50,6 +64,7 @@ def run_seed(seed: int, *, bug: str | None = None, theme: Theme | None = None, w
     finally:
         gc.enable()
         gc.collect()
+        logging.root.handlers = handlers
         logging.disable(level)
     last = float(trace.events[-1].split()[0]) if trace.events else 0.0
     return Result(seed, trace.steps, last, trace.digest, problem, tuple(trace.events) if problem or whole else ())

@@ -115,7 +115,7 @@ def test_failed_plan_is_never_reserved(agent: AgentProcess, worker: FakeWorker) 
 
 def test_final_states_never_change(agent: AgentProcess) -> None:
     """T23: late, repeated and contradicting reports are answered and change nothing."""
-    agent.acquire("t.1", "plan_and_apply", one_step())
+    agent.acquire("t.1", "plan", one_step())
     other = FakeWorker(agent, 1)
     other.register()
     assignment = other.take()
@@ -347,7 +347,7 @@ def test_sigterm_does_not_wait_longer_than_the_grace(tmp_path: Path) -> None:
 def test_sidecar_mode_takes_no_work(tmp_path: Path) -> None:
     with running_agent(tmp_path, workers=False) as agent:
         agent.open()
-        assert refusal(lambda: agent.acquire("t.1", "plan_and_apply", one_step())) == "invalid"
+        assert refusal(lambda: agent.acquire("t.1", "plan", one_step())) == "invalid"
         hold = agent.acquire("t.1", "plan", token=agent.credential("local"))
         path = f"/slots/{hold['slot']}"
         body = {"task_id": "t.1", "fence": hold["fence"]}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+import uvloop
 
 from controller.act.operations import Operations, Result
 from controller.act.turns import Turns, Urgency
@@ -233,3 +234,28 @@ def test_a_turn_that_comes_in_the_instant_of_a_cancellation_is_given_on() -> Non
         assert reached[-1] == "c"
 
     run(main)
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_who_breaks_as_he_is_told_of_an_end_keeps_nobody_else_from_it(
+    factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a mistake")
+
+    async def main() -> None:
+        unhandled: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+        operations = Operations(random.Random(0), ended=broken)
+        woken = asyncio.Event()
+        operations.start("k", nothing, lambda _: woken.set())
+        operations.start("other", nothing, broken)
+        async with asyncio.timeout(60):
+            await woken.wait()
+        assert operations.start("k", nothing, lambda _: None), "it may be started again"
+        await operations.stop()
+        assert len(operations) == 0
+        assert not unhandled
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())
