@@ -64,7 +64,7 @@ async def live(seed: int, trace: Trace | None = None, *, about: Theme | None = N
         if rng.random() < theme.operator_share:
             trouble.append(world.spawn(operator.run()))
         bystander = Bystander(world, rng.choice([5.0, 20.0]))
-        if rng.random() < 0.5:
+        if rng.random() < theme.bystander_share:
             trouble.append(world.spawn(bystander.run()))
         await world.until(lambda: person.done and world.elapsed > 180, 400, "over with the trouble")
         if rng.random() < theme.replace_share:

@@ -37,6 +37,7 @@ class Theme:
     more_pods: tuple[int, ...] = (1, 2, 3)
     operator_share: float = 0.6
     changes: tuple[str, ...] = ()
+    bystander_share: float = 0.5
     pools: int = 1
     """The first one is brought any task, the others only such as need a lock."""
     tasks: int = 12
@@ -142,6 +143,7 @@ THEMES = (
         mishaps=("agent forgets", "agent forgets", "worker is paused", "worker dies"),
         task_seconds=(0.5, 30.0, 60.0),
         operator_share=0.2,
+        bystander_share=1.0,
     ),
     Theme(
         "Pods that can't start",

@@ -39,7 +39,7 @@ def _() -> Plant:
     return _unjournaled(lambda record: isinstance(record, SlotChanged) and record.event is Event.PLANNED)
 
 
-@bug("answer before the journal", seed=1)
+@bug("answer before the journal", seed=2)
 def _() -> Plant:
     original = Service.execute
 
@@ -143,7 +143,7 @@ def _() -> Plant:
     return stack
 
 
-@bug("stamp not checked")
+@bug("stamp not checked", seed=1)
 def _() -> Plant:
     return patch.object(Service, "_check_stamp", lambda _self, _stamp: None)
 

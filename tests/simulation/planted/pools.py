@@ -13,7 +13,7 @@ from controller.world.start_failures import StartFailures
 from tests.simulation.planted.registry import Plant, bug
 
 
-@bug("nobody looks for what a pool left behind", theme="pools that come and go")
+@bug("nobody looks for what a pool left behind", theme="pools that come and go", seed=1)
 def _() -> Plant:
     return patch.object(Pools, "has_leftovers", lambda _self, _namespace, _name: False)
 
@@ -24,7 +24,7 @@ def _() -> Plant:
     return patch.object(template, "_owners", lambda pool, token_secret: original(pool, token_secret)[:1])
 
 
-@bug("Pods that did not start are made again at once", theme="Pods that can't start")
+@bug("Pods that did not start are made again at once", theme="Pods that can't start", seed=2)
 def _() -> Plant:
     return patch.object(StartFailures, "wait_seconds", lambda _self, _template, _now: 0.0)
 
@@ -34,12 +34,12 @@ def _() -> Plant:
     return patch.object(reconcile, "surplus", lambda _view, _decision, leaving: leaving)
 
 
-@bug("a lockKey's other pools are not woken", theme="pools that share a lock")
+@bug("a lockKey's other pools are not woken", theme="pools that share a lock", seed=6)
 def _() -> Plant:
     return patch.object(Index, "rival_pools", lambda _self, _namespace, _lock_key: set())
 
 
-@bug("Pods are opened without a finalizer", theme="Pods that go while nobody looks")
+@bug("Pods are opened without a finalizer", theme="Pods that go while nobody looks", seed=1)
 def _() -> Plant:
     original = Pods._label
 

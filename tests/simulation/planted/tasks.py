@@ -56,7 +56,7 @@ def _() -> Plant:
     return patch.object(Tasks, "assign", assign)
 
 
-@bug("retry on another agent", theme="one lock", seed=15)
+@bug("retry on another agent", theme="one lock")
 def _() -> Plant:
     original = Tasks._acquire
 
@@ -112,7 +112,7 @@ def _() -> Plant:
     return _approved(lambda approval, status: bool(approval.attempt == status.attempt))
 
 
-@bug("approval not bound to attempt", theme="approvals")
+@bug("approval not bound to attempt", theme="approvals", seed=1)
 def _() -> Plant:
     return _approved(lambda approval, status: bool(approval.plan_digest == status.plan_digest))
 
@@ -141,7 +141,7 @@ def _() -> Plant:
     return patch.object(Tasks, "_write", write)
 
 
-@bug("apply tried again", theme="one lock", seed=3)
+@bug("apply tried again", theme="one lock", seed=2)
 def _() -> Plant:
     def may_retry(task: Task) -> bool:
         return task.status.attempt < task.spec.plan_max_attempts

@@ -9,7 +9,7 @@ from tests.simulation.planted.registry import Plant, bug
 from tests.simulation.worker import SlotDisk
 
 
-@bug("started marker after exec", theme="agents and workers that restart", seed=2)
+@bug("started marker after exec", theme="agents and workers that restart", seed=3)
 def _() -> Plant:
     original = SlotDisk.claim
 
@@ -24,7 +24,7 @@ def _() -> Plant:
     return patch.object(SlotDisk, "claim", claim)
 
 
-@bug("the plan is not hashed again before it is applied", theme="approvals", seed=9)
+@bug("the plan is not hashed again before it is applied", theme="approvals", seed=3)
 def _() -> Plant:
     original = SlotDisk.digest
 
