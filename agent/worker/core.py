@@ -15,6 +15,7 @@ apply is claimed (`_check`), and after the plan's commands have ended (`Run.ende
 """
 
 from agent.work_messages import (
+    POD_STOPPED,
     Assignment,
     ErrorCode,
     ExitReport,
@@ -58,7 +59,6 @@ LOOK_SECONDS = 5.0
 """Between two looks at a directory that could not be read."""
 
 EXIT_SUPERSEDED = 3
-POD_STOPPED = "Pod stopped"
 LOST_REASON = "the worker ended while the step ran; nothing of it runs any more"
 
 

@@ -31,6 +31,7 @@ from controller.decide.task_actions import (
     keeps_lock,
     may_retry,
 )
+from controller.decide.trying_again import after_end
 from controller.decide.view import PodView
 from controller.errors import AgentRefused, ApiError, Conflict, NotFound, NotOurs, TooManyRequests
 from controller.kube.api import SLOTTASKS, Api, Object
@@ -92,6 +93,7 @@ class Tasks:
             task,
             phase=TaskPhase.ASSIGNED,
             queued_reason=None,
+            not_before=None,
             attempt=max(1, task.status.attempt),
             pod=pod.name,
             pod_uid=pod.uid,
@@ -199,8 +201,8 @@ class Tasks:
         return problem
 
     async def _ended(self, task: Task, known: wire.Task, kept: dict[str, str], problem: str | None) -> None:
-        if known.outcome is wire.Outcome.LOST and known.step is not wire.Step.APPLY and may_retry(task):
-            await self._retry(task, "WorkerLost", known.reason or "the worker was lost")
+        if (again := after_end(task, known, self._now())) is not None:
+            await self.retry(task, again)
             return
         phase = _PHASES[known.outcome or wire.Outcome.FAILED]
         if known.outcome is wire.Outcome.LOST and task.status.phase is TaskPhase.AWAITING_APPROVAL:
@@ -216,7 +218,7 @@ class Tasks:
             return
         message = f"the agent of Pod {pod.name} no longer knows the task: its journal was lost"
         if may_retry(task):
-            await self._retry(task, "AgentLostTask", message)
+            await self.retry(task, Retry("AgentLostTask", message))
         else:
             await self._finish(task, TaskPhase.LOST, "AgentLostTask", message)
 
@@ -263,9 +265,6 @@ class Tasks:
 
     async def retry(self, task: Task, action: Retry) -> None:
         """Back to the queue as the next attempt. The last one's processes are over."""
-        await self._retry(task, action.reason, action.message)
-
-    async def _retry(self, task: Task, reason: str, message: str) -> None:
         attempt = task.status.attempt + 1
         await self._write(
             task,
@@ -281,9 +280,10 @@ class Tasks:
             apply=None,
             plan_output=None,
             apply_output=None,
-            conditions=self._condition(task, "Retried", True, reason, message),
+            not_before=action.not_before,
+            conditions=self._condition(task, "Retried", True, action.reason, action.message),
         )
-        self._event(task, reason, f"{message}; queued again as attempt {attempt}", warning=True)
+        self._event(task, action.reason, f"{action.message}; queued again as attempt {attempt}", warning=True)
 
     async def finish(self, task: Task, action: Finish) -> None:
         """Write a final phase."""

@@ -30,6 +30,7 @@ from controller.decide.task_actions import (
     is_new_word,
     is_refused,
     next_action,
+    pause_left_seconds,
 )
 from controller.decide.view import PodState, PoolView
 from controller.errors import InvalidObject
@@ -40,7 +41,7 @@ from controller.objects.pool import PoolSpec
 from controller.objects.task import Task
 from controller.passes.starting import Starting
 from controller.world.index import Key
-from controller.world.waiting_words import lock_word, slot_word
+from controller.world.waiting_words import lock_word, pause_word, slot_word
 from controller.world.world import World
 from metrics.figures import PoolFigures
 
@@ -225,7 +226,10 @@ class Reconciler:
         following = next_in_turn(task for task in queued if task.uid in blocked)
         for_a_slot = slot_word(decision.reason, problem)
         for task in queued:
-            if task.uid in blocked:
+            if (wait := pause_left_seconds(task, now)) > 0:
+                self._queue.add_after(key, wait)
+                word = pause_word(task)
+            elif task.uid in blocked:
                 word = lock_word(self._index, task, is_next=task.uid in following)
             elif (age := (now - task.created).total_seconds()) < _SAID_AFTER_SECONDS:
                 youngest = max(youngest, _SAID_AFTER_SECONDS - age)
