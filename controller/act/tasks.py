@@ -24,6 +24,7 @@ from controller.decide.task_actions import (
     APPROVED,
     ASSIGNED,
     CANCELLING,
+    CHANGED,
     Finish,
     RejectApproval,
     Retry,
@@ -154,7 +155,10 @@ class Tasks:
             return  # it was approved, and the agent has not heard of it yet: what was let go is not called back
         elif known.state is wire.TaskState.RESERVED:
             kept = await self._keep_outputs(task, known, agent, limits)
-            await self._write(task, phase=TaskPhase.AWAITING_APPROVAL, **_progress(known), **kept)
+            conditions = self._with_changed(task, known)
+            await self._write(
+                task, phase=TaskPhase.AWAITING_APPROVAL, **_progress(known), **kept, conditions=conditions
+            )
             self._event(task, "AwaitingApproval", f"plan {known.plan_digest} waits for an approval")
         else:
             await self._write(task, phase=TaskPhase.RUNNING, **_progress(known))
@@ -183,7 +187,7 @@ class Tasks:
     async def _hand_over(self, task: Task, known: wire.Task, agent: AgentClient) -> str | None:
         """Put what a task that succeeded hands over into its Secret; returns why that can't be done, if it can't."""
         asked = task.spec.outputs
-        if asked is None or known.outcome is not wire.Outcome.SUCCEEDED:
+        if asked is None or known.outcome is not wire.Outcome.SUCCEEDED or _changes_nothing(known):
             return None
         if not known.has_outputs:
             problem = f"{asked.path} was not handed over"
@@ -207,8 +211,12 @@ class Tasks:
         phase = _PHASES[known.outcome or wire.Outcome.FAILED]
         if known.outcome is wire.Outcome.LOST and task.status.phase is TaskPhase.AWAITING_APPROVAL:
             phase = TaskPhase.FAILED
+        fields = {**_progress(known), **kept, "conditions": self._with_changed(task, known)}
+        if _changes_nothing(known):
+            await self._finish(task, phase, wire.NO_CHANGES, "the plan found nothing to change", **fields)
+            return
         message = "; ".join(part for part in (known.reason, problem) if part)
-        await self._finish(task, phase, phase.value, message, **_progress(known), **kept)
+        await self._finish(task, phase, phase.value, message, **fields)
 
     async def _forgotten(self, task: Task, pod: PodView, agent: AgentClient) -> None:
         """The agent said that it doesn't know the task: believed only from this very Pod's agent, twice."""
@@ -266,6 +274,7 @@ class Tasks:
     async def retry(self, task: Task, action: Retry) -> None:
         """Back to the queue as the next attempt. The last one's processes are over."""
         attempt = task.status.attempt + 1
+        kept = tuple(item for item in task.status.conditions if item.type != CHANGED)
         await self._write(
             task,
             phase=TaskPhase.QUEUED,
@@ -281,7 +290,7 @@ class Tasks:
             plan_output=None,
             apply_output=None,
             not_before=action.not_before,
-            conditions=self._condition(task, "Retried", True, action.reason, action.message),
+            conditions=put(kept, _made(task, "Retried", True, action.reason, action.message), self._now()),
         )
         self._event(task, action.reason, f"{action.message}; queued again as attempt {attempt}", warning=True)
 
@@ -298,7 +307,9 @@ class Tasks:
             "message": message or None,
             "finished_at": self._now(),
             "expires_at": None,
-            "conditions": self._condition(task, kind, True, reason, message),
+            "conditions": put(
+                fields.get("conditions", task.status.conditions), _made(task, kind, True, reason, message), self._now()
+            ),
         }
         await self._write(task, **{**fields, **ending})
         self._event(task, phase.value, message or phase.value, warning=not succeeded)
@@ -414,14 +425,23 @@ class Tasks:
             log.info("task", extra=_transition(task, written.status))
         return written
 
+    def _with_changed(self, task: Task, known: wire.Task) -> tuple[Condition, ...]:
+        """The task's conditions, with what its plan found, if the exit code said so."""
+        changed = known.plan.changed if known.plan is not None else None
+        if changed is None:
+            return task.status.conditions
+        reason, what = ("ChangesFound", "something") if changed else (wire.NO_CHANGES, "nothing")
+        return self._condition(task, CHANGED, changed, reason, f"the plan found {what} to change")
+
     def _condition(self, task: Task, kind: str, status: bool, reason: str, message: str) -> tuple[Condition, ...]:
-        new = Condition(
-            type=kind, status=str(status), reason=reason, message=message, observed_generation=task.generation
-        )
-        return put(task.status.conditions, new, self._now())
+        return put(task.status.conditions, _made(task, kind, status, reason, message), self._now())
 
     def _event(self, task: Task, reason: str, message: str, *, warning: bool = False) -> None:
         self._events.event(_reference(task), reason, message, warning=warning)
+
+
+def _made(task: Task, kind: str, status: bool, reason: str, message: str) -> Condition:
+    return Condition(type=kind, status=str(status), reason=reason, message=message, observed_generation=task.generation)
 
 
 def _reference(task: Task) -> Object:
@@ -453,6 +473,11 @@ def _cleared(before: Object, changed: Object) -> Object:
         return changed
     cleared = {name: {**dict.fromkeys(before["steps"].get(name, ())), **result} for name, result in steps.items()}
     return {**changed, "steps": {**dict.fromkeys(before["steps"]), **cleared}}
+
+
+def _changes_nothing(known: wire.Task) -> bool:
+    """Whether it ended with its plan, as there was nothing to apply."""
+    return known.outcome is wire.Outcome.SUCCEEDED and known.reason == wire.NO_CHANGES
 
 
 def _progress(known: wire.Task) -> dict[str, Any]:

@@ -128,6 +128,7 @@ ACCEPTED = "Accepted"
 ASSIGNED = "Assigned"
 APPROVED = "Approved"
 CANCELLING = "Cancelling"
+CHANGED = "Changed"
 
 
 def next_action(task: Task, where: Whereabouts, *, lock_held: bool, now: datetime) -> TaskAction | None:

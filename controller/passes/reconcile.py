@@ -133,7 +133,7 @@ class Reconciler:
         problems = self._problems(view, pool, template)
         if not view.deleting:
             self._dispatch(key, decision, surplus(view, decision, removed(actions)), not_starting(view))
-        self._figures[key] = pool_figures(view, decision, self._index.phases(key))
+        self._figures[key] = pool_figures(view, decision, self._index.phases(key), self._index.plans(key))
         before = Before.of(pool)
         if decision.desired not in {decision.current, before.desired}:
             self._pools.scaled(pool, decision.current, decision.desired, decision.reason, decision.message)

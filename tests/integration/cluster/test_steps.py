@@ -97,6 +97,15 @@ async def test_exit_codes_say_whether_anything_is_to_be_changed(cluster: Cluster
     assert (status["phase"], status["changed"]) == ("Succeeded", changed)
 
 
+async def test_a_plan_that_changes_nothing_ends_its_task_without_an_approval(cluster: Cluster) -> None:
+    """It never gets to what it was to hand over, which is no error."""
+    steps = {"plan": shell("exit 0", exitCodes={"changed": [2], "unchanged": [0]}), "apply": shell("false")}
+    await submit(cluster, "same", steps, outputs={"path": "outputs.json", "secretName": "same"})
+    status = await cluster.until_phase("same", "Succeeded", "AwaitingApproval", "Failed")
+    assert (status["phase"], status["reason"], status["changed"]) == ("Succeeded", "NoChanges", False)
+    assert status["message"] == "the plan found nothing to change"
+
+
 async def test_a_plan_that_fails_as_its_task_foresees_is_tried_again_after_a_pause(
     cluster: Cluster, tmp_path: Path
 ) -> None:
