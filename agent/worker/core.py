@@ -346,15 +346,18 @@ class Worker:
         run = self._run
         outcome, _, exit_code = run.result(ended)
         steps = run.kept.assignment.work.steps
-        two_steps = run.kept.assignment.step is Step.PLAN and steps.apply is not None
-        if outcome is Outcome.SUCCEEDED and two_steps and run.changed(exit_code) is not False:
-            run.ended = ended
+        found = outcome is Outcome.SUCCEEDED and run.changed(exit_code) is not False
+        problem = None
+        if found and run.kept.assignment.step is Step.PLAN:
             try:
-                self._disk.begin_digest(run.kept.assignment)
+                if steps.apply is not None:
+                    run.ended = ended
+                    self._disk.begin_digest(run.kept.assignment)
+                    return
+                self._disk.check_plan_file(run.kept.assignment)
             except (StepRefusedError, OSError) as error:
-                self._end(run, ended, problem=f"the plan can't be hashed: {error}")
-            return
-        self._end(run, ended)
+                problem = f"the plan can't be hashed: {error}" if steps.apply is not None else str(error)
+        self._end(run, ended, problem=problem)
 
     def _end(self, run: Run, ended: Ended, *, digest: str | None = None, problem: str | None = None) -> None:
         self._run = None
