@@ -12,9 +12,11 @@ from agent.codec import WireError, decode, encode, format_time, parse_time
 from agent.work_messages import (
     MAX_OUTPUTS_BYTES,
     NO_CHANGES,
+    POD_STOPPED,
     PORT,
     STOP_SIGNALS,
     TASK_ID_PATTERN,
+    TIME_LIMIT,
     Assignment,
     Command,
     Empty,
@@ -43,9 +45,11 @@ from agent.work_messages import (
 __all__ = [  # handed on; what is defined here is public as well
     "MAX_OUTPUTS_BYTES",
     "NO_CHANGES",
+    "POD_STOPPED",
     "PORT",
     "STOP_SIGNALS",
     "TASK_ID_PATTERN",
+    "TIME_LIMIT",
     "Assignment",
     "Command",
     "Empty",

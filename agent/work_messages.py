@@ -28,6 +28,9 @@ STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", 
 
 NO_CHANGES = "NoChanges"
 """The `reason` of a task that ended with its plan, which found nothing to change."""
+POD_STOPPED = "Pod stopped"
+TIME_LIMIT = "time limit"
+"""With these begins the `reason` of a step that was stopped because its Pod ended, or that ran too long."""
 
 
 class Step(StrEnum):

@@ -46,6 +46,12 @@ class ControllerMetrics(Collector):
         yield self._by("podslots_pool_pods", "Pods by state", "state", lambda pool: pool.pods)
         yield self._by("podslots_pool_slots", "Slots by state", "state", lambda pool: pool.slots)
         yield self._by("podslots_pool_tasks", "Tasks by phase", "phase", lambda pool: pool.tasks)
+        yield self._by(
+            "podslots_pool_plans",
+            "Tasks by what their plan found, as its exit code said",
+            "found",
+            lambda pool: pool.plans,
+        )
 
     def _gauge(self, name: str, text: str, value: Callable[[PoolFigures], float]) -> Metric:
         family = GaugeMetricFamily(name, text, labels=_POOL)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolFigures:
-    """One pool at its last reconcile. The mappings are keyed by state, state and phase."""
+    """One pool at its last reconcile. The mappings are keyed by state, state, phase and what was found."""
 
     desired: int
     utilization_ratio: float
@@ -16,3 +16,4 @@ class PoolFigures:
     pods: Mapping[str, int] = field(default_factory=dict)
     slots: Mapping[str, int] = field(default_factory=dict)
     tasks: Mapping[str, int] = field(default_factory=dict)
+    plans: Mapping[str, int] = field(default_factory=dict)

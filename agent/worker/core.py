@@ -15,6 +15,7 @@ apply is claimed (`_check`), and after the plan's commands have ended (`Run.ende
 """
 
 from agent.work_messages import (
+    POD_STOPPED,
     Assignment,
     ErrorCode,
     ExitReport,
@@ -58,7 +59,6 @@ LOOK_SECONDS = 5.0
 """Between two looks at a directory that could not be read."""
 
 EXIT_SUPERSEDED = 3
-POD_STOPPED = "Pod stopped"
 LOST_REASON = "the worker ended while the step ran; nothing of it runs any more"
 
 
@@ -346,15 +346,18 @@ class Worker:
         run = self._run
         outcome, _, exit_code = run.result(ended)
         steps = run.kept.assignment.work.steps
-        two_steps = run.kept.assignment.step is Step.PLAN and steps.apply is not None
-        if outcome is Outcome.SUCCEEDED and two_steps and run.changed(exit_code) is not False:
-            run.ended = ended
+        found = outcome is Outcome.SUCCEEDED and run.changed(exit_code) is not False
+        problem = None
+        if found and run.kept.assignment.step is Step.PLAN:
             try:
-                self._disk.begin_digest(run.kept.assignment)
+                if steps.apply is not None:
+                    run.ended = ended
+                    self._disk.begin_digest(run.kept.assignment)
+                    return
+                self._disk.check_plan_file(run.kept.assignment)
             except (StepRefusedError, OSError) as error:
-                self._end(run, ended, problem=f"the plan can't be hashed: {error}")
-            return
-        self._end(run, ended)
+                problem = f"the plan can't be hashed: {error}" if steps.apply is not None else str(error)
+        self._end(run, ended, problem=problem)
 
     def _end(self, run: Run, ended: Ended, *, digest: str | None = None, problem: str | None = None) -> None:
         self._run = None

@@ -170,6 +170,9 @@ class Disk(Protocol):
     def exit_told(self, task_id: str, step: Step) -> None:
         """Keep that the agent took the end. May be forgotten: it is then told again."""
 
+    def check_plan_file(self, assignment: Assignment) -> None:
+        """Raises StepRefusedError if a plan step names a file that it has not written."""
+
     def begin_digest(self, assignment: Assignment) -> None:
         """Begin to compute the digest that an approval of this plan has to name. Raises StepRefusedError."""
 

@@ -4,7 +4,7 @@ import os
 from binascii import b2a_base64
 from collections.abc import Mapping
 
-from agent.work_messages import MAX_OUTPUTS_BYTES, Assignment, Step, StepSpec
+from agent.work_messages import MAX_OUTPUTS_BYTES, Assignment, Step, StepSpec, Work
 from agent.worker import environment, files, masking
 from agent.worker.directories import Directories
 from agent.worker.errors import StepRefusedError
@@ -69,15 +69,26 @@ class SlotDisk(Directories):
             notes=tuple(TOO_SHORT.format(name=name) for name in masking.too_short(values)) if masks else (),
         )
 
+    def check_plan_file(self, assignment: Assignment) -> None:
+        """Raises StepRefusedError if a plan step names a file that it has not written."""
+        work = assignment.work
+        named = work.steps.plan.plan_file if work.steps.plan else None
+        if named is not None and (fd := self._open_plan_file(assignment.task_id, work, named)) is not None:
+            os.close(fd)
+
+    def _open_plan_file(self, task_id: str, work: Work, named: str | None) -> int | None:
+        folder = files.resolve_folder(self.directory(task_id), work.steps.working_dir(Step.PLAN))
+        fd = files.open_plain(folder, named or DEFAULT_PLAN_FILE)
+        if fd is None and named is not None:
+            raise StepRefusedError(f"there is no file {named!r}, which the task names as its planFile")
+        return fd
+
     def begin_digest(self, assignment: Assignment) -> None:
         """Begin to compute the digest that an approval of this plan has to name. Raises StepRefusedError."""
         work, task_id = assignment.work, assignment.task_id
         apply = work.steps.apply or StepSpec(command=())
         named = work.steps.plan.plan_file if work.steps.plan else None
-        folder = files.resolve_folder(self.directory(task_id), work.steps.working_dir(Step.PLAN))
-        fd = files.open_plain(folder, named or DEFAULT_PLAN_FILE)
-        if fd is None and named is not None:
-            raise StepRefusedError(f"there is no file {named!r}, which the task names as its planFile")
+        fd = self._open_plan_file(task_id, work, named)
         source = fd if fd is not None else self._unmasked(task_id)
         at = 0
 

@@ -1,6 +1,6 @@
 """The step that runs now: its limits, and what its end comes to."""
 
-from agent.work_messages import Outcome, StepSpec
+from agent.work_messages import TIME_LIMIT, Outcome, StepSpec
 from agent.worker.kept_step import Kept
 from agent.worker.ports import Ended, Launch
 
@@ -16,7 +16,7 @@ class Run:
         self.kept = kept
         self.spec = spec
         self.limit_at = None if spec.timeout_seconds is None else now + spec.timeout_seconds
-        self.limit_reason = f"time limit of {spec.timeout_seconds} s exceeded"
+        self.limit_reason = f"{TIME_LIMIT} of {spec.timeout_seconds} s exceeded"
         self.term_at: float | None = None
         self.kill_at: float | None = None
         self.ended: Ended | None = None

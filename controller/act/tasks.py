@@ -24,6 +24,7 @@ from controller.decide.task_actions import (
     APPROVED,
     ASSIGNED,
     CANCELLING,
+    CHANGED,
     Finish,
     RejectApproval,
     Retry,
@@ -31,6 +32,7 @@ from controller.decide.task_actions import (
     keeps_lock,
     may_retry,
 )
+from controller.decide.trying_again import after_end
 from controller.decide.view import PodView
 from controller.errors import AgentRefused, ApiError, Conflict, NotFound, NotOurs, TooManyRequests
 from controller.kube.api import SLOTTASKS, Api, Object
@@ -94,6 +96,7 @@ class Tasks:
             task,
             phase=TaskPhase.ASSIGNED,
             queued_reason=None,
+            not_before=None,
             attempt=max(1, task.status.attempt),
             pod=pod.name,
             pod_uid=pod.uid,
@@ -154,7 +157,10 @@ class Tasks:
             return  # it was approved, and the agent has not heard of it yet: what was let go is not called back
         elif known.state is wire.TaskState.RESERVED:
             kept = await self._keep_outputs(task, known, agent, limits)
-            await self._write(task, phase=TaskPhase.AWAITING_APPROVAL, **_progress(known), **kept)
+            conditions = self._with_changed(task, known)
+            await self._write(
+                task, phase=TaskPhase.AWAITING_APPROVAL, **_progress(known), **kept, conditions=conditions
+            )
             self._step(task, "AwaitingApproval", f"plan {known.plan_digest} waits for an approval", at_once=True)
         else:
             await self._write(task, phase=TaskPhase.RUNNING, **_progress(known))
@@ -183,7 +189,7 @@ class Tasks:
     async def _hand_over(self, task: Task, known: wire.Task, agent: AgentClient) -> str | None:
         """Put what a task that succeeded hands over into its Secret; returns why that can't be done, if it can't."""
         asked = task.spec.outputs
-        if asked is None or known.outcome is not wire.Outcome.SUCCEEDED:
+        if asked is None or known.outcome is not wire.Outcome.SUCCEEDED or _changes_nothing(known):
             return None
         if not known.has_outputs:
             problem = f"{asked.path} was not handed over"
@@ -201,14 +207,18 @@ class Tasks:
         return problem
 
     async def _ended(self, task: Task, known: wire.Task, kept: dict[str, str], problem: str | None) -> None:
-        if known.outcome is wire.Outcome.LOST and known.step is not wire.Step.APPLY and may_retry(task):
-            await self._retry(task, "WorkerLost", known.reason or "the worker was lost")
+        if (again := after_end(task, known, self._now())) is not None:
+            await self.retry(task, again)
             return
         phase = _PHASES[known.outcome or wire.Outcome.FAILED]
         if known.outcome is wire.Outcome.LOST and task.status.phase is TaskPhase.AWAITING_APPROVAL:
             phase = TaskPhase.FAILED
+        fields = {**_progress(known), **kept, "conditions": self._with_changed(task, known)}
+        if _changes_nothing(known):
+            await self._finish(task, phase, wire.NO_CHANGES, "the plan found nothing to change", **fields)
+            return
         message = "; ".join(part for part in (known.reason, problem) if part)
-        await self._finish(task, phase, phase.value, message, **_progress(known), **kept)
+        await self._finish(task, phase, phase.value, message, **fields)
 
     async def _forgotten(self, task: Task, pod: PodView, agent: AgentClient) -> None:
         """The agent said that it doesn't know the task: believed only from this very Pod's agent, twice."""
@@ -218,7 +228,7 @@ class Tasks:
             return
         message = f"the agent of Pod {pod.name} no longer knows the task: its journal was lost"
         if may_retry(task):
-            await self._retry(task, "AgentLostTask", message)
+            await self.retry(task, Retry("AgentLostTask", message))
         else:
             await self._finish(task, TaskPhase.LOST, "AgentLostTask", message)
 
@@ -265,10 +275,8 @@ class Tasks:
 
     async def retry(self, task: Task, action: Retry) -> None:
         """Back to the queue as the next attempt. The last one's processes are over."""
-        await self._retry(task, action.reason, action.message)
-
-    async def _retry(self, task: Task, reason: str, message: str) -> None:
         attempt = task.status.attempt + 1
+        kept = tuple(item for item in task.status.conditions if item.type != CHANGED)
         await self._write(
             task,
             phase=TaskPhase.QUEUED,
@@ -283,9 +291,10 @@ class Tasks:
             apply=None,
             plan_output=None,
             apply_output=None,
-            conditions=self._condition(task, "Retried", True, reason, message),
+            not_before=action.not_before,
+            conditions=put(kept, _made(task, "Retried", True, action.reason, action.message), self._now()),
         )
-        self._warn(task, reason, f"{message}; queued again as attempt {attempt}")
+        self._warn(task, action.reason, f"{action.message}; queued again as attempt {attempt}")
 
     async def finish(self, task: Task, action: Finish) -> None:
         """Write a final phase."""
@@ -300,7 +309,9 @@ class Tasks:
             "message": message or None,
             "finished_at": self._now(),
             "expires_at": None,
-            "conditions": self._condition(task, kind, True, reason, message),
+            "conditions": put(
+                fields.get("conditions", task.status.conditions), _made(task, kind, True, reason, message), self._now()
+            ),
         }
         await self._write(task, **{**fields, **ending})
         if succeeded:
@@ -450,17 +461,26 @@ class Tasks:
             log.info("task", extra=_transition(task, written.status))
         return written
 
+    def _with_changed(self, task: Task, known: wire.Task) -> tuple[Condition, ...]:
+        """The task's conditions, with what its plan found, if the exit code said so."""
+        changed = known.plan.changed if known.plan is not None else None
+        if changed is None:
+            return task.status.conditions
+        reason, what = ("ChangesFound", "something") if changed else (wire.NO_CHANGES, "nothing")
+        return self._condition(task, CHANGED, changed, reason, f"the plan found {what} to change")
+
     def _condition(self, task: Task, kind: str, status: bool, reason: str, message: str) -> tuple[Condition, ...]:
-        new = Condition(
-            type=kind, status=str(status), reason=reason, message=message, observed_generation=task.generation
-        )
-        return put(task.status.conditions, new, self._now())
+        return put(task.status.conditions, _made(task, kind, status, reason, message), self._now())
 
     def _step(self, task: Task, reason: str, message: str, *, at_once: bool = False) -> None:
         self._events.step(_reference(task), reason, message, at_once=at_once)
 
     def _warn(self, task: Task, reason: str, message: str) -> None:
         self._events.event(_reference(task), reason, message, warning=True)
+
+
+def _made(task: Task, kind: str, status: bool, reason: str, message: str) -> Condition:
+    return Condition(type=kind, status=str(status), reason=reason, message=message, observed_generation=task.generation)
 
 
 def _reference(task: Task) -> Object:
@@ -492,6 +512,11 @@ def _cleared(before: Object, changed: Object) -> Object:
         return changed
     cleared = {name: {**dict.fromkeys(before["steps"].get(name, ())), **result} for name, result in steps.items()}
     return {**changed, "steps": {**dict.fromkeys(before["steps"]), **cleared}}
+
+
+def _changes_nothing(known: wire.Task) -> bool:
+    """Whether it ended with its plan, as there was nothing to apply."""
+    return known.outcome is wire.Outcome.SUCCEEDED and known.reason == wire.NO_CHANGES
 
 
 def _progress(known: wire.Task) -> dict[str, Any]:

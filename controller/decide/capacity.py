@@ -170,6 +170,7 @@ def waiting(view: PoolView) -> list[Task]:
         and not (task.spec.cancel or task.deleting)
         and task.uid not in view.blocked
         and task.uid not in view.dispatching
+        and not (task.status.not_before is not None and view.now < task.status.not_before)
     ]
     grace_seconds = view.spec.grace_seconds
     unknown = {name for name in {task.spec.type for task in found} if not view.spec.accepts(name)}

@@ -165,8 +165,13 @@ def invalid_pool_status(problem: Problem, *, before: Before, now: datetime) -> d
     return {"observedGeneration": before.generation, "conditions": _put_all(before, entries, now)}
 
 
-def pool_figures(view: PoolView, decision: SizeDecision, tasks: Mapping[TaskPhase, int]) -> PoolFigures:
-    """The pool's metrics; `tasks` says how many there are in each phase, ended ones too."""
+def pool_figures(
+    view: PoolView, decision: SizeDecision, tasks: Mapping[TaskPhase, int], plans: Mapping[bool, int]
+) -> PoolFigures:
+    """The pool's metrics.
+
+    `tasks` says how many there are in each phase, ended ones too, and `plans` how many found something to change.
+    """
     slots = Counter({state.value: 0 for state in SlotState} | {RECOVERING: 0})
     slots.update(_slots(pod for pod in view.pods if not pod.dead))
     pods = Counter({state.value: 0 for state in PodState} | {"dead": 0})
@@ -182,6 +187,7 @@ def pool_figures(view: PoolView, decision: SizeDecision, tasks: Mapping[TaskPhas
         pods=pods,
         slots=slots,
         tasks=phases,
+        plans={"changed": plans.get(True, 0), "unchanged": plans.get(False, 0)},
     )
 
 

@@ -56,11 +56,15 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Back to the queue, as the next attempt. `if_pod_gone`: only after a live read found that the Pod is gone."""
+    """Back to the queue, as the next attempt, which no slot gets before `not_before`.
+
+    `if_pod_gone`: only after a live read found that the Pod is gone.
+    """
 
     reason: str
     message: str
     if_pod_gone: bool = False
+    not_before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,7 @@ ACCEPTED = "Accepted"
 ASSIGNED = "Assigned"
 APPROVED = "Approved"
 CANCELLING = "Cancelling"
+CHANGED = "Changed"
 
 
 def next_action(task: Task, where: Whereabouts, *, lock_held: bool, now: datetime) -> TaskAction | None:
@@ -209,6 +214,12 @@ def _pod_lost(task: Task, where: Whereabouts) -> TaskAction | None:
         phase = TaskPhase.FAILED
     reason = "ReservationLost" if task.status.phase is TaskPhase.AWAITING_APPROVAL else "PodLost"
     return Finish(phase, reason, message, if_pod_gone=unseen)
+
+
+def pause_left_seconds(task: Task, now: datetime) -> float:
+    """How long a queued task is still kept back after its last attempt."""
+    moment = task.status.not_before
+    return (moment - now).total_seconds() if moment is not None and task.queued else 0.0
 
 
 def may_retry(task: Task) -> bool:

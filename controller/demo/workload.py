@@ -1,7 +1,7 @@
 """What the demo asks for: a pool, twelve plans, and three plans with an apply. Pure.
 
-With `terraform` on the PATH each task is a real configuration of `terraform_data`, which is built in: no downloads and
-no `terraform init`. Without, a shell writes a plan file and runs it: the same steps, the same files.
+With `terraform` on the PATH each task is a real configuration of `terraform_data`, which is built in: `terraform init`
+downloads nothing. Without, a shell writes a plan file and runs it: the same steps, the same files.
 """
 
 from typing import Any
@@ -32,7 +32,6 @@ record start
 """
 
 _TERRAFORM_STEP = """\
-export CHECKPOINT_DISABLE=1 TF_IN_AUTOMATION=1 TF_CLI_CONFIG_FILE=/dev/null
 case $PODSLOTS_STEP in
 plan)
   terraform plan -input=false -no-color -out=tfplan
@@ -44,6 +43,8 @@ apply)
 esac
 record end
 """
+
+_TERRAFORM_ENVIRONMENT = {"CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1", "TF_CLI_CONFIG_FILE": "/dev/null"}
 
 _SHELL_STEP = """\
 case $PODSLOTS_STEP in
@@ -101,7 +102,10 @@ def _task(name: str, task_type: str, records: str, *, terraform: bool, plan_seco
     files = {"step.sh": _STEP + (_TERRAFORM_STEP if terraform else _SHELL_STEP)}
     if terraform:
         files["main.tf"] = _MAIN_TF.format(name=name, seconds=APPLY_SECONDS)
+    variables = _TERRAFORM_ENVIRONMENT if terraform else {}
     plan: Object = {"command": ["sh", "step.sh"], "timeoutSeconds": 120}
+    if terraform:
+        plan["before"] = [{"command": ["terraform", "init", "-input=false", "-no-color"]}]
     steps = {"plan": plan}
     if task_type == "plan_and_apply":
         plan["planFile"] = "tfplan"
@@ -119,6 +123,7 @@ def _task(name: str, task_type: str, records: str, *, terraform: bool, plan_seco
                 {"name": "DEMO_RECORDS", "value": records},
                 {"name": "DEMO_PLAN_SECONDS", "value": f"{plan_seconds:g}"},
                 {"name": "DEMO_APPLY_SECONDS", "value": str(APPLY_SECONDS)},
+                *({"name": name, "value": value} for name, value in variables.items()),
             ],
             "steps": steps,
         },

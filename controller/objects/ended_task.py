@@ -35,6 +35,7 @@ class EndedTask:
     delete_at: datetime | None
     deleting: bool
     finalizers: tuple[str, ...]
+    changed: bool | None = None
 
     @property
     def task_id(self) -> str:
@@ -64,6 +65,7 @@ class EndedTask:
             delete_at=finished + kept if finished is not None else None,
             deleting="deletionTimestamp" in metadata,
             finalizers=tuple(metadata.get("finalizers") or ()),
+            changed=status.get("changed"),
         )
 
     @staticmethod
@@ -86,6 +88,7 @@ class EndedTask:
             delete_at=status.finished_at + kept if status.finished_at is not None else None,
             deleting=task.deleting,
             finalizers=task.finalizers,
+            changed=status.changed,
         )
 
 
@@ -96,7 +99,7 @@ def has_ended(document: Object) -> bool:
 
 _METADATA = ("namespace", "name", "uid", "resourceVersion", "deletionTimestamp", "finalizers")
 _SPEC = ("pool", "lockKey", "ttlSecondsAfterFinished")
-_STATUS = ("phase", "step", "attempt", "pod", "podUID", "finishTime")
+_STATUS = ("phase", "step", "attempt", "pod", "podUID", "finishTime", "changed")
 
 
 def trim_task(document: Object) -> Object:

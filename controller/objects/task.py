@@ -166,8 +166,9 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStatus:
-    """What is known of a task. `attempt` 0: never assigned. `queued_reason` says what a queued task waits for.
+    """What is known of a task. `attempt` 0: never assigned.
 
+    `queued_reason` says what a queued task waits for; no Pod gets it before `not_before`.
     `plan_output` and `apply_output` name the SlotTaskOutputs of this attempt.
     """
 
@@ -182,6 +183,7 @@ class TaskStatus:
     reason: str | None = None
     message: str | None = None
     queued_reason: str | None = None
+    not_before: datetime | None = None
     plan: StepResult | None = None
     apply: StepResult | None = None
     plan_output: str | None = None
@@ -209,6 +211,7 @@ class TaskStatus:
             reason=status.optional_text("reason"),
             message=status.optional_text("message"),
             queued_reason=status.optional_text("queuedReason"),
+            not_before=time(status, "notBefore"),
             plan=replace(_step_result(plan), changed=_changed(status)) if plan else None,
             apply=_step_result(apply) if apply else None,
             plan_output=plan.optional_text("output") if plan else None,
@@ -239,6 +242,7 @@ class TaskStatus:
             "reason": self.reason,
             "message": self.message,
             "queuedReason": self.queued_reason,
+            "notBefore": _text(self.not_before),
             "steps": steps or None,
             "conditions": [item.to_json() for item in self.conditions] or None,
             "observedGeneration": self.observed_generation,

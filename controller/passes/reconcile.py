@@ -31,6 +31,7 @@ from controller.decide.task_actions import (
     is_new_word,
     is_refused,
     next_action,
+    pause_left_seconds,
     unsaid,
 )
 from controller.decide.view import PodState, PoolView
@@ -42,7 +43,7 @@ from controller.objects.pool import PoolSpec
 from controller.objects.task import Task
 from controller.passes.starting import Starting
 from controller.world.index import Key
-from controller.world.waiting_words import lock_word, slot_word
+from controller.world.waiting_words import lock_word, pause_word, slot_word
 from controller.world.world import World
 from metrics.figures import PoolFigures
 
@@ -137,7 +138,7 @@ class Reconciler:
         problems = self._problems(view, pool, template)
         if not view.deleting:
             self._dispatch(key, decision, surplus(view, decision, removed(actions)), not_starting(view))
-        self._figures[key] = pool_figures(view, decision, self._index.phases(key))
+        self._figures[key] = pool_figures(view, decision, self._index.phases(key), self._index.plans(key))
         before = Before.of(pool)
         if decision.desired not in {decision.current, before.desired}:
             self._pools.scaled(pool, decision.current, decision.desired, decision.reason, decision.message)
@@ -243,7 +244,10 @@ class Reconciler:
         following = next_in_turn(task for task in queued if task.uid in blocked)
         for_a_slot = slot_word(decision.reason, problem)
         for task in queued:
-            if task.uid in blocked:
+            if (wait := pause_left_seconds(task, now)) > 0:
+                self._queue.add_after(key, wait)
+                word = pause_word(task)
+            elif task.uid in blocked:
                 word = lock_word(self._index, task, is_next=task.uid in following)
             elif (age := (now - task.created).total_seconds()) < _SAID_AFTER_SECONDS:
                 youngest = max(youngest, _SAID_AFTER_SECONDS - age)

@@ -35,6 +35,7 @@ class Index:
         self.secrets = secrets
         self.locks = locks
         self._phases: dict[Key, Counter[TaskPhase]] = defaultdict(Counter)
+        self._plans: dict[Key, Counter[bool]] = defaultdict(Counter)
         self._live: dict[Key, dict[str, Task]] = defaultdict(dict)
         self._unreadable: dict[Key, dict[str, tuple[Object, InvalidObject]]] = defaultdict(dict)
         self._ended: dict[Key, dict[str, EndedTask]] = defaultdict(dict)
@@ -66,6 +67,10 @@ class Index:
     def phases(self, key: Key) -> Mapping[TaskPhase, int]:
         """How many tasks of a pool are in each phase, ended ones too."""
         return self._phases.get(key, {})
+
+    def plans(self, key: Key) -> Mapping[bool, int]:
+        """How many tasks of a pool have a plan that found something to change, and one that found nothing."""
+        return self._plans.get(key, {})
 
     def open_ends(self, key: Key, now: datetime) -> list[EndedTask]:
         """The ended tasks of a pool that may have something left to be done; see `settled`."""
@@ -110,7 +115,7 @@ class Index:
         key, uid = key_of_task(obj), obj["metadata"]["uid"]
         if has_ended(obj):
             ended = self._ended[key][uid] = EndedTask.parse(obj)
-            self._phases[key][ended.phase] += 1
+            self._count(key, ended.phase, ended.changed)
             self.reopen(key, uid)
             if ended.delete_at is not None:
                 heapq.heappush(self._due[key], (ended.delete_at, uid))
@@ -121,7 +126,7 @@ class Index:
             self._unreadable[key][uid] = (obj, problem)
             return
         self._live[key][uid] = task
-        self._phases[key][task.status.phase] += 1
+        self._count(key, task.status.phase, task.status.changed)
         if task.spec.lock_key:
             self._contenders[key[0], task.spec.lock_key][uid] = task
 
@@ -129,23 +134,26 @@ class Index:
         key, uid = key_of_task(obj), obj["metadata"]["uid"]
         self._unreadable.get(key, {}).pop(uid, None)
         if (ended := self._ended.get(key, {}).pop(uid, None)) is not None:
-            self._uncount(key, ended.phase)
+            self._count(key, ended.phase, ended.changed, -1)
             self._open_ends[key].pop(uid, None)
         elif (task := self._live.get(key, {}).pop(uid, None)) is not None:
-            self._uncount(key, task.status.phase)
+            self._count(key, task.status.phase, task.status.changed, -1)
             if task.spec.lock_key:
                 place = (key[0], task.spec.lock_key)
                 self._contenders[place].pop(uid, None)
                 if not self._contenders[place]:
                     del self._contenders[place]
         if not (self.live(key) or self.ended(key) or self._unreadable.get(key)):
-            for kept in (self._live, self._ended, self._unreadable, self._open_ends, self._due, self._phases):
+            by_pool = (self._live, self._ended, self._unreadable, self._open_ends, self._due, self._phases, self._plans)
+            for kept in by_pool:
                 kept.pop(key, None)
 
-    def _uncount(self, key: Key, phase: TaskPhase) -> None:
-        self._phases[key][phase] -= 1
+    def _count(self, key: Key, phase: TaskPhase, changed: bool | None, one: int = 1) -> None:
+        self._phases[key][phase] += one
         if not self._phases[key][phase]:
             del self._phases[key][phase]
+        if changed is not None:
+            self._plans[key][changed] += one
 
     # --- the rest -----------------------------------------------------------------------------------------------------
 

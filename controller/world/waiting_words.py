@@ -1,5 +1,6 @@
 """What a task waits for, in words for people."""
 
+from agent.wire import format_time
 from controller.decide.pool_status import Problem
 from controller.decide.scaling import Reason
 from controller.objects.task import Task, TaskPhase
@@ -10,6 +11,12 @@ def lock_word(index: Index, task: Task, *, is_next: bool) -> str:
     """What a task waits for that waits for its lockKey. Of many only the next one says who has it, for that changes."""
     before = _holder(index, task) if is_next else "other tasks are ahead in the queue"
     return f"for lockKey {task.spec.lock_key}, {before}"
+
+
+def pause_word(task: Task) -> str:
+    """What a task waits for whose plan failed and is tried again."""
+    moment = task.status.not_before
+    return f"for its next attempt, not before {format_time(moment)}" if moment is not None else "for its next attempt"
 
 
 def slot_word(reason: Reason, problem: Problem | None) -> str:

@@ -159,8 +159,15 @@ class MachineAgent:
         )
         self.execute(Started(slot=entry.slot, report=report))
 
-    def finish(self, task_id: str, outcome: Outcome = Outcome.SUCCEEDED, digest: str | None = DIGEST) -> None:
-        """The current step ended."""
+    def finish(
+        self,
+        task_id: str,
+        outcome: Outcome = Outcome.SUCCEEDED,
+        digest: str | None = DIGEST,
+        *,
+        changed: bool | None = None,
+    ) -> None:
+        """The current step ended; `changed` is what its exit code says."""
         entry = self.state.tasks[task_id]
         report = ExitReport(
             instance="w",
@@ -170,6 +177,7 @@ class MachineAgent:
             outcome=outcome,
             end_time=self.now,
             exit_code=0 if outcome is Outcome.SUCCEEDED else 1,
+            changed=changed,
             plan_digest=digest if outcome is Outcome.SUCCEEDED and entry.step is Step.PLAN else None,
         )
         self.execute(Exited(slot=entry.slot, report=report))

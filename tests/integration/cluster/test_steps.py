@@ -97,6 +97,32 @@ async def test_exit_codes_say_whether_anything_is_to_be_changed(cluster: Cluster
     assert (status["phase"], status["changed"]) == ("Succeeded", changed)
 
 
+async def test_a_plan_that_changes_nothing_ends_its_task_without_an_approval(cluster: Cluster) -> None:
+    """It never gets to what it was to hand over, which is no error."""
+    steps = {"plan": shell("exit 0", exitCodes={"changed": [2], "unchanged": [0]}), "apply": shell("false")}
+    await submit(cluster, "same", steps, outputs={"path": "outputs.json", "secretName": "same"})
+    status = await cluster.until_phase("same", "Succeeded", "AwaitingApproval", "Failed")
+    assert (status["phase"], status["reason"], status["changed"]) == ("Succeeded", "NoChanges", False)
+    assert status["message"] == "the plan found nothing to change"
+
+
+async def test_a_plan_that_fails_as_its_task_foresees_is_tried_again_after_a_pause(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Nothing but the pause's end wakes the queue. What an attempt has printed stays."""
+    steps = {"plan": shell(f"cd {tmp_path}; test -e first || {{ touch first; echo too many requests; exit 7; }}")}
+    await submit(cluster, "again", steps, retry={"planMaxAttempts": 2, "planExitCodes": [7]})
+    await until(lambda: waits_for(cluster, "again", "for its next attempt, not before "), "it is said")
+    status = await cluster.until_phase("again", "Succeeded", "Failed")
+    assert (status["phase"], status["attempt"], "notBefore" in status) == ("Succeeded", 2, False)
+    (kept,) = [item for item in status["conditions"] if item["type"] == "Retried"]
+    assert (kept["reason"], kept["message"]) == ("PlanFailed", "the plan failed: exit code 7")
+
+
+async def waits_for(cluster: Cluster, name: str, word: str) -> bool:
+    return str((await cluster.status(name)).get("queuedReason")).startswith(word)
+
+
 async def test_files_have_their_bytes_and_their_permissions(cluster: Cluster) -> None:
     data = bytes(range(256))
     files = {

@@ -261,6 +261,17 @@ async def tasks_by_phase(world: World) -> None:
     await until(world, 0, name, phase="Running")
 
 
+@moves("podslots_pool_plans")
+async def plans_by_what_they_found(world: World) -> None:
+    for name, codes in (("same", {"unchanged": [0]}), ("other", {"changed": [0]})):
+        world.add_task(name, "plan", seconds=5, steps={"plan": {"command": ["plan"], "exitCodes": codes}})
+    await until(world, 1, "podslots_pool_plans", found="unchanged")
+    await until(world, 1, "podslots_pool_plans", found="changed")
+    world.add_task("silent", "plan", seconds=5)
+    await world.until(lambda: world.phase("silent") is TaskPhase.SUCCEEDED, 200, "it has ended")
+    await until(world, 1, "podslots_pool_plans", found="changed")
+
+
 # --- and nothing outlives what it is about ----------------------------------------------------------------------------
 
 

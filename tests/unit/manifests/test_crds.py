@@ -435,6 +435,7 @@ def test_every_status_the_controller_can_write_is_taken() -> None:
             reason="r",
             message="m",
             queued_reason="q",
+            not_before=NOW,
             plan=result,
             apply=StepResult(),
             plan_output="n-2-plan",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.wire import EnvFrom, EnvVar, KeyRef, Outcome, Step
+from agent.wire import EnvFrom, EnvVar, ExitCodes, KeyRef, Outcome, Step
 from agent.worker.marks import mark
 from tests.support.fake_agent import FakeAgent
 from tests.support.worker_fixtures import StartWorker, agent, start_worker
@@ -463,6 +463,26 @@ def test_a_plan_file_that_is_named_and_not_written_fails_the_plan(agent: FakeAge
     report = agent.exit_of("task.1", Step.PLAN)
     assert report.outcome is Outcome.FAILED
     assert "no file 'tf.plan'" in str(report.reason)
+
+
+@pytest.mark.parametrize(("written", "outcome"), [("tf.plan", Outcome.SUCCEEDED), ("tfplan", Outcome.FAILED)])
+def test_a_plan_without_an_apply_writes_the_file_that_it_names_too(
+    agent: FakeAgent, start_worker: StartWorker, written: str, outcome: Outcome
+) -> None:
+    start_worker()
+    agent.offer(assignment("touch", written, plan_file="tf.plan"))
+    report = agent.exit_of("task.1", Step.PLAN)
+    assert (report.outcome, report.plan_digest) == (outcome, None)
+    assert ("no file 'tf.plan'" in str(report.reason)) == (outcome is Outcome.FAILED)
+
+
+def test_a_plan_that_finds_nothing_to_change_need_not_write_its_file(
+    agent: FakeAgent, start_worker: StartWorker
+) -> None:
+    start_worker()
+    agent.offer(assignment("true", plan_file="tf.plan", exit_codes=ExitCodes(unchanged=(0,))))
+    report = agent.exit_of("task.1", Step.PLAN)
+    assert (report.outcome, report.changed) == (Outcome.SUCCEEDED, False)
 
 
 def test_a_plan_file_that_is_not_named_is_covered_by_its_usual_name(

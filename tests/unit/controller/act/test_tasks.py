@@ -16,6 +16,7 @@ from controller.decide.task_actions import (
     Acquire,
     Approve,
     Follow,
+    Retry,
     Whereabouts,
     cancelling,
     next_action,
@@ -23,6 +24,7 @@ from controller.decide.task_actions import (
 )
 from controller.errors import AgentRefused, AgentUnreachable, ApiUnavailable, Conflict, NotFound, NotLeader
 from controller.kube.api import EVENTS, LEASES, SLOTTASKS, Object, Resource
+from controller.objects.conditions import find
 from controller.objects.ended_task import EndedTask
 from controller.objects.task import Task, TaskPhase
 from tests.support.dispatch_site import NS, DispatchReplica, DispatchSite, run
@@ -670,6 +672,56 @@ def test_a_task_does_not_go_without_its_lock() -> None:
         run(site.replica().writer.remove_finalizer(EndedTask.of(site.task())))
         assert site.task().finalizers == ()
         assert (site.lock("vpc") is None) is freed
+
+
+# --- what the plan found --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["plan", "plan_and_apply"])
+def test_a_plan_that_finds_nothing_to_change_ends_its_task_and_says_so(kind: str) -> None:
+    """With `outputs` asked for: of a plan_and_apply nothing is handed over, and nothing is wrong with that."""
+    site = DispatchSite()
+    asked = {"outputs": {"path": "o.json", "secretName": "o"}} if kind == "plan_and_apply" else {}
+    placed(site, kind, **asked)
+    site.agent.finish("uid-t.1", changed=False)
+    run(site.replica().follow(site.task()))
+    status = site.task().status
+    assert (status.phase, status.changed) == (TaskPhase.SUCCEEDED, False)
+    said = find(status.conditions, "Changed")
+    assert said is not None
+    assert (said.status, said.reason) == ("False", "NoChanges")
+    if kind == "plan_and_apply":
+        assert (status.reason, status.message) == ("NoChanges", "the plan found nothing to change")
+
+
+def test_a_plan_that_finds_changes_says_so_while_it_waits_and_after() -> None:
+    site = DispatchSite()
+    placed(site)
+    site.agent.finish("uid-t.1", changed=True)
+    replica = site.replica()
+    run(replica.follow(site.task()))
+    for phase in (TaskPhase.AWAITING_APPROVAL, TaskPhase.SUCCEEDED):
+        status = site.task().status
+        said = find(status.conditions, "Changed")
+        assert said is not None
+        assert (status.phase, status.changed, said.status, said.reason) == (phase, True, "True", "ChangesFound")
+        if phase is TaskPhase.AWAITING_APPROVAL:
+            site.edit(approval=APPROVAL)
+            run(replica.approve(site.task()))
+            site.agent.start("uid-t.1")
+            site.agent.finish("uid-t.1")
+            run(replica.follow(site.task()))
+
+
+def test_what_an_earlier_attempt_found_is_not_said_of_the_next() -> None:
+    site = DispatchSite()
+    placed(site, onLostReservation="Replan")
+    site.agent.finish("uid-t.1", changed=True)
+    replica = site.replica()
+    run(replica.follow(site.task()))
+    run(replica.writer.retry(site.task(), Retry("PodLost", "gone")))
+    status = site.task().status
+    assert (status.attempt, status.changed, find(status.conditions, "Changed")) == (2, None, None)
 
 
 # --- the object -------------------------------------------------------------------------------------------------------
