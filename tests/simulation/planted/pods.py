@@ -1,6 +1,7 @@
 """Mistakes of the controller with Pods."""
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -93,7 +94,15 @@ def _() -> Plant:
         kept = {name: value for name, value in patched["metadata"].items() if name != "deletionTimestamp"}
         return {**patched, "metadata": kept}
 
-    return patch.object(Pods, "_label", label)
+    unguarded = Pods.open
+
+    async def open_blindly(self: Pods, pod: Any, *given: Any, **options: Any) -> None:
+        await unguarded(self, replace(pod, tracked=True), *given, **options)
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(Pods, "_label", label))
+    stack.enter_context(patch.object(Pods, "open", open_blindly))
+    return stack
 
 
 @bug("phase Failed taken for death", seed=1)
