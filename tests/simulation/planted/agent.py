@@ -88,7 +88,7 @@ def _() -> Plant:
     return _decide(slots.Drain, lambda state, command, now: slots._drain(replace(state, recovering=()), command, now))
 
 
-@bug("the drain in force is confirmed whatever is held", theme="agents that forget")
+@bug("the drain in force is confirmed whatever is held", theme="agents that forget", seed=18)
 def _() -> Plant:
     def drain(state: State, command: Any, now: Any) -> Decision:
         if state.phase is Phase.DRAINED and state.drain_id == command.drain_id:
@@ -154,7 +154,7 @@ def _() -> Plant:
     return patch.object(Service, "check_address", lambda self, write: original(self, replace(write, incarnation=None)))
 
 
-@bug("pod_uid not checked", theme="Pods that come and go", seed=114)
+@bug("pod_uid not checked", theme="Pods that come and go", seed=34)
 def _() -> Plant:
     original = Service.check_address
 
@@ -182,7 +182,7 @@ def _() -> Plant:
     return patch.object(journal, "replay", replay)
 
 
-@bug("silence of a worker taken for the loss of its step", theme="approvals", seed=12)
+@bug("silence of a worker taken for the loss of its step", theme="approvals", seed=6)
 def _() -> Plant:
     original = recovery._lose
 

@@ -40,7 +40,7 @@ def _() -> Plant:
     return patch.object(Pods, "drain_and_delete", drain_and_delete)
 
 
-@bug("delete without preconditions", theme="Pods that come and go", seed=42)
+@bug("delete without preconditions", theme="Pods that come and go", seed=53)
 def _() -> Plant:
     async def delete(self: Pods, pod: Any, *, grace_period_seconds: int | None = None) -> None:
         metadata = pod["metadata"]

@@ -22,7 +22,7 @@ from controller.world import views
 from tests.simulation.planted.registry import Plant, bug
 
 
-@bug("silence taken for death", seed=18)
+@bug("silence taken for death", seed=6)
 def _() -> Plant:
     def dead(self: Whereabouts) -> bool:
         return self.buried or (self.pod is not None and (self.pod.dead or not self.pod.connected))
@@ -107,7 +107,7 @@ def _approved(same: Callable[[Any, Any], bool]) -> Plant:
     return patch.object(Task, "approved", property(approved))
 
 
-@bug("approval not bound to digest", theme="approvals", seed=13)
+@bug("approval not bound to digest", theme="approvals", seed=14)
 def _() -> Plant:
     return _approved(lambda approval, status: bool(approval.attempt == status.attempt))
 
@@ -130,7 +130,7 @@ def _() -> Plant:
     return patch.object(task_actions, "_reserved", reserved)
 
 
-@bug("final phase overwritten", theme="leaders that come back", seed=13)
+@bug("final phase overwritten", theme="leaders that come back", seed=11)
 def _() -> Plant:
     async def write(self: Tasks, task: Task, **changes: Any) -> Task:
         after = replace(task.status, observed_generation=task.generation, **changes).to_json()
@@ -157,7 +157,7 @@ def _() -> Plant:
     return patch.object(task_actions, "keeps_lock", lambda _task: False)
 
 
-@bug("lock not looked at", seed=5)
+@bug("lock not looked at", seed=10)
 def _() -> Plant:
     async def take(self: Locks, task: Task) -> bool:
         del self, task
@@ -169,7 +169,7 @@ def _() -> Plant:
     return stack
 
 
-@bug("lock's holder not looked at", seed=5)
+@bug("lock's holder not looked at", seed=20)
 def _() -> Plant:
     original = Locks.take
 
@@ -191,7 +191,7 @@ def _() -> Plant:
     return patch.object(Tasks, "ack", ack)
 
 
-@bug("a new leader trusts its watch", theme="leaders that take over", seed=1)
+@bug("a new leader trusts its watch", theme="leaders that take over", seed=23)
 def _() -> Plant:
     async def refresh(self: reflector.Reflector) -> None:
         del self
