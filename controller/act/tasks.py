@@ -19,6 +19,7 @@ from controller.act.locks import Locks
 from controller.act.outputs import TaskOutputs
 from controller.agents.client import AgentClient
 from controller.decide.kept_output import lacks_output, to_keep
+from controller.decide.memory import ran_out
 from controller.decide.task_actions import (
     ACCEPTED,
     APPROVED,
@@ -35,7 +36,7 @@ from controller.decide.task_actions import (
 from controller.decide.trying_again import after_end
 from controller.decide.view import PodView
 from controller.errors import AgentRefused, ApiError, Conflict, NotFound, NotOurs, TooManyRequests
-from controller.kube.api import SLOTTASKS, Api, Object
+from controller.kube.api import PODS, SLOTTASKS, Api, Object
 from controller.kube.cache import Cache
 from controller.objects.conditions import Condition, put
 from controller.objects.ended_task import EndedTask
@@ -149,6 +150,7 @@ class Tasks:
             await self._forgotten(task, pod, agent)
             return
         if known.state is wire.TaskState.ENDED:
+            known = await self._with_cause(task, known)
             kept = await self._keep_outputs(task, known, agent, limits)
             problem = await self._hand_over(task, known, agent)
             await self._ended(task, known, kept, problem)
@@ -205,6 +207,20 @@ class Tasks:
                 return None
         self._warn(task, "OutputsNotStored", problem)
         return problem
+
+    async def _with_cause(self, task: Task, known: wire.Task) -> wire.Task:
+        """`known`, with the cause of a lost step where the Pod's status has one. As of now: the cache may be behind."""
+        if known.outcome is not wire.Outcome.LOST or task.status.pod is None:
+            return known
+        try:
+            pod = await self._api.get(PODS, task.namespace, task.status.pod)
+        except NotFound:
+            return known
+        result = known.apply or known.plan
+        cause = ran_out(pod, known.slot, result.start_time if result is not None else None)
+        if cause is None or pod["metadata"]["uid"] != task.status.pod_uid:
+            return known
+        return replace(known, reason=f"{known.reason}; {cause}" if known.reason else cause)
 
     async def _ended(self, task: Task, known: wire.Task, kept: dict[str, str], problem: str | None) -> None:
         if (again := after_end(task, known, self._now())) is not None:

@@ -23,7 +23,7 @@ from controller.decide.task_actions import (
     unsaid,
 )
 from controller.errors import AgentRefused, AgentUnreachable, ApiUnavailable, Conflict, NotFound, NotLeader
-from controller.kube.api import EVENTS, LEASES, SLOTTASKS, Object, Resource
+from controller.kube.api import EVENTS, LEASES, PODS, SLOTTASKS, Object, Resource
 from controller.objects.conditions import find
 from controller.objects.ended_task import EndedTask
 from controller.objects.task import Task, TaskPhase
@@ -722,6 +722,30 @@ def test_what_an_earlier_attempt_found_is_not_said_of_the_next() -> None:
     run(replica.writer.retry(site.task(), Retry("PodLost", "gone")))
     status = site.task().status
     assert (status.attempt, status.changed, find(status.conditions, "Changed")) == (2, None, None)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["plan", "plan_and_apply"])
+def test_a_step_that_was_lost_as_memory_ran_out_says_so(kind: str) -> None:
+    """Where the whole container was killed its worker can't say why: its Pod's status does."""
+    site = DispatchSite()
+    placed(site, kind, retry={"planMaxAttempts": 1})
+    worker = {"name": "worker-0", "resources": {"limits": {"memory": "512Mi"}}}
+    slot = site.agent.state.tasks["uid-t.1"].slot
+    killed = {"reason": "OOMKilled", "exitCode": 137, "finishedAt": MOMENT.isoformat()}
+    pod = {
+        "metadata": {"name": "p", "namespace": NS, "uid": "uid-p"},
+        "spec": {"containers": [{**worker, "name": f"worker-{slot}"}]},
+        "status": {"containerStatuses": [{"name": f"worker-{slot}", "lastState": {"terminated": killed}}]},
+    }
+    site.api.put(PODS, pod)
+    site.agent.finish("uid-t.1", Outcome.LOST)
+    run(site.replica().follow(site.task()))
+    status = site.task().status
+    assert status.phase is TaskPhase.LOST
+    assert f"memory ran out (limit 512Mi): container worker-{slot} was killed" in str(status.message)
 
 
 # --- the object -------------------------------------------------------------------------------------------------------
