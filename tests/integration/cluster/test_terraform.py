@@ -1,8 +1,8 @@
 """An apply of real Terraform that is stopped in the middle: what it made is in its state, and its lock is gone.
 
 With the AWS provider against a fake AWS. It needs `terraform`, a filesystem mirror with that provider, which the
-variable PODSLOTS_TEST_MIRROR names, and the package `moto[server]`. Programs of ours stand for all of these in
-`tests/integration/agent/worker/test_stopping.py`, which runs everywhere.
+variable PODSLOTS_TEST_MIRROR names, and `moto_server` (of the package `moto[server]`, in whichever environment).
+Programs of ours stand for all of these in `tests/integration/agent/worker/test_stopping.py`, which runs everywhere.
 """
 
 import asyncio
@@ -10,11 +10,10 @@ import json
 import os
 import re
 import shutil
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
-from importlib.util import find_spec
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,8 @@ from tests.support.cluster import NAMESPACE, Child, Cluster, until
 
 MIRROR = Path(os.environ.get("PODSLOTS_TEST_MIRROR", "/nonexistent"))
 BUCKET = "states"
+SIGNED = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+"""Not checked, but without one the fake takes the caller for nobody."""
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -35,7 +36,7 @@ pytestmark = [
         not (MIRROR / "registry.terraform.io/hashicorp/aws").is_dir(),
         reason="PODSLOTS_TEST_MIRROR names no filesystem mirror with the AWS provider",
     ),
-    pytest.mark.skipif(find_spec("moto") is None, reason="moto[server] is not installed"),
+    pytest.mark.skipif(shutil.which("moto_server") is None, reason="moto_server is not on the PATH"),
 ]
 
 CONFIGURATION = """\
@@ -86,12 +87,16 @@ class Aws:
         self.url = url
 
     def get(self, path: str, method: str = "GET") -> bytes | None:
-        request = urllib.request.Request(f"{self.url}/{path}", method=method)  # noqa: S310 - our own, on loopback
+        """What is there; None if nothing is."""
+        headers = {"Authorization": SIGNED}
+        request = urllib.request.Request(f"{self.url}/{path}", method=method, headers=headers)  # noqa: S310 - our own
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
                 found: bytes = answer.read()
                 return found
-        except urllib.error.HTTPError:
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.NOT_FOUND:
+                raise
             return None
 
     def queues(self, name: str) -> set[str]:
@@ -112,7 +117,7 @@ class Aws:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def aws(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Aws]:
     log = tmp_path_factory.mktemp("aws") / "log"
-    process = Child("aws", [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"], dict(os.environ), log)
+    process = Child("aws", ["moto_server", "-H", "127.0.0.1", "-p", "0"], dict(os.environ), log)
     await process.start()
     try:
         found = await until(lambda: re.search(r"Running on (http://127\.0\.0\.1:\d+)", log.read_text()), "it serves")
