@@ -138,7 +138,12 @@ async def test_files_have_their_bytes_and_their_permissions(cluster: Cluster) ->
 
 
 async def test_a_provider_finds_room_for_its_socket_in_tmpdir(cluster: Cluster) -> None:
-    await submit(cluster, "socket", {"plan": {"command": ["python3", "sock.py"]}}, files={"sock.py": SOCKET})
+    await submit(
+        cluster,
+        "socket",
+        {"plan": {"command": ["python3", "sock.py"], "cancelGraceSeconds": 5}},
+        files={"sock.py": SOCKET},
+    )
     status = await cluster.until_phase("socket", "Succeeded", "Failed")
     assert tail(status).endswith("bound\n")
 
