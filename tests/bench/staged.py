@@ -125,10 +125,11 @@ async def _one_change(stage: Stage, number: int) -> Said:
     """A slot of the last Pod is taken by a holder in that Pod, or given back."""
     last = stage.api.many[PODS][0].count - 1
     began, passes = time.thread_time(), stage.passes
+    name = f"change-{number // 2}"
     if number % 2:
-        stage.agents.give_back(last, "change")
+        stage.agents.give_back(last, name)
     else:
-        stage.agents.hold(last, "change")
+        stage.agents.hold(last, name)
     await stage.until(lambda: stage.passes > passes)
     await stage.rest()
     return {"cpu_seconds": time.thread_time() - began, "passes": stage.passes - passes}
