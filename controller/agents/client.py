@@ -238,7 +238,7 @@ def _answer(status: int, body: bytes, kind: type[T]) -> T:
 
 
 def misunderstood(error: Exception, document: Any) -> AgentUnreachable:
-    """What an answer is that is none; that of an agent too old to be understood names its version."""
+    """The error for a body that is no agent's answer. That of an agent too old to be understood names its version."""
     state = document.get("state", document) if isinstance(document, dict) else None
     version = state.get("version") if isinstance(state, dict) else None
     if isinstance(version, str) and is_too_old(version):

@@ -113,7 +113,7 @@ def _up(basis: Basis, scaler: Autoscaling) -> tuple[int, Reason, str, int]:
     wanted = size + max(missing, for_utilization)
     if for_queue:
         count = basis.queue.total()
-        message = f"{count} queued task{'s' * (count != 1)} and {_pods(for_queue)} too few to take them"
+        message = f"{count} queued task{'s' * (count != 1)}; {_more(for_queue)} needed for them"
         return wanted, Reason.QUEUED_TASKS, message, missing
     if missing >= for_utilization:
         text = ", ".join(f"{count} for {name}" for name, count in scaler.idle_slots.items())
@@ -182,6 +182,10 @@ def _buffer(basis: Basis, scaler: Autoscaling) -> Counter[str]:
 def _percent(basis: Basis) -> float:
     total = basis.census.total_slots
     return 100 * basis.used / total if total else 0.0
+
+
+def _more(pods: int) -> str:
+    return f"{pods} more Pod{'s' * (pods != 1)} {'is' if pods == 1 else 'are'}"
 
 
 def _pods(count: int) -> str:
