@@ -8,7 +8,7 @@ from controller.act.work_queue import WorkQueue
 from tests.simulation.planted.registry import Plant, bug
 
 
-@bug("the queue asks a handle for .when()", seed=24)
+@bug("the queue asks a handle for .when()", seed=27)
 def _() -> Plant:
     """N1: asyncio's timers have a moment. uvloop's shortest are plain handles, which have none."""
 
