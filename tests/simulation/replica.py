@@ -15,6 +15,8 @@ from controller.config import Config
 from controller.errors import ApiUnavailable
 from controller.kube.api import LEASES, PODS, Object, Resource
 from controller.local.apiserver.errors import ApiError as Refusal
+from controller.passes.reconcile import Reconciler
+from controller.world.index import Key
 from metrics.exposition import new_registry
 from tests.simulation.network import SimNetwork
 from tests.simulation.node import failure_of
@@ -114,10 +116,24 @@ class Replica:
             stopwatch=lambda: asyncio.get_running_loop().time(),
             registry=self.registry,
         )
+        self._watch_passes(self.controller.reconciler)
         self._context = contextvars.copy_context()
         self._context.run(clock_of_process.set, self)
         loop = asyncio.get_running_loop()
         self._task = loop.create_task(self.controller.run(), name=f"controller {self.name}", context=self._context)
+
+    def _watch_passes(self, reconciler: Reconciler) -> None:
+        """A pass that breaks is logged and ends nothing, and yet none ever should."""
+        reconcile = reconciler.reconcile
+
+        def watched(key: Key) -> None:
+            try:
+                reconcile(key)
+            except Exception as error:
+                self._world.rules.breach(f"a pass of {self.name} broke: {error!r}")
+                raise
+
+        setattr(reconciler, "reconcile", watched)  # noqa: B010 - mypy minds an assignment to a method
 
     def now(self) -> datetime:
         """This process' wall clock."""
