@@ -85,12 +85,14 @@ def _() -> Plant:
 
 @bug("open although the Pod is being deleted", theme="Pods that come and go", seed=11)
 def _() -> Plant:
+    """The finalizer, which can't be added to a Pod that goes, and the version that it comes with guard that too."""
     original = Pods._label
 
     async def label(self: Pods, pod: Any, namespace: str, to: PodState, drain_id: str, **options: Any) -> Any:
-        patched = await original(self, pod, namespace, to, drain_id, **options)
         if to is not PodState.ACTIVE:
-            return patched
+            return await original(self, pod, namespace, to, drain_id, **options)
+        unguarded = {**options, "resource_version": None, "finalizers": None}
+        patched = await original(self, pod, namespace, to, drain_id, **unguarded)
         kept = {name: value for name, value in patched["metadata"].items() if name != "deletionTimestamp"}
         return {**patched, "metadata": kept}
 

@@ -35,6 +35,6 @@ def _() -> Plant:
     return patch.object(SlotDisk, "digest", digest)
 
 
-@bug("a step's lock not looked at", theme="agents and workers that restart", seed=50)
+@bug("a step's lock not looked at", theme="agents and workers that restart", seed=118)
 def _() -> Plant:
     return patch.object(SlotDisk, "reclaim", lambda _self, _task_id, _step: True)
