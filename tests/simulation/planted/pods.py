@@ -96,10 +96,11 @@ def _() -> Plant:
         kept = {name: value for name, value in patched["metadata"].items() if name != "deletionTimestamp"}
         return {**patched, "metadata": kept}
 
-    unguarded = Pods.open
+    # Without the live read before it, which sees the deletion too.
+    opened = Pods.open
 
     async def open_blindly(self: Pods, pod: Any, *given: Any, **options: Any) -> None:
-        await unguarded(self, replace(pod, tracked=True), *given, **options)
+        await opened(self, replace(pod, tracked=True), *given, **options)
 
     stack = contextlib.ExitStack()
     stack.enter_context(patch.object(Pods, "_label", label))
