@@ -34,7 +34,7 @@ def _() -> Plant:
     return _unjournaled(lambda record: isinstance(record, PhaseChanged) and record.phase is Phase.DRAINED)
 
 
-@bug("reservation not journaled", theme="approvals")
+@bug("reservation not journaled", theme="approvals", seed=2)
 def _() -> Plant:
     return _unjournaled(lambda record: isinstance(record, SlotChanged) and record.event is Event.PLANNED)
 
@@ -74,7 +74,7 @@ def _decide(command: type, decide: Callable[[Any, Any, Any], Decision]) -> Plant
     return patch.dict(table, {command: decide})
 
 
-@bug("ended tasks not in the way of a drain", theme="agents and workers that restart")
+@bug("ended tasks not in the way of a drain", theme="agents and workers that restart", seed=11)
 def _() -> Plant:
     def drain(state: State, command: Any, now: Any) -> Decision:
         held = {task_id: task for task_id, task in state.tasks.items() if task_id not in state.ended}
@@ -88,7 +88,7 @@ def _() -> Plant:
     return _decide(slots.Drain, lambda state, command, now: slots._drain(replace(state, recovering=()), command, now))
 
 
-@bug("the drain in force is confirmed whatever is held", theme="agents that forget", seed=18)
+@bug("the drain in force is confirmed whatever is held", theme="agents that forget", seed=4)
 def _() -> Plant:
     def drain(state: State, command: Any, now: Any) -> Decision:
         if state.phase is Phase.DRAINED and state.drain_id == command.drain_id:
@@ -98,7 +98,7 @@ def _() -> Plant:
     return _decide(slots.Drain, drain)
 
 
-@bug("logs are removed after a lost journal", theme="agents that forget")
+@bug("logs are removed after a lost journal", theme="agents that forget", seed=1)
 def _() -> Plant:
     async def tidy(self: Workers) -> None:
         await self._outputs.forget_unknown(lambda task_id: task_id in self._service.state.tasks)
@@ -143,12 +143,12 @@ def _() -> Plant:
     return stack
 
 
-@bug("stamp not checked", seed=1)
+@bug("stamp not checked", seed=4)
 def _() -> Plant:
     return patch.object(Service, "_check_stamp", lambda _self, _stamp: None)
 
 
-@bug("incarnation not checked", theme="agents and workers that restart", seed=4)
+@bug("incarnation not checked", theme="agents and workers that restart", seed=8)
 def _() -> Plant:
     original = Service.check_address
     return patch.object(Service, "check_address", lambda self, write: original(self, replace(write, incarnation=None)))
@@ -171,7 +171,7 @@ def _() -> Plant:
     return patch.dict(state._APPLY, {state.TaskAcked: lambda value, record: replace(original(value, record), acked=())})
 
 
-@bug("acked ids not kept over a restart", theme="agents and workers that restart")
+@bug("acked ids not kept over a restart", theme="agents and workers that restart", seed=4)
 def _() -> Plant:
     original = journal.replay
 

@@ -18,7 +18,7 @@ def _() -> Plant:
     return patch.object(Pools, "has_leftovers", lambda _self, _namespace, _name: False)
 
 
-@bug("Pods have no owner but their pool", theme="pools that come and go")
+@bug("Pods have no owner but their pool", theme="pools that come and go", seed=1)
 def _() -> Plant:
     original = template._owners
     return patch.object(template, "_owners", lambda pool, token_secret: original(pool, token_secret)[:1])
@@ -29,7 +29,7 @@ def _() -> Plant:
     return patch.object(StartFailures, "wait_seconds", lambda _self, _template, _now: 0.0)
 
 
-@bug("a Pod too many gets tasks", theme="sizes that are lowered", seed=10)
+@bug("a Pod too many gets tasks", theme="sizes that are lowered", seed=16)
 def _() -> Plant:
     return patch.object(reconcile, "surplus", lambda _view, _decision, leaving: leaving)
 

@@ -56,7 +56,7 @@ def _() -> Plant:
     return patch.object(Tasks, "assign", assign)
 
 
-@bug("retry on another agent", theme="one lock")
+@bug("retry on another agent", theme="one lock", seed=27)
 def _() -> Plant:
     original = Tasks._acquire
 
@@ -86,7 +86,7 @@ def _() -> Plant:
     return patch.object(Tasks, "follow", follow)
 
 
-@bug("ack before the output is kept", seed=11)
+@bug("ack before the output is kept", seed=3)
 def _() -> Plant:
     """An output that could not be written at once is left out, as if the next pass could still read it."""
 
@@ -130,7 +130,7 @@ def _() -> Plant:
     return patch.object(task_actions, "_reserved", reserved)
 
 
-@bug("final phase overwritten", theme="leaders that come back", seed=11)
+@bug("final phase overwritten", theme="leaders that come back", seed=15)
 def _() -> Plant:
     async def write(self: Tasks, task: Task, **changes: Any) -> Task:
         after = replace(task.status, observed_generation=task.generation, **changes).to_json()
@@ -152,12 +152,12 @@ def _() -> Plant:
     return stack
 
 
-@bug("lock released on Lost", theme="one lock", seed=7)
+@bug("lock released on Lost", theme="one lock", seed=14)
 def _() -> Plant:
     return patch.object(task_actions, "keeps_lock", lambda _task: False)
 
 
-@bug("lock not looked at", seed=10)
+@bug("lock not looked at", seed=26)
 def _() -> Plant:
     async def take(self: Locks, task: Task) -> bool:
         del self, task

@@ -38,7 +38,9 @@ def start_worker(agent: AgentProcess, tmp_path: Path) -> Iterator[Start]:
 
 def _work(plan: str, apply: str | None = None, *, cancel_grace_seconds: int = 60) -> Work:
     steps = Steps(
-        plan=StepSpec(command=shell(plan), plan_file="tfplan", cancel_grace_seconds=cancel_grace_seconds),
+        plan=StepSpec(
+            command=shell(plan), plan_file="tfplan" if apply else None, cancel_grace_seconds=cancel_grace_seconds
+        ),
         apply=StepSpec(command=shell(apply)) if apply else None,
     )
     return Work(name="team/task", attempt=1, steps=steps, files={"main.tf": "resource"})
