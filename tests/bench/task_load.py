@@ -37,7 +37,8 @@ class Tasks:
             while assigned is None:
                 answer = yield request("GET", f"/work?instance={instance}", token=token)
                 assigned = _json(answer).get("run")
-            about = {"instance": instance, "task_id": task_id, "step": "plan", "fence": assigned["fence"]}
+            given = {name: assigned[name] for name in ("fence", "nonce")}
+            about = {"instance": instance, "task_id": task_id, "step": "plan", **given}
             _json((yield request("POST", "/work/started", {**about, "start_time": TIME}, token=token)))
             output = f"/work/output?instance={instance}&task_id={task_id}&step=plan&offset=0"
             _json((yield request("POST", output, OUTPUT, token=token)))
