@@ -130,14 +130,13 @@ class Election:
 
     async def release(self, timeout_seconds: float = 3.0) -> None:
         """Act no more, and let another take over at once. To be called when everything that acts has stopped."""
-        tenure = self._standing.tenure
-        self._standing = lease.resign(self._standing)
+        self._standing, write = lease.resign(self._standing)
         self._tell()
-        if tenure is None:
+        if write is None:
             return
         with contextlib.suppress(ApiError, ApiUnavailable, TimeoutError):
             async with asyncio.timeout(timeout_seconds):
-                await self._patch(tenure.version, tenure.transitions, holder="")
+                await self._patch(write.version, write.transitions, holder="")
 
     async def _carry_out(self, decision: lease.LeaseStep) -> bool:
         """Whether it was a write, and it took effect; else the Lease was read."""

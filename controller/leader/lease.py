@@ -10,8 +10,9 @@ Two replicas must never both act, whatever their clocks say and however late mes
    before. Whoever makes it anew acts only after a renewal that it sent `lease_duration` later. A holder that finds its
    Lease gone makes it anew and goes on, if the answer comes before its deadline: nobody else can have begun by then.
 
-A released Lease (no holder, but a renewTime) is free at once: its holder stopped acting before it wrote that. Wall
-time is written for people to read, and never read.
+A released Lease (no holder, but a renewTime) is free at once: its holder stopped acting before it wrote that. So only a
+confirmed holder may release: who made the Lease anew and was not confirmed yet cannot say that nobody acts. Wall time
+is written for people to read, and never read.
 
 The term is the resourceVersion of the write by which the Lease was taken. Versions rise over all objects, so terms rise
 over all holders, even if the Lease is deleted in between.
@@ -219,9 +220,14 @@ def wrote(
     return dataclasses.replace(standing, seen=seen, absent=False, tenure=tenure, tried=frozenset({seen.uid}))
 
 
-def resign(standing: Standing) -> Standing:
-    """Act no more. To be followed by a write that names no holder."""
-    return dataclasses.replace(standing, tenure=None)
+def resign(standing: Standing) -> tuple[Standing, Renew | None]:
+    """Act no more. With it, the write by which the Lease is released, to be sent without a holder.
+
+    None: there is nothing to release, or another may still act under a Lease that was deleted.
+    """
+    tenure = standing.tenure
+    release = Renew(tenure.version, tenure.transitions) if tenure is not None and tenure.confirmed else None
+    return dataclasses.replace(standing, tenure=None), release
 
 
 def lease_spec(

@@ -314,6 +314,31 @@ def test_a_leader_whose_lease_is_deleted_goes_on_in_its_term() -> None:
     virtual_time.run(main)
 
 
+def test_who_made_a_deleted_lease_anew_and_stops_at_once_does_not_say_that_nobody_acts() -> None:
+    """T22, G1: the leader of before may still act, on the renewal that it sent before the Lease was deleted."""
+
+    async def main() -> None:
+        world = World(6)
+        leader = world.start()
+        leader.network.trouble = False
+        await world.one_leader(within=60)
+        leader.network.cut = True
+        world.server.remove(LEASES, "ns", LEADER_LEASE)
+        second = world.start()
+        second.network.trouble = False
+        await asyncio.sleep(5)
+        assert (LEASES, "ns", LEADER_LEASE) in world.server.objects, "the second made it"
+        assert leader.election.may_act()
+        await second.stop()
+        third = world.start()
+        third.network.trouble = False
+        await third.election.wait(leading=True)
+        world.check()
+        await world.close()
+
+    virtual_time.run(main)
+
+
 def test_a_write_of_the_lease_that_conflicts_is_read_again() -> None:
     async def main() -> None:
         world = World(5)

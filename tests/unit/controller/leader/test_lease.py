@@ -104,6 +104,13 @@ def test_a_leader_whose_lease_was_deleted_makes_it_anew_and_goes_on_if_in_time()
     assert not too_late.may_act(10.6)
 
 
+def test_only_a_confirmed_holder_releases_the_lease() -> None:
+    """Until then the holder of a deleted Lease may still act, and a released Lease says that nobody does."""
+    made = lease.wrote(lease.saw(me(), None, 0), Create(), stored(7, "me"), sent=0, now=0)
+    for standing, release in ((me(), None), (made, None), (leading(0), Renew("6", 3))):
+        assert lease.resign(standing) == (dataclasses.replace(standing, tenure=None), release)
+
+
 def test_one_that_waits_and_loses_its_lease_waits_anew() -> None:
     """A holder from before may have made it again in between."""
     made = lease.wrote(lease.saw(me(), None, 0), Create(), stored(7, "me"), sent=0, now=0)
