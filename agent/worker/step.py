@@ -248,7 +248,8 @@ def _become(launch: Launch, number: int, directory: str, fds: tuple[int, int, in
     try:
         os.setsid()
         processes.die_with_parent()
-        for handled in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE):
+        # Of what the worker was started with too: a shell can't trap a signal that it was born ignoring.
+        for handled in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(handled, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if os.getppid() != parent:

@@ -1,6 +1,7 @@
 """A step that is stopped has its whole grace: nothing of it is cut short by the end of its first process."""
 
 import shutil
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +77,21 @@ def test_another_stop_signal_is_sent_instead(agent: FakeAgent, start_worker: Sta
     words = agent.log("task.1").split()
     assert b"up" in words
     assert b"no" not in words
+
+
+def test_a_step_gets_the_signal_though_the_worker_was_started_with_it_ignored(
+    agent: FakeAgent, start_worker: StartWorker
+) -> None:
+    """As `nohup` does: what is ignored is inherited over exec, and a shell can't trap it any more."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        start_worker()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    agent.offer(assignment(*shell("trap 'exit 4' HUP; echo ready; while :; do sleep 0.05; done"), stop_signal="SIGHUP"))
+    agent.wait(lambda: agent.log("task.1") == b"ready\n")
+    agent.cancel("task.1")
+    assert agent.exit_of("task.1", Step.PLAN).exit_code == 4
 
 
 def test_a_step_that_is_not_stopped_ends_with_its_first_process(agent: FakeAgent, start_worker: StartWorker) -> None:
