@@ -60,6 +60,7 @@ def token_of(agent: AgentProcess, kind: str) -> str | None:
     return {**tokens, "close": agent.close_token, "none": None}[kind]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("asking", ASKING, ids=lambda asking: asking.kind)
 def test_no_server_error_and_nothing_undocumented(agent: AgentProcess, asking: Asking, tmp_path: Path) -> None:
     """Valid and invalid requests to every call, with each kind of credential. What the document allows is not refused

@@ -206,6 +206,7 @@ async def test_an_apply_whose_worker_was_killed_is_lost_and_keeps_its_lock(clust
     assert run.begun("apply") == 1
 
 
+@pytest.mark.long
 async def test_an_agent_that_was_silent_for_long_is_left_alone_and_heals(cluster: Cluster, run: Run) -> None:
     """T25, D1: silence is neither death nor idleness. Once it answers again, all goes on without a restart."""
     run.name = "silent"

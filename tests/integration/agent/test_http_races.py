@@ -47,6 +47,7 @@ async def caller(agent: AgentProcess) -> AsyncIterator[Caller]:
         yield Caller(agent, session)
 
 
+@pytest.mark.long
 async def test_acquire_and_drain_race_and_exactly_one_wins(caller: Caller, agent: AgentProcess) -> None:
     """A1: a thousand times; the loser gets 409 and changes nothing."""
     rng = random.Random(1)

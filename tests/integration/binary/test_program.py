@@ -69,12 +69,14 @@ def _copy(sources: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_it_tells_nothing_of_where_it_was_built(elsewhere: Path) -> None:
     content = (elsewhere / "dist" / "slot-agent").read_bytes()
     assert str(elsewhere).encode() not in content
     assert str(ROOT).encode() not in content
 
 
+@pytest.mark.long
 def test_the_same_sources_give_the_same_file(elsewhere: Path, tmp_path: Path) -> None:
     again = build(tmp_path / "dist" / "slot-agent", sources=_copy(elsewhere, tmp_path))
     assert again.read_bytes() == (elsewhere / "dist" / "slot-agent").read_bytes()

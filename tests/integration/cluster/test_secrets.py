@@ -34,6 +34,7 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
         await running.settle()
 
 
+@pytest.mark.long
 async def test_nothing_planted_is_said_by_the_controller(cluster: Cluster) -> None:
     """Through success, failure, a refusal, a lost worker, a leader's end and a CA that is junk for a while."""
     agents, shown = AGENTS.sign(agent_server_name(NAMESPACE, "planted")), CLIENTS.sign("controller")

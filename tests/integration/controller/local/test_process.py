@@ -239,6 +239,7 @@ def told(folder: Path, suffix: str) -> list[str]:
     return [path.read_text() for path in folder.iterdir() if path.suffix == suffix]
 
 
+@pytest.mark.long
 async def test_no_container_runs_twice_or_leaks_however_often_the_cluster_is_killed(
     clusters: Clusters, tmp_path: Path
 ) -> None:

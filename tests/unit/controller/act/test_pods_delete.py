@@ -168,6 +168,7 @@ async def _person(site: Site) -> None:
     site.api.put(PODS, {**site.pod, "status": {"phase": "Running", "message": "edited"}})
 
 
+@pytest.mark.long
 def test_a_delete_against_an_open_in_every_order() -> None:
     """T1, R1, A1: the second of the two to write fails, or stops; a busy Pod is never deleted."""
     ends = set()
