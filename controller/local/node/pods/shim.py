@@ -102,7 +102,8 @@ def become(fields: list[bytes], *, go: int, error: int, shim_pid: int) -> None:
     try:
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        for number in IGNORED_SIGNALS:
+        # As a container engine does: whatever the shim, or who started the cluster, ignored.
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if os.getppid() != shim_pid or os.read(go, 1) != b"g":
