@@ -34,6 +34,13 @@ RETRY_OF = f"{PREFIX}retry-of"
 # Annotations of Secrets and Leases
 OUTPUTS_TASK = f"{PREFIX}outputs-of"
 CURRENT_TOKEN = f"{PREFIX}current-token"
+TOKEN_SINCE = f"{PREFIX}current-token-since"
+"""When the current token came into use. A rotation goes by this, never by the Secret's own age."""
+NEXT_TOKEN = f"{PREFIX}next-token"
+NEXT_TOKEN_SINCE = f"{PREFIX}next-token-since"
+PREVIOUS_TOKEN = f"{PREFIX}previous-token"
+ROTATION_REQUESTED = f"{PREFIX}rotation-requested"
+"""On a pool: rotate its tokens once. Any new text is a new request; its token Secret carries the one last answered."""
 LOCK_KEY = f"{PREFIX}lock-key"
 LOCK_TASK = f"{PREFIX}task"
 

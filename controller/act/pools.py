@@ -9,12 +9,14 @@ from controller.act.events import EventRecorder
 from controller.act.pods import Pods
 from controller.act.tokens import PoolTokens
 from controller.decide.pool_status import Problem
+from controller.decide.rotation import RotationStep
 from controller.decide.view import PodView
 from controller.errors import ApiError, ApiUnavailable, Forbidden, Invalid, InvalidObject, NotFound, TooManyRequests
 from controller.kube.api import SLOTPOOLS, Api, Object
 from controller.kube.cache import Cache
 from controller.objects.pool import PoolSpec
 from controller.objects.template import build_pod
+from controller.objects.token_secret import TokenState
 
 log = logging.getLogger(__name__)
 
@@ -55,17 +57,39 @@ class Pools:
     def prepared(self, pool: Object) -> bool:
         """Whether the pool has its finalizer and its token."""
         namespace, name = key_of(pool)
-        return names.POOL_FINALIZER in pool["metadata"].get("finalizers", ()) and not self._tokens.needs_work(
-            namespace, name
-        )
+        return names.POOL_FINALIZER in pool["metadata"].get("finalizers", ()) and self._tokens.usable(namespace, name)
 
-    async def prepare(self, pool: Object, *, has_pods: bool) -> None:
+    def has_tokens(self, pool: Object) -> bool:
+        """Whether the pool's token Secret is there to stay: nobody has deleted it."""
+        return self._tokens.stays(*key_of(pool))
+
+    def tokens(self, pool: Object) -> TokenState:
+        """How far a rotation of the pool's tokens has come, as last seen."""
+        return self._tokens.state(*key_of(pool))
+
+    def token_secret(self, pool: Object) -> str | None:
+        """The UID of the pool's token Secret, as last seen."""
+        return self._tokens.uid(*key_of(pool))
+
+    async def remake_tokens(self, pool: Object) -> None:
+        """Make the token Secret again, which somebody deleted while its Pods are there."""
+        await self._tokens.ensure(*key_of(pool))
+
+    async def rotate(self, pool: Object, step: RotationStep) -> None:
+        """Make the next write of a rotation."""
+        requested = (pool["metadata"].get("annotations") or {}).get(names.ROTATION_REQUESTED)
+        words = await self._tokens.rotate(*key_of(pool), step, requested=requested)
+        if words is not None:
+            log.info("token rotation", extra={"pool": "/".join(key_of(pool)), "step": type(step).__name__})
+            self._events.event(pool, "TokenRotation", words)
+
+    async def prepare(self, pool: Object) -> None:
         """Give the pool its finalizer, then its token Secret."""
         metadata = pool["metadata"]
         finalizers = metadata.get("finalizers", [])
         if names.POOL_FINALIZER not in finalizers:
             await self._patch_finalizers(pool, [*finalizers, names.POOL_FINALIZER])
-        await self._tokens.ensure(metadata["namespace"], metadata["name"], in_use=has_pods)
+        await self._tokens.ensure(metadata["namespace"], metadata["name"])
 
     async def finish(self, pool: Object) -> None:
         """Nothing of the pool is left: remove its Secret, then let it go."""
@@ -85,7 +109,7 @@ class Pools:
 
     def has_leftovers(self, namespace: str, name: str) -> bool:
         """Whether a pool's Secret is there, as last seen."""
-        return self._tokens.exists(namespace, name)
+        return self._tokens.uid(namespace, name) is not None
 
     async def remove_leftovers(self, namespace: str, name: str) -> None:
         """There is no pool of this name, and its Secret is still there: as where both came and went at once."""

@@ -1,47 +1,33 @@
-"""The pool's token Secret: one key a token, named by its id; an annotation says which one the controller uses.
+"""The pool's token Secret: made, mended, made again if somebody deleted it, its tokens rotated, and removed in the end.
 
 It has no ownerReference and a finalizer: the garbage collector and the deletion of a namespace would take it before
 the Pods, whose agents the controller could then no longer drain. It goes once the pool and all its Pods are gone.
 
 Agents accept every token in the Secret, so adding one is always safe. A Secret without any usable token gets a new one,
 even where the old one is still remembered: somebody may have removed it for good reason. Agents follow as their mounts
-do; until then they refuse writes, and nothing is lost but minutes.
+do; until then they refuse writes, and nothing is lost but minutes. A Secret that was deleted is another thing: it is
+made again as it was, so that the agents, whose mounts stay as they are, never notice.
 """
 
 import base64
-import binascii
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from agent.wire import READERS_PREFIX, format_time
+from agent.wire import format_time
+from controller import names
+from controller.decide.rotation import AddNext, DropPrevious, RecordTimes, RotationStep, UseNext
 from controller.errors import AlreadyExists, Conflict, NotFound
 from controller.kube.api import SECRETS, Api, Object
 from controller.kube.cache import Cache
-from controller.names import CURRENT_TOKEN, POOL_LABEL, PREFIX, TOKENS_FINALIZER, token_secret
+from controller.names import POOL_LABEL, TOKENS_FINALIZER, token_secret
 from controller.objects.template import TokenSecret
+from controller.objects.token_secret import Token, TokenState, current_token, generation, token_state, tokens_of
 
-TOKEN_SINCE = f"{PREFIX}current-token-since"
-"""When the current token came into use. A rotation goes by this, never by the Secret's own age."""
-TOKEN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-"""Keys that agents take for tokens: file names of the mounted Secret, without dots in front."""
 TOKEN_BYTES = 32
-MIN_TOKEN_LENGTH = 16
-"""Anything shorter in a Secret that was made by hand is no token that could be meant."""
 TRIES = 4
 
-Data = dict[str, str]
 Key = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A token and the id that agents list it by."""
-
-    id: str
-    value: str = field(repr=False)
 
 
 class PoolTokens:
@@ -62,15 +48,22 @@ class PoolTokens:
         self._cache = cache
         self._now = now
         self._random_bytes = random_bytes
-        self._remembered: dict[Key, Token] = {}
+        self._remembered: dict[Key, Object] = {}
+        """The last version of each Secret that had a current token, for as long as its pool is there."""
+        cache.subscribe(lambda _, secret: self._remember(secret))
 
     def current(self, namespace: str, pool: str) -> Token | None:
-        """The token to use now, from the cache; the last one known while the Secret is missing or damaged."""
-        secret = self._cache.get(namespace, token_secret(pool))
-        token = current_token(secret) if secret is not None else None
-        if token is not None:
-            self._remembered[namespace, pool] = token
-        return self._remembered.get((namespace, pool))
+        """The token to use now; the last one known while the Secret is missing or damaged."""
+        secret = self._remembered.get((namespace, pool))
+        return current_token(secret) if secret is not None else None
+
+    def _remember(self, secret: Object | None) -> None:
+        if secret is None or current_token(secret) is None:
+            return
+        metadata = secret["metadata"]
+        pool = (metadata.get("labels") or {}).get(POOL_LABEL)
+        if pool and metadata["name"] == token_secret(pool):
+            self._remembered[metadata["namespace"], pool] = secret
 
     def value(self, namespace: str, pool: str) -> str | None:
         """The current token's text, for `Fleet`."""
@@ -79,25 +72,36 @@ class PoolTokens:
 
     def secret(self, namespace: str, pool: str) -> TokenSecret:
         """The Secret as Pods name it. Raises NotFound if the cache knows none; where `needs_work` is false it does."""
-        secret = self._cache.get(namespace, token_secret(pool))
-        if secret is None:
+        uid = self.uid(namespace, pool)
+        if uid is None:
             raise NotFound(404, "NotFound", f"Secret {namespace}/{token_secret(pool)} is not known")
-        return TokenSecret(name=token_secret(pool), uid=secret["metadata"]["uid"])
+        return TokenSecret(name=token_secret(pool), uid=uid)
 
-    def exists(self, namespace: str, pool: str) -> bool:
-        """Whether the Secret is there, as last seen."""
-        return self._cache.get(namespace, token_secret(pool)) is not None
-
-    def needs_work(self, namespace: str, pool: str) -> bool:
-        """Whether the Secret, as the cache knows it, is not as `ensure` leaves it."""
+    def uid(self, namespace: str, pool: str) -> str | None:
+        """The Secret's UID, as last seen: what every Pod of the pool is to have as its second owner."""
         secret = self._cache.get(namespace, token_secret(pool))
-        return secret is None or self._repair(secret, pool) is not None
+        return str(secret["metadata"]["uid"]) if secret is not None else None
 
-    async def ensure(self, namespace: str, pool: str, *, in_use: bool = True) -> Token:
-        """Have a Secret with a usable current token: made, adopted or mended. Returns that token.
+    def state(self, namespace: str, pool: str) -> TokenState:
+        """How far a rotation of the pool's tokens has come, as last seen."""
+        secret = self._cache.get(namespace, token_secret(pool))
+        return token_state(secret) if secret is not None else TokenState()
 
-        One that somebody deletes stays, by its finalizer, while Pods use it; with `in_use` False, which says that there
-        are none, it is let go and made anew.
+    def usable(self, namespace: str, pool: str) -> bool:
+        """Whether the Secret, as last seen, has all that it needs. One that somebody deleted may, and stays for now."""
+        secret = self._cache.get(namespace, token_secret(pool))
+        return secret is not None and self._repair(secret, pool) is None
+
+    def stays(self, namespace: str, pool: str) -> bool:
+        """Whether the Secret is there, as last seen, and nobody has deleted it."""
+        secret = self._cache.get(namespace, token_secret(pool))
+        return secret is not None and not secret["metadata"].get("deletionTimestamp")
+
+    async def ensure(self, namespace: str, pool: str) -> Token:
+        """Have a Secret with a usable current token: made, adopted, mended or made again. Returns that token.
+
+        One that somebody deleted is kept by its finalizer, and let go of only where another one can be made: not in a
+        namespace that is being deleted itself.
         """
         name = token_secret(pool)
         for _ in range(TRIES):
@@ -108,9 +112,13 @@ class PoolTokens:
                     secret = await self._api.create(SECRETS, namespace, self._new(namespace, pool))
                 except AlreadyExists:
                     continue
-            if secret["metadata"].get("deletionTimestamp") and not in_use:
-                await self._let_go(secret)
-                continue
+            if secret["metadata"].get("deletionTimestamp"):
+                self._cache.note(secret)
+                try:
+                    secret = await self._api.create(SECRETS, namespace, self._new(namespace, pool))
+                except AlreadyExists:
+                    await self._let_go(secret)
+                    continue
             patch = self._repair(secret, pool)
             if patch is not None:
                 patch["metadata"]["resourceVersion"] = secret["metadata"]["resourceVersion"]
@@ -119,11 +127,54 @@ class PoolTokens:
                 except (Conflict, NotFound):
                     continue
             self._cache.note(secret)
+            self._remember(secret)
             token = current_token(secret)
             if token is not None:
-                self._remembered[namespace, pool] = token
                 return token
         raise Conflict(409, "Conflict", f"Secret {namespace}/{name} changed {TRIES} times while it was to be mended")
+
+    async def rotate(self, namespace: str, pool: str, step: RotationStep, *, requested: str | None) -> str | None:
+        """Make the one write that `step` is, if the Secret, read live, still stands where that was decided on.
+
+        `requested` is the request that a rotation that begins now answers. Returns what was done, in words.
+        """
+        try:
+            secret = await self._api.get(SECRETS, namespace, token_secret(pool))
+        except NotFound:
+            return None
+        before = token_state(secret)
+        patch = None if secret["metadata"].get("deletionTimestamp") else self._rotated(before, step, requested)
+        if patch is None:
+            self._cache.note(secret)
+            return None
+        patch["metadata"]["resourceVersion"] = secret["metadata"]["resourceVersion"]
+        written = await self._api.patch(SECRETS, namespace, token_secret(pool), patch)
+        self._cache.note(written)
+        return _words(token_state(written), step)
+
+    def _rotated(self, state: TokenState, step: RotationStep, requested: str | None) -> dict[str, Any] | None:
+        """The merge patch; None if `step` was decided on another state than this."""
+        now = format_time(self._now())
+        match step:
+            case RecordTimes() if state.current:
+                times = ((names.TOKEN_SINCE, state.since), (names.NEXT_TOKEN_SINCE, state.next_since))
+                return _annotated({name: now for name, at in times if at is None or at > self._now()})
+            case AddNext(current=current) if state.current == current and state.next is None:
+                token, data = self._new_token(after=current)
+                notes = {names.NEXT_TOKEN: token.id, names.NEXT_TOKEN_SINCE: now, names.ROTATION_REQUESTED: requested}
+                return _annotated(notes, data)
+            case UseNext(next=following) if state.next == following:
+                notes = {
+                    names.CURRENT_TOKEN: following,
+                    names.TOKEN_SINCE: now,
+                    names.NEXT_TOKEN: None,
+                    names.NEXT_TOKEN_SINCE: None,
+                    names.PREVIOUS_TOKEN: state.current,
+                }
+                return _annotated(notes)
+            case DropPrevious(previous=previous) if state.previous == previous != state.current:
+                return _annotated({names.PREVIOUS_TOKEN: None}, {previous: None})
+        return None
 
     async def remove(self, namespace: str, pool: str) -> None:
         """Delete the Secret and let it go. Only when the pool is gone and, read live, no Pod of it is left."""
@@ -151,7 +202,14 @@ class PoolTokens:
         await self._api.patch(SECRETS, metadata["namespace"], metadata["name"], patch)
 
     def _new(self, namespace: str, pool: str) -> Object:
-        token, data = self._new_token()
+        """A new Secret: with the tokens of the one before, if somebody deleted that, else with a token of its own."""
+        before = self._remembered.get((namespace, pool))
+        if before is not None:
+            data, given = before["data"], before["metadata"].get("annotations") or {}
+            notes = {key: value for key, value in given.items() if key.startswith(names.PREFIX)}
+        else:
+            token, data = self._new_token()
+            notes = {names.CURRENT_TOKEN: token.id, names.TOKEN_SINCE: format_time(self._now())}
         return {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -159,7 +217,7 @@ class PoolTokens:
                 "name": token_secret(pool),
                 "namespace": namespace,
                 "labels": {POOL_LABEL: pool},
-                "annotations": {CURRENT_TOKEN: token.id, TOKEN_SINCE: format_time(self._now())},
+                "annotations": notes,
                 "finalizers": [TOKENS_FINALIZER],
             },
             "type": "Opaque",
@@ -179,57 +237,44 @@ class PoolTokens:
             changes["finalizers"] = [*finalizers, TOKENS_FINALIZER]
         if current_token(secret) is None:
             token_id, data = self._replacement(secret)
-            changes["annotations"] = {CURRENT_TOKEN: token_id, TOKEN_SINCE: format_time(self._now())}
+            changes["annotations"] = {names.CURRENT_TOKEN: token_id, names.TOKEN_SINCE: format_time(self._now())}
             if data:
                 patch["data"] = data
         if not changes and not patch:
             return None
         return {"metadata": changes, **patch}
 
-    def _replacement(self, secret: Object) -> tuple[str, Data]:
+    def _replacement(self, secret: Object) -> tuple[str, dict[str, str]]:
         """The id to use in a Secret that has no current token, and what to add: nothing, if it has another one.
 
         That is in the agents' hands already.
         """
         kept = tokens_of(secret)
         if kept:
-            return max(kept, key=_generation), {}
+            return max(kept, key=generation), {}
         token, data = self._new_token()
         return token.id, data
 
-    def _new_token(self) -> tuple[Token, Data]:
+    def _new_token(self, *, after: str = "") -> tuple[Token, dict[str, str]]:
         value = base64.urlsafe_b64encode(self._random_bytes(TOKEN_BYTES)).rstrip(b"=").decode()
-        token = Token(f"t1-{self._random_bytes(3).hex()}", value)
+        token = Token(f"t{generation(after)[0] + 1}-{self._random_bytes(3).hex()}", value)
         return token, {token.id: base64.b64encode(value.encode()).decode()}
 
 
-def tokens_of(secret: Object) -> Data:
-    """The entries of a Secret's data that are tokens good for all, still encoded."""
-    data: Data = secret.get("data") or {}
-    return {
-        key: value
-        for key, value in data.items()
-        if TOKEN_ID.fullmatch(key) and not key.startswith(READERS_PREFIX) and _decode(value)
-    }
+def _words(state: TokenState, step: RotationStep) -> str:
+    match step:
+        case AddNext():
+            return f"token {state.next} was added, to follow {state.current}"
+        case UseNext():
+            return f"token {state.current} is used, and {state.previous} still accepted"
+        case DropPrevious(previous=previous):
+            return f"token {previous} was taken out"
+        case RecordTimes():
+            return f"the age of token {state.current} was not known, and counts from now on"
 
 
-def _generation(token_id: str) -> tuple[int, str]:
-    """Orders ids: made here they begin with `t` and a number."""
-    number = re.match(r"t(\d{1,9})-", token_id)
-    return (int(number[1]) if number else 0, token_id)
-
-
-def current_token(secret: Object) -> Token | None:
-    """The token that the annotation names, if it is there."""
-    current = (secret["metadata"].get("annotations") or {}).get(CURRENT_TOKEN)
-    value = _decode(tokens_of(secret).get(current, "")) if current else None
-    return Token(current, value) if current and value else None
-
-
-def _decode(value: str) -> str | None:
-    """A token's text, as agents read it: without white space around it."""
-    try:
-        text = base64.b64decode(value, validate=True).decode("ascii").strip()
-    except (binascii.Error, UnicodeDecodeError):
-        return None
-    return text if len(text) >= MIN_TOKEN_LENGTH and text.isprintable() else None
+def _annotated(notes: dict[str, str | None], data: dict[str, Any] | None = None) -> dict[str, Any]:
+    patch: dict[str, Any] = {"metadata": {"annotations": notes}}
+    if data:
+        patch["data"] = data
+    return patch

@@ -56,6 +56,7 @@ def observe_pod(
         disowned=pool_uid is not None and _owner(metadata) not in {None, pool_uid},
         template_hash=annotations.get(names.TEMPLATE_HASH, ""),
         start_problem=start_problem(pod) if state is PodState.STARTING else None,
+        token_secret=_secret_owner(metadata),
         tracked=names.POD_FINALIZER in (metadata.get("finalizers") or ()),
     )
 
@@ -64,6 +65,11 @@ def _owner(metadata: Object) -> str | None:
     """The UID of the pool that a Pod was made by. None: somebody has taken that away, and no collector minds it."""
     owners = metadata.get("ownerReferences") or ()
     return next((owner["uid"] for owner in owners if owner.get("controller")), None)
+
+
+def _secret_owner(metadata: Object) -> str | None:
+    owners = metadata.get("ownerReferences") or ()
+    return next((owner["uid"] for owner in owners if owner.get("kind") == "Secret"), None)
 
 
 def _state(labels: dict[str, str]) -> PodState:

@@ -70,6 +70,17 @@ class LetGo:
 
 
 @dataclass(frozen=True, slots=True)
+class SetOwner:
+    """Make the pool's token Secret, which was made anew, the Pod's second owner.
+
+    Without it the garbage collector takes the Pod, and what it holds, with its pool.
+    """
+
+    pod: PodView
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
 class CancelTask:
     """Cancel a task of a pool that is deleted with `deletionPolicy: Force`."""
 
@@ -82,13 +93,22 @@ class FinishDeletion:
 
 
 PodAction = (
-    CreatePods | OpenPod | TakeBack | DrainPod | DeleteStarting | DeleteDead | LetGo | CancelTask | FinishDeletion
+    SetOwner
+    | CreatePods
+    | OpenPod
+    | TakeBack
+    | DrainPod
+    | DeleteStarting
+    | DeleteDead
+    | LetGo
+    | CancelTask
+    | FinishDeletion
 )
 
 
 def pod_actions(view: PoolView, decision: SizeDecision) -> tuple[PodAction, ...]:
     """The actions that lead from the view towards the decision."""
-    actions: list[PodAction] = []
+    actions: list[PodAction] = [*_owners(view)]
     removals = [*_removals(view, decision), *_outdated(view)]
     actions.extend(let_go(view.pods, view.tasks, view.dispatching) if view.synced else ())
     actions.extend(_dead(view))
@@ -102,6 +122,14 @@ def pod_actions(view: PoolView, decision: SizeDecision) -> tuple[PodAction, ...]
     elif (count := _creations(view, decision, len(taken_back))) > 0:
         actions.append(CreatePods(count))
     return tuple(actions)
+
+
+def _owners(view: PoolView) -> list[SetOwner]:
+    """Pods that another Secret owns, or none: the one of before was deleted."""
+    secret = view.token_secret
+    if secret is None:
+        return []
+    return [SetOwner(pod, secret) for pod in view.pods if pod.token_secret != secret and not pod.in_flight]
 
 
 def removed(actions: "tuple[PodAction, ...] | list[DrainPod | DeleteStarting]") -> frozenset[str]:

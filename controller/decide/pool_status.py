@@ -9,6 +9,7 @@ from typing import Any
 from agent.wire import RECOVERING, SlotState, format_time
 from controller import names
 from controller.decide.agent_version import MINIMUM
+from controller.decide.rotation import Rotation
 from controller.decide.scaling import SizeDecision
 from controller.decide.view import PodState, PodView, PoolView
 from controller.objects.conditions import Condition, put
@@ -24,6 +25,7 @@ DEGRADED = "Degraded"
 ABLE_TO_SCALE = "AbleToScale"
 SCALING_ACTIVE = "ScalingActive"
 SCALING_LIMITED = "ScalingLimited"
+TOKENS_IN_SYNC = "TokensInSync"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +65,10 @@ class Before:
         )
 
 
-def pool_status(view: PoolView, decision: SizeDecision, *, before: Before, problems: Problems) -> dict[str, Any]:
-    """The status of a pool whose spec is usable."""
+def pool_status(
+    view: PoolView, decision: SizeDecision, *, before: Before, problems: Problems, tokens: Rotation | None = None
+) -> dict[str, Any]:
+    """The status of a pool whose spec is usable. `tokens` None: nothing new is known of them."""
     present = [pod for pod in view.pods if not pod.dead]
     count = _slots(pod for pod in present if pod.state is PodState.ACTIVE)
     ready = sum(pod.ready and pod.connected for pod in present if pod.state is PodState.ACTIVE)
@@ -82,7 +86,7 @@ def pool_status(view: PoolView, decision: SizeDecision, *, before: Before, probl
         },
         "selector": f"{names.POOL_LABEL}={view.name}",
         "lastScaleTime": format_time(view.now) if scaled else before.last_scale_time,
-        "conditions": _conditions(view, decision, ready, before=before, problems=problems),
+        "conditions": _conditions(view, decision, ready, before=before, problems=problems, tokens=tokens),
     }
 
 
@@ -111,7 +115,7 @@ def _slots(pods: Iterable[PodView]) -> Counter[str]:
 
 
 def _conditions(
-    view: PoolView, decision: SizeDecision, ready: int, *, before: Before, problems: Problems
+    view: PoolView, decision: SizeDecision, ready: int, *, before: Before, problems: Problems, tokens: Rotation | None
 ) -> list[dict[str, Any]]:
     degraded, unable_to_scale = problems.degraded or not_starting(view), problems.unable_to_scale
     counting = [pod for pod in view.pods if pod.counts]
@@ -124,7 +128,7 @@ def _conditions(
     degraded = degraded or too_old_agents(view)
     settled = not moving and degraded is None
     scaling = view.spec.scaler is not None
-    entries = (
+    entries: tuple[tuple[str, bool, str, str], ...] = (
         (READY, settled, "Settled" if settled else "NotSettled", f"{ready} of {len(counting)} Pods serve"),
         (PROGRESSING, moving, decision.reason if moving else "Settled", decision.message),
         (DEGRADED, degraded is not None, *_words(degraded, "AsExpected")),
@@ -132,6 +136,8 @@ def _conditions(
         (SCALING_ACTIVE, scaling, "Autoscaling" if scaling else "FixedSize", decision.message),
         (SCALING_LIMITED, decision.limited, decision.reason if decision.limited else "WithinRange", ""),
     )
+    if tokens is not None:
+        entries = (*entries, (TOKENS_IN_SYNC, tokens.in_sync, tokens.reason, tokens.message))
     return _put_all(before, entries, view.now)
 
 

@@ -75,6 +75,8 @@ class PodView:
     disowned: bool = False
     """Whether it belongs to an earlier pool of this name, so that the garbage collector may delete it at any time."""
     template_hash: str = ""
+    token_secret: str | None = None
+    """UID of the token Secret that is its second owner."""
     start_problem: StartProblem | None = None
     """Why it does not start, if it was never opened and something speaks against it."""
     stuck: bool = False
@@ -210,5 +212,7 @@ class PoolView:
     dispatching: Mapping[str, str] = field(default_factory=dict)
     template_hash: str | None = None
     """Of the Pods that would be made now; None if the template can't be used."""
+    token_secret: str | None = None
+    """UID of the pool's token Secret, if there is one: every Pod is to have it as its second owner."""
     deleting: bool = False
     synced: bool = True

@@ -21,6 +21,8 @@ MAX_TYPES_OF_SLOT = 16
 MAX_NAME_LENGTH = 253
 MAX_RESERVATION_SECONDS = 365 * 86400
 MAX_IDLE_SECONDS = 86400
+ROTATION_SECONDS = (60, 10 * 365 * 86400)
+"""The shortest and the longest time that a token is used. A rotation takes minutes, and the next one waits for it."""
 DEFAULT_GRACE_SECONDS = 600
 """How long steps may run on when a Pod is stopped from outside (a node that shuts down, a person's delete): podslots
 itself deletes only Pods whose slots are idle, which end at once. Ten minutes let most applies finish; the 30 s of
@@ -68,6 +70,7 @@ class Auth:
     """Who gets to the agents of new Pods, and how."""
 
     lock_reads: bool = False
+    rotation_period_seconds: int = 30 * 86400
     tls: Tls | None = None
 
 
@@ -180,7 +183,12 @@ def _output(spec: Fields) -> OutputLimits:
 def _auth(spec: Fields, pool: dict[str, Any]) -> Auth:
     given = spec.optional_child("auth") or Fields({}, spec.at("auth"))
     tls = given.optional_child("tls")
-    return Auth(lock_reads=given.boolean("lockReads"), tls=_tls(tls, pool) if tls else None)
+    least, most = ROTATION_SECONDS
+    return Auth(
+        lock_reads=given.boolean("lockReads"),
+        rotation_period_seconds=given.integer("rotationPeriodSeconds", 30 * 86400, least=least, most=most),
+        tls=_tls(tls, pool) if tls else None,
+    )
 
 
 def _tls(given: Fields, pool: dict[str, Any]) -> Tls:

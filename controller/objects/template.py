@@ -104,10 +104,12 @@ def _owners(pool: Json, token_secret: TokenSecret) -> list[Json]:
         "controller": True,
         "blockOwnerDeletion": False,
     }
-    return [
-        controlling,
-        {"apiVersion": "v1", "kind": "Secret", "name": token_secret.name, "uid": token_secret.uid},
-    ]
+    return [controlling, secret_owner(token_secret)]
+
+
+def secret_owner(token_secret: TokenSecret) -> Json:
+    """The reference by which a Pod names its pool's token Secret as its owner."""
+    return {"apiVersion": "v1", "kind": "Secret", "name": token_secret.name, "uid": token_secret.uid}
 
 
 def _hash(pod_spec: Json, metadata: Json) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from datetime import timedelta
 from typing import Any
 
 from agent.wire import Origin
@@ -21,6 +22,7 @@ from controller.decide.pool_status import (
     pool_status,
     too_old_agents,
 )
+from controller.decide.rotation import Rotation, rotation
 from controller.decide.scaling import SizeDecision, decide_size
 from controller.decide.start_problem import StartProblem
 from controller.decide.task_actions import (
@@ -123,11 +125,12 @@ class Reconciler:
     def _reconcile_pool(self, key: Key, pool: Object, spec: PoolSpec) -> None:
         template = self._pools.template_hash(pool, spec) if self._pools.prepared(pool) else ""
         hashed = template if isinstance(template, str) and template else None
-        view = self._views.pool(key, pool, spec, template_hash=hashed)
+        secret = self._pools.token_secret(pool)
+        view = self._views.pool(key, pool, spec, template_hash=hashed, token_secret=secret)
         if not view.deleting and not self._pools.prepared(pool):
-            prepare = functools.partial(self._pools.prepare, pool, has_pods=bool(view.pods or view.creating))
-            self._starting.start(key, f"pool/{view.uid}", prepare)
+            self._starting.start(key, f"pool/{view.uid}", functools.partial(self._pools.prepare, pool))
             return
+        rotating = self._keep_tokens(key, pool, view)
         self._note_start_failures(view)
         decision = decide_size(view)
         actions = pod_actions(view, decision)
@@ -144,9 +147,27 @@ class Reconciler:
             self._pools.scaled(pool, decision.current, decision.desired, decision.reason, decision.message)
         found = (problems.degraded, problems.unable_to_scale, not_starting(view), too_old_agents(view))
         self._pools.tell(pool, tuple(dict.fromkeys(problem for problem in found if problem is not None)))
-        self._report(key, pool, pool_status(view, decision, before=before, problems=problems))
+        self._report(key, pool, pool_status(view, decision, before=before, problems=problems, tokens=rotating))
         if (wait := self._views.recheck_seconds(view)) is not None:
             self._queue.add_after(key, wait)
+
+    def _keep_tokens(self, key: Key, pool: Object, view: PoolView) -> Rotation | None:
+        """Make a token Secret that was deleted again, else go on with its rotation. Tells how that stands."""
+        if not self._pools.has_tokens(pool):
+            # The last one of a pool that goes too stays, by its finalizer, until no Pod needs it.
+            if not view.deleting or (view.token_secret is None and view.pods):
+                self._starting.start(key, f"tokens/{view.uid}", functools.partial(self._pools.remake_tokens, pool))
+            return None
+        if view.deleting:
+            return None
+        requested = (pool["metadata"].get("annotations") or {}).get(names.ROTATION_REQUESTED)
+        period = timedelta(seconds=view.spec.auth.rotation_period_seconds)
+        found = rotation(self._pools.tokens(pool), view.pods, period=period, requested=requested, now=view.now)
+        if found.step is not None:
+            self._starting.start(key, f"tokens/{view.uid}", functools.partial(self._pools.rotate, pool, found.step))
+        elif found.wait is not None:
+            self._queue.add_after(key, found.wait.total_seconds())
+        return found
 
     def _problems(self, view: PoolView, pool: Object, template: str | InvalidObject) -> Problems:
         """What keeps the pool from working as it should, and from changing its size, as of now."""

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 
+from controller import names
 from controller.act.operations import Operations
 from controller.act.pods import Pods
 from controller.act.pools import Pools
@@ -27,6 +28,7 @@ from controller.decide.pod_actions import (
     LetGo,
     OpenPod,
     PodAction,
+    SetOwner,
     TakeBack,
 )
 from controller.decide.task_actions import (
@@ -53,10 +55,11 @@ from controller.kube.api import Object
 from controller.objects.ended_task import EndedTask
 from controller.objects.pool import PoolSpec
 from controller.objects.task import Task
+from controller.objects.template import TokenSecret
 from controller.world.index import Key
 from controller.world.world import World
 
-OPERATION_KINDS = ("pool", "status", "create", "pod", "task", "orphan")
+OPERATION_KINDS = ("pool", "status", "create", "pod", "task", "orphan", "tokens")
 """What stands before the first slash of an operation's key."""
 
 AGAIN_SECONDS = 0.1
@@ -135,12 +138,12 @@ class Starting:
                 self._on_pod(key, pod, PodOperation.REMOVE, functools.partial(self._delete_starting, key, pod))
             case DeleteDead(pod=pod, force=force):
                 self._on_pod(key, pod, PodOperation.REMOVE, functools.partial(self._delete_dead, key, pod, force=force))
+            case SetOwner(pod=pod, secret=uid):
+                self._set_owner(key, pod, uid)
             case LetGo(pod=pod):
                 self.let_go(key, pod)
             case CancelTask(task=task):
-                where = self._views.whereabouts(key, task)
-                if where.pod is not None and not cancelling(task, where.pod):
-                    self.task_action(key, task, where.pod, Cancel(), view.spec)
+                self._cancel(key, task, view.spec)
             case FinishDeletion():
                 self.start(key, f"pool/{view.uid}", functools.partial(self._pools.finish, pool))
 
@@ -155,6 +158,15 @@ class Starting:
             count = 0 if tried or view.creating else 1
         for _ in range(count):
             self._create(key, pool, view.spec)
+
+    def _cancel(self, key: Key, task: Task, terms: PoolSpec) -> None:
+        where = self._views.whereabouts(key, task)
+        if where.pod is not None and not cancelling(task, where.pod):
+            self.task_action(key, task, where.pod, Cancel(), terms)
+
+    def _set_owner(self, key: Key, pod: PodView, secret_uid: str) -> None:
+        owner = TokenSecret(name=names.token_secret(key[1]), uid=secret_uid)
+        self.start(key, f"pod/{pod.uid}", functools.partial(self._pods.set_owner, pod, key[0], owner))
 
     def let_go(self, key: Key, pod: PodView) -> None:
         """Take our finalizer off a Pod whose end is recorded."""

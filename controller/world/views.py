@@ -166,7 +166,15 @@ class Views:
         now = asyncio.get_running_loop().time()
         return now - self._problem_since.setdefault(view.uid, now) >= STUCK_SECONDS
 
-    def pool(self, key: Key, pool: Object, spec: PoolSpec, *, template_hash: str | None = None) -> PoolView:
+    def pool(
+        self,
+        key: Key,
+        pool: Object,
+        spec: PoolSpec,
+        *,
+        template_hash: str | None = None,
+        token_secret: str | None = None,
+    ) -> PoolView:
         """A pool as decisions see it."""
         live, under_way, locks = self._index.live(key), self._under_way, self._index.locks
         lock_keys = {task.spec.lock_key for task in live.values() if task.spec.lock_key}
@@ -184,6 +192,7 @@ class Views:
                 uid: pod_uid for uid, pod_uid in under_way.dispatching.items() if uid in live and live[uid].queued
             },
             template_hash=template_hash,
+            token_secret=token_secret,
             deleting="deletionTimestamp" in pool["metadata"],
             synced=self._index.synced,
         )

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 
 from controller import names
-from controller.kube.api import NODES, PODS, SLOTPOOLS
+from controller.kube.api import NODES, PODS, SECRETS, SLOTPOOLS
 from controller.local.apiserver.errors import ApiError as Refusal
 from controller.local.apiserver.store.deletion import DeleteOptions
 from tests.simulation.node import NODE
@@ -78,6 +78,15 @@ class Operator:
             world.cluster.delete(SLOTPOOLS, NS, name, DeleteOptions(propagation=propagation))
 
         world.spawn(delete())
+
+    def _rotate(self) -> None:
+        self._made += 1
+        request = {"metadata": {"annotations": {names.ROTATION_REQUESTED: f"request {self._made}"}}}
+        self._world.cluster.patch(SLOTPOOLS, NS, POOL, request)
+
+    def _delete_token_secret(self) -> None:
+        propagation = self._rng.choice(["Background", "Background", "Foreground"])
+        self._world.cluster.delete(SECRETS, NS, names.token_secret(POOL), DeleteOptions(propagation=propagation))
 
     def _pause(self) -> None:
         spec = {"replicas": self._rng.randint(0, 2), "autoscaling": {"paused": self._rng.choice([True, None])}}

@@ -53,6 +53,10 @@ async def live(seed: int, trace: Trace | None = None, *, about: Theme | None = N
             },
             "reservation": {"ttlSeconds": rng.choice(theme.ttl_seconds)},
         }
+        if len(theme.rotation_seconds) > 1:
+            period = random.Random(f"{seed}/tokens").choice(theme.rotation_seconds)
+            pool["auth"] = {"rotationPeriodSeconds": period}
+        world.node.mount_seconds = theme.mount_seconds
         world.pools = (POOL, *(f"{POOL}-{number}" for number in range(2, theme.pools + 1)))
         for name in world.pools:
             world.add_pool(name, **pool)

@@ -30,6 +30,7 @@ class NetworkFaults:
 
 
 _OK = 200
+_UNAUTHORIZED = 401
 
 
 class SimNetwork:
@@ -44,8 +45,11 @@ class SimNetwork:
         pause: Callable[[], Coroutine[Any, Any, None]],
         note: Callable[[str], None],
         spring: Callable[[str, str], float],
+        refused: Callable[[dict[str, str], str], None],
     ) -> None:
         self.node = node
+        self._refused = refused
+        """Told of a call that an agent refused for its token: its headers, and the Pod."""
         self.cut_off: set[str] = set()
         """Addresses that can't be reached."""
         self.dead = False
@@ -88,13 +92,18 @@ class SimNetwork:
         if agent is None or not agent.alive:
             raise AgentUnreachable("connection refused")
         answer = await agent.run(arrive(agent), timeout_seconds)
-        if target == "/slots/acquire" and body is not None and answer[0] == _OK:
-            self.taken.append((address, target, headers, body))
+        self._note_answer(pod, target, headers, body, answer[0])
         if rng.random() < faults.unanswered:
             raise AgentUnreachable("connection reset")
         await asyncio.sleep(rng.uniform(0.0005, 0.01) * self._faults.latency)
         await self._pause()
         return answer
+
+    def _note_answer(self, pod: SimPod, target: str, headers: dict[str, str], body: bytes | None, status: int) -> None:
+        if target == "/slots/acquire" and body is not None and status == _OK:
+            self.taken.append((pod.address, target, headers, body))
+        if status == _UNAUTHORIZED:
+            self._refused(headers, pod.name)
 
     async def _later(
         self, seconds: float, address: str, arrive: Callable[[SimAgent], Coroutine[Any, Any, tuple[int, bytes]]]

@@ -11,12 +11,12 @@ from agent.errors import JournalDamagedError
 from agent.rules.state import Record, State
 from agent.wire import Assignment, Phase, SlotState
 from controller import names
-from controller.act.tokens import tokens_of
 from controller.errors import AgentUnreachable
 from controller.kube.api import NODES, PODS, SECRETS, Object
 from controller.local.apiserver.errors import ApiError as Refusal
 from controller.local.apiserver.store.deletion import DeleteOptions
 from controller.local.apiserver.store.versions import Change, ChangeType
+from controller.objects.token_secret import tokens_of
 from tests.simulation.agent import AgentHome, Answered, FakeRequest, SimAgent
 from tests.simulation.worker import GRACE_SECONDS, Commands, SimWorker, SlotDisk
 from tests.support.store_api import Cluster
@@ -64,6 +64,9 @@ class SimPod:
         """UID of its pool, and the hash of the template that it was made from."""
         self.refused = False
         """Whether its node would not have it."""
+        self._mounted: dict[str, str] = {}
+        self._mounted_until = 0.0
+        """The token Secret is looked at again then."""
         self._node = node
         self._worker_tasks: list[asyncio.Task[None] | None] = [None] * len(node.layout)
 
@@ -186,10 +189,14 @@ class SimPod:
 
     def tokens(self) -> dict[str, str]:
         """The mounted Secret."""
-        secret = self._node.cluster.find(SECRETS, self.namespace, names.token_secret(self.pool))
-        if secret is None:
-            return {}
-        return {key: base64.b64decode(value).decode() for key, value in tokens_of(secret).items()}
+        now = asyncio.get_running_loop().time()
+        if now >= self._mounted_until:
+            secret = self._node.cluster.find(SECRETS, self.namespace, names.token_secret(self.pool))
+            if secret is not None:  # what was mounted stays, as it does on a node, when the Secret goes
+                self._mounted = {key: base64.b64decode(value).decode() for key, value in tokens_of(secret).items()}
+            if (most := self._node.mount_seconds) and self._mounted:
+                self._mounted_until = now + self._node.rng.uniform(0.0, most)
+        return self._mounted
 
 
 class SimNode:
@@ -224,6 +231,8 @@ class SimNode:
         """By UID."""
         self.by_address: dict[str, SimPod] = {}
         self._local_loss = local_loss
+        self.mount_seconds = 0.0
+        """How long a mounted Secret takes at most to show what was written."""
         self.refuses = False
         """Whether the kubelet takes no Pod."""
         self.removing = removing

@@ -98,6 +98,7 @@ class Replica:
             pause=self.wait_out_pause,
             note=lambda text: world.rules.note(f"{self.name} {text}"),
             spring=self._spring,
+            refused=world.token_rules.call_refused,
         )
         self.registry = new_registry()
         self.controller = Controller(

@@ -49,6 +49,9 @@ class Theme:
     """Whether, in the end, all that waits in the first pool is cancelled: then it is the others' turn."""
     replace_share: float = 0.2
     """How likely somebody deletes the pool while it is used, and makes it again."""
+    mount_seconds: float = 0.0
+    """How long a mounted Secret takes at most to show what is written."""
+    rotation_seconds: tuple[int, ...] = (30 * 86400,)
     lease_seconds: tuple[float, ...] = (15.0,)
     leases_fail: bool = False
     """Leaders go on for long after they were replaced, against all promises: Pods must be deleted safely even so."""
@@ -194,6 +197,30 @@ THEMES = (
         replace_share=0.0,
         more_pods=(1,),
         cancel_waiting_share=0.02,
+    ),
+    Theme(
+        "tokens that rotate",
+        mishaps=("leader dies at a write", "leader is paused", "watches stall", "agent dies", "agent is cut off"),
+        mishap_seconds=(8.0, 20.0),
+        traps=(("patch", "secrets"), ("patch", "secrets"), ("create", "secrets"), *POD_WRITES),
+        task_seconds=(5.0, 30.0, 60.0),
+        changes=("rotate", "rotate", "scale", "edit template"),
+        operator_share=1.0,
+        replace_share=0.0,
+        mount_seconds=90.0,
+        rotation_seconds=(60, 300, 86400),
+    ),
+    Theme(
+        "token Secrets that are deleted",
+        mishaps=("leader dies at a write", "leader is paused at a write", "watches stall"),
+        mishap_seconds=(8.0, 20.0),
+        traps=(("patch", "secrets"), ("create", "secrets"), ("patch", "pods")),
+        kinds=("plan_and_apply", "plan"),
+        task_seconds=(5.0, 30.0, 120.0),
+        changes=("delete token secret", "delete token secret", "rotate"),
+        operator_share=1.0,
+        replace_share=0.7,
+        mount_seconds=90.0,
     ),
     Theme(
         "limits and clocks",

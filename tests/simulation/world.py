@@ -25,6 +25,7 @@ from tests.simulation.faults import Faults
 from tests.simulation.node import SimNode, SimPod, failure_of
 from tests.simulation.replica import NS, Replica
 from tests.simulation.rules import Rules
+from tests.simulation.token_rules import TokenRules
 from tests.simulation.trace import Trace
 from tests.support.store_api import Cluster
 
@@ -70,7 +71,8 @@ class World:
         self._durations: dict[tuple[str, Step], tuple[float, Outcome]] = {}
         self.cluster = Cluster(self.now, self.rng, rules=False)
         self.rules = Rules(self, trace or Trace())
-        self.cluster.observers.append(self.rules.object_changed)
+        self.token_rules = TokenRules(self.cluster, lambda: self.elapsed, self.rules.breach)
+        self.cluster.observers.extend([self.rules.object_changed, self.token_rules.object_changed])
         self.node = SimNode(
             self.cluster,
             self,

@@ -1,10 +1,16 @@
 """Mistakes of the controller with pools: what they leave behind, how many Pods they have, whom they wake."""
 
+import contextlib
+import dataclasses
 from typing import Any
 from unittest.mock import patch
 
+from agent.wire import parse_time
+from controller import names
 from controller.act.pods import Pods
 from controller.act.pools import Pools
+from controller.act.tokens import PoolTokens
+from controller.decide import pod_actions, rotation
 from controller.decide.view import PodState
 from controller.objects import template
 from controller.passes import reconcile
@@ -20,8 +26,43 @@ def _() -> Plant:
 
 @bug("Pods have no owner but their pool", theme="pools that come and go", seed=1)
 def _() -> Plant:
-    original = template._owners
-    return patch.object(template, "_owners", lambda pool, token_secret: original(pool, token_secret)[:1])
+    original, stack = template._owners, contextlib.ExitStack()
+    stack.enter_context(patch.object(template, "_owners", lambda pool, secret: original(pool, secret)[:1]))
+    stack.enter_context(patch.object(pod_actions, "_owners", lambda _view: []))
+    return stack
+
+
+@bug("Pods keep the Secret of before as their owner", theme="token Secrets that are deleted", seed=1)
+def _() -> Plant:
+    return patch.object(pod_actions, "_owners", lambda _view: [])
+
+
+@bug("a Secret that was deleted is made again with another token", theme="token Secrets that are deleted", seed=1)
+def _() -> Plant:
+    original = PoolTokens._new
+
+    def new(self: PoolTokens, namespace: str, pool: str) -> Any:
+        self._remembered.pop((namespace, pool), None)
+        return original(self, namespace, pool)
+
+    return patch.object(PoolTokens, "_new", new)
+
+
+@bug("the next token is used before the agents accept it", theme="tokens that rotate", seed=1)
+def _() -> Plant:
+    return patch.object(rotation, "_accepts", lambda _pod, _token: True)
+
+
+@bug("the age of a token is that of its Secret", theme="tokens that rotate", seed=1)
+def _() -> Plant:
+    original = PoolTokens.state
+
+    def state(self: PoolTokens, namespace: str, pool: str) -> Any:
+        found, secret = original(self, namespace, pool), self._cache.get(namespace, names.token_secret(pool))
+        made = parse_time(secret["metadata"]["creationTimestamp"]) if secret is not None else None
+        return dataclasses.replace(found, since=made)
+
+    return patch.object(PoolTokens, "state", state)
 
 
 @bug("Pods that did not start are made again at once", theme="Pods that can't start", seed=2)

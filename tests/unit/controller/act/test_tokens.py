@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from controller.act.tokens import PoolTokens, current_token
-from controller.errors import ApiUnavailable, NotFound, NotLeader
+from controller.act.tokens import PoolTokens
+from controller.errors import ApiUnavailable, Forbidden, NotFound, NotLeader
 from controller.kube.api import SECRETS, Api, Object, Resource
 from controller.kube.cache import Cache
 from controller.kube.leading import LeadersApi
 from controller.names import CURRENT_TOKEN, POOL_LABEL, TOKENS_FINALIZER, token_secret
 from controller.objects.template import TokenSecret
+from controller.objects.token_secret import current_token
 from tests.support.memory_api import MemoryApi
 
 NAME = token_secret("p")
@@ -50,7 +51,7 @@ async def test_a_missing_secret_is_made_with_a_finalizer_and_without_owner() -> 
     assert token.id.startswith("t1-")
     assert token.value not in repr(token)
     assert pool.current("ns", "p") == token
-    assert not pool.needs_work("ns", "p")
+    assert pool.usable("ns", "p")
 
 
 async def test_pods_name_the_secret_that_is_there() -> None:
@@ -142,7 +143,7 @@ async def test_a_token_that_somebody_removed_is_used_until_there_is_another_but_
     first = await pool.ensure("ns", "p")
     secret = live(api)
     cache.note(api.put(SECRETS, {**secret, "data": {}}))
-    assert pool.needs_work("ns", "p")
+    assert not pool.usable("ns", "p")
     assert pool.current("ns", "p") == first
     second = await pool.ensure("ns", "p")
     assert second.id != first.id
@@ -150,16 +151,60 @@ async def test_a_token_that_somebody_removed_is_used_until_there_is_another_but_
     assert pool.value("ns", "p") == second.value
 
 
-async def test_a_secret_that_somebody_deletes_stays_while_it_is_used_and_is_made_anew_else() -> None:
+async def test_a_secret_that_somebody_deletes_is_made_again_with_the_same_tokens() -> None:
+    """Agents keep what was mounted: they never notice."""
+    api = MemoryApi()
+    pool = tokens_on(api)
+    first = await pool.ensure("ns", "p")
+    before = live(api)
+    before["data"]["read-prometheus"] = base64.b64encode(b"r" * 20).decode()
+    api.put(SECRETS, before)
+    await pool.ensure("ns", "p")
+    await api.delete(SECRETS, "ns", NAME)
+    assert await pool.ensure("ns", "p") == first
+    after = live(api)
+    assert "deletionTimestamp" not in after["metadata"]
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+    assert after["data"] == before["data"]
+    assert after["metadata"]["annotations"] == before["metadata"]["annotations"]
+    assert pool.uid("ns", "p") == after["metadata"]["uid"]
+
+
+async def test_so_is_one_that_vanished_though_another_replica_made_it() -> None:
+    api, cache = MemoryApi(), Cache(SECRETS)
+    standby = tokens_on(api, cache, seed=2)
+    first = await tokens_on(api).ensure("ns", "p")
+    cache.note(live(api))
+    api.remove(SECRETS, "ns", NAME)
+    assert await standby.ensure("ns", "p") == first
+
+
+async def test_a_secret_that_could_not_be_made_again_is_not_let_go_of() -> None:
+    """As in a namespace that is being deleted: its Pods need the tokens to the end."""
     api = MemoryApi()
     pool = tokens_on(api)
     first = await pool.ensure("ns", "p")
     await api.delete(SECRETS, "ns", NAME)
-    assert await pool.ensure("ns", "p") == first
-    assert live(api)["metadata"]["deletionTimestamp"]
-    second = await pool.ensure("ns", "p", in_use=False)
-    assert second != first
-    assert "deletionTimestamp" not in live(api)["metadata"]
+
+    async def refuse(verb: str, resource: Resource, name: str) -> None:
+        del resource, name
+        if verb == "create":
+            raise Forbidden(403, "Forbidden", "unable to create new content in namespace ns: it is being terminated")
+
+    api.before = refuse
+    with pytest.raises(Forbidden):
+        await pool.ensure("ns", "p")
+    assert live(api)["metadata"]["finalizers"] == [TOKENS_FINALIZER]
+    assert pool.current("ns", "p") == first
+
+
+async def test_a_new_pool_of_the_name_has_nothing_of_the_one_before() -> None:
+    api = MemoryApi()
+    pool = tokens_on(api)
+    first = await pool.ensure("ns", "p")
+    await pool.remove("ns", "p")
+    assert pool.current("ns", "p") is None
+    assert (await pool.ensure("ns", "p")).value != first.value
 
 
 @pytest.mark.parametrize("interrupted_at", range(5))

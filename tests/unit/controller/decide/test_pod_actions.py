@@ -16,6 +16,7 @@ from controller.decide.pod_actions import (
     FinishDeletion,
     OpenPod,
     PodAction,
+    SetOwner,
     TakeBack,
     pod_actions,
     removed,
@@ -250,3 +251,13 @@ def test_a_change_of_the_template_takes_nothing_away() -> None:
     """T16."""
     other = replace(pod("p", "r.."), template_hash="other")
     assert shown(pool((other,))) == []
+
+
+def test_before_anything_else_pods_get_the_token_secret_that_is_there_as_their_owner() -> None:
+    """It was deleted and made anew: with the pool as its only owner a Pod goes with it, whatever it holds."""
+    owned, other, none = (pod(name, "R..", token_secret=uid) for name, uid in (("a", "new"), ("b", "old"), ("c", None)))
+    view = replace(pool((owned, other, none)), token_secret="new")
+    for given in (view, replace(view, deleting=True)):
+        assert actions(given)[:2] == (SetOwner(other, "new"), SetOwner(none, "new"))
+        assert not [action for action in actions(given)[2:] if isinstance(action, SetOwner)]
+    assert not [action for action in actions(replace(view, token_secret=None)) if isinstance(action, SetOwner)]
