@@ -20,6 +20,7 @@ from controller.act.handed_over import HandedOverFiles
 from controller.act.locks import Locks
 from controller.act.operations import Operations, Result
 from controller.act.outputs import TaskOutputs
+from controller.act.pod_owners import PodOwners
 from controller.act.pods import Pods
 from controller.act.pools import Images, Pools
 from controller.act.tasks import Tasks
@@ -96,7 +97,8 @@ class Controller:
         self.nodes = self._cache(NODES)
         self.events = EventRecorder(api, component="podslots-controller", instance=config.identity, now=now, rng=rng)
         leaders = LeadersApi(api, self._may_write)
-        tokens = PoolTokens(leaders, self.secrets, now=now, random_bytes=random_bytes)
+        owners = PodOwners(leaders, self.pods)
+        tokens = PoolTokens(leaders, self.secrets, owners=owners, now=now, random_bytes=random_bytes)
         self.fleet = Fleet(
             transport,
             tokens=tokens.value,
@@ -132,6 +134,7 @@ class Controller:
             self.pools,
             pods=pods,
             tokens=tokens,
+            owners=owners,
             events=self.events,
             images=Images(agent=config.agent_image),
         )

@@ -84,6 +84,11 @@ def token_secret(pool: str) -> str:
     return f"podslots-tokens-{pool}"
 
 
+def holder_secret(pool: str) -> str:
+    """The empty Secret that owns the pool's Pods while the one with the tokens is made again."""
+    return f"podslots-holder-{pool}"
+
+
 def agent_server_name(namespace: str, pool: str) -> str:
     """The name in the certificate of a pool's agents, where the pool names none. No Service need have it."""
     return f"{pool}.{namespace}.svc"

@@ -25,7 +25,6 @@ from controller.errors import (
 )
 from controller.kube.api import PODS, Api, Object
 from controller.kube.cache import Cache
-from controller.objects.template import TokenSecret, secret_owner
 
 log = logging.getLogger(__name__)
 
@@ -170,17 +169,6 @@ class Pods:
         live = await self._read(pod.name, pod.uid, namespace)
         if live is not None and live["metadata"].get("deletionTimestamp") and proof(live) is not None:
             await self._untracked(live)
-
-    async def set_owner(self, pod: PodView, namespace: str, secret: TokenSecret) -> None:
-        """Make the pool's token Secret the Pod's second owner, in the place of one of before."""
-        live = await self._read(pod.name, pod.uid, namespace)
-        if live is None:
-            return
-        metadata = live["metadata"]
-        others = [owner for owner in metadata.get("ownerReferences") or () if owner.get("kind") != "Secret"]
-        owners = [*others, secret_owner(secret)]
-        patch = {"metadata": {"resourceVersion": _version(live), "uid": pod.uid, "ownerReferences": owners}}
-        self._cache.note(await self._api.patch(PODS, namespace, pod.name, patch))
 
     async def _untracked(self, live: Object) -> Object:
         """The Pod without our finalizer. With it, the last of the object may go."""

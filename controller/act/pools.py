@@ -6,6 +6,7 @@ from typing import Any
 
 from controller import names
 from controller.act.events import EventRecorder
+from controller.act.pod_owners import PodOwners
 from controller.act.pods import Pods
 from controller.act.tokens import PoolTokens
 from controller.decide.pool_status import Problem
@@ -15,7 +16,7 @@ from controller.errors import ApiError, ApiUnavailable, Forbidden, Invalid, Inva
 from controller.kube.api import SLOTPOOLS, Api, Object
 from controller.kube.cache import Cache
 from controller.objects.pool import PoolSpec
-from controller.objects.template import build_pod
+from controller.objects.template import TokenSecret, build_pod
 from controller.objects.token_secret import TokenState
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Pools:
         *,
         pods: Pods,
         tokens: PoolTokens,
+        owners: PodOwners,
         events: EventRecorder,
         images: Images,
     ) -> None:
@@ -47,6 +49,7 @@ class Pools:
         self._cache = cache
         self._pods = pods
         self._tokens = tokens
+        self._owners = owners
         self._events = events
         self._images = images
         self._create_failed: dict[Key, Problem] = {}
@@ -75,10 +78,22 @@ class Pools:
         """Make the token Secret again, which somebody deleted while its Pods are there."""
         await self._tokens.ensure(*key_of(pool))
 
+    async def set_owner(self, namespace: str, name: str, pod: PodView, secret_uid: str) -> None:
+        """Make the pool's token Secret, which has this UID, the second owner of a Pod."""
+        secret = TokenSecret(name=names.token_secret(name), uid=secret_uid)
+        await self._owners.set(namespace, pod.name, pod.uid, secret)
+
+    def has_holder(self, pool: Object) -> bool:
+        """Whether there is a holder that owns Pods while the token Secret is made again, as last seen."""
+        return self._tokens.has_holder(*key_of(pool))
+
+    async def drop_holder(self, pool: Object) -> None:
+        """Every Pod has the token Secret as its owner again: the holder may go."""
+        await self._owners.drop_holder(*key_of(pool))
+
     async def rotate(self, pool: Object, step: RotationStep) -> None:
         """Make the next write of a rotation."""
-        requested = (pool["metadata"].get("annotations") or {}).get(names.ROTATION_REQUESTED)
-        words = await self._tokens.rotate(*key_of(pool), step, requested=requested)
+        words = await self._tokens.rotate(*key_of(pool), step, requested=rotation_request(pool))
         if words is not None:
             log.info("token rotation", extra={"pool": "/".join(key_of(pool)), "step": type(step).__name__})
             self._events.event(pool, "TokenRotation", words)
@@ -89,7 +104,7 @@ class Pools:
         finalizers = metadata.get("finalizers", [])
         if names.POOL_FINALIZER not in finalizers:
             await self._patch_finalizers(pool, [*finalizers, names.POOL_FINALIZER])
-        await self._tokens.ensure(metadata["namespace"], metadata["name"])
+        await self._tokens.ensure(*key_of(pool), requested=rotation_request(pool))
 
     async def finish(self, pool: Object) -> None:
         """Nothing of the pool is left: remove its Secret, then let it go."""
@@ -109,7 +124,7 @@ class Pools:
 
     def has_leftovers(self, namespace: str, name: str) -> bool:
         """Whether a pool's Secret is there, as last seen."""
-        return self._tokens.uid(namespace, name) is not None
+        return self._tokens.uid(namespace, name) is not None or self._tokens.has_holder(namespace, name)
 
     async def remove_leftovers(self, namespace: str, name: str) -> None:
         """There is no pool of this name, and its Secret is still there: as where both came and went at once."""
@@ -221,6 +236,12 @@ class Pools:
 def key_of(obj: Object) -> Key:
     """Namespace and name."""
     return obj["metadata"]["namespace"], obj["metadata"]["name"]
+
+
+def rotation_request(pool: Object) -> str | None:
+    """What the pool's annotation asks for: any text that is not the last one asks for a rotation of its tokens."""
+    annotations: dict[str, str] = pool["metadata"].get("annotations") or {}
+    return annotations.get(names.ROTATION_REQUESTED)
 
 
 def differs(pool: Object, status: dict[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 from agent.wire import format_time
 from controller import names
+from controller.act.pod_owners import PodOwners
 from controller.decide.rotation import AddNext, DropPrevious, RecordTimes, RotationStep, UseNext
 from controller.errors import AlreadyExists, Conflict, NotFound
 from controller.kube.api import SECRETS, Api, Object
@@ -41,11 +42,13 @@ class PoolTokens:
         api: Api,
         cache: Cache,
         *,
+        owners: PodOwners,
         now: Callable[[], datetime],
         random_bytes: Callable[[int], bytes],
     ) -> None:
         self._api = api
         self._cache = cache
+        self._owners = owners
         self._now = now
         self._random_bytes = random_bytes
         self._remembered: dict[Key, Object] = {}
@@ -82,6 +85,10 @@ class PoolTokens:
         secret = self._cache.get(namespace, token_secret(pool))
         return str(secret["metadata"]["uid"]) if secret is not None else None
 
+    def has_holder(self, namespace: str, pool: str) -> bool:
+        """Whether a holder stands in for the Secret as the Pods' owner, as last seen."""
+        return self._cache.get(namespace, names.holder_secret(pool)) is not None
+
     def state(self, namespace: str, pool: str) -> TokenState:
         """How far a rotation of the pool's tokens has come, as last seen."""
         secret = self._cache.get(namespace, token_secret(pool))
@@ -97,11 +104,13 @@ class PoolTokens:
         secret = self._cache.get(namespace, token_secret(pool))
         return secret is not None and not secret["metadata"].get("deletionTimestamp")
 
-    async def ensure(self, namespace: str, pool: str) -> Token:
+    async def ensure(self, namespace: str, pool: str, *, requested: str | None = None) -> Token:
         """Have a Secret with a usable current token: made, adopted, mended or made again. Returns that token.
 
-        One that somebody deleted is kept by its finalizer, and let go of only where another one can be made: not in a
-        namespace that is being deleted itself.
+        A request to rotate that is there before the first token is answered by that one.
+
+        One that somebody deleted is kept by its finalizer, and let go of once every Pod has another owner that stays:
+        never in a namespace that is being deleted itself, where none can be made.
         """
         name = token_secret(pool)
         for _ in range(TRIES):
@@ -109,16 +118,14 @@ class PoolTokens:
                 secret = await self._api.get(SECRETS, namespace, name)
             except NotFound:
                 try:
-                    secret = await self._api.create(SECRETS, namespace, self._new(namespace, pool))
+                    secret = await self._api.create(SECRETS, namespace, self._new(namespace, pool, requested))
                 except AlreadyExists:
                     continue
             if secret["metadata"].get("deletionTimestamp"):
                 self._cache.note(secret)
-                try:
-                    secret = await self._api.create(SECRETS, namespace, self._new(namespace, pool))
-                except AlreadyExists:
-                    await self._let_go(secret)
-                    continue
+                await self._owners.hold(namespace, pool)
+                await self._let_go(secret)
+                continue
             patch = self._repair(secret, pool)
             if patch is not None:
                 patch["metadata"]["resourceVersion"] = secret["metadata"]["resourceVersion"]
@@ -191,6 +198,7 @@ class PoolTokens:
                 await self._let_go(secret)
         except NotFound:
             pass
+        await self._owners.drop_holder(namespace, pool)
         self._remembered.pop((namespace, pool), None)
 
     async def _let_go(self, secret: Object) -> None:
@@ -201,7 +209,7 @@ class PoolTokens:
         patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": finalizers}}
         await self._api.patch(SECRETS, metadata["namespace"], metadata["name"], patch)
 
-    def _new(self, namespace: str, pool: str) -> Object:
+    def _new(self, namespace: str, pool: str, requested: str | None) -> Object:
         """A new Secret: with the tokens of the one before, if somebody deleted that, else with a token of its own."""
         before = self._remembered.get((namespace, pool))
         if before is not None:
@@ -210,6 +218,8 @@ class PoolTokens:
         else:
             token, data = self._new_token()
             notes = {names.CURRENT_TOKEN: token.id, names.TOKEN_SINCE: format_time(self._now())}
+            if requested:
+                notes[names.ROTATION_REQUESTED] = requested
         return {
             "apiVersion": "v1",
             "kind": "Secret",

@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.wire import Origin
 from controller import names
-from controller.act.pools import Pools, differs
+from controller.act.pools import Pools, differs, rotation_request
 from controller.act.tasks import Tasks
 from controller.act.work_queue import WorkQueue
 from controller.decide.assignment import assign, next_in_turn
@@ -158,10 +158,11 @@ class Reconciler:
             if not view.deleting or (view.token_secret is None and view.pods):
                 self._starting.start(key, f"tokens/{view.uid}", functools.partial(self._pools.remake_tokens, pool))
             return None
+        if self._pools.has_holder(pool) and all(pod.token_secret == view.token_secret for pod in view.pods):
+            self._starting.start(key, f"tokens/{view.uid}", functools.partial(self._pools.drop_holder, pool))
         if view.deleting:
             return None
-        requested = (pool["metadata"].get("annotations") or {}).get(names.ROTATION_REQUESTED)
-        period = timedelta(seconds=view.spec.auth.rotation_period_seconds)
+        period, requested = timedelta(seconds=view.spec.auth.rotation_period_seconds), rotation_request(pool)
         found = rotation(self._pools.tokens(pool), view.pods, period=period, requested=requested, now=view.now)
         if found.step is not None:
             self._starting.start(key, f"tokens/{view.uid}", functools.partial(self._pools.rotate, pool, found.step))

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 
-from controller import names
 from controller.act.operations import Operations
 from controller.act.pods import Pods
 from controller.act.pools import Pools
@@ -55,7 +54,6 @@ from controller.kube.api import Object
 from controller.objects.ended_task import EndedTask
 from controller.objects.pool import PoolSpec
 from controller.objects.task import Task
-from controller.objects.template import TokenSecret
 from controller.world.index import Key
 from controller.world.world import World
 
@@ -165,8 +163,8 @@ class Starting:
             self.task_action(key, task, where.pod, Cancel(), terms)
 
     def _set_owner(self, key: Key, pod: PodView, secret_uid: str) -> None:
-        owner = TokenSecret(name=names.token_secret(key[1]), uid=secret_uid)
-        self.start(key, f"pod/{pod.uid}", functools.partial(self._pods.set_owner, pod, key[0], owner))
+        start = functools.partial(self._pools.set_owner, *key, pod, secret_uid)
+        self.start(key, f"pod/{pod.uid}", start)
 
     def let_go(self, key: Key, pod: PodView) -> None:
         """Take our finalizer off a Pod whose end is recorded."""

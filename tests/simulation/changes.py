@@ -85,8 +85,8 @@ class Operator:
         self._world.cluster.patch(SLOTPOOLS, NS, POOL, request)
 
     def _delete_token_secret(self) -> None:
-        propagation = self._rng.choice(["Background", "Background", "Foreground"])
-        self._world.cluster.delete(SECRETS, NS, names.token_secret(POOL), DeleteOptions(propagation=propagation))
+        """Not in the foreground: with the pool deleted so at once, nothing but an admission policy saves its Pods."""
+        self._world.cluster.delete(SECRETS, NS, names.token_secret(POOL))
 
     def _pause(self) -> None:
         spec = {"replicas": self._rng.randint(0, 2), "autoscaling": {"paused": self._rng.choice([True, None])}}

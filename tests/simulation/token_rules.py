@@ -24,7 +24,7 @@ class _Kept:
     """When each token, by its text, was added."""
     added_at: float = 0.0
     request: str | None = None
-    """What the pool's annotation asked for when a token was last added."""
+    """The request that the last rotation answered."""
 
 
 class TokenRules:
@@ -48,26 +48,23 @@ class TokenRules:
             older = kept.tokens if kept is not None else {}
             times = {text: older.get(text, now) for text in found}
             added_at = kept.added_at if kept is not None and set(older) >= found else now
-            self._secrets[pool] = _Kept(metadata["uid"], times, added_at, self._asked(pool)[0])
+            self._secrets[pool] = _Kept(metadata["uid"], times, added_at, _answered(change.record.body))
             return
         for text in found - kept.tokens.keys():
-            self._check_due(pool, kept, now)
+            self._check_due(pool, kept, now, _answered(change.record.body))
             kept.tokens[text] = kept.added_at = now
-            kept.request = self._asked(pool)[0]
+            kept.request = _answered(change.record.body)
         for text in kept.tokens.keys() - found:
             del kept.tokens[text]
 
-    def _check_due(self, pool: str, kept: _Kept, now: float) -> None:
-        request, period = self._asked(pool)
-        if request == kept.request and now - kept.added_at < period - _SLACK_SECONDS:
+    def _check_due(self, pool: str, kept: _Kept, now: float, request: str | None) -> None:
+        if request == kept.request and now - kept.added_at < self._period(pool) - _SLACK_SECONDS:
             self._breach(f"a token of {pool} was replaced after {now - kept.added_at:.0f} s, and not for a request")
 
-    def _asked(self, pool: str) -> tuple[str | None, float]:
-        """What the pool's annotation asks for, and its period."""
-        found = [obj for obj in self._cluster.all(SLOTPOOLS) if obj["metadata"]["name"] == pool]
-        body: Object = found[0] if found else {"metadata": {}, "spec": {}}
-        period = (body["spec"].get("auth") or {}).get("rotationPeriodSeconds", 30 * 86400)
-        return (body["metadata"].get("annotations") or {}).get(names.ROTATION_REQUESTED), float(period)
+    def _period(self, pool: str) -> float:
+        found = (obj for obj in self._cluster.all(SLOTPOOLS) if obj["metadata"]["name"] == pool)
+        auth = next((obj["spec"].get("auth") or {} for obj in found), {})
+        return float(auth.get("rotationPeriodSeconds", 30 * 86400))
 
     def call_refused(self, headers: dict[str, str], pod: str) -> None:
         """An agent refused a controller's call for its token. Those that were silent for long may do so for a while."""
@@ -76,3 +73,8 @@ class TokenRules:
             added = kept.tokens.get(text)
             if added is not None and self._elapsed() - added < _PATIENCE_SECONDS and len(kept.tokens) > 1:
                 self._breach(f"the agent of {pod} does not know the token that the controller of {pool} uses")
+
+
+def _answered(secret: Object) -> str | None:
+    answered: str | None = (secret["metadata"].get("annotations") or {}).get(names.ROTATION_REQUESTED)
+    return answered

@@ -41,9 +41,9 @@ def _() -> Plant:
 def _() -> Plant:
     original = PoolTokens._new
 
-    def new(self: PoolTokens, namespace: str, pool: str) -> Any:
+    def new(self: PoolTokens, namespace: str, pool: str, requested: str | None) -> Any:
         self._remembered.pop((namespace, pool), None)
-        return original(self, namespace, pool)
+        return original(self, namespace, pool, requested)
 
     return patch.object(PoolTokens, "_new", new)
 

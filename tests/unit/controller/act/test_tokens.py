@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from controller.act.pod_owners import PodOwners
 from controller.act.tokens import PoolTokens
 from controller.errors import ApiUnavailable, Forbidden, NotFound, NotLeader
-from controller.kube.api import SECRETS, Api, Object, Resource
+from controller.kube.api import PODS, SECRETS, Api, Object, Resource
 from controller.kube.cache import Cache
 from controller.kube.leading import LeadersApi
 from controller.names import CURRENT_TOKEN, POOL_LABEL, TOKENS_FINALIZER, token_secret
@@ -25,6 +26,7 @@ def tokens_on(api: Api, cache: Cache | None = None, seed: int = 1) -> PoolTokens
     return PoolTokens(
         api,
         Cache(SECRETS) if cache is None else cache,
+        owners=PodOwners(api, Cache(PODS)),
         now=lambda: datetime(2026, 3, 1, tzinfo=UTC),
         random_bytes=random.Random(seed).randbytes,
     )
@@ -179,11 +181,49 @@ async def test_so_is_one_that_vanished_though_another_replica_made_it() -> None:
     assert await standby.ensure("ns", "p") == first
 
 
+def add_pod(api: MemoryApi, *owners: str) -> None:
+    references = [{"kind": kind, "name": kind, "uid": uid} for kind, uid in (owner.split("/") for owner in owners)]
+    api.put(
+        PODS, {"metadata": {"name": "a", "namespace": "ns", "labels": {POOL_LABEL: "p"}, "ownerReferences": references}}
+    )
+
+
+async def test_whatever_moment_it_stops_at_a_pod_has_an_owner_that_stays() -> None:
+    """While the Secret is made again: its pool may be deleted at any moment."""
+    api = MemoryApi()
+    pool = tokens_on(api)
+    await pool.ensure("ns", "p")
+    add_pod(api, "SlotPool/pool", f"Secret/{live(api)['metadata']['uid']}")
+    await api.delete(SECRETS, "ns", NAME)
+    bare: list[str] = []
+
+    async def look(verb: str, resource: Resource, name: str) -> None:
+        del resource, name
+        there = {secret["metadata"]["uid"] for secret in api.all(SECRETS).values()}
+        (pod,) = api.all(PODS).values()
+        if not any(owner["uid"] in there for owner in pod["metadata"]["ownerReferences"]):
+            bare.append(verb)
+
+    api.before = api.after = look
+    await pool.ensure("ns", "p")
+    owners = PodOwners(api, Cache(PODS))
+    await owners.drop_holder("ns", "p")
+    assert len(api.all(SECRETS)) == 2, "it is still needed"
+    (pod,) = api.all(PODS).values()
+    await owners.set("ns", "a", pod["metadata"]["uid"], pool.secret("ns", "p"))
+    await owners.drop_holder("ns", "p")
+    assert not bare
+    (pod,) = api.all(PODS).values()
+    assert [owner["uid"] for owner in pod["metadata"]["ownerReferences"]] == ["pool", pool.uid("ns", "p")]
+    assert list(api.all(SECRETS)) == [("ns", NAME)]
+
+
 async def test_a_secret_that_could_not_be_made_again_is_not_let_go_of() -> None:
     """As in a namespace that is being deleted: its Pods need the tokens to the end."""
     api = MemoryApi()
     pool = tokens_on(api)
     first = await pool.ensure("ns", "p")
+    add_pod(api)
     await api.delete(SECRETS, "ns", NAME)
 
     async def refuse(verb: str, resource: Resource, name: str) -> None:

@@ -1,0 +1,94 @@
+"""Who owns Pods besides their pool: the pool's token Secret, and in its place, while that is made anew, a holder.
+
+The garbage collector deletes an object once none of its owners is there any more, or once all that are there wait to
+be deleted with what they own. A token Secret that somebody deleted can only be made again, under its name, when the
+old one is gone; whatever happens in between, Pods have another owner that stays: a Secret without content.
+"""
+
+from typing import Any
+
+from controller import names
+from controller.errors import AlreadyExists, NotFound
+from controller.kube.api import PODS, SECRETS, Api, Object
+from controller.kube.cache import Cache
+from controller.objects.template import TokenSecret, secret_owner
+
+_PAGE = 500
+
+
+class PodOwners:
+    """Writes the owners of a pool's Pods. Every call reads them live, and can be repeated."""
+
+    def __init__(self, api: Api, pods: Cache) -> None:
+        self._api = api
+        self._pods = pods
+
+    async def hold(self, namespace: str, pool: str) -> None:
+        """Have every Pod owned by the holder too. Where there is no Pod, there is none."""
+        pods = await self._list(namespace, pool)
+        if not pods:
+            return
+        holder = await self._holder(namespace, pool)
+        for pod in pods:
+            owners = pod["metadata"].get("ownerReferences") or []
+            if all(owner["uid"] != holder.uid for owner in owners):
+                await self._write(pod, [*owners, secret_owner(holder)])
+
+    async def set(self, namespace: str, name: str, uid: str, secret: TokenSecret) -> None:
+        """Make the token Secret the second owner of a Pod, in the place of the one before and of the holder."""
+        try:
+            pod = await self._api.get(PODS, namespace, name)
+        except NotFound:
+            self._pods.note_gone(namespace, name, uid)
+            return
+        self._pods.note(pod)
+        if pod["metadata"]["uid"] != uid:
+            return
+        others = [owner for owner in pod["metadata"].get("ownerReferences") or () if owner.get("kind") != "Secret"]
+        await self._write(pod, [*others, secret_owner(secret)])
+
+    async def drop_holder(self, namespace: str, pool: str) -> None:
+        """Delete the holder, if no Pod needs it any more."""
+        try:
+            holder = (await self._api.get(SECRETS, namespace, names.holder_secret(pool)))["metadata"]
+        except NotFound:
+            return
+        for pod in await self._list(namespace, pool):
+            if any(owner["uid"] == holder["uid"] for owner in pod["metadata"].get("ownerReferences") or ()):
+                return
+        await self._api.delete(SECRETS, namespace, holder["name"], uid=holder["uid"])
+
+    async def _holder(self, namespace: str, pool: str) -> TokenSecret:
+        name = names.holder_secret(pool)
+        body = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "namespace": namespace, "labels": {names.POOL_LABEL: pool}},
+            "type": "Opaque",
+        }
+        try:
+            found = await self._api.create(SECRETS, namespace, body)
+        except AlreadyExists:
+            found = await self._api.get(SECRETS, namespace, name)
+        return TokenSecret(name=name, uid=found["metadata"]["uid"])
+
+    async def _list(self, namespace: str, pool: str) -> list[Object]:
+        found: list[Object] = []
+        token = ""
+        while True:
+            page = await self._api.list_page(
+                PODS, namespace, label_selector=f"{names.POOL_LABEL}={pool}", limit=_PAGE, continue_token=token
+            )
+            found.extend(page.get("items") or ())
+            token = (page.get("metadata") or {}).get("continue") or ""
+            if not token:
+                return found
+
+    async def _write(self, pod: Object, owners: list[Any]) -> None:
+        metadata = pod["metadata"]
+        guard = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
+        patch = {"metadata": {**guard, "ownerReferences": owners}}
+        try:
+            self._pods.note(await self._api.patch(PODS, metadata["namespace"], metadata["name"], patch))
+        except NotFound:
+            self._pods.note_gone(metadata["namespace"], metadata["name"], metadata["uid"])
