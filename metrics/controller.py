@@ -52,11 +52,23 @@ class ControllerMetrics(Collector):
             "found",
             lambda pool: pool.plans,
         )
+        yield self._gauge(
+            "podslots_pool_token_since_timestamp_seconds",
+            "When the token in use came into use, in seconds since 1970",
+            lambda pool: pool.token_since,
+        )
+        yield self._by(
+            "podslots_pool_token_rotation",
+            "How the pool's tokens stand: 1 for the reason of its condition TokensInSync, else 0",
+            "reason",
+            lambda pool: pool.rotation,
+        )
 
-    def _gauge(self, name: str, text: str, value: Callable[[PoolFigures], float]) -> Metric:
+    def _gauge(self, name: str, text: str, value: Callable[[PoolFigures], float | None]) -> Metric:
         family = GaugeMetricFamily(name, text, labels=_POOL)
         for key, pool in self.pools.items():
-            family.add_metric(key, value(pool))
+            if (found := value(pool)) is not None:
+                family.add_metric(key, found)
         return family
 
     def _by(self, name: str, text: str, label: str, values: Callable[[PoolFigures], Mapping[str, int]]) -> Metric:

@@ -66,6 +66,10 @@ class Pools:
         """Whether the pool's token Secret is there to stay: nobody has deleted it."""
         return self._tokens.stays(*key_of(pool))
 
+    def awaits_end_of_tokens(self, pool: Object) -> bool:
+        """Whether a Secret that was deleted is still there, on its way out: its name is not free yet."""
+        return self._tokens.goes(*key_of(pool))
+
     def tokens(self, pool: Object) -> TokenState:
         """How far a rotation of the pool's tokens has come, as last seen."""
         return self._tokens.state(*key_of(pool))

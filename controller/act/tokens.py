@@ -104,6 +104,15 @@ class PoolTokens:
         secret = self._cache.get(namespace, token_secret(pool))
         return secret is not None and not secret["metadata"].get("deletionTimestamp")
 
+    def goes(self, namespace: str, pool: str) -> bool:
+        """Whether the Secret was let go of, as last seen, and is not gone yet: others have finalizers on it."""
+        secret = self._cache.get(namespace, token_secret(pool))
+        return (
+            secret is not None
+            and not self.stays(namespace, pool)
+            and TOKENS_FINALIZER not in (secret["metadata"].get("finalizers") or ())
+        )
+
     async def ensure(self, namespace: str, pool: str, *, requested: str | None = None) -> Token:
         """Have a Secret with a usable current token: made, adopted, mended or made again. Returns that token.
 
@@ -123,6 +132,8 @@ class PoolTokens:
                     continue
             if secret["metadata"].get("deletionTimestamp"):
                 self._cache.note(secret)
+                if TOKENS_FINALIZER not in (secret["metadata"].get("finalizers") or ()):
+                    raise Conflict(409, "Conflict", f"Secret {namespace}/{name} is on its way out, and not gone yet")
                 await self._owners.hold(namespace, pool)
                 await self._let_go(secret)
                 continue

@@ -16,7 +16,7 @@ import click
 import yaml
 
 from controller import names
-from controller.cli import again, documents, local, logs, outputs, pods, tables, tasks
+from controller.cli import again, documents, local, logs, outputs, pods, pools, tables, tasks
 from controller.cli.asking import Asker
 from controller.cli.following import Follower
 from controller.cli.session import Connection, Session, settings
@@ -213,7 +213,7 @@ def retry(session: Session, task: str) -> None:
 @click.argument("task")
 @pass_session
 def cancel(session: Session, task: str) -> None:
-    """Cancel a task: a step that runs gets SIGTERM, then SIGKILL; a reservation ends."""
+    """Cancel a task: a step that runs is stopped, by its stop signal first; a reservation ends."""
     click.echo(session.run(lambda connection: tasks.cancel(connection, task)))
 
 
@@ -244,6 +244,14 @@ def unlock(session: Session, lockkey: str | None, task: str | None, yes: bool) -
     """Free a lockKey whose holder is lost."""
     confirm = Asker(yes=yes, question="Has everything that the holder started ended?")
     click.echo(session.run(lambda connection: tasks.unlock(connection, lockkey, task, confirm)))
+
+
+@main.command()
+@click.argument("pool")
+@pass_session
+def rotate(session: Session, pool: str) -> None:
+    """Replace a pool's tokens. Takes minutes, and interrupts nothing."""
+    click.echo(session.run(lambda connection: pools.rotate(connection, pool)))
 
 
 # --- one machine ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 from agent.wire import RECOVERING, SlotState, format_time
 from controller import names
 from controller.decide.agent_version import MINIMUM
-from controller.decide.rotation import Rotation
+from controller.decide.rotation import Rotation, TokensStand
 from controller.decide.scaling import SizeDecision
 from controller.decide.view import PodState, PodView, PoolView
 from controller.objects.conditions import Condition, put
@@ -172,7 +172,11 @@ def invalid_pool_status(problem: Problem, *, before: Before, now: datetime) -> d
 
 
 def pool_figures(
-    view: PoolView, decision: SizeDecision, tasks: Mapping[TaskPhase, int], plans: Mapping[bool, int]
+    view: PoolView,
+    decision: SizeDecision,
+    tasks: Mapping[TaskPhase, int],
+    plans: Mapping[bool, int],
+    tokens: Rotation | None = None,
 ) -> PoolFigures:
     """The pool's metrics.
 
@@ -193,6 +197,8 @@ def pool_figures(
         pods=pods,
         slots=slots,
         tasks=phases,
+        rotation={stand.value: int(stand is tokens.reason) for stand in TokensStand} if tokens else {},
+        token_since=tokens.since.timestamp() if tokens and tokens.since else None,
         plans={"changed": plans.get(True, 0), "unchanged": plans.get(False, 0)},
     )
 

@@ -6,8 +6,9 @@ controller always have a token in common. What comes next is read off the Secret
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from controller.decide.view import PodView
 from controller.objects.token_secret import TokenState
@@ -17,6 +18,17 @@ PATIENCE = timedelta(minutes=10)
 KEPT = timedelta(minutes=2)
 """How long the token before is still accepted: requests are on their way, and another replica may learn late."""
 MOST_NAMED = 5
+
+
+class TokensStand(StrEnum):
+    """How a pool's tokens stand: the reason of the condition `TokensInSync`."""
+
+    IN_USE = "InUse"
+    WAITING_FOR_AGENTS = "WaitingForAgents"
+    SWITCHING = "Switching"
+    DROPPING = "Dropping"
+    AGENTS_BEHIND = "AgentsBehind"
+    NONE_USABLE = "NoToken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +62,21 @@ RotationStep = RecordTimes | AddNext | UseNext | DropPrevious
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotation:
-    """How a pool's tokens stand. `reason` and `message` are for the condition, in sync or not.
+    """How a pool's tokens stand, since when the current one is in use, and a message for people.
 
     `step` is what is to be written now, if anything; else `wait` is after how long to look again.
     """
 
-    in_sync: bool
-    reason: str
-    message: str
+    reason: TokensStand
+    message: str = ""
+    since: datetime | None = None
     step: RotationStep | None = None
     wait: timedelta | None = None
+
+    @property
+    def in_sync(self) -> bool:
+        """Whether every agent that is to accept the token in use does, and no rotation is under way."""
+        return self.reason is TokensStand.IN_USE
 
 
 def rotation(
@@ -67,27 +84,17 @@ def rotation(
 ) -> Rotation:
     """How the tokens stand that `state` tells of, for these Pods. `requested` is what the pool's annotation says."""
     if state.current is None:
-        return Rotation(in_sync=False, reason="NoToken", message="the token Secret has no usable token")
+        return Rotation(reason=TokensStand.NONE_USABLE, message="the token Secret has no usable token")
     if not _passed(state.since, now) or (state.next is not None and not _passed(state.next_since, now)):
-        return Rotation(in_sync=True, reason="InUse", message="", step=RecordTimes())
-    wanted = state.next or state.current
-    behind = sorted(pod.name for pod in pods if not pod.dead and not pod.start_problem and not _accepts(pod, wanted))
+        return Rotation(reason=TokensStand.IN_USE, message="", step=RecordTimes())
     if state.next is not None:
-        return _introducing(state, state.next, behind, now)
-    if state.previous is not None:
-        return _dropping(state, state.previous, behind, now)
-    asked = bool(requested) and requested != state.requested
-    due = timedelta(0) if asked else (state.since or now) + period - now
-    step = AddNext(state.current) if due <= timedelta(0) else None
-    if behind:
-        return Rotation(
-            in_sync=False,
-            reason="AgentsBehind",
-            message=f"token {state.current} is in use, and not reported by {_named(behind)}",
-            step=step,
-            wait=due,
-        )
-    return Rotation(in_sync=True, reason="InUse", message=f"token {state.current} is in use", step=step, wait=due)
+        found = _introducing(state, state.next, list(pods), now)
+    elif state.previous is not None:
+        found = _dropping(state, state.previous, now)
+    else:
+        asked = bool(requested) and requested != state.requested
+        found = _in_use(state.current, pods, timedelta(0) if asked else (state.since or now) + period - now)
+    return replace(found, since=state.since)
 
 
 def _passed(moment: datetime | None, now: datetime) -> bool:
@@ -95,31 +102,40 @@ def _passed(moment: datetime | None, now: datetime) -> bool:
     return moment is not None and moment <= now
 
 
-def _introducing(state: TokenState, following: str, behind: list[str], now: datetime) -> Rotation:
+def _in_use(current: str, pods: Iterable[PodView], due: timedelta) -> Rotation:
+    # Not those that were never heard: a Pod that starts is none that is behind.
+    behind = [pod for pod in pods if not pod.dead and pod.agent is not None and current not in pod.agent.tokens]
+    return Rotation(
+        reason=TokensStand.AGENTS_BEHIND if behind else TokensStand.IN_USE,
+        message=f"token {current} is in use" + (f", and not reported by {_named(behind)}" if behind else ""),
+        step=AddNext(current) if due <= timedelta(0) else None,
+        wait=due,
+    )
+
+
+def _introducing(state: TokenState, following: str, pods: list[PodView], now: datetime) -> Rotation:
     left = (state.next_since or now) + PATIENCE - now
-    if not behind or left <= timedelta(0):
-        message = f"token {following} is to be used now"
-        if behind:
-            message += f", though not reported by {_named(behind)} in {PATIENCE // timedelta(minutes=1)} minutes"
-        return Rotation(in_sync=False, reason="Switching", message=message, step=UseNext(following))
-    message = f"token {following} is to follow {state.current}, and not yet reported by {_named(behind)}"
-    return Rotation(in_sync=False, reason="WaitingForAgents", message=message, wait=left)
+    behind = [pod for pod in pods if not pod.dead and not pod.start_problem and not _accepts(pod, following)]
+    if behind and left > timedelta(0):
+        message = f"token {following} is to follow {state.current}, and not yet reported by {_named(behind)}"
+        return Rotation(reason=TokensStand.WAITING_FOR_AGENTS, message=message, wait=left)
+    late = f", though not reported by {_named(behind)} in {PATIENCE // timedelta(minutes=1)} minutes" if behind else ""
+    message = f"token {following} is to be used now{late}"
+    return Rotation(reason=TokensStand.SWITCHING, message=message, step=UseNext(following))
 
 
-def _dropping(state: TokenState, previous: str, behind: list[str], now: datetime) -> Rotation:
+def _dropping(state: TokenState, previous: str, now: datetime) -> Rotation:
     left = (state.since or now) + KEPT - now
+    step = DropPrevious(previous) if left <= timedelta(0) else None
     message = f"token {state.current} is in use, and {previous} is still accepted"
-    if behind:
-        message += f"; not reported by {_named(behind)}"
-    if left <= timedelta(0):
-        return Rotation(in_sync=False, reason="Dropping", message=message, step=DropPrevious(previous))
-    return Rotation(in_sync=False, reason="Dropping", message=message, wait=left)
+    return Rotation(reason=TokensStand.DROPPING, message=message, step=step, wait=left)
 
 
 def _accepts(pod: PodView, token: str) -> bool:
     return pod.connected and pod.agent is not None and token in pod.agent.tokens
 
 
-def _named(pods: list[str]) -> str:
-    more = f" and {len(pods) - MOST_NAMED} more" if len(pods) > MOST_NAMED else ""
-    return ", ".join(pods[:MOST_NAMED]) + more
+def _named(pods: list[PodView]) -> str:
+    names = sorted(pod.name for pod in pods)
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more

@@ -141,7 +141,7 @@ class Reconciler:
         problems = self._problems(view, pool, template)
         if not view.deleting:
             self._dispatch(key, decision, surplus(view, decision, removed(actions)), not_starting(view))
-        self._figures[key] = pool_figures(view, decision, self._index.phases(key), self._index.plans(key))
+        self._figures[key] = pool_figures(view, decision, self._index.phases(key), self._index.plans(key), rotating)
         before = Before.of(pool)
         if decision.desired not in {decision.current, before.desired}:
             self._pools.scaled(pool, decision.current, decision.desired, decision.reason, decision.message)
@@ -155,7 +155,8 @@ class Reconciler:
         """Make a token Secret that was deleted again, else go on with its rotation. Tells how that stands."""
         if not self._pools.has_tokens(pool):
             # The last one of a pool that goes too stays, by its finalizer, until no Pod needs it.
-            if not view.deleting or (view.token_secret is None and view.pods):
+            needed = not view.deleting or (view.token_secret is None and view.pods)
+            if needed and not self._pools.awaits_end_of_tokens(pool):
                 self._starting.start(key, f"tokens/{view.uid}", functools.partial(self._pools.remake_tokens, pool))
             return None
         if self._pools.has_holder(pool) and all(pod.token_secret == view.token_secret for pod in view.pods):

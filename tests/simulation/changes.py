@@ -81,8 +81,7 @@ class Operator:
 
     def _rotate(self) -> None:
         self._made += 1
-        request = {"metadata": {"annotations": {names.ROTATION_REQUESTED: f"request {self._made}"}}}
-        self._world.cluster.patch(SLOTPOOLS, NS, POOL, request)
+        self._world.ask_for_rotation(f"request {self._made}")
 
     def _delete_token_secret(self) -> None:
         """Not in the foreground: with the pool deleted so at once, nothing but an admission policy saves its Pods."""

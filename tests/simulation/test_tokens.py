@@ -30,11 +30,6 @@ def tokens(world: World) -> TokenState:
     return token_state(secret(world))
 
 
-def ask_for_rotation(world: World, request: str) -> None:
-    annotations = {names.ROTATION_REQUESTED: request}
-    world.cluster.patch(SLOTPOOLS, NS, POOL, {"metadata": {"annotations": annotations}})
-
-
 def cut_off(world: World, addresses: set[str]) -> None:
     for replica in world.replicas:
         assert replica.network is not None
@@ -69,7 +64,7 @@ def test_a_rotation_disturbs_nothing_wherever_it_is_interrupted(killed_after: st
     async def story(world: World) -> None:
         pods = await with_work(world)
         before = tokens(world).current
-        ask_for_rotation(world, "1")
+        world.ask_for_rotation("1")
         if (reached := steps.get(killed_after)) is not None:
             await world.until(lambda: tokens(world).requested == "1" and reached(tokens(world)), 400, killed_after)
             leader = next(replica for replica in world.replicas if replica.controller is world.leader)
@@ -112,7 +107,7 @@ def test_an_agent_that_is_silent_is_waited_for_and_then_named() -> None:
         (pod,) = world.node.alive
         cut_off(world, {pod.address})
         before = tokens(world).current
-        ask_for_rotation(world, "1")
+        world.ask_for_rotation("1")
         await asyncio.sleep(PATIENCE.total_seconds() - 30)
         assert tokens(world).current == before
         assert condition(world)["reason"] == "WaitingForAgents"
@@ -140,7 +135,7 @@ def test_a_deleted_secret_and_then_a_deleted_pool_take_nothing_that_is_held(prop
         before, content = secret(world)["metadata"]["uid"], secret(world)["data"]
         world.cluster.delete(SECRETS, NS, SECRET, DeleteOptions(propagation=propagation))
         if pause >= 1:
-            await world.until(lambda: secret(world)["metadata"]["uid"] != before, pause, "made again")
+            await world.until(lambda: secret(world)["metadata"]["uid"] != before, 20, "made again")
             assert secret(world)["data"] == content
         await asyncio.sleep(pause)
         world.cluster.delete(SLOTPOOLS, NS, POOL, DeleteOptions(propagation="Foreground"))

@@ -206,6 +206,11 @@ class World:
             approval = {"attempt": status["attempt"], "planDigest": status["planDigest"], "by": "anna"}
             self.edit_task(name, approval=approval)
 
+    def ask_for_rotation(self, request: str) -> None:
+        """As `podslots rotate` does."""
+        annotations = {names.ROTATION_REQUESTED: request}
+        self.cluster.patch(SLOTPOOLS, NS, POOL, {"metadata": {"annotations": annotations}})
+
     def pods(self) -> list[Object]:
         return self.cluster.all(PODS)
 

@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 from agent.wire import parse_time
 from controller import names
+from controller.act.pod_owners import PodOwners
 from controller.act.pods import Pods
 from controller.act.pools import Pools
 from controller.act.tokens import PoolTokens
@@ -32,20 +33,12 @@ def _() -> Plant:
     return stack
 
 
-@bug("Pods keep the Secret of before as their owner", theme="token Secrets that are deleted", seed=1)
+@bug("Pods have no owner while their Secret is made again", theme="token Secrets that are deleted", seed=1)
 def _() -> Plant:
-    return patch.object(pod_actions, "_owners", lambda _view: [])
+    async def hold(_self: PodOwners, _namespace: str, _pool: str) -> None:
+        return
 
-
-@bug("a Secret that was deleted is made again with another token", theme="token Secrets that are deleted", seed=1)
-def _() -> Plant:
-    original = PoolTokens._new
-
-    def new(self: PoolTokens, namespace: str, pool: str, requested: str | None) -> Any:
-        self._remembered.pop((namespace, pool), None)
-        return original(self, namespace, pool, requested)
-
-    return patch.object(PoolTokens, "_new", new)
+    return patch.object(PodOwners, "hold", hold)
 
 
 @bug("the next token is used before the agents accept it", theme="tokens that rotate", seed=1)

@@ -17,6 +17,7 @@ from controller.objects.task import TaskPhase
 from controller.passes.starting import OPERATION_KINDS
 from metrics.controller import ControllerMetrics
 from tests.simulation.replica import NS, Replica
+from tests.simulation.story import LEADER_SECONDS
 from tests.simulation.world import POOL, World
 from tests.support import virtual_time
 
@@ -259,6 +260,26 @@ async def tasks_by_phase(world: World) -> None:
     await world.until(look, 200, "both have ended")
     assert seen >= {"Queued", "Assigned", "Running", "AwaitingApproval", "Succeeded", "Cancelled"}
     await until(world, 0, name, phase="Running")
+
+
+@moves("podslots_pool_token_since_timestamp_seconds")
+async def since_when_a_token_is_used(world: World) -> None:
+    first = figure(world, "podslots_pool_token_since_timestamp_seconds")
+    assert first is not None
+    began = world.elapsed
+    world.ask_for_rotation("1")
+    await world.until(lambda: figure(world, "podslots_pool_token_since_timestamp_seconds") != first, 60, "in use")
+    second = figure(world, "podslots_pool_token_since_timestamp_seconds") or 0.0
+    assert began - LEADER_SECONDS <= second - first <= world.elapsed
+
+
+@moves("podslots_pool_token_rotation")
+async def how_tokens_stand(world: World) -> None:
+    await until(world, 1, "podslots_pool_token_rotation", reason="InUse")
+    world.ask_for_rotation("1")
+    await until(world, 1, "podslots_pool_token_rotation", reason="Dropping")
+    assert figure(world, "podslots_pool_token_rotation", reason="InUse") == 0
+    await until(world, 1, "podslots_pool_token_rotation", 200, reason="InUse")
 
 
 @moves("podslots_pool_plans")

@@ -61,11 +61,18 @@ def test_every_setting_of_the_agent_is_told_with_its_default() -> None:
 
 def test_every_setting_of_a_pool_is_told_with_its_default() -> None:
     told = rows("Settings of a pool")
-    assert told.keys() == {"spec.auth.lockReads", "spec.auth.tls.secretName", ".serverName", ".clientAuth.secretName"}
+    assert told.keys() == {
+        "spec.auth.lockReads",
+        "spec.auth.rotationPeriodSeconds",
+        "spec.auth.tls.secretName",
+        ".serverName",
+        ".clientAuth.secretName",
+    }
     spec = {"template": {"spec": {}}, "auth": {"tls": {"secretName": "s"}}}
     auth = PoolSpec.parse({"metadata": {"namespace": "NAMESPACE", "name": "POOL"}, "spec": spec}).auth
     assert auth.tls
     assert told["spec.auth.lockReads"] == str(auth.lock_reads).lower()
+    assert told["spec.auth.rotationPeriodSeconds"] == str(auth.rotation_period_seconds)
     assert told[".serverName"].strip("`") == auth.tls.server_name
     assert auth.tls.client_secret is None
     assert f"again after {REREAD_SECONDS:g} s" in TEXT

@@ -97,6 +97,7 @@ GOOD_POOLS: dict[str, Json] = {
         "output": {"maxBytes": 1024, "waitingMaxBytes": 1000000},
         "auth": {
             "lockReads": True,
+            "rotationPeriodSeconds": 60,
             "tls": {"secretName": "a", "serverName": "a.b.svc", "clientAuth": {"secretName": "c.d"}},
         },
         "deletionPolicy": "Force",
@@ -151,6 +152,7 @@ BAD_POOLS: dict[str, tuple[Json, str]] = {
         "spec.auth.tls.clientAuth.secretName",
     ),
     "reads half locked": ({"auth": {"lockReads": "yes"}}, "spec.auth.lockReads"),
+    "a token used for seconds": ({"auth": {"rotationPeriodSeconds": 59}}, "spec.auth.rotationPeriodSeconds"),
     "tls with a typing mistake": ({"auth": {"tls": {"secretname": "a"}}}, "secretname: unknown field"),
     "an output larger than an object": ({"output": {"maxBytes": 1000001}}, "spec.output.maxBytes"),
     "a reservation without time": ({"reservation": {"ttlSeconds": 0}}, "spec.reservation.ttlSeconds"),

@@ -72,9 +72,16 @@ def test_who_is_not_heard_is_waited_for_ten_minutes_and_then_named(silent: PodVi
     over = at(PATIENCE, ADDED, silent)
     assert over.step == UseNext("t2")
     assert "not reported by b" in over.message
-    behind = at(KEPT, replace(SWITCHED, previous=None), silent)
+
+
+def test_who_is_known_not_to_accept_the_one_in_use_is_named() -> None:
+    """Heard or not; a Pod that starts, and was never heard, is none of them."""
+    after = TokenState(current="t2", since=NOW)
+    silent = accepting("b", "t1", connected=False)
+    behind = at(KEPT, after, silent, accepting("c", "t1"), accepting("d", "t1", "t2"), pod("e", None))
     assert (behind.in_sync, behind.reason) == (False, "AgentsBehind")
-    assert behind.message.endswith("not reported by b")
+    assert behind.message.endswith("not reported by b, c")
+    assert at(KEPT, after, pod("e", None)).in_sync
 
 
 def test_the_dead_and_those_that_never_start_are_not_waited_for() -> None:
@@ -84,7 +91,7 @@ def test_the_dead_and_those_that_never_start_are_not_waited_for() -> None:
 
 def test_the_one_before_is_kept_for_a_while() -> None:
     kept = at(KEPT - SECOND, SWITCHED, accepting("a", "t1", "t2"))
-    assert (kept.step, kept.wait, kept.reason) == (None, SECOND, "Dropping")
+    assert (kept.step, kept.wait, kept.reason, kept.since) == (None, SECOND, "Dropping", NOW)
     assert at(KEPT, SWITCHED, accepting("a", "t1", "t2")).step == DropPrevious("t1")
 
 
