@@ -8,8 +8,9 @@ import pytest
 import pytest_asyncio
 
 from controller.errors import Invalid, NotFound
-from controller.kube.api import LEASES, SECRETS, SLOTPOOLS, SLOTTASKS
-from controller.names import lock_lease, token_secret
+from controller.kube.api import LEASES, PODS, SECRETS, SLOTPOOLS, SLOTTASKS
+from controller.names import ROTATION_REQUESTED, lock_lease, token_secret
+from controller.objects.token_secret import token_state
 from tests.support.cluster import NAMESPACE, Cluster, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -328,3 +329,46 @@ async def until_gone(cluster: Cluster, name: str) -> None:
         return False
 
     await until(gone, f"task {name} is gone")
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+async def test_tokens_rotate_and_come_back_under_a_plan_that_waits(cluster: Cluster) -> None:
+    """T16, T17: mounts follow, what is reserved stays reserved, and its apply runs."""
+    await cluster.create_pool("rotated", **fixed(1))
+    await cluster.create_task("kept", "plan_and_apply", pool="rotated")
+    status = await cluster.until_phase("kept", "AwaitingApproval")
+    name = token_secret("rotated")
+    before = await cluster.api.get(SECRETS, NAMESPACE, name)
+    first = token_state(before)
+    request: dict[str, Any] = {"metadata": {"annotations": {ROTATION_REQUESTED: "now"}}}
+    await cluster.api.patch(SLOTPOOLS, NAMESPACE, "rotated", request)
+
+    async def used() -> bool:
+        state = token_state(await cluster.api.get(SECRETS, NAMESPACE, name))
+        return state.current != first.current and state.previous == first.current
+
+    await until(used, "the next token is used")
+    await cluster.api.delete(SECRETS, NAMESPACE, name)
+    uid = ""
+
+    async def made_again() -> bool:
+        nonlocal uid
+        try:
+            secret = await cluster.api.get(SECRETS, NAMESPACE, name)
+        except NotFound:
+            return False
+        uid = secret["metadata"]["uid"]
+        return bool(uid != before["metadata"]["uid"])
+
+    await until(made_again, "the Secret is made again")
+
+    async def owned() -> bool:
+        pod = await cluster.api.get(PODS, NAMESPACE, status["pod"])
+        return [owner["uid"] for owner in pod["metadata"]["ownerReferences"]][1:] == [uid]
+
+    await until(owned, "it owns the Pod")
+    await cluster.approve("kept")
+    done = await cluster.until_phase("kept", "Succeeded")
+    assert done["podUID"] == status["podUID"]
