@@ -9,16 +9,18 @@ import binascii
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from agent.wire import READERS_PREFIX, parse_time
 from controller import names
-from controller.kube.api import Object
 
 TOKEN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 """Keys that agents take for tokens: file names of the mounted Secret, without dots in front."""
 MIN_TOKEN_LENGTH = 16
 """Anything shorter in a Secret that was made by hand is no token that could be meant."""
 
+Object = dict[str, Any]
+"""A parsed Kubernetes object."""
 Data = dict[str, str]
 """A Secret's `data`: values in base64."""
 

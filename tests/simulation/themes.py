@@ -208,7 +208,7 @@ THEMES = (
         operator_share=1.0,
         replace_share=0.0,
         mount_seconds=90.0,
-        rotation_seconds=(60, 300, 86400),
+        rotation_seconds=(60, 86400),
     ),
     Theme(
         "token Secrets that are deleted",

@@ -41,12 +41,12 @@ def _() -> Plant:
     return patch.object(PodOwners, "hold", hold)
 
 
-@bug("the next token is used before the agents accept it", theme="tokens that rotate", seed=1)
+@bug("the next token is used before the agents accept it", theme="tokens that rotate", seed=0)
 def _() -> Plant:
     return patch.object(rotation, "_accepts", lambda _pod, _token: True)
 
 
-@bug("the age of a token is that of its Secret", theme="tokens that rotate", seed=1)
+@bug("the age of a token is that of its Secret", theme="tokens that rotate", seed=0)
 def _() -> Plant:
     original = PoolTokens.state
 
