@@ -16,7 +16,8 @@ class Config:
     """Settings of `slot-controller`.
 
     `lease_seconds` is how long a leader that vanished keeps others waiting; it renews every sixth of that, and stops
-    acting after two thirds without success. `resync_seconds`: how often every pool is looked at without a cause.
+    acting after two thirds without success. `kube_qps` and `kube_burst` hold back calls of the Kubernetes API, in
+    calls a second and calls at once. `resync_seconds`: how often every pool is looked at without a cause.
     """
 
     agent_image: str
@@ -29,6 +30,8 @@ class Config:
     http_port: int = 8080
     lease_seconds: float = 15.0
     resync_seconds: float = 30.0
+    kube_qps: float = 200.0
+    kube_burst: int = 400
 
     @staticmethod
     def from_environ(environ: Mapping[str, str]) -> "Config":
@@ -45,6 +48,8 @@ class Config:
             http_port=int(_number(environ, "PODSLOTS_HTTP_PORT", 8080, least=0)),
             lease_seconds=_number(environ, "PODSLOTS_LEASE_SECONDS", 15.0, least=1),
             resync_seconds=_number(environ, "PODSLOTS_RESYNC_SECONDS", 30.0, least=0.1),
+            kube_qps=_number(environ, "PODSLOTS_KUBE_QPS", 200.0, least=1),
+            kube_burst=int(_number(environ, "PODSLOTS_KUBE_BURST", 400, least=1)),
         )
 
 

@@ -23,10 +23,11 @@ from controller.app import Controller
 from controller.config import Config, ConfigError
 from controller.errors import PodslotsError
 from controller.kube.access import KubeSettings
-from controller.kube.client import connect
+from controller.kube.client import ClientSettings, connect
 from controller.logs import configure_logging
 from controller.signals import STOPPING, deliver
 from controller.status_page import create_app
+from metrics.controller import KubernetesRequests
 from metrics.exposition import new_registry
 
 log = logging.getLogger("controller")
@@ -89,9 +90,12 @@ async def serve(config: Config, environ: Mapping[str, str]) -> int:
     deliver()
     try:
         async with AsyncExitStack() as stack:
-            api = await stack.enter_async_context(connect(kube_settings(config, environ), _now))
-            transport = await stack.enter_async_context(http_transport(max_streams=streams_at_most()))
             registry = new_registry()
+            limits = ClientSettings(requests_per_second=config.kube_qps, burst=config.kube_burst)
+            observe = KubernetesRequests(registry).observe
+            settings = kube_settings(config, environ)
+            api = await stack.enter_async_context(connect(settings, _now, limits, observe=observe))
+            transport = await stack.enter_async_context(http_transport(max_streams=streams_at_most()))
             controller = Controller(
                 config,
                 api,

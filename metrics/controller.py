@@ -14,6 +14,22 @@ RECONCILE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _POOL = ("namespace", "pool")
 
 
+class KubernetesRequests:
+    """Counts a controller's calls of the Kubernetes API."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._counter = Counter(
+            "podslots_controller_kubernetes_requests",
+            "Calls of the Kubernetes API; code none: no answer came",
+            ["verb", "resource", "code"],
+            registry=registry,
+        )
+
+    def observe(self, verb: str, resource: str, code: str) -> None:
+        """A call was answered with a code, or got no answer (`none`)."""
+        self._counter.labels(verb, resource, code).inc()
+
+
 class ControllerMetrics(Collector):
     """The families of a controller. `operations` are the kinds of operation, `results` how one can end."""
 

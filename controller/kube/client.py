@@ -17,12 +17,14 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 import orjson
+from aiolimiter import AsyncLimiter
 from yarl import URL
 
 from controller.errors import ApiError, ApiUnavailable, Gone
 from controller.kube.access import Access, AccessSource, KubeSettings, access_source
-from controller.kube.api import PODS, Object, Resource
+from controller.kube.api import LEASES, PODS, Object, Resource
 
+_METHODS = {"get": "GET", "list": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 USER_AGENT = "podslots"
@@ -40,6 +42,9 @@ class ClientSettings:
     ends a watch by itself after this. `watch_idle_seconds`: bookmarks come about every minute, so a longer silence is
     taken for a broken connection. On a server where nothing ever changes there are no bookmarks: then the watch is
     merely opened again from where it was. `max_connections` bounds concurrent calls; watches have their own.
+
+    `requests_per_second` and `burst` hold back calls as client-go's QPS and Burst do, those for Leases excepted: a
+    leader that may not renew is none. None: no limit.
     """
 
     request_timeout_seconds: float = 15.0
@@ -47,11 +52,27 @@ class ClientSettings:
     watch_timeout_seconds: int = 290
     watch_idle_seconds: float = 75.0
     max_connections: int = 64
+    requests_per_second: float | None = None
+    burst: int = 1
+
+
+Observe = Callable[[str, str, str], None]
+"""Told of each call: its verb, as RBAC has them, the resource's plural, and the answer's code; `none`: no answer."""
+NO_ANSWER = "none"
+
+
+def _unobserved(_verb: str, _resource: str, _code: str) -> None:
+    return
 
 
 @asynccontextmanager
 async def connect(
-    settings: KubeSettings, now: Callable[[], datetime], limits: ClientSettings | None = None, *, strict: bool = False
+    settings: KubeSettings,
+    now: Callable[[], datetime],
+    limits: ClientSettings | None = None,
+    *,
+    strict: bool = False,
+    observe: Observe = _unobserved,
 ) -> AsyncIterator["KubeClient"]:
     """A client for the API server that `settings` name. Raises ApiUnavailable if its configuration can't be read.
 
@@ -65,7 +86,7 @@ async def connect(
         _session(access, limits.max_connections) as calls,
         _session(access, 0) as streams,
     ):
-        yield KubeClient(source, calls, streams, limits, strict=strict)
+        yield KubeClient(source, calls, streams, limits, strict=strict, observe=observe)
 
 
 def _session(access: Access, limit: int) -> aiohttp.ClientSession:
@@ -90,8 +111,12 @@ class KubeClient:
         limits: ClientSettings,
         *,
         strict: bool = False,
+        observe: Observe = _unobserved,
     ) -> None:
         self._source = source
+        self._observe = observe
+        rate = limits.requests_per_second
+        self._rate = AsyncLimiter(limits.burst, limits.burst / rate) if rate else None
         self._calls = calls
         self._streams = streams
         self._limits = limits
@@ -106,7 +131,7 @@ class KubeClient:
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
         """The object, read live: without a resourceVersion a GET is a quorum read."""
-        return await self._call("GET", path_of(resource, namespace, name))
+        return await self._call("get", resource, path_of(resource, namespace, name))
 
     async def list_page(
         self,
@@ -119,7 +144,7 @@ class KubeClient:
     ) -> Object:
         """One page. Without a resourceVersion, so that it is never older than what was seen before."""
         query = {"limit": str(limit), "continue": continue_token, "labelSelector": label_selector}
-        return await self._call("GET", path_of(resource, namespace), query)
+        return await self._call("list", resource, path_of(resource, namespace), query)
 
     async def watch(
         self, resource: Resource, namespace: str | None, *, resource_version: str, label_selector: str = ""
@@ -132,7 +157,8 @@ class KubeClient:
             "timeoutSeconds": str(self._limits.watch_timeout_seconds),
             "labelSelector": label_selector,
         }
-        async for line in self._stream(path_of(resource, namespace), query, self._limits.watch_idle_seconds):
+        lines = self._stream("watch", resource, path_of(resource, namespace), query, self._limits.watch_idle_seconds)
+        async for line in lines:
             event = _parse(line)
             if event.get("type") == "ERROR":
                 raise _error_of(int(event.get("object", {}).get("code", SERVER_ERROR)), event.get("object", {}), None)
@@ -140,21 +166,21 @@ class KubeClient:
 
     async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
         """POST."""
-        return await self._call("POST", path_of(resource, namespace), self._write_query, body=body)
+        return await self._call("create", resource, path_of(resource, namespace), self._write_query, body=body)
 
     async def replace(
         self, resource: Resource, namespace: str | None, name: str, body: Object, *, subresource: str = ""
     ) -> Object:
         """PUT."""
         path = path_of(resource, namespace, name, subresource)
-        return await self._call("PUT", path, self._write_query, body=body)
+        return await self._call("update", resource, path, self._write_query, body=body)
 
     async def patch(
         self, resource: Resource, namespace: str | None, name: str, body: Object, *, subresource: str = ""
     ) -> Object:
         """PATCH with a JSON merge patch."""
         path = path_of(resource, namespace, name, subresource)
-        return await self._call("PATCH", path, self._write_query, body=body, content_type=MERGE_PATCH)
+        return await self._call("patch", resource, path, self._write_query, body=body, content_type=MERGE_PATCH)
 
     async def delete(
         self,
@@ -175,7 +201,7 @@ class KubeClient:
         }
         if grace_period_seconds is not None:
             body["gracePeriodSeconds"] = grace_period_seconds
-        return await self._call("DELETE", path_of(resource, namespace, name), body=body)
+        return await self._call("delete", resource, path_of(resource, namespace, name), body=body)
 
     async def pod_log(
         self, namespace: str, name: str, container: str, *, follow: bool = False, tail_lines: int | None = None
@@ -187,18 +213,23 @@ class KubeClient:
             "tailLines": "" if tail_lines is None else str(tail_lines),
         }
         idle = None if follow else self._limits.request_timeout_seconds
-        async for line in self._stream(path_of(PODS, namespace, name, "log"), query, idle, last_partial=True):
+        path = path_of(PODS, namespace, name, "log")
+        async for line in self._stream("get", PODS, path, query, idle, last_partial=True):
             yield line
 
     async def _call(
         self,
-        method: str,
+        verb: str,
+        resource: Resource,
         path: str,
         query: dict[str, str] | None = None,
         *,
         body: Object | None = None,
         content_type: str = JSON,
     ) -> Object:
+        method = _METHODS[verb]
+        if self._rate is not None and resource != LEASES:
+            await self._rate.acquire()
         data = None if body is None else orjson.dumps(body)
         headers = {} if body is None else {"Content-Type": content_type}
         access = await self._source.current()
@@ -214,7 +245,9 @@ class KubeClient:
                     status, retry_after = response.status, response.headers.get("Retry-After")
                     content = await response.read()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                self._observe(verb, resource.plural, NO_ANSWER)
                 raise _unavailable(f"{method} {path}", error) from error
+            self._observe(verb, resource.plural, str(status))
             # A 401 was refused before anything was done, so any method may be sent again with newer credentials.
             if status == UNAUTHORIZED and attempt == 1 and (newer := await self._source.renew(access)) is not access:
                 access = newer
@@ -225,7 +258,14 @@ class KubeClient:
         return _parse(content)
 
     async def _stream(
-        self, path: str, query: dict[str, str], idle_seconds: float | None, *, last_partial: bool = False
+        self,
+        verb: str,
+        resource: Resource,
+        path: str,
+        query: dict[str, str],
+        idle_seconds: float | None,
+        *,
+        last_partial: bool = False,
     ) -> AsyncIterator[bytes]:
         access = await self._source.current()
         timeout = aiohttp.ClientTimeout(
@@ -235,6 +275,7 @@ class KubeClient:
             async with self._streams.get(
                 _url(access, path, query), timeout=timeout, **_options(access, {})
             ) as response:
+                self._observe(verb, resource.plural, str(response.status))
                 if response.status != OK:
                     retry_after = response.headers.get("Retry-After")
                     error = _error_of(response.status, _parse_status(await response.read()), retry_after)

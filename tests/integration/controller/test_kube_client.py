@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from controller.errors import (
     AlreadyExists,
@@ -25,12 +26,14 @@ from controller.errors import (
     TooManyRequests,
 )
 from controller.kube.access import KubeSettings
-from controller.kube.api import NODES, PODS, SECRETS, Object
+from controller.kube.api import LEASES, NODES, PODS, SECRETS, Object
 from controller.kube.cache import Cache
 from controller.kube.client import ClientSettings, KubeClient, connect, path_of
 from controller.kube.reflector import Reflector, ReflectorSettings
 from controller.local.apiserver.faults import FaultRule
 from controller.local.apiserver.server import ApiServer
+from metrics.controller import KubernetesRequests
+from metrics.exposition import new_registry
 from tests.support.api_client import TOKEN, make_server, until
 
 LIMITS = ClientSettings(request_timeout_seconds=2, connect_timeout_seconds=1, watch_idle_seconds=2)
@@ -51,12 +54,13 @@ def pod(name: str, **labels: str) -> Object:
 
 @asynccontextmanager
 async def cluster(
-    *, token: str = TOKEN, limits: ClientSettings = LIMITS, **options: Any
+    *, token: str = TOKEN, limits: ClientSettings = LIMITS, registry: CollectorRegistry | None = None, **options: Any
 ) -> AsyncIterator[tuple[ApiServer, KubeClient]]:
     server = make_server(**options)
     await server.start()
     try:
-        async with connect(KubeSettings(server=server.url, token=token), now, limits) as client:
+        observe = KubernetesRequests(registry or new_registry()).observe
+        async with connect(KubeSettings(server=server.url, token=token), now, limits, observe=observe) as client:
             yield server, client
     finally:
         await server.stop()
@@ -421,3 +425,42 @@ def test_paths_are_those_of_the_api() -> None:
     assert path_of(PODS, None) == "/api/v1/pods"
     assert path_of(NODES, "ignored", "n") == "/api/v1/nodes/n"
     assert path_of(PODS, "ns", "../x") == "/api/v1/namespaces/ns/pods/..%2Fx"
+
+
+# --- how many calls ---------------------------------------------------------------------------------------------------
+
+
+async def test_calls_are_counted_by_verb_resource_and_code() -> None:
+    registry = new_registry()
+
+    def count(verb: str, resource: str, code: str) -> float:
+        labels = {"verb": verb, "resource": resource, "code": code}
+        return registry.get_sample_value("podslots_controller_kubernetes_requests_total", labels) or 0.0
+
+    async with cluster(registry=registry) as (server, client):
+        await client.create(PODS, "default", pod("a"))
+        with pytest.raises(AlreadyExists):
+            await client.create(PODS, "default", pod("a"))
+        await client.list_page(PODS, None)
+        version = (await client.list_page(PODS, None))["metadata"]["resourceVersion"]
+        watch = client.watch(PODS, None, resource_version=version)
+        coming = asyncio.ensure_future(anext(watch))
+        await client.patch(PODS, "default", "a", {"metadata": {"labels": {"b": "c"}}})
+        await coming
+        await server.stop()
+        with pytest.raises(ApiUnavailable):
+            await client.get(SECRETS, "default", "a")
+    assert (count("create", "pods", "201"), count("create", "pods", "409")) == (1, 1)
+    assert (count("list", "pods", "200"), count("watch", "pods", "200")) == (2, 1)
+    assert count("get", "secrets", "none") == 1
+
+
+async def test_more_calls_than_the_limit_wait_but_a_lease_never_does() -> None:
+    limits = replace(LIMITS, requests_per_second=20.0, burst=5)
+    async with cluster(limits=limits) as (_, client):
+        loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+        reads = [asyncio.ensure_future(client.list_page(PODS, "default")) for _ in range(15)]
+        await client.list_page(LEASES, "default")
+        assert not all(read.done() for read in reads)
+        await asyncio.gather(*reads)
+        assert loop.time() - began >= 10 / 20 - 0.05

@@ -1,7 +1,6 @@
 """docs/security.md names the settings that there are, with the defaults that they have."""
 
 import re
-from collections.abc import Iterator, Mapping
 
 from agent.auth import MAX_TOKEN_BYTES
 from agent.config import STOP_MARGIN_SECONDS, from_environ
@@ -9,29 +8,13 @@ from agent.http.openapi import SECURITY_SCHEMES
 from agent.tls import MAX_FILE_BYTES
 from controller.agents.tls import OVERLAP_SECONDS, REREAD_SECONDS
 from controller.objects.pool import PoolSpec
+from tests.support.asked import Asked
 from tests.support.repository import ROOT
 
 TEXT = (ROOT / "docs" / "security.md").read_text()
 REQUIRED = dict.fromkeys(
     ("PODSLOTS_POD_UID", "PODSLOTS_STATE_DIR", "PODSLOTS_TOKENS_DIR", "PODSLOTS_CREDENTIALS_DIR"), "/somewhere"
 )
-
-
-class Asked(Mapping[str, str]):
-    """An environment that notes what is looked up."""
-
-    def __init__(self) -> None:
-        self.names: set[str] = set()
-
-    def __getitem__(self, name: str) -> str:
-        self.names.add(name)
-        return REQUIRED[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(REQUIRED)
-
-    def __len__(self) -> int:
-        return len(REQUIRED)
 
 
 def rows(heading: str) -> dict[str, str]:
@@ -42,7 +25,7 @@ def rows(heading: str) -> dict[str, str]:
 
 
 def test_every_setting_of_the_agent_is_told_with_its_default() -> None:
-    environ = Asked()
+    environ = Asked(REQUIRED)
     settings = from_environ(environ)
     told = rows("Settings of an agent")
     assert told.keys() == environ.names
