@@ -6,6 +6,7 @@ loop's clock.
 """
 
 import asyncio
+import gc
 import random
 from bisect import bisect_right
 from collections import Counter
@@ -458,6 +459,7 @@ class Stage:
             random_bytes=rng.randbytes,
             registry=self._registry,
             fleet_settings=FleetSettings(silence_seconds=NEVER_SECONDS, first_line_seconds=NEVER_SECONDS),
+            page_kept=gc.freeze,
         )
         self.running = asyncio.create_task(self.controller.run(), name="controller")
 
@@ -500,9 +502,17 @@ async def staged(api: StageApi, agents: StageAgents) -> AsyncIterator[Stage]:
         await asyncio.wait([stage.running])
 
 
+def free_lease() -> Object:
+    """The leader's Lease as one who released it left it, so that a controller leads at once."""
+    metadata = {"name": names.LEADER_LEASE, "namespace": NAMESPACE}
+    released = {"holderIdentity": "", "leaseDurationSeconds": 15, "renewTime": "2026-03-01T11:00:00.000000Z"}
+    return {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": metadata, "spec": released}
+
+
 async def prepared(*pools: Object) -> tuple[StageApi, list[Object]]:
     """An API with pools that have their finalizer and Secret, as a controller has made them."""
     before = StageApi()
+    before.put(LEASES, free_lease())
     for pool in pools:
         before.put(SLOTPOOLS, pool)
     before.put(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}, "spec": {}, "status": {}})
@@ -512,7 +522,7 @@ async def prepared(*pools: Object) -> tuple[StageApi, list[Object]]:
     async with staged(before, StageAgents()) as stage:
         await stage.rest()
     api = StageApi()
-    # The Lease is there and free, so that the next controller leads at once.
+    # The Lease among them, which the controller has released.
     for resource in (NODES, SECRETS, SLOTPOOLS, LEASES):
         page = await before.list_page(resource, None)
         for obj in page["items"]:
