@@ -110,7 +110,7 @@ def pod_actions(view: PoolView, decision: SizeDecision) -> tuple[PodAction, ...]
     """The actions that lead from the view towards the decision."""
     actions: list[PodAction] = [*_owners(view)]
     removals = [*_removals(view, decision), *_outdated(view)]
-    actions.extend(let_go(view.pods, view.tasks, view.dispatching) if view.synced else ())
+    actions.extend(let_go(view.others, view.tasks, view.dispatching) if view.synced else ())
     actions.extend(_dead(view))
     actions.extend(removals)
     actions.extend(_opens(view, decision, removed(removals)))
@@ -154,7 +154,7 @@ def _outdated(view: PoolView) -> list[DeleteStarting]:
         return []
     return [
         DeleteStarting(pod)
-        for pod in view.pods
+        for pod in view.others
         if pod.state is PodState.STARTING
         and pod.counts
         and not pod.in_flight
@@ -201,7 +201,7 @@ def _dead(view: PoolView) -> list[DeleteDead]:
     needed = {task.status.pod_uid for task in view.tasks if task.placed} | set(view.dispatching.values())
     return [
         DeleteDead(pod, force=pod.deleting)
-        for pod in view.pods
+        for pod in view.others
         if pod.dead
         and not pod.in_flight
         and pod.uid not in needed
@@ -247,7 +247,7 @@ def _draining(view: PoolView, decision: SizeDecision) -> tuple[list[TakeBack], l
     missing = 0 if view.deleting else decision.desired - decision.current
     back: list[TakeBack] = []
     on: list[DrainPod] = []
-    for pod in view.pods:
+    for pod in view.others:
         if pod.state is not PodState.DRAINING or pod.in_flight or not (pod.alive and pod.connected):
             continue
         if pod.idle_since is None:
@@ -269,7 +269,8 @@ def _creations(view: PoolView, decision: SizeDecision, taken_back: int) -> int:
     scaler = view.spec.scaler
     if scaler is None:
         return missing
-    return min(missing, scaler.max_replicas - view.creating - sum(pod.alive for pod in view.pods))
+    alive = sum(len(pods) for _, pods in view.serving) + sum(pod.alive for pod in view.others)
+    return min(missing, scaler.max_replicas - view.creating - alive)
 
 
 def _deletion(view: PoolView) -> list[CancelTask | FinishDeletion]:

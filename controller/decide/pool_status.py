@@ -11,7 +11,7 @@ from controller import names
 from controller.decide.agent_version import MINIMUM
 from controller.decide.rotation import Rotation, TokensStand
 from controller.decide.scaling import SizeDecision
-from controller.decide.view import PodState, PodView, PoolView
+from controller.decide.view import Alike, PodState, PodView, PoolView
 from controller.objects.conditions import Condition, put
 from controller.objects.fields import Fields
 from controller.objects.task import TaskPhase
@@ -69,13 +69,15 @@ def pool_status(
     view: PoolView, decision: SizeDecision, *, before: Before, problems: Problems, tokens: Rotation | None = None
 ) -> dict[str, Any]:
     """The status of a pool whose spec is usable. `tokens` None: nothing new is known of them."""
-    present = [pod for pod in view.pods if not pod.dead]
-    count = _slots(pod for pod in present if pod.state is PodState.ACTIVE)
-    ready = sum(pod.ready and pod.connected for pod in present if pod.state is PodState.ACTIVE)
+    present = [pod for pod in view.others if not pod.dead]
+    active = [pod for pod in present if pod.state is PodState.ACTIVE]
+    count = _slots(view.serving, active)
+    serving = _serving(view)
+    ready = sum(pod.ready and pod.connected for pod in (*serving, *active))
     scaled = before.desired is not None and before.desired != decision.desired
     return {
         "observedGeneration": before.generation,
-        "replicas": len(present),
+        "replicas": len(serving) + len(present),
         "readyReplicas": ready,
         "desiredReplicas": decision.desired,
         "slots": {
@@ -90,13 +92,21 @@ def pool_status(
     }
 
 
-def _slots(pods: Iterable[PodView]) -> Counter[str]:
+def _serving(view: PoolView) -> list[PodView]:
+    return [pod for alike in view.serving for pod in alike.pods]
+
+
+def _slots(serving: Iterable[Alike], others: Iterable[PodView]) -> Counter[str]:
     """How many slots these Pods have in each state.
 
     What is not known to be held is not known to be idle, until the agent knows all again.
     """
     idle = all_running = all_reserved = recovering = 0
-    for pod in pods:
+    for load, pods in serving:
+        all_running += len(pods) * load.running
+        all_reserved += len(pods) * load.reserved
+        idle += len(pods) * len(load.free)
+    for pod in others:
         running, reserved, free = pod.load
         all_running += running
         all_reserved += reserved
@@ -118,8 +128,9 @@ def _conditions(
     view: PoolView, decision: SizeDecision, ready: int, *, before: Before, problems: Problems, tokens: Rotation | None
 ) -> list[dict[str, Any]]:
     degraded, unable_to_scale = problems.degraded or not_starting(view), problems.unable_to_scale
-    counting = [pod for pod in view.pods if pod.counts]
-    moving = len(counting) + view.creating != decision.desired or ready != len(counting)
+    counting = [pod for pod in view.others if pod.counts]
+    size = sum(len(pods) for _, pods in view.serving) + len(counting)
+    moving = size + view.creating != decision.desired or ready != size
     # One that starts counts as soon as it runs: its own probes reach the agent then, and only the controller does not.
     served = [pod for pod in counting if pod.state is PodState.ACTIVE or pod.running]
     unreachable = [pod.name for pod in served if not pod.connected]
@@ -129,7 +140,7 @@ def _conditions(
     settled = not moving and degraded is None
     scaling = view.spec.scaler is not None
     entries: tuple[tuple[str, bool, str, str], ...] = (
-        (READY, settled, "Settled" if settled else "NotSettled", f"{ready} of {len(counting)} Pods serve"),
+        (READY, settled, "Settled" if settled else "NotSettled", f"{ready} of {size} Pods serve"),
         (PROGRESSING, moving, decision.reason if moving else "Settled", decision.message),
         (DEGRADED, degraded is not None, *_words(degraded, "AsExpected")),
         (ABLE_TO_SCALE, unable_to_scale is None, *_words(unable_to_scale, "Ready")),
@@ -143,7 +154,7 @@ def _conditions(
 
 def not_starting(view: PoolView) -> Problem | None:
     """Why the first of the Pods that can't start doesn't, in the words of scheduler, kubelet or engine."""
-    waiting = [pod for pod in view.pods if pod.start_problem is not None and (pod.counts or pod.dead)]
+    waiting = [pod for pod in view.others if pod.start_problem is not None and (pod.counts or pod.dead)]
     if not waiting:
         return None
     first = min(waiting, key=lambda pod: (pod.created, pod.name))
@@ -154,7 +165,7 @@ def not_starting(view: PoolView) -> Problem | None:
 
 def too_old_agents(view: PoolView) -> Problem | None:
     """Agents that this controller can't work with. They keep what they hold, and get nothing new."""
-    found = {pod.name: pod.agent.version for pod in view.pods if pod.agent_too_old and pod.alive and pod.agent}
+    found = {pod.name: pod.agent.version for pod in view.others if pod.agent_too_old and pod.alive and pod.agent}
     if not found:
         return None
     listed = ", ".join(f"{name} ({version})" for name, version in sorted(found.items())[:5])
@@ -183,9 +194,11 @@ def pool_figures(
     `tasks` says how many there are in each phase, ended ones too, and `plans` how many found something to change.
     """
     slots = Counter({state.value: 0 for state in SlotState} | {RECOVERING: 0})
-    slots.update(_slots(pod for pod in view.pods if not pod.dead))
+    slots.update(_slots(view.serving, (pod for pod in view.others if not pod.dead)))
+    serving = sum(len(pods) for _, pods in view.serving)
     pods = Counter({state.value: 0 for state in PodState} | {"dead": 0})
-    pods.update([pod.word for pod in view.pods])
+    pods.update({PodState.ACTIVE.value: serving})
+    pods.update([pod.word for pod in view.others])
     phases = Counter({phase.value: 0 for phase in TaskPhase})
     phases.update({phase.value: count for phase, count in tasks.items()})
     return PoolFigures(
@@ -193,7 +206,7 @@ def pool_figures(
         utilization_ratio=decision.utilization_percent / 100,
         queued_tasks=decision.queued_tasks,
         blocked_tasks=decision.blocked_tasks,
-        connected_agents=sum(pod.connected for pod in view.pods),
+        connected_agents=serving + sum(pod.connected for pod in view.others),
         pods=pods,
         slots=slots,
         tasks=phases,

@@ -186,7 +186,7 @@ class Reconciler:
     def _note_start_failures(self, view: PoolView) -> None:
         """Count the Pods that failed, or were given up, before they were ever opened."""
         now = asyncio.get_running_loop().time()
-        for pod in view.pods:
+        for pod in view.others:
             if pod.state is not PodState.STARTING:
                 continue
             problem = pod.start_problem if pod.dead or pod.stuck else None

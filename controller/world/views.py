@@ -5,7 +5,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from controller.decide.assignment import blocked
 from controller.decide.death import was_drained
@@ -222,18 +222,17 @@ class Views:
         is no longer taken for one that is about to.
         """
         now = asyncio.get_running_loop().time()
-        waits = [self._following.given_up_in(pod.uid) for pod in view.pods if pod.contacting]
+        waits = [self._following.given_up_in(pod.uid) for pod in view.others if pod.contacting]
         waits += [
             self._problem_since.get(pod.uid, now) + STUCK_SECONDS - now
-            for pod in view.pods
+            for pod in view.others
             if pod.start_problem is not None and not pod.stuck
         ]
         if (scaler := view.spec.scaler) is not None:
-            waits.extend(
-                scaler.min_idle_seconds - (view.now - since).total_seconds()
-                for pod in view.pods
-                if (since := pod.idle_since) is not None
-            )
+            latest = view.now - timedelta(seconds=scaler.min_idle_seconds)
+            young = [since for pod in view.pods if (since := pod.idle_since) is not None and since > latest]
+            if young:
+                waits.append((min(young) - latest).total_seconds())
         return min((wait for wait in waits if wait > 0), default=None)
 
 

@@ -20,6 +20,7 @@ from controller.decide.pod_actions import (
     pod_actions,
     removed,
 )
+from controller.decide.pool_status import Before, Problems, pool_figures, pool_status
 from controller.decide.scaling import decide_size
 from controller.decide.view import PodOperation, PodState, PodView, PoolView
 from controller.objects.pool import DeletionPolicy
@@ -188,3 +189,38 @@ def test_nothing_is_assigned_to_a_pod_that_does_not_serve_or_is_about_to_go(view
     for it in view.pods:
         held = len(it.held)
         assert held + sum(item.pod.uid == it.uid for item in given_out) <= 3
+
+
+@given(views())
+def test_pods_that_just_serve_are_told_apart_from_all_that_may_need_something(view: PoolView) -> None:
+    serving = [it for alike in view.serving for it in alike.pods]
+    assert Counter(it.uid for it in (*serving, *view.others)) == Counter(it.uid for it in view.pods)
+    for alike in view.serving:
+        assert all(it.load == alike.load for it in alike.pods)
+    for it in serving:
+        assert it.counts
+        assert it.alive
+        assert it.connected
+        assert it.state is PodState.ACTIVE
+        assert not any((it.stuck, it.useless, it.start_problem, it.in_flight))
+        assert it.agent is not None
+        assert not it.agent.recovering
+
+
+@given(views())
+def test_status_and_figures_count_each_pod_and_each_slot(view: PoolView) -> None:
+    decision = decide_size(view)
+    status = pool_status(view, decision, before=Before(generation=1), problems=Problems())
+    figures = pool_figures(view, decision, {}, {})
+    alive = [it for it in view.pods if not it.dead]
+    active = [it for it in alive if it.state is PodState.ACTIVE]
+    assert status["replicas"] == len(alive)
+    assert status["readyReplicas"] == sum(it.ready and it.connected for it in active)
+    assert status["slots"]["total"] == sum(len(it.agent.slots) for it in active if it.agent)
+    assert sum(figures.slots.values()) == sum(len(it.agent.slots) for it in alive if it.agent)
+    for state in (SlotState.RUNNING, SlotState.RESERVED):
+        for counted, pods in ((status["slots"], active), (figures.slots, alive)):
+            assert counted[state] == sum(slot.state is state for it in pods for slot in it.held)
+    words = Counter(it.word for it in view.pods)
+    assert {word: count for word, count in figures.pods.items() if count} == words
+    assert figures.connected_agents == sum(it.connected for it in view.pods)
