@@ -32,10 +32,11 @@ from controller.agents.tls import AgentTls, OverTls
 from controller.config import Config
 from controller.errors import NotLeader
 from controller.kube.api import LEASES, NODES, PODS, SECRETS, SLOTPOOLS, SLOTTASKS, Api, Object, Resource
-from controller.kube.cache import Cache, trim_metadata, trim_pod
+from controller.kube.cache import Cache
 from controller.kube.leading import LeadersApi
 from controller.kube.reflector import Reflector
 from controller.kube.rest import Stopwatch
+from controller.kube.trimming import trim_metadata, trim_pod
 from controller.leader.election import Election
 from controller.leader.lease import LeaseSettings
 from controller.objects.ended_task import trim_task

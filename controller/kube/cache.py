@@ -10,10 +10,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
 
 from controller.kube.api import Object, Resource
-from controller.names import AGENT_CONTAINER, POOL_LABEL, TLS_SERVER_NAME, TLS_VOLUME
+from controller.kube.trimming import trim_metadata
+from controller.names import POOL_LABEL
 
 log = logging.getLogger(__name__)
 
@@ -41,49 +41,6 @@ class Final:
 
     object: Object
     seen: bool
-
-
-def trim_metadata(obj: Object) -> Object:
-    """`obj` without managedFields and kubectl's copy of it: each as large as the object, and never read here."""
-    metadata: dict[str, Any] = obj["metadata"]
-    annotations: dict[str, str] = metadata.get("annotations") or {}
-    if "managedFields" not in metadata and _LAST_APPLIED not in annotations:
-        return obj
-    kept = {key: value for key, value in metadata.items() if key != "managedFields"}
-    if annotations:
-        kept["annotations"] = {key: value for key, value in annotations.items() if key != _LAST_APPLIED}
-    return {**obj, "metadata": kept}
-
-
-_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-
-
-_POD_SPEC_KEPT = ("nodeName", "terminationGracePeriodSeconds", "schedulingGates")
-_CONTAINER_KEPT = ("name", "image", "restartPolicy")
-
-
-def trim_pod(obj: Object) -> Object:
-    """A Pod without the parts of its spec that nothing here reads: there are thousands of them, of some 60 KiB parsed.
-
-    Such an object must never be sent back with PUT.
-    """
-    obj = trim_metadata(obj)
-    spec: dict[str, Any] = obj.get("spec") or {}
-    kept: dict[str, Any] = {key: spec[key] for key in _POD_SPEC_KEPT if key in spec}
-    for field in ("initContainers", "containers"):
-        if field in spec:
-            kept[field] = [{key: item[key] for key in _CONTAINER_KEPT if key in item} for item in spec[field]]
-    if tls := [volume for volume in spec.get("volumes") or () if volume["name"] == TLS_VOLUME]:
-        _keep_tls(kept, spec, tls)
-    return {**obj, "spec": kept}
-
-
-def _keep_tls(kept: dict[str, Any], spec: dict[str, Any], volumes: list[Any]) -> None:
-    """What says how the Pod's agent is to be spoken to."""
-    kept["volumes"] = volumes
-    for item, original in zip(kept.get("initContainers", ()), spec.get("initContainers") or (), strict=True):
-        if item["name"] == AGENT_CONTAINER:
-            item["env"] = [entry for entry in original.get("env") or () if entry["name"] == TLS_SERVER_NAME]
 
 
 class Cache:
@@ -125,7 +82,6 @@ class Cache:
 
     def note(self, obj: Object) -> None:
         """Take in an object that a write or a live read answered with, or that an event carried."""
-        obj = self._trim(obj)
         key, uid = _key(obj), _uid(obj)
         version = version_of(obj)
         if version <= self._tombstones.get(uid, -1):
@@ -133,6 +89,7 @@ class Cache:
         old = self._objects.get(key)
         if old is not None and version <= version_of(old):
             return
+        obj = self._trim(obj)
         if old is not None and _uid(old) != uid:  # a new object has its name: its deletion was missed
             self._remove(key, old, version, seen=False)
             old = None

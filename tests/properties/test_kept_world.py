@@ -20,7 +20,8 @@ from controller.app import Controller
 from controller.config import Config
 from controller.decide.observe import agent_address
 from controller.decide.view import PodOperation, PodView
-from controller.kube.cache import Cache, trim_pod
+from controller.kube.cache import Cache
+from controller.kube.trimming import trim_pod
 from controller.objects.ended_task import trim_task
 from controller.objects.pool import PoolSpec
 from controller.objects.task import FINAL_PHASES, TaskPhase

@@ -3,7 +3,7 @@
 from typing import Any
 
 from controller.kube.api import PODS
-from controller.kube.cache import Cache, trim_pod
+from controller.kube.cache import Cache
 from controller.names import POOL_LABEL
 
 Object = dict[str, Any]
@@ -171,24 +171,3 @@ def test_a_broken_subscriber_harms_neither_the_cache_nor_the_others() -> None:
     cache.note(pod("a", 5))
     assert told == [pod("a", 5)]
     assert names(cache) == ["a"]
-
-
-def test_a_trimmed_pod_keeps_what_is_read_of_it() -> None:
-    whole = pod("a", 5, phase="Running")
-    whole["metadata"]["managedFields"] = [{"manager": "x"}]
-    whole["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": "{}", "kept": "1"}
-    whole["spec"] = {
-        "nodeName": "n",
-        "volumes": [{"name": "v"}],
-        "containers": [{"name": "worker-0", "image": "i", "env": [{"name": "A", "value": "b"}]}],
-        "initContainers": [{"name": "slot-agent", "restartPolicy": "Always", "args": ["serve"]}],
-    }
-    trimmed = trim_pod(whole)
-    assert trimmed["spec"] == {
-        "nodeName": "n",
-        "containers": [{"name": "worker-0", "image": "i"}],
-        "initContainers": [{"name": "slot-agent", "restartPolicy": "Always"}],
-    }
-    assert trimmed["metadata"]["annotations"] == {"kept": "1"}
-    assert "managedFields" not in trimmed["metadata"]
-    assert whole["spec"]["volumes"], "the object that was given is not changed"

@@ -11,7 +11,7 @@ from agent.config import from_environ as agent_settings
 from agent.worker.config import from_environ as worker_settings
 from controller.agents.tls import PodTls, pod_tls
 from controller.errors import InvalidObject
-from controller.kube.cache import trim_pod
+from controller.kube.trimming import trim_pod
 from controller.local.apiserver.store.pod_validation import spec_causes
 from controller.local.apiserver.store.pods import default_spec
 from controller.local.node.pods.environment import PathRewriter
