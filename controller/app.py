@@ -34,7 +34,7 @@ from controller.errors import NotLeader
 from controller.kube.api import LEASES, NODES, PODS, SECRETS, SLOTPOOLS, SLOTTASKS, Api, Object, Resource
 from controller.kube.cache import Cache
 from controller.kube.leading import LeadersApi
-from controller.kube.reflector import Reflector
+from controller.kube.reflector import Reflector, ReflectorSettings
 from controller.kube.rest import Stopwatch
 from controller.kube.trimming import trim_metadata, trim_pod
 from controller.leader.election import Election
@@ -51,6 +51,9 @@ log = logging.getLogger(__name__)
 
 _TRIM = {PODS: trim_pod, SLOTTASKS: trim_task}
 """What is kept of objects of which there are many."""
+
+_PODS_PAGE = ReflectorSettings(page_limit=100)
+"""Nothing else is done while a page is parsed: 500 Pods took 70 ms, and their garbage half as much again."""
 
 _DEADLINE_RESYNCS = 4
 """A leader that did not look at any pool for so many resyncs hangs: liveness fails."""
@@ -181,6 +184,7 @@ class Controller:
                 label_selector=selector,
                 stopwatch=self._stopwatch,
                 page_kept=self._page_kept,
+                settings=_PODS_PAGE if resource is PODS else None,
             )
         )
         return cache

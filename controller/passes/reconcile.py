@@ -292,7 +292,7 @@ class Reconciler:
 
     def _end_orphans(self, key: Key, terms: PoolSpec) -> None:
         """Settle what agents hold for the controller without a task that stands for it."""
-        live, ended = self._index.live(key), self._index.ended(key)
+        live = self._index.live(key)
         now, looked = asyncio.get_running_loop().time(), self._orphans_looked_at.pop(key, {})
         for pod in self._views.pods(key).values():
             if not pod.connected or pod.agent is None or not (pod.held or pod.agent.ended):
@@ -303,7 +303,7 @@ class Reconciler:
                 task = live.get(uid)
                 if task is not None and (task.task_id, task.status.pod_uid) == (task_id, pod.uid):
                     continue
-                end = ended.get(uid)
+                end = self._index.ended_task(key, uid)
                 if end is not None and (end.task_id, end.pod_uid) == (task_id, pod.uid) and task_id not in held:
                     self._index.reopen(key, uid)  # its result is stored: the agent may forget it
                     continue

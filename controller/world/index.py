@@ -1,13 +1,14 @@
 """What the caches hold, found by what decisions ask for: a pool's tasks, and who contends for a lockKey.
 
-An object is parsed once a version, as it comes. Tasks that have ended stand apart: a pass looks at one only when
-something about it has changed, or it is due to be deleted.
+An object is parsed once a version, as it comes. Tasks that have ended stand apart: a pass looks at one only while it
+holds its lockKey or is being deleted, when it is due to be, and when its agent still has its result.
 """
 
 import heapq
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 
 from controller import names
@@ -38,7 +39,8 @@ class Index:
         self._plans: dict[Key, Counter[bool]] = defaultdict(Counter)
         self._live: dict[Key, dict[str, Task]] = defaultdict(dict)
         self._unreadable: dict[Key, dict[str, tuple[Object, InvalidObject]]] = defaultdict(dict)
-        self._ended: dict[Key, dict[str, EndedTask]] = defaultdict(dict)
+        self._ended: dict[Key, dict[str, Object]] = defaultdict(dict)
+        """The cache's own objects: there may be a hundred thousand, and few are ever asked for."""
         self._open_ends: dict[Key, dict[str, None]] = defaultdict(dict)
         self._due: dict[Key, list[tuple[datetime, str]]] = defaultdict(list)
         self._contenders: dict[Key, dict[str, Task]] = defaultdict(dict)
@@ -60,9 +62,14 @@ class Index:
         """The tasks of a pool whose objects can't be read, and why."""
         return self._unreadable.get(key, {}).values()
 
-    def ended(self, key: Key) -> Mapping[str, EndedTask]:
-        """The tasks of a pool that have ended and still exist, by UID."""
-        return self._ended.get(key, {})
+    def ended(self, key: Key) -> AbstractSet[str]:
+        """UIDs of the tasks of a pool that have ended and still exist."""
+        return self._ended.get(key, {}).keys()
+
+    def ended_task(self, key: Key, uid: str) -> EndedTask | None:
+        """One of them."""
+        obj = self._ended.get(key, {}).get(uid)
+        return EndedTask.parse(obj) if obj is not None else None
 
     def phases(self, key: Key) -> Mapping[TaskPhase, int]:
         """How many tasks of a pool are in each phase, ended ones too."""
@@ -74,10 +81,10 @@ class Index:
 
     def open_ends(self, key: Key, now: datetime) -> list[EndedTask]:
         """The ended tasks of a pool that may have something left to be done; see `settled`."""
-        due, ended = self._due.get(key, []), self.ended(key)
+        due = self._due.get(key, [])
         while due and due[0][0] <= now:
             self.reopen(key, heapq.heappop(due)[1])
-        return [ended[uid] for uid in self._open_ends.get(key, ())]
+        return [EndedTask.parse(self._ended[key][uid]) for uid in self._open_ends.get(key, ())]
 
     def next_due(self, key: Key) -> datetime | None:
         """When the next ended task of a pool is to be deleted."""
@@ -114,9 +121,11 @@ class Index:
     def _note_task(self, obj: Object) -> None:
         key, uid = key_of_task(obj), obj["metadata"]["uid"]
         if has_ended(obj):
-            ended = self._ended[key][uid] = EndedTask.parse(obj)
+            self._ended[key][uid] = obj
+            ended = EndedTask.parse(obj)
             self._count(key, ended.phase, ended.changed)
-            self.reopen(key, uid)
+            if ended.deleting or self.holds_lock(key[0], ended.lock_key, uid):
+                self.reopen(key, uid)
             if ended.delete_at is not None:
                 heapq.heappush(self._due[key], (ended.delete_at, uid))
             return
@@ -133,7 +142,8 @@ class Index:
     def _forget_task(self, obj: Object) -> None:
         key, uid = key_of_task(obj), obj["metadata"]["uid"]
         self._unreadable.get(key, {}).pop(uid, None)
-        if (ended := self._ended.get(key, {}).pop(uid, None)) is not None:
+        if (known := self._ended.get(key, {}).pop(uid, None)) is not None:
+            ended = EndedTask.parse(known)
             self._count(key, ended.phase, ended.changed, -1)
             self._open_ends[key].pop(uid, None)
         elif (task := self._live.get(key, {}).pop(uid, None)) is not None:

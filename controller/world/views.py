@@ -113,6 +113,8 @@ class Views:
                 self._first_idle.pop(uid, None)
                 self._problem_since.pop(uid, None)
                 continue
+            # Derived here, a few Pods at a time: the pass that comes next would do it for all of them at once.
+            _ = view.offer, view.load, view.idle_since
             self._pods[key][uid] = view
             if view.contacting or (view.start_problem is not None and not view.stuck):
                 self._restless[key][uid] = None

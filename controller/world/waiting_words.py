@@ -43,7 +43,7 @@ def _holder(index: Index, task: Task) -> str:
     held = index.tasks.get(task.namespace, name)
     if held is None:
         return _unknown(name, task)
-    ended = index.ended(key_of_task(held)).get(held["metadata"]["uid"])
+    ended = index.ended_task(key_of_task(held), held["metadata"]["uid"])
     return _unknown(name, task) if ended is not None and ended.phase is TaskPhase.LOST else f"held by {name}"
 
 

@@ -19,6 +19,7 @@ from controller import names
 from controller.app import Controller
 from controller.config import Config
 from controller.decide.observe import agent_address
+from controller.decide.task_actions import after_the_end
 from controller.decide.view import PodOperation, PodView
 from controller.kube.cache import Cache
 from controller.kube.trimming import trim_pod
@@ -79,7 +80,8 @@ def metadata(name: str, uid: str, version: int, **more: Any) -> Object:
 
 def a_task(which: int, phase: str | None, lock: str | None, version: int, *, deleting: bool) -> Object:
     """Its pool follows from its number: that never changes."""
-    more: Object = {"deletionTimestamp": "2026-03-01T11:00:00Z"} if deleting else {}
+    held = {"finalizers": [names.TASK_FINALIZER]}
+    more: Object = {**held, "deletionTimestamp": "2026-03-01T11:00:00Z"} if deleting else held
     spec = {"pool": POOLS[which % 2], "type": "plan", "steps": {"plan": {"command": ["true"]}}}
     status: Object = {"phase": phase, "attempt": 1} if phase else {}
     if phase not in {None, TaskPhase.QUEUED}:
@@ -265,7 +267,9 @@ def assert_same_index(kept: Index, anew: Index) -> None:
     assert kept.pool_keys() == anew.pool_keys()
     for key in KEYS:
         assert dict(kept.live(key)) == dict(anew.live(key))
-        assert dict(kept.ended(key)) == dict(anew.ended(key))
+        assert {uid: kept.ended_task(key, uid) for uid in kept.ended(key)} == {
+            uid: anew.ended_task(key, uid) for uid in anew.ended(key)
+        }
         assert dict(kept.phases(key)) == dict(anew.phases(key))
         found, counted = (
             {obj["metadata"]["uid"]: str(error) for obj, error in index.unreadable(key)} for index in (kept, anew)
@@ -281,10 +285,22 @@ def assert_ends_are_looked_at(kept: Index, now: datetime) -> None:
     """What is settled comes back when it is to be deleted, and nothing is forgotten by `next_due`."""
     for key in KEYS:
         waiting = {end.uid: end for end in kept.open_ends(key, now)}
-        dates = [end.delete_at for uid, end in kept.ended(key).items() if uid not in waiting and end.delete_at]
+        settled = [kept.ended_task(key, uid) for uid in kept.ended(key) if uid not in waiting]
+        dates = [end.delete_at for end in settled if end is not None and end.delete_at]
         due = kept.next_due(key)
         assert not dates or (due is not None and due <= min(dates))
         assert {end.uid for end in kept.open_ends(key, now + LONG)} == set(kept.ended(key))
+
+
+def assert_nothing_is_left_for_the_rest(index: Index, views: Views, now: datetime) -> None:
+    """Of tasks that have ended, all that have something left to be done are looked at."""
+    for key in KEYS:
+        looked_at = {end.uid for end in index.open_ends(key, now)}
+        for uid in index.ended(key) - looked_at:
+            end = index.ended_task(key, uid)
+            assert end is not None
+            where, held = views.whereabouts(key, end), index.holds_lock("ns", end.lock_key, uid)
+            assert after_the_end(end, where, lock_held=held, now=now) is None
 
 
 def assert_same_views(kept: Views, anew: Views, world_index: Index) -> None:
@@ -331,5 +347,6 @@ def test_what_is_kept_up_is_as_if_it_were_counted_anew(steps: Any) -> None:
             assert_same_views(scene.world.views, views, scene.world.index)
             assert_followed(scene)
             assert_ends_are_looked_at(scene.world.index, scene.now())
+            assert_nothing_is_left_for_the_rest(index, views, scene.now())
 
     virtual_time.run(main)
