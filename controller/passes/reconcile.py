@@ -89,22 +89,18 @@ class Reconciler:
         if not self._index.synced:
             return
         pool = self._index.pools.get(*key)
-        spec = problem = None
-        if pool is not None:
-            try:
-                spec = PoolSpec.parse(pool)
-            except InvalidObject as error:
-                problem = Problem(reason="InvalidSpec", message=str(error))
-        terms = spec or PoolSpec()
+        spec = self._index.spec(key)
+        terms = spec if isinstance(spec, PoolSpec) else PoolSpec()
         unheld = self._advance(key, terms)
         self._say_unreadable(key)
         self._end_orphans(key, terms)
         self._finish_ends(key, terms)
         if pool is None:
             self._without_pool(key)
-        elif spec is not None:
+        elif isinstance(spec, PoolSpec):
             self._reconcile_pool(key, pool, spec)
-        elif problem is not None:
+        else:
+            problem = Problem(reason="InvalidSpec", message=str(spec))
             self._report(key, pool, invalid_pool_status(problem, before=Before.of(pool), now=self._views.now()))
         for task in unheld:
             self._starting.hold(key, task)

@@ -19,6 +19,7 @@ from controller.errors import InvalidObject
 from controller.kube.api import Object
 from controller.kube.cache import Cache
 from controller.objects.ended_task import EndedTask, has_ended
+from controller.objects.pool import PoolSpec
 from controller.objects.task import Task, TaskPhase
 
 Key = tuple[str, str]
@@ -45,12 +46,29 @@ class Index:
         self._due: dict[Key, list[tuple[datetime, str]]] = defaultdict(list)
         self._contenders: dict[Key, dict[str, Task]] = defaultdict(dict)
         """Live tasks with a lockKey, by namespace and lockKey."""
+        self._specs: dict[Key, PoolSpec | InvalidObject] = {}
+        pools.subscribe(self._pool_changed)
         tasks.subscribe(self._task_changed)
 
     @property
     def synced(self) -> bool:
         """Whether every list that decisions rest on was read completely at least once."""
         return all(cache.synced for cache in (self.pools, self.pods, self.tasks, self.nodes, self.locks.cache))
+
+    def spec(self, key: Key) -> PoolSpec | InvalidObject | None:
+        """What a pool's object asks for, or why that can't be read. None: there is no such pool."""
+        return self._specs.get(key)
+
+    def _pool_changed(self, old: Object | None, new: Object | None) -> None:
+        metadata = (new or old or {})["metadata"]
+        key = (metadata["namespace"], metadata["name"])
+        if new is None:
+            self._specs.pop(key, None)
+            return
+        try:
+            self._specs[key] = PoolSpec.parse(new)
+        except InvalidObject as problem:
+            self._specs[key] = problem
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 

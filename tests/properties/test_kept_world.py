@@ -21,6 +21,7 @@ from controller.config import Config
 from controller.decide.observe import agent_address
 from controller.decide.task_actions import after_the_end
 from controller.decide.view import PodOperation, PodView
+from controller.errors import InvalidObject
 from controller.kube.cache import Cache
 from controller.kube.trimming import trim_pod
 from controller.objects.ended_task import trim_task
@@ -59,7 +60,7 @@ step = st.one_of(
     st.tuples(st.just("pod_gone"), number, label, flag),
     st.tuples(st.just("node"), st.integers(0, 1), flag, flag),
     st.tuples(st.just("node_gone"), st.integers(0, 1)),
-    st.tuples(st.just("pool"), pool_name, flag),
+    st.tuples(st.just("pool"), pool_name, flag, st.sampled_from((0, 2, "nonsense", None))),
     st.tuples(st.just("pool_gone"), pool_name),
     st.tuples(st.just("lease"), st.sampled_from(LOCK_KEYS), number),
     st.tuples(st.just("lease_gone"), st.sampled_from(LOCK_KEYS)),
@@ -187,9 +188,10 @@ class Scene:
         self.controller.nodes.note_gone(None, f"n{which}", f"node{which}")
         self.controller.nodes._tombstones.clear()
 
-    async def _pool(self, name: str, first: bool) -> None:
+    async def _pool(self, name: str, first: bool, replicas: object) -> None:
         uid = "first" if first else "second"
-        self.controller.pools.note({"metadata": metadata(name, uid, self.version), "spec": {}})
+        spec = {"replicas": replicas} if replicas is not None else {}
+        self.controller.pools.note({"metadata": metadata(name, uid, self.version), "spec": spec})
         self.controller.pools._tombstones.clear()
 
     async def _pool_gone(self, name: str) -> None:
@@ -263,9 +265,15 @@ def without_memory(view: PodView) -> PodView:
     return replace(view, idle_seen=None, stuck=False)
 
 
+def said(spec: PoolSpec | InvalidObject | None) -> object:
+    return str(spec) if isinstance(spec, InvalidObject) else spec
+
+
 def assert_same_index(kept: Index, anew: Index) -> None:
     assert kept.pool_keys() == anew.pool_keys()
     for key in KEYS:
+        assert said(kept.spec(key)) == said(anew.spec(key))
+        assert (kept.spec(key) is None) == (anew.pools.get(*key) is None)
         assert dict(kept.live(key)) == dict(anew.live(key))
         assert {uid: kept.ended_task(key, uid) for uid in kept.ended(key)} == {
             uid: anew.ended_task(key, uid) for uid in anew.ended(key)
