@@ -26,9 +26,10 @@ from controller.act.pools import Images, Pools
 from controller.act.tasks import Tasks
 from controller.act.tokens import PoolTokens
 from controller.act.work_queue import WorkQueue
-from controller.agents.client import Stamps, Transport
+from controller.agents.client import Stamps
 from controller.agents.fleet import Fleet, FleetSettings
 from controller.agents.tls import AgentTls, OverTls
+from controller.agents.transport import Transport
 from controller.config import Config
 from controller.errors import NotLeader
 from controller.kube.api import LEASES, NODES, PODS, SECRETS, SLOTPOOLS, SLOTTASKS, Api, Object, Resource

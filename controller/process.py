@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 import uvloop
 from aiohttp import web
 
-from controller.agents.client import http_transport
+from controller.agents.transport import http_transport
 from controller.app import Controller
 from controller.config import Config, ConfigError
 from controller.errors import PodslotsError

@@ -6,7 +6,8 @@ import re
 from controller import names
 from controller.errors import AlreadyExists, NotOurs
 from controller.kube.api import SECRETS, Api, Object
-from controller.objects.task import HandedOver, Task
+from controller.objects.task import Task
+from controller.objects.task_spec import HandedOver
 
 _NO_KEY = re.compile(r"[^-._a-zA-Z0-9]")
 

@@ -6,14 +6,10 @@ which aiohttp sends once.
 """
 
 import asyncio
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-import aiohttp
 import orjson
-from yarl import URL
 
 from agent.wire import (
     PORT,
@@ -25,7 +21,6 @@ from agent.wire import (
     CancelRequest,
     DrainRequest,
     Empty,
-    ErrorCode,
     PhaseAnswer,
     Stamp,
     Step,
@@ -35,34 +30,12 @@ from agent.wire import (
     decode,
     encode,
 )
-from controller.decide.agent_version import MINIMUM, is_too_old
-from controller.errors import AgentRefused, AgentUnreachable
-
-OK = 200
-SERVER_ERROR = 500
-REFUSALS = frozenset({ErrorCode.STORAGE, ErrorCode.NOT_READY})
-"""Codes that say the write was not done even where the status is a 5xx."""
-MAX_LINE_BYTES = 4 * 2**20
+from controller.agents.answers import OK, misunderstood, refusal
+from controller.agents.transport import Transport
+from controller.errors import AgentUnreachable
 
 T = TypeVar("T")
 Token = Callable[[], str | None]
-
-
-class Transport(Protocol):
-    """HTTP to agents. Raises AgentUnreachable when there is no answer."""
-
-    async def request(
-        self, method: str, url: str, *, headers: dict[str, str], body: bytes | None, timeout_seconds: float
-    ) -> tuple[int, bytes]:
-        """Status and body of one request, sent once."""
-        ...
-
-    def stream(self, url: str, *, headers: dict[str, str], idle_timeout_seconds: float) -> AsyncIterator[bytes]:
-        """The lines of an endless GET. Ends when the server ends it; AgentUnreachable after the idle timeout too.
-
-        Raises AgentRefused for any status but 200.
-        """
-        ...
 
 
 class Stamps:
@@ -235,171 +208,3 @@ def _answer(status: int, body: bytes, kind: type[T]) -> T:
         return decode(kind, document)
     except (orjson.JSONDecodeError, WireError) as error:
         raise misunderstood(error, document) from error
-
-
-def misunderstood(error: Exception, document: Any) -> AgentUnreachable:
-    """The error for a body that is no agent's answer. That of an agent too old to be understood names its version."""
-    state = document.get("state", document) if isinstance(document, dict) else None
-    version = state.get("version") if isinstance(state, dict) else None
-    if isinstance(version, str) and is_too_old(version):
-        return AgentUnreachable(f"the agent's version {version} is older than {MINIMUM}")
-    return AgentUnreachable(f"not an agent's answer: {error}")
-
-
-def refusal(status: int, body: bytes) -> AgentRefused | AgentUnreachable:
-    """What an answer other than 200 means. Only an agent's own word says that a write was not done."""
-    try:
-        document = orjson.loads(body)
-        code, message = document["error"], str(document.get("message", ""))
-    except (orjson.JSONDecodeError, TypeError, KeyError):
-        return AgentUnreachable(f"not an agent's answer: status {status}")
-    if status >= SERVER_ERROR and code not in REFUSALS:
-        return AgentUnreachable(f"{status} {code}: {message}")
-    return AgentRefused(status, str(code), message)
-
-
-@asynccontextmanager
-async def http_transport(
-    *, max_requests: int = 100, max_streams: int = 0, connect_timeout_seconds: float = 3.0
-) -> AsyncIterator["HttpTransport"]:
-    """A transport over aiohttp.
-
-    At most `max_requests` at once over all agents; streams have connections of their own, one an
-    agent, at most `max_streams` (0: unbounded): who finds none free is polled.
-    The environment's proxies are not used: agents are in the cluster.
-    """
-    async with _session(max_requests) as calls, _session(max_streams) as streams:
-        yield HttpTransport(calls, streams, connect_timeout_seconds)
-
-
-def _session(limit: int) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        # Agents keep connections for longer than this, so that a kept one is rarely found closed.
-        connector=aiohttp.TCPConnector(limit=limit, keepalive_timeout=10.0, use_dns_cache=False),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=False,
-        skip_auto_headers=("User-Agent", "Accept-Encoding"),
-    )
-
-
-class HttpTransport:
-    """`Transport` over aiohttp. Made by `http_transport`."""
-
-    def __init__(
-        self, calls: aiohttp.ClientSession, streams: aiohttp.ClientSession, connect_timeout_seconds: float
-    ) -> None:
-        self._calls = calls
-        self._streams = streams
-        self._connect_timeout_seconds = connect_timeout_seconds
-
-    def over_tls(self, context: Callable[[], Awaitable[ssl.SSLContext]], server_name: str) -> Transport:
-        """The same by TLS: to servers whose certificate has this name, whatever address they are reached at."""
-        return _TlsTransport(self, context, server_name)
-
-    async def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: dict[str, str],
-        body: bytes | None,
-        timeout_seconds: float,
-        context: ssl.SSLContext | None = None,
-        server_name: str | None = None,
-    ) -> tuple[int, bytes]:
-        """One request. Redirects are not followed: the token is for this agent."""
-        timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=self._connect_timeout_seconds)
-        try:
-            async with self._calls.request(
-                method,
-                URL(url, encoded=True),
-                headers=headers,
-                data=body,
-                timeout=timeout,
-                allow_redirects=False,
-                ssl=context or True,
-                server_hostname=server_name,
-            ) as response:
-                return response.status, await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _unreachable(url, error) from error
-
-    async def stream(
-        self,
-        url: str,
-        *,
-        headers: dict[str, str],
-        idle_timeout_seconds: float,
-        context: ssl.SSLContext | None = None,
-        server_name: str | None = None,
-    ) -> AsyncGenerator[bytes, None]:
-        """The lines of a GET."""
-        timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=self._connect_timeout_seconds, sock_read=idle_timeout_seconds
-        )
-        try:
-            async with self._streams.get(
-                URL(url, encoded=True),
-                headers=headers,
-                timeout=timeout,
-                allow_redirects=False,
-                ssl=context or True,
-                server_hostname=server_name,
-            ) as response:
-                if response.status != OK:
-                    raise refusal(response.status, await response.read())
-                rest = b""
-                async for chunk in response.content.iter_any():
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    for line in lines:
-                        if line:
-                            yield line
-                    if len(rest) > MAX_LINE_BYTES:
-                        raise AgentUnreachable("not an agent's answer: a line without end")
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _unreachable(url, error) from error
-
-
-class _TlsTransport:
-    """`Transport` that adds a context to each request."""
-
-    def __init__(
-        self, transport: HttpTransport, context: Callable[[], Awaitable[ssl.SSLContext]], server_name: str
-    ) -> None:
-        self._transport = transport
-        self._context = context
-        self._server_name = server_name
-
-    async def request(
-        self, method: str, url: str, *, headers: dict[str, str], body: bytes | None, timeout_seconds: float
-    ) -> tuple[int, bytes]:
-        """One request."""
-        return await self._transport.request(
-            method,
-            url,
-            headers=headers,
-            body=body,
-            timeout_seconds=timeout_seconds,
-            context=await self._context(),
-            server_name=self._server_name,
-        )
-
-    async def stream(self, url: str, *, headers: dict[str, str], idle_timeout_seconds: float) -> AsyncIterator[bytes]:
-        """The lines of a GET."""
-        lines = self._transport.stream(
-            url,
-            headers=headers,
-            idle_timeout_seconds=idle_timeout_seconds,
-            context=await self._context(),
-            server_name=self._server_name,
-        )
-        try:
-            async for line in lines:
-                yield line
-        finally:
-            await lines.aclose()
-
-
-def _unreachable(url: str, error: Exception) -> AgentUnreachable:
-    text = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-    return AgentUnreachable(f"{url}: {text}")

@@ -20,8 +20,10 @@ from typing import Self
 import orjson
 
 from agent.wire import AgentState, WatchLine, WireError, decode
-from controller.agents.client import AgentClient, Stamps, Transport, misunderstood
+from controller.agents.answers import misunderstood
+from controller.agents.client import AgentClient, Stamps
 from controller.agents.tls import PodTls
+from controller.agents.transport import Transport
 from controller.errors import AgentRefused, AgentUnreachable
 
 log = logging.getLogger(__name__)

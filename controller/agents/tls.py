@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from controller import names
-from controller.agents.client import Transport
+from controller.agents.transport import Transport
 from controller.errors import AgentUnreachable, ApiError, ApiUnavailable
 from controller.kube.api import SECRETS, Api, Object
 

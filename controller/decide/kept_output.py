@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from agent.wire import Step, StepResult, TaskState
 from agent.wire import Task as KnownTask
 from controller.objects.pool import OutputLimits
-from controller.objects.task import ApprovalPolicy, KeepOutput, Task
+from controller.objects.task import Task
+from controller.objects.task_spec import ApprovalPolicy, KeepOutput
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from controller.decide.view import PodView
 from controller.names import TASK_FINALIZER
 from controller.objects.conditions import find
 from controller.objects.ended_task import EndedTask
-from controller.objects.task import ApprovalPolicy, OnLostReservation, Task, TaskPhase
+from controller.objects.task import Task, TaskPhase
+from controller.objects.task_spec import ApprovalPolicy, OnLostReservation
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from controller.agents.client import http_transport
+from controller.agents.transport import http_transport
 from controller.cli.stack import Stack
 from controller.demo import workload
 from controller.demo.checked import checked, has_checker

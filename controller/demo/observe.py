@@ -8,7 +8,7 @@ from collections import Counter
 import orjson
 
 from agent.wire import PORT, AgentState, Task, WatchLine, WireError, decode
-from controller.agents.client import Transport
+from controller.agents.transport import Transport
 from controller.demo.evidence import AgentHistory
 from controller.demo.workload import NAMESPACE
 from controller.errors import AgentRefused, AgentUnreachable

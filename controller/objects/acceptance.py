@@ -2,7 +2,8 @@
 
 from agent.wire import Step
 from controller.objects.pool import PoolSpec
-from controller.objects.task import STOP_RESERVE_SECONDS, Task, TaskSpec
+from controller.objects.task import Task
+from controller.objects.task_spec import STOP_RESERVE_SECONDS, TaskSpec
 
 
 def fits(pool: PoolSpec, task: TaskSpec) -> bool:

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiohttp
 
-from controller.agents.client import AgentClient, Stamps, agent_url, http_transport
+from controller.agents.client import AgentClient, Stamps, agent_url
 from controller.agents.fleet import Fleet
+from controller.agents.transport import http_transport
 from tests.bench.agents import begin, fake_agents
 from tests.bench.effort import Effort
 from tests.bench.machine import Cores

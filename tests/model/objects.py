@@ -14,7 +14,8 @@ from controller.decide.task_actions import CANCELLING, TaskAction, Whereabouts, 
 from controller.decide.view import PodState, PodView
 from controller.names import TASK_FINALIZER
 from controller.objects.conditions import Condition
-from controller.objects.task import Approval, OnLostReservation, Task, TaskPhase, TaskSpec, TaskStatus
+from controller.objects.task import Task, TaskPhase, TaskStatus
+from controller.objects.task_spec import Approval, OnLostReservation, TaskSpec
 from tests.model.site import Site, digest, task_id
 
 MOMENT = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -18,7 +18,7 @@ from controller.local.apiserver.schema.structural import CustomSchema
 from controller.local.apiserver.schema.validation import validate
 from controller.objects.fields import Fields
 from controller.objects.pool import PoolSpec
-from controller.objects.task import TaskSpec
+from controller.objects.task_spec import TaskSpec
 
 Json = dict[str, Any]
 Values = st.SearchStrategy[Any]

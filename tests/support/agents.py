@@ -11,7 +11,7 @@ import orjson
 
 from agent.codec import encode
 from agent.wire import AgentState, Phase, Slot, SlotState, WatchLine, WatchType
-from controller.agents.client import refusal
+from controller.agents.answers import refusal
 from controller.errors import AgentUnreachable
 
 MOMENT = datetime(2026, 3, 1, 12, tzinfo=UTC)

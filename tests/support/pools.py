@@ -8,7 +8,8 @@ from typing import Any
 from agent.wire import AgentState, Origin, Phase, Slot, SlotState, Step, Steps, StepSpec, WorkerLink
 from controller.decide.view import PodState, PodView, PoolView
 from controller.objects.pool import DEFAULT_LAYOUT, Autoscaling, Layout, PoolSpec
-from controller.objects.task import Task, TaskPhase, TaskSpec, TaskStatus
+from controller.objects.task import Task, TaskPhase, TaskStatus
+from controller.objects.task_spec import TaskSpec
 from controller.objects.work import STEPS_OF_TYPE
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

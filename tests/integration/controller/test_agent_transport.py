@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from controller.agents.client import AgentClient, HttpTransport, Stamps, agent_url, http_transport
+from controller.agents.client import AgentClient, Stamps, agent_url
+from controller.agents.transport import HttpTransport, http_transport
 from controller.errors import AgentRefused, AgentUnreachable
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

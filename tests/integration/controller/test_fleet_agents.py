@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from agent.wire import ErrorCode, Phase
-from controller.agents.client import AgentClient, Stamps, http_transport
+from controller.agents.client import AgentClient, Stamps
 from controller.agents.fleet import AgentReport, Fleet
+from controller.agents.transport import http_transport
 from controller.errors import AgentRefused, AgentUnreachable
 from tests.support.agent_process import POOL_TOKEN, AgentProcess
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from controller.agents.client import Stamps, Transport
+from controller.agents.client import Stamps
 from controller.agents.fleet import Fleet
 from controller.agents.tls import OVERLAP_SECONDS, REREAD_SECONDS, AgentTls, ContextSource, PodTls, make_context
+from controller.agents.transport import Transport
 from controller.errors import AgentUnreachable, ApiUnavailable
 from controller.kube.api import SECRETS, Resource
 from tests.support import virtual_time

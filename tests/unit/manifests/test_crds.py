@@ -21,7 +21,8 @@ from controller.local.apiserver.schema.validation import validate
 from controller.objects.conditions import Condition
 from controller.objects.output import Gap, Output, Source, document, packed
 from controller.objects.pool import DEFAULT_LAYOUT, DeletionPolicy, PoolSpec
-from controller.objects.task import ApprovalPolicy, KeepOutput, OnLostReservation, Task, TaskPhase, TaskSpec, TaskStatus
+from controller.objects.task import Task, TaskPhase, TaskStatus
+from controller.objects.task_spec import ApprovalPolicy, KeepOutput, OnLostReservation, TaskSpec
 from controller.objects.work import FOLDER, PATH
 from tests.support.pools import NOW
 from tests.support.refused_templates import REFUSED

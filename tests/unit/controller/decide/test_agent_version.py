@@ -9,7 +9,8 @@ import pytest
 from agent import __version__
 from agent.wire import AgentState, ErrorCode, Phase, encode
 from controller.act.pools import Pools
-from controller.agents.client import AgentClient, Stamps, misunderstood, refusal
+from controller.agents.answers import misunderstood, refusal
+from controller.agents.client import AgentClient, Stamps
 from controller.decide.agent_version import MINIMUM, is_too_old
 from controller.decide.pod_actions import CreatePods, OpenPod, pod_actions
 from controller.decide.pool_status import Before, Problems, pool_status, too_old_agents

@@ -35,7 +35,8 @@ from controller.decide.task_actions import (
 from controller.decide.view import PodView
 from controller.names import TASK_FINALIZER
 from controller.objects.conditions import Condition
-from controller.objects.task import FINAL_PHASES, Approval, ApprovalPolicy, OnLostReservation, Task, TaskPhase
+from controller.objects.task import FINAL_PHASES, Task, TaskPhase
+from controller.objects.task_spec import Approval, ApprovalPolicy, OnLostReservation
 from tests.support.pools import NOW, pod, task
 
 DIGEST = "sha256:aa"

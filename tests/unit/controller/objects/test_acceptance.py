@@ -10,7 +10,8 @@ from controller.decide.assignment import assign
 from controller.decide.basis import Basis
 from controller.objects.acceptance import fits, refusal
 from controller.objects.pool import PoolSpec
-from controller.objects.task import Task, TaskSpec
+from controller.objects.task import Task
+from controller.objects.task_spec import TaskSpec
 from tests.support.pools import pod, pool, task
 
 

@@ -12,7 +12,8 @@ from agent.wire import Command, EnvFrom, EnvVar, ExitCodes, File, KeyRef, Outcom
 from controller.errors import InvalidObject
 from controller.objects.conditions import Condition, find, put
 from controller.objects.fields import Fields
-from controller.objects.task import Approval, HandedOver, Task, TaskPhase, TaskSpec, TaskStatus
+from controller.objects.task import Task, TaskPhase, TaskStatus
+from controller.objects.task_spec import Approval, HandedOver, TaskSpec
 from tests.support.pools import LONG_AGO, NOW, task
 
 DIGEST = "sha256:" + "1" * 64

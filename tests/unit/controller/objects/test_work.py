@@ -6,7 +6,7 @@ import pytest
 
 from controller.errors import InvalidObject
 from controller.objects.fields import Fields
-from controller.objects.task import MAX_SPEC_BYTES, TaskSpec
+from controller.objects.task_spec import MAX_SPEC_BYTES, TaskSpec
 from controller.objects.work import parse_files
 
 Json = dict[str, Any]

@@ -1,0 +1,178 @@
+"""HTTP to agents over aiohttp: one request, or a stream of lines. What is said over it is for `client`."""
+
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import aiohttp
+from yarl import URL
+
+from controller.agents.answers import OK, refusal
+from controller.errors import AgentUnreachable
+
+MAX_LINE_BYTES = 4 * 2**20
+
+
+class Transport(Protocol):
+    """HTTP to agents. Raises AgentUnreachable when there is no answer."""
+
+    async def request(
+        self, method: str, url: str, *, headers: dict[str, str], body: bytes | None, timeout_seconds: float
+    ) -> tuple[int, bytes]:
+        """Status and body of one request, sent once."""
+        ...
+
+    def stream(self, url: str, *, headers: dict[str, str], idle_timeout_seconds: float) -> AsyncIterator[bytes]:
+        """The lines of an endless GET. Ends when the server ends it; AgentUnreachable after the idle timeout too.
+
+        Raises AgentRefused for any status but 200.
+        """
+        ...
+
+
+@asynccontextmanager
+async def http_transport(
+    *, max_requests: int = 100, max_streams: int = 0, connect_timeout_seconds: float = 3.0
+) -> AsyncIterator["HttpTransport"]:
+    """A transport over aiohttp.
+
+    At most `max_requests` at once over all agents; streams have connections of their own, one an
+    agent, at most `max_streams` (0: unbounded): who finds none free is polled.
+    The environment's proxies are not used: agents are in the cluster.
+    """
+    async with _session(max_requests) as calls, _session(max_streams) as streams:
+        yield HttpTransport(calls, streams, connect_timeout_seconds)
+
+
+def _session(limit: int) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        # Agents keep connections for longer than this, so that a kept one is rarely found closed.
+        connector=aiohttp.TCPConnector(limit=limit, keepalive_timeout=10.0, use_dns_cache=False),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        skip_auto_headers=("User-Agent", "Accept-Encoding"),
+    )
+
+
+class HttpTransport:
+    """`Transport` over aiohttp. Made by `http_transport`."""
+
+    def __init__(
+        self, calls: aiohttp.ClientSession, streams: aiohttp.ClientSession, connect_timeout_seconds: float
+    ) -> None:
+        self._calls = calls
+        self._streams = streams
+        self._connect_timeout_seconds = connect_timeout_seconds
+
+    def over_tls(self, context: Callable[[], Awaitable[ssl.SSLContext]], server_name: str) -> Transport:
+        """The same by TLS: to servers whose certificate has this name, whatever address they are reached at."""
+        return _TlsTransport(self, context, server_name)
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: dict[str, str],
+        body: bytes | None,
+        timeout_seconds: float,
+        context: ssl.SSLContext | None = None,
+        server_name: str | None = None,
+    ) -> tuple[int, bytes]:
+        """One request. Redirects are not followed: the token is for this agent."""
+        timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=self._connect_timeout_seconds)
+        try:
+            async with self._calls.request(
+                method,
+                URL(url, encoded=True),
+                headers=headers,
+                data=body,
+                timeout=timeout,
+                allow_redirects=False,
+                ssl=context or True,
+                server_hostname=server_name,
+            ) as response:
+                return response.status, await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unreachable(url, error) from error
+
+    async def stream(
+        self,
+        url: str,
+        *,
+        headers: dict[str, str],
+        idle_timeout_seconds: float,
+        context: ssl.SSLContext | None = None,
+        server_name: str | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        """The lines of a GET."""
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=self._connect_timeout_seconds, sock_read=idle_timeout_seconds
+        )
+        try:
+            async with self._streams.get(
+                URL(url, encoded=True),
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+                ssl=context or True,
+                server_hostname=server_name,
+            ) as response:
+                if response.status != OK:
+                    raise refusal(response.status, await response.read())
+                rest = b""
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        if line:
+                            yield line
+                    if len(rest) > MAX_LINE_BYTES:
+                        raise AgentUnreachable("not an agent's answer: a line without end")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unreachable(url, error) from error
+
+
+class _TlsTransport:
+    """`Transport` that adds a context to each request."""
+
+    def __init__(
+        self, transport: HttpTransport, context: Callable[[], Awaitable[ssl.SSLContext]], server_name: str
+    ) -> None:
+        self._transport = transport
+        self._context = context
+        self._server_name = server_name
+
+    async def request(
+        self, method: str, url: str, *, headers: dict[str, str], body: bytes | None, timeout_seconds: float
+    ) -> tuple[int, bytes]:
+        """One request."""
+        return await self._transport.request(
+            method,
+            url,
+            headers=headers,
+            body=body,
+            timeout_seconds=timeout_seconds,
+            context=await self._context(),
+            server_name=self._server_name,
+        )
+
+    async def stream(self, url: str, *, headers: dict[str, str], idle_timeout_seconds: float) -> AsyncIterator[bytes]:
+        """The lines of a GET."""
+        lines = self._transport.stream(
+            url,
+            headers=headers,
+            idle_timeout_seconds=idle_timeout_seconds,
+            context=await self._context(),
+            server_name=self._server_name,
+        )
+        try:
+            async for line in lines:
+                yield line
+        finally:
+            await lines.aclose()
+
+
+def _unreachable(url: str, error: Exception) -> AgentUnreachable:
+    text = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+    return AgentUnreachable(f"{url}: {text}")
