@@ -7,7 +7,6 @@ the intent, and asks the same agent again. A result is written to the SlotTask b
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -17,11 +16,12 @@ from controller.act.events import EventRecorder
 from controller.act.handed_over import HandedOverFiles
 from controller.act.locks import Locks
 from controller.act.outputs import TaskOutputs
+from controller.act.task_results import TaskResults, changes_nothing
+from controller.act.task_words import TaskWords
+from controller.act.task_writer import TaskWriter, made
 from controller.agents.client import AgentClient
-from controller.decide.kept_output import lacks_output, to_keep
-from controller.decide.memory import ran_out
+from controller.decide.kept_output import lacks_output
 from controller.decide.task_actions import (
-    ACCEPTED,
     APPROVED,
     ASSIGNED,
     CANCELLING,
@@ -35,13 +35,13 @@ from controller.decide.task_actions import (
 )
 from controller.decide.trying_again import after_end
 from controller.decide.view import PodView
-from controller.errors import AgentRefused, ApiError, Conflict, NotFound, NotOurs, TooManyRequests
-from controller.kube.api import PODS, SLOTTASKS, Api, Object
+from controller.errors import AgentRefused, NotFound
+from controller.kube.api import SLOTTASKS, Api
 from controller.kube.cache import Cache
 from controller.objects.conditions import Condition, put
 from controller.objects.ended_task import EndedTask
 from controller.objects.pool import OutputLimits
-from controller.objects.task import Task, TaskPhase, TaskStatus
+from controller.objects.task import Task, TaskPhase
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +82,9 @@ class Tasks:
         self._api = api
         self._cache = cache
         self._locks = locks
-        self._events = events
-        self._outputs = outputs
-        self._handed_over = handed_over
+        self._writer = TaskWriter(api, cache, events, now=now)
+        self.words = TaskWords(api, cache, events, self._writer, now=now)
+        self._results = TaskResults(api, self._writer, outputs=outputs, handed_over=handed_over)
         self._now = now
 
     async def assign(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
@@ -93,7 +93,7 @@ class Tasks:
             task = await self.add_finalizer(task)
         if not await self._locks.take(task):
             return
-        written = await self._write(
+        written = await self._writer.write(
             task,
             phase=TaskPhase.ASSIGNED,
             queued_reason=None,
@@ -105,7 +105,7 @@ class Tasks:
             slot=None,
             plan_digest=None,
         )
-        self._step(task, "Assigned", f"assigned to Pod {pod.name}")
+        self._writer.step(task, "Assigned", f"assigned to Pod {pod.name}")
         await self._acquire(written, pod, agent, reservation_ttl_seconds=reservation_ttl_seconds)
 
     async def ask_again(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
@@ -115,7 +115,9 @@ class Tasks:
         write from before that withdraws it (a former leader's, or one of ours without an answer) comes too late.
         """
         message = f"Pod {pod.name} is asked again, as of version {task.resource_version}"
-        asked = await self._write(task, conditions=self._condition(task, ASSIGNED, True, "AskedAgain", message))
+        asked = await self._writer.write(
+            task, conditions=self._writer.condition(task, ASSIGNED, True, "AskedAgain", message)
+        )
         await self._acquire(asked, pod, agent, reservation_ttl_seconds=reservation_ttl_seconds)
 
     async def _acquire(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
@@ -131,11 +133,11 @@ class Tasks:
                 await self._finish(task, TaskPhase.FAILED, "WorkRefused", refusal.message)
                 return
             if refusal.code in _NOT_TAKEN:
-                await self._write(task, phase=TaskPhase.QUEUED, pod=None, pod_uid=None, step=None, slot=None)
+                await self._writer.write(task, phase=TaskPhase.QUEUED, pod=None, pod_uid=None, step=None, slot=None)
             raise
         step = wire.Step.PLAN if task.spec.steps.plan else wire.Step.APPLY
         started = task.status.started_at or self._now()
-        await self._write(task, phase=TaskPhase.RUNNING, slot=answer.slot, step=step, started_at=started)
+        await self._writer.write(task, phase=TaskPhase.RUNNING, slot=answer.slot, step=step, started_at=started)
 
     async def follow(self, task: Task, pod: PodView, agent: AgentClient, *, limits: OutputLimits) -> None:
         """Read the task from its agent and write what it says; a final result is acknowledged.
@@ -150,77 +152,22 @@ class Tasks:
             await self._forgotten(task, pod, agent)
             return
         if known.state is wire.TaskState.ENDED:
-            known = await self._with_cause(task, known)
-            kept = await self._keep_outputs(task, known, agent, limits)
-            problem = await self._hand_over(task, known, agent)
+            known = await self._results.with_cause(task, known)
+            kept = await self._results.keep_outputs(task, known, agent, limits)
+            problem = await self._results.hand_over(task, known, agent)
             await self._ended(task, known, kept, problem)
             await self.ack(task.task_id, pod, agent)
         elif task.status.step is wire.Step.APPLY and known.step is not wire.Step.APPLY:
             return  # it was approved, and the agent has not heard of it yet: what was let go is not called back
         elif known.state is wire.TaskState.RESERVED:
-            kept = await self._keep_outputs(task, known, agent, limits)
+            kept = await self._results.keep_outputs(task, known, agent, limits)
             conditions = self._with_changed(task, known)
-            await self._write(
+            await self._writer.write(
                 task, phase=TaskPhase.AWAITING_APPROVAL, **_progress(known), **kept, conditions=conditions
             )
-            self._step(task, "AwaitingApproval", f"plan {known.plan_digest} waits for an approval", at_once=True)
+            self._writer.step(task, "AwaitingApproval", f"plan {known.plan_digest} waits for an approval", at_once=True)
         else:
-            await self._write(task, phase=TaskPhase.RUNNING, **_progress(known))
-
-    async def _keep_outputs(
-        self, task: Task, known: wire.Task, agent: AgentClient, limits: OutputLimits
-    ) -> dict[str, str]:
-        """Keep what is to be kept, and return the fields of the status that name it.
-
-        What the API server will not have is said and left: a task's end must not wait for a quota.
-        """
-        fields: dict[str, str] = {}
-        for wanted in to_keep(task, known, limits):
-            try:
-                name = await self._outputs.keep(task, wanted, agent)
-            except TooManyRequests:
-                raise
-            except ApiError as error:
-                message = f"the output of the {wanted.step} step can't be kept: {error.message}"
-                self._warn(task, "OutputNotKept", message)
-                continue
-            if name is not None:
-                fields[f"{wanted.step}_output"] = name
-        return fields
-
-    async def _hand_over(self, task: Task, known: wire.Task, agent: AgentClient) -> str | None:
-        """Put what a task that succeeded hands over into its Secret; returns why that can't be done, if it can't."""
-        asked = task.spec.outputs
-        if asked is None or known.outcome is not wire.Outcome.SUCCEEDED or _changes_nothing(known):
-            return None
-        if not known.has_outputs:
-            problem = f"{asked.path} was not handed over"
-        else:
-            try:
-                content = await agent.outputs(task.task_id)
-                await self._handed_over.store(task, asked, content)
-            except (Conflict, TooManyRequests):
-                raise
-            except (ApiError, NotOurs) as error:
-                problem = f"{asked.path} can't be put into Secret {asked.secret}: {error}"
-            else:
-                return None
-        self._warn(task, "OutputsNotStored", problem)
-        return problem
-
-    async def _with_cause(self, task: Task, known: wire.Task) -> wire.Task:
-        """`known`, with the cause of a lost step where the Pod's status has one. As of now: the cache may be behind."""
-        if known.outcome is not wire.Outcome.LOST or task.status.pod is None:
-            return known
-        try:
-            pod = await self._api.get(PODS, task.namespace, task.status.pod)
-        except NotFound:
-            return known
-        result = known.apply or known.plan
-        cause = ran_out(pod, known.slot, result.start_time if result is not None else None)
-        if cause is None or pod["metadata"]["uid"] != task.status.pod_uid:
-            return known
-        return replace(known, reason=f"{known.reason}; {cause}" if known.reason else cause)
+            await self._writer.write(task, phase=TaskPhase.RUNNING, **_progress(known))
 
     async def _ended(self, task: Task, known: wire.Task, kept: dict[str, str], problem: str | None) -> None:
         if (again := after_end(task, known, self._now())) is not None:
@@ -230,7 +177,7 @@ class Tasks:
         if known.outcome is wire.Outcome.LOST and task.status.phase is TaskPhase.AWAITING_APPROVAL:
             phase = TaskPhase.FAILED
         fields = {**_progress(known), **kept, "conditions": self._with_changed(task, known)}
-        if _changes_nothing(known):
+        if changes_nothing(known):
             await self._finish(task, phase, wire.NO_CHANGES, "the plan found nothing to change", **fields)
             return
         message = "; ".join(part for part in (known.reason, problem) if part)
@@ -256,24 +203,28 @@ class Tasks:
         if task.status.phase is TaskPhase.AWAITING_APPROVAL:
             by = task.spec.approval.by if task.spec.approval else None
             message = f"attempt {task.status.attempt}, {digest}" + (f", by {by}" if by else "")
-            task = await self._write(
+            task = await self._writer.write(
                 task,
                 phase=TaskPhase.RUNNING,
                 step=wire.Step.APPLY,
                 expires_at=None,
-                conditions=self._condition(task, APPROVED, True, "Approved", message),
+                conditions=self._writer.condition(task, APPROVED, True, "Approved", message),
             )
-            self._step(task, "Approved", f"approved: {message}")
+            self._writer.step(task, "Approved", f"approved: {message}")
         else:
             # As `ask_again`: a write from before that ends the task comes too late once it is approved again.
             message = f"attempt {task.status.attempt}, {digest}: said again, as of version {task.resource_version}"
-            task = await self._write(task, conditions=self._condition(task, APPROVED, True, "ApprovedAgain", message))
+            task = await self._writer.write(
+                task, conditions=self._writer.condition(task, APPROVED, True, "ApprovedAgain", message)
+            )
         await agent.approve(pod.agent.incarnation, task.task_id, plan_digest=digest, attempt=task.status.attempt)
 
     async def reject_approval(self, task: Task, action: RejectApproval) -> None:
         """Say on the task why its approval is not one."""
-        await self._write(task, conditions=self._condition(task, APPROVED, False, action.reason, action.message))
-        self._warn(task, action.reason, action.message)
+        await self._writer.write(
+            task, conditions=self._writer.condition(task, APPROVED, False, action.reason, action.message)
+        )
+        self._writer.warn(task, action.reason, action.message)
 
     async def cancel(self, task: Task, pod: PodView, agent: AgentClient) -> None:
         """End the task on its agent. One that the agent never got ends here: it can't get it any more."""
@@ -287,13 +238,13 @@ class Tasks:
             await self._finish(task, TaskPhase.CANCELLED, "Cancelled", "cancelled before it started")
             return
         message = cancel_message(task, pod)
-        await self._write(task, conditions=self._condition(task, CANCELLING, True, "Cancelled", message))
+        await self._writer.write(task, conditions=self._writer.condition(task, CANCELLING, True, "Cancelled", message))
 
     async def retry(self, task: Task, action: Retry) -> None:
         """Back to the queue as the next attempt. The last one's processes are over."""
         attempt = task.status.attempt + 1
         kept = tuple(item for item in task.status.conditions if item.type != CHANGED)
-        await self._write(
+        await self._writer.write(
             task,
             phase=TaskPhase.QUEUED,
             attempt=attempt,
@@ -308,9 +259,9 @@ class Tasks:
             plan_output=None,
             apply_output=None,
             not_before=action.not_before,
-            conditions=put(kept, _made(task, "Retried", True, action.reason, action.message), self._now()),
+            conditions=put(kept, made(task, "Retried", True, action.reason, action.message), self._now()),
         )
-        self._warn(task, action.reason, f"{action.message}; queued again as attempt {attempt}")
+        self._writer.warn(task, action.reason, f"{action.message}; queued again as attempt {attempt}")
 
     async def finish(self, task: Task, action: Finish) -> None:
         """Write a final phase."""
@@ -326,31 +277,22 @@ class Tasks:
             "finished_at": self._now(),
             "expires_at": None,
             "conditions": put(
-                fields.get("conditions", task.status.conditions), _made(task, kind, True, reason, message), self._now()
+                fields.get("conditions", task.status.conditions), made(task, kind, True, reason, message), self._now()
             ),
         }
-        await self._write(task, **{**fields, **ending})
+        await self._writer.write(task, **{**fields, **ending})
         if succeeded:
-            self._step(task, phase.value, message or phase.value, at_once=True)
+            self._writer.step(task, phase.value, message or phase.value, at_once=True)
         else:
-            self._warn(task, phase.value, message or phase.value)
+            self._writer.warn(task, phase.value, message or phase.value)
 
     async def ack_ended(self, ended: EndedTask, pod: PodView, agent: AgentClient, *, limits: OutputLimits) -> None:
         """Let the agent forget a task that has ended. Its end may have been written without its output."""
         with suppress(NotFound):
             task = Task.parse(await self._api.get(SLOTTASKS, ended.namespace, ended.name))
             if task.final and task.task_id == ended.task_id and lacks_output(task):
-                await self._keep_lacking(task, agent, limits)
+                await self._results.keep_lacking(task, agent, limits)
         await self.ack(ended.task_id, pod, agent)
-
-    async def _keep_lacking(self, task: Task, agent: AgentClient, limits: OutputLimits) -> None:
-        try:
-            known = await agent.task(task.task_id)
-        except AgentRefused as refusal:
-            if refusal.code != wire.ErrorCode.NOT_FOUND:
-                raise
-            return
-        await self._keep_outputs(task, known, agent, limits)
 
     async def ack(self, task_id: str, pod: PodView, agent: AgentClient) -> None:
         """Let the agent forget a task whose result is stored."""
@@ -393,59 +335,15 @@ class Tasks:
         """Let the next task of its lockKey go."""
         await self._locks.release(task.namespace, task.lock_key, task.uid)
 
-    async def say_not_accepted(self, task: Task, reason: str, message: str) -> None:
-        """Say on a queued task why it can't be assigned."""
-        await self._write(
-            task, conditions=self._condition(task, ACCEPTED, False, reason, message), phase=TaskPhase.QUEUED
-        )
-        self._warn(task, reason, message)
-
-    async def say_unreadable(self, obj: Object, problem: str) -> None:
-        """Say on a SlotTask that can't be read why, and end it if that is all that is asked of it.
-
-        Nothing of it was ever given to an agent, unless somebody changed it since: then its Pod settles that.
-        """
-        metadata, spec, status = obj["metadata"], obj.get("spec"), obj.get("status")
-        given = [entry for entry in (status or {}).get("conditions") or () if isinstance(entry, dict)]
-        now = wire.format_time(self._now())
-        said = {
-            "type": ACCEPTED,
-            "status": "False",
-            "reason": "InvalidSpec",
-            "message": problem,
-            "lastTransitionTime": now,
-        }
-        patch: dict[str, Any] = {
-            "conditions": [*(entry for entry in given if entry.get("type") != ACCEPTED), said],
-            "observedGeneration": metadata.get("generation", 0),
-        }
-        unwanted = "deletionTimestamp" in metadata or (isinstance(spec, dict) and spec.get("cancel") is True)
-        if not (status or {}).get("podUID"):
-            patch["phase"] = TaskPhase.CANCELLED if unwanted else TaskPhase.QUEUED
-            if unwanted:
-                patch |= {"reason": "Cancelled", "message": problem, "finishTime": now}
-        body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": patch}
-        document = await self._api.patch(SLOTTASKS, metadata["namespace"], metadata["name"], body, subresource="status")
-        self._cache.note(document)
-        self._events.event(obj, "InvalidSpec", problem, warning=True)
-
-    async def say_waiting(self, task: Task, reason: str) -> None:
-        """Say on a queued task what it waits for."""
-        await self._write(task, phase=TaskPhase.QUEUED, queued_reason=reason)
-
-    async def say_accepted(self, task: Task) -> None:
-        """Take back what `say_not_accepted` said."""
-        await self._write(task, conditions=self._condition(task, ACCEPTED, True, "Accepted", ""))
-
     async def add_finalizer(self, task: Task) -> Task:
         """Make sure that the task is not gone from the API before it ended."""
-        return Task.parse(await self._patch_finalizers(task, [*task.finalizers, names.TASK_FINALIZER]))
+        return Task.parse(await self._writer.patch_finalizers(task, [*task.finalizers, names.TASK_FINALIZER]))
 
     async def remove_finalizer(self, task: EndedTask) -> None:
         """Let a deleted task go. Its lock is looked for once more: with the task, nobody would know whose it was."""
         if not keeps_lock(task):
             await self._locks.release(task.namespace, task.lock_key, task.uid)
-        await self._patch_finalizers(task, [entry for entry in task.finalizers if entry != names.TASK_FINALIZER])
+        await self._writer.patch_finalizers(task, [entry for entry in task.finalizers if entry != names.TASK_FINALIZER])
 
     async def delete(self, task: EndedTask) -> None:
         """Delete a finished task whose time to live is over."""
@@ -456,83 +354,13 @@ class Tasks:
         else:
             self._cache.note_deleted(task.namespace, task.name, answer)
 
-    async def _patch_finalizers(self, task: Task | EndedTask, finalizers: list[str]) -> Object:
-        body = {"metadata": {"resourceVersion": task.resource_version, "finalizers": finalizers}}
-        document = await self._api.patch(SLOTTASKS, task.namespace, task.name, body)
-        self._cache.note(document)
-        return document
-
-    async def _write(self, task: Task, **changes: Any) -> Task:
-        """PATCH the status of this very version of the task, unless that would say nothing new."""
-        before = task.status.to_json()
-        after = replace(task.status, observed_generation=task.generation, **changes).to_json()
-        status = {name: after.get(name) for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-        if not status:
-            return task
-        body = {"metadata": {"resourceVersion": task.resource_version}, "status": _cleared(before, status)}
-        document = await self._api.patch(SLOTTASKS, task.namespace, task.name, body, subresource="status")
-        self._cache.note(document)
-        written = Task.parse(document)
-        if written.status.phase is not task.status.phase:
-            log.info("task", extra=_transition(task, written.status))
-        return written
-
     def _with_changed(self, task: Task, known: wire.Task) -> tuple[Condition, ...]:
         """The task's conditions, with what its plan found, if the exit code said so."""
         changed = known.plan.changed if known.plan is not None else None
         if changed is None:
             return task.status.conditions
         reason, what = ("ChangesFound", "something") if changed else (wire.NO_CHANGES, "nothing")
-        return self._condition(task, CHANGED, changed, reason, f"the plan found {what} to change")
-
-    def _condition(self, task: Task, kind: str, status: bool, reason: str, message: str) -> tuple[Condition, ...]:
-        return put(task.status.conditions, _made(task, kind, status, reason, message), self._now())
-
-    def _step(self, task: Task, reason: str, message: str, *, at_once: bool = False) -> None:
-        self._events.step(_reference(task), reason, message, at_once=at_once)
-
-    def _warn(self, task: Task, reason: str, message: str) -> None:
-        self._events.event(_reference(task), reason, message, warning=True)
-
-
-def _made(task: Task, kind: str, status: bool, reason: str, message: str) -> Condition:
-    return Condition(type=kind, status=str(status), reason=reason, message=message, observed_generation=task.generation)
-
-
-def _reference(task: Task) -> Object:
-    return {
-        "apiVersion": SLOTTASKS.api_version,
-        "kind": SLOTTASKS.kind,
-        "namespace": task.namespace,
-        "name": task.name,
-        "uid": task.uid,
-        "resourceVersion": task.resource_version,
-    }
-
-
-def _transition(task: Task, after: TaskStatus) -> dict[str, Any]:
-    return {
-        "task": f"{task.namespace}/{task.name}",
-        "from": task.status.phase.value,
-        "to": after.phase.value,
-        "pod": after.pod,
-        "slot": after.slot,
-        "attempt": after.attempt,
-    }
-
-
-def _cleared(before: Object, changed: Object) -> Object:
-    """`changed` as a merge patch: fields within a step that are gone are set to null, as merging would keep them."""
-    steps = changed.get("steps")
-    if not steps or "steps" not in before:
-        return changed
-    cleared = {name: {**dict.fromkeys(before["steps"].get(name, ())), **result} for name, result in steps.items()}
-    return {**changed, "steps": {**dict.fromkeys(before["steps"]), **cleared}}
-
-
-def _changes_nothing(known: wire.Task) -> bool:
-    """Whether it ended with its plan, as there was nothing to apply."""
-    return known.outcome is wire.Outcome.SUCCEEDED and known.reason == wire.NO_CHANGES
+        return self._writer.condition(task, CHANGED, changed, reason, f"the plan found {what} to change")
 
 
 def _progress(known: wire.Task) -> dict[str, Any]:

@@ -223,7 +223,7 @@ class Reconciler:
         """Say on tasks that can't be read why, once for each version of them."""
         for obj, problem in list(self._index.unreadable(key)):
             if (message := unsaid(obj, str(problem))) is not None:
-                start = functools.partial(self._tasks.say_unreadable, obj, message)
+                start = functools.partial(self._tasks.words.say_unreadable, obj, message)
                 self._starting.start(key, f"task/{obj['metadata']['uid']}", start)
 
     def _finish_ends(self, key: Key, terms: PoolSpec) -> None:
@@ -274,7 +274,7 @@ class Reconciler:
             else:
                 word = for_a_slot
             if is_new_word(task, word):
-                self._starting.say(key, task, functools.partial(self._tasks.say_waiting, task, word[:MOST_WORD]))
+                self._starting.say(key, task, functools.partial(self._tasks.words.say_waiting, task, word[:MOST_WORD]))
         if youngest > 0:
             self._queue.add_after(key, youngest)
 
@@ -282,9 +282,9 @@ class Reconciler:
         refused = refusal(task, spec)
         said = find(task.status.conditions, ACCEPTED)
         if refused is not None and (said is None or (said.status, said.reason, said.message) != ("False", *refused)):
-            self._starting.on_task(key, task, functools.partial(self._tasks.say_not_accepted, task, *refused))
+            self._starting.on_task(key, task, functools.partial(self._tasks.words.say_not_accepted, task, *refused))
         elif refused is None and said is not None and said.status == "False":
-            self._starting.on_task(key, task, functools.partial(self._tasks.say_accepted, task))
+            self._starting.on_task(key, task, functools.partial(self._tasks.words.say_accepted, task))
 
     def _end_orphans(self, key: Key, terms: PoolSpec) -> None:
         """Settle what agents hold for the controller without a task that stands for it."""

@@ -10,6 +10,7 @@ from agent import wire as agent_wire
 from controller.act import tasks
 from controller.act.locks import Locks
 from controller.act.outputs import TaskOutputs
+from controller.act.task_writer import TaskWriter
 from controller.act.tasks import Tasks
 from controller.agents.client import AgentClient
 from controller.decide import task_actions
@@ -41,7 +42,7 @@ def _() -> Plant:
             pod.agent.incarnation, numbered.task_id, task.spec.type, numbered.to_work(reservation_ttl_seconds)
         )
         step = agent_wire.Step.PLAN if task.spec.steps.plan else agent_wire.Step.APPLY
-        await self._write(
+        await self._writer.write(
             task,
             phase=TaskPhase.RUNNING,
             queued_reason=None,
@@ -64,7 +65,7 @@ def _() -> Plant:
         try:
             await original(self, task, pod, agent, **options)
         except AgentUnreachable:
-            await self._write(task, phase=TaskPhase.QUEUED, pod=None, pod_uid=None, step=None, slot=None)
+            await self._writer.write(task, phase=TaskPhase.QUEUED, pod=None, pod_uid=None, step=None, slot=None)
             raise
 
     return patch.object(Tasks, "_acquire", acquire)
@@ -132,13 +133,13 @@ def _() -> Plant:
 
 @bug("final phase overwritten", theme="leaders that come back", seed=15)
 def _() -> Plant:
-    async def write(self: Tasks, task: Task, **changes: Any) -> Task:
+    async def write(self: TaskWriter, task: Task, **changes: Any) -> Task:
         after = replace(task.status, observed_generation=task.generation, **changes).to_json()
         document = await self._api.patch(SLOTTASKS, task.namespace, task.name, {"status": after}, subresource="status")
         self._cache.note(document)
         return Task.parse(document)
 
-    return patch.object(Tasks, "_write", write)
+    return patch.object(TaskWriter, "write", write)
 
 
 @bug("apply tried again", theme="one lock", seed=2)

@@ -792,7 +792,7 @@ def test_a_task_that_can_not_be_read_says_why_and_can_be_cancelled(cancel: bool)
     obj = site.api.all(SLOTTASKS)[NS, "a"]
     problem = unsaid(obj, "spec.type: is required")
     assert problem == "spec.type: is required"
-    run(site.replica().writer.say_unreadable(obj, problem))
+    run(site.replica().writer.words.say_unreadable(obj, problem))
     status = site.api.all(SLOTTASKS)[NS, "a"]["status"]
     assert status["phase"] == ("Cancelled" if cancel else "Queued")
     assert [entry["message"] for entry in status["conditions"] if entry["type"] == "Accepted"] == [problem]

@@ -1,0 +1,72 @@
+"""What is said on tasks that can't be assigned, or not yet."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from agent import wire
+from controller.act.events import EventRecorder
+from controller.act.task_writer import TaskWriter
+from controller.decide.task_actions import (
+    ACCEPTED,
+)
+from controller.kube.api import SLOTTASKS, Api, Object
+from controller.kube.cache import Cache
+from controller.objects.task import Task, TaskPhase
+
+
+class TaskWords:
+    """Says it in their status, and as Events."""
+
+    def __init__(
+        self, api: Api, cache: Cache, events: EventRecorder, writer: TaskWriter, *, now: Callable[[], datetime]
+    ) -> None:
+        self._api = api
+        self._cache = cache
+        self._events = events
+        self._writer = writer
+        self._now = now
+
+    async def say_not_accepted(self, task: Task, reason: str, message: str) -> None:
+        """Say on a queued task why it can't be assigned."""
+        await self._writer.write(
+            task, conditions=self._writer.condition(task, ACCEPTED, False, reason, message), phase=TaskPhase.QUEUED
+        )
+        self._writer.warn(task, reason, message)
+
+    async def say_unreadable(self, obj: Object, problem: str) -> None:
+        """Say on a SlotTask that can't be read why, and end it if that is all that is asked of it.
+
+        Nothing of it was ever given to an agent, unless somebody changed it since: then its Pod settles that.
+        """
+        metadata, spec, status = obj["metadata"], obj.get("spec"), obj.get("status")
+        given = [entry for entry in (status or {}).get("conditions") or () if isinstance(entry, dict)]
+        now = wire.format_time(self._now())
+        said = {
+            "type": ACCEPTED,
+            "status": "False",
+            "reason": "InvalidSpec",
+            "message": problem,
+            "lastTransitionTime": now,
+        }
+        patch: dict[str, Any] = {
+            "conditions": [*(entry for entry in given if entry.get("type") != ACCEPTED), said],
+            "observedGeneration": metadata.get("generation", 0),
+        }
+        unwanted = "deletionTimestamp" in metadata or (isinstance(spec, dict) and spec.get("cancel") is True)
+        if not (status or {}).get("podUID"):
+            patch["phase"] = TaskPhase.CANCELLED if unwanted else TaskPhase.QUEUED
+            if unwanted:
+                patch |= {"reason": "Cancelled", "message": problem, "finishTime": now}
+        body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": patch}
+        document = await self._api.patch(SLOTTASKS, metadata["namespace"], metadata["name"], body, subresource="status")
+        self._cache.note(document)
+        self._events.event(obj, "InvalidSpec", problem, warning=True)
+
+    async def say_waiting(self, task: Task, reason: str) -> None:
+        """Say on a queued task what it waits for."""
+        await self._writer.write(task, phase=TaskPhase.QUEUED, queued_reason=reason)
+
+    async def say_accepted(self, task: Task) -> None:
+        """Take back what `say_not_accepted` said."""
+        await self._writer.write(task, conditions=self._writer.condition(task, ACCEPTED, True, "Accepted", ""))
