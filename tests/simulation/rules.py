@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import JournalDamagedError
 from agent.rules.state import Event, PhaseChanged, Record, SlotChanged, State, TaskAcked
-from agent.wire import Assignment, Origin, Phase, SlotState, Step, TaskState
+from agent.wire import Origin, Phase, SlotState, TaskState
 from controller import names
-from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKOUTPUTS, Object
+from controller.kube.api import PODS, SLOTTASKOUTPUTS, Object
 from controller.local.apiserver.store.versions import Change, ChangeType
 from controller.objects.task import FINAL_PHASES
-from tests.simulation.replica import NS
+from tests.simulation.size_rules import SizeRules
+from tests.simulation.step_rules import StepRules
 from tests.simulation.trace import Trace
 
 if TYPE_CHECKING:
@@ -24,14 +25,10 @@ RESERVATION_ENDS = {Event.APPROVE, Event.CANCEL, Event.EXPIRE, Event.LOSE}
 OWN_RESERVATION_ENDS = {Event.RESUME, Event.RELEASE, Event.EXPIRE}
 """Of a program that made it itself."""
 FINAL = {phase.value for phase in FINAL_PHASES}
-LATELY_SECONDS = 120.0
-"""A decision may rest on how a pool was so long ago."""
 DECIDED_SECONDS = 5.0
 """A message that comes so soon after its decision was written down was not held up."""
 SEEN_SECONDS = 20.0
 """By then whoever decides knows what an agent holds."""
-MOST_REFUSED = 12
-"""Pods of one template that one controller makes within a minute although their node refuses them."""
 MOST_OPERATIONS = 200
 """More than this in flight at once, with a dozen tasks and four Pods, is a queue without a bound."""
 
@@ -42,12 +39,10 @@ class Rules:
     def __init__(self, world: "World", trace: Trace) -> None:
         self.broken: list[str] = []
         self.trace = trace
-        self.starts: dict[tuple[str, Step], int] = {}
-        """How often each task's step was started, by (task id, step)."""
         self._world = world
+        self.steps = StepRules(world, self)
+        self.sizes = SizeRules(world, self)
         self._phases: dict[str, str] = {}
-        self._specs: dict[str, Object] = {}
-        self._approvals: set[tuple[str, int, str]] = set()
         self._intents: dict[tuple[str, str], float] = {}
         """When each assignment was written, by (task id, Pod UID)."""
         self._stamps: dict[str, tuple[int, int]] = {}
@@ -55,12 +50,6 @@ class Rules:
         self._drain_ids: dict[str, str | None] = {}
         """What a Pod's annotation said when its agent last was opened or drained."""
         self._acked: dict[str, set[str]] = {}
-        self._most: dict[str, list[tuple[float, float]]] = {}
-        """By pool: when it changed, and how many Pods it might have from then on."""
-        self._makers: dict[tuple[str, int], float] = {}
-        """When each process of a controller last made a Pod."""
-        self._refused: dict[tuple[str, str], list[float]] = {}
-        """When nodes refused Pods of a template."""
         self._held_since: dict[tuple[str, int], float] = {}
         """By Pod UID and slot."""
         self._limits: dict[tuple[str, int], tuple[float, float]] = {}
@@ -104,17 +93,10 @@ class Rules:
             name = metadata["name"]
             sizes = f"{status.get('replicas')} → {status.get('desiredReplicas')} Pods"
             self.note(f"pool {name} v{version} {change.type} {sizes}")
-            self._most.setdefault(name, []).append((self._world.elapsed, _bound(body["spec"])))
-            desired, most = status.get("desiredReplicas"), self._bound(name)
+            self.sizes.pool_changed(name, body["spec"])
+            desired, most = status.get("desiredReplicas"), self.sizes.bound(name)
             if desired is not None and desired > most:
                 self.breach(f"{desired} Pods are wanted, and {most} is the most")
-
-    def _bound(self, pool: str) -> float:
-        """How many Pods there may be, by the pool as it is and as it was lately: a decision may be that old."""
-        known = self._most.get(pool, [])
-        lately = [size for at, size in known if at > self._world.elapsed - LATELY_SECONDS]
-        before = [size for at, size in known if at <= self._world.elapsed - LATELY_SECONDS]
-        return max([*lately, *before[-1:]], default=0)
 
     def _task_changed(self, kind: ChangeType, body: Object) -> None:
         metadata, status = body["metadata"], body.get("status") or {}
@@ -125,10 +107,10 @@ class Rules:
         if kind is ChangeType.DELETED and phase not in FINAL and phase != "Queued":
             self.breach(f"task {metadata['name']} is gone while it is {phase}")
         self._phases[uid] = phase
-        self._specs[uid] = body["spec"]
+        self.steps.specs[uid] = body["spec"]
         approval = (body.get("spec") or {}).get("approval")
         if approval:
-            self._approvals.add((uid, approval["attempt"], approval["planDigest"]))
+            self.steps.approvals.add((uid, approval["attempt"], approval["planDigest"]))
         if status.get("podUID"):
             intent = f"{uid}{names.TASK_ID_SEPARATOR}{status.get('attempt')}", status["podUID"]
             self._intents.setdefault(intent, self._world.elapsed)
@@ -156,44 +138,15 @@ class Rules:
         if replica.controller is not None and len(replica.controller.operations) > MOST_OPERATIONS:
             self.breach(f"{len(replica.controller.operations)} operations are in flight in {replica.name}")
         if creates:
-            self._makers[replica.name, replica.starts] = world.elapsed
+            self.sizes.makers[replica.name, replica.starts] = world.elapsed
         if creates and verb == "create" and not replica.was_paused and self.minds_leases:
-            self._check_room(creates.rpartition("-")[0])
-
-    def _check_room(self, pool: str) -> None:
-        """Nobody makes a Pod more than the pool may have, beside those that everybody knows of by now."""
-        world = self._world
-        most = self._bound(pool)
-        known = [
-            pod
-            for pod in world.cluster.all(PODS)
-            if "deletionTimestamp" not in pod["metadata"]
-            and pod["metadata"]["uid"] in world.node.pods
-            and world.node.pods[pod["metadata"]["uid"]].pool == pool
-            and not world.node.pods[pod["metadata"]["uid"]].over
-            and not world.node.pods[pod["metadata"]["uid"]].was_said_failed
-            and world.node.pods[pod["metadata"]["uid"]].made_at < world.elapsed - 20
-            and (pod.get("status") or {}).get("phase") in {"Pending", "Running"}
-        ]
-        if world.cluster.find(SLOTPOOLS, NS, pool) is not None and len(known) >= most:
-            self.breach(f"a Pod more is made although there are {len(known)} and {most} is the most")
+            self.sizes.check_room(creates.rpartition("-")[0])
 
     def pod_deleted(self, pod: "SimPod") -> None:
         """Somebody asked for its deletion just now."""
         why = pod.busy()
         if why is not None and pod.uid not in self._world.taken_by_force:
             self.breach(f"Pod {pod.name} was deleted although {why}")
-
-    def pod_refused(self, pod: "SimPod") -> None:
-        """Its node would not have it: those that are made in its place come at longer and longer intervals."""
-        now = self._world.elapsed
-        refused = self._refused.setdefault(pod.template, [])
-        refused.append(now)
-        lately = sum(at > now - 60.0 for at in refused)
-        # Each process of a controller begins anew.
-        makers = sum(at > now - 90.0 for at in self._makers.values())
-        if lately > MOST_REFUSED * max(1, makers):
-            self.breach(f"{lately} Pods of one template were made within a minute, and their node refused them all")
 
     def output_removed(self, pod: "SimPod", task_id: str) -> None:
         """An agent removes what it has of a task's output: not before it was told to forget the task."""
@@ -300,7 +253,7 @@ class Rules:
             for slot in other.state().slots
             if self._held_since.get((other.uid, slot.id), now) < now - SEEN_SECONDS
         }
-        if len(enough) >= self._bound(pod.pool):
+        if len(enough) >= self.sizes.bound(pod.pool):
             self.breach(f"{pod.name} was given {entry.task_id}, and {len(enough)} others hold something, which is all")
 
     def _check_phase(self, pod: "SimPod", record: PhaseChanged, state: State) -> None:
@@ -415,67 +368,6 @@ class Rules:
         for uid, found in places.items():
             if len(found) > 1:
                 self.breach(f"task {uid} is in slots {found}")
-
-    # --- steps ----------------------------------------------------------------------------------------------------
-
-    def step_begins(self, assignment: Assignment, found: str) -> None:
-        """A command is about to run; `found` is the digest of the plan that lies in its directory."""
-        uid = assignment.task_id.partition(names.TASK_ID_SEPARATOR)[0]
-        key = assignment.task_id, assignment.step
-        self.note(f"step {assignment.step} of {assignment.work.name} begins ({assignment.task_id})")
-        self.starts[key] = self.starts.get(key, 0) + 1
-        if self.starts[key] > 1:
-            self.breach(f"step {assignment.step} of {assignment.task_id} was started {self.starts[key]} times")
-        if assignment.step is Step.APPLY or not self._is_forced(assignment.task_id):
-            self._check_lock(uid)
-        if assignment.step is not Step.APPLY:
-            return
-        if assignment.work.steps.plan is not None and found != assignment.plan_digest:
-            self.breach(f"an apply of {uid} began with another plan than the one that was approved")
-        applies = [
-            count for (task_id, step), count in self.starts.items() if step is Step.APPLY and task_id.startswith(uid)
-        ]
-        if sum(applies) > 1:
-            self.breach(f"the apply of {uid} was started again")
-        if assignment.work.steps.plan is None:
-            return
-        digest = assignment.plan_digest or ""
-        automatic = self._specs.get(uid, {}).get("approvalPolicy") == "Auto"
-        if not automatic and (uid, assignment.work.attempt, digest) not in self._approvals:
-            self.breach(f"an apply of {uid} began without an approval of {digest}")
-
-    def _is_forced(self, task_id: str) -> bool:
-        """Whether a task runs on a Pod that somebody took by force, and so does what nobody waits for any more."""
-        return any(
-            pod.uid in self._world.taken_by_force and any(slot.task_id == task_id for slot in pod.state().slots)
-            for pod in self._world.node.alive
-        )
-
-    def _check_lock(self, uid: str) -> None:
-        """Of one lockKey, one task that may change things runs at a time.
-
-        The plan of a task whose Pod somebody took by force goes on for a while; its apply can't begin any more.
-        """
-        key = self._lock_of(uid)
-        for pod in self._world.node.alive:
-            forced = pod.uid in self._world.taken_by_force
-            for running in pod.running:
-                if key is None or (forced and running.step is Step.PLAN):
-                    continue
-                other = running.task_id.partition(names.TASK_ID_SEPARATOR)[0]
-                if other != uid and self._lock_of(other) == key:
-                    self.breach(f"tasks {uid} and {other} run at once, and both have lockKey {key}")
-
-    def _lock_of(self, uid: str) -> str | None:
-        spec = self._specs.get(uid, {})
-        key: str | None = spec.get("lockKey")
-        return key if "apply" in (spec.get("steps") or {}) else None
-
-
-def _bound(spec: Object) -> float:
-    """The most Pods that a pool may have. A size set by hand bounds those that stay, not those that are replaced."""
-    scaler = spec.get("autoscaling") or {}
-    return float("inf") if scaler.get("paused") else scaler["maxReplicas"]
 
 
 def _brief(sent: dict[str, Any]) -> str:

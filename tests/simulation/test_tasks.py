@@ -40,7 +40,7 @@ def test_an_approved_apply_runs_whatever_moment_the_leader_dies_at(seed: int) ->
         task = world.task("t")
         assert task is not None
         assert task["status"]["podUID"] == pod.uid
-        assert sum(count for (_, step), count in world.rules.starts.items() if step == "apply") == 1
+        assert sum(count for (_, step), count in world.rules.steps.starts.items() if step == "apply") == 1
 
     play(story, seed=seed)
 
@@ -57,7 +57,7 @@ def test_running_tasks_go_on_under_the_next_leader(seed: int) -> None:
             await replica.kill()
         await world.until(lambda: all_final(world), 200, "done")
         assert {phase_of(task) for task in world.tasks()} == {TaskPhase.SUCCEEDED}
-        assert set(world.rules.starts.values()) == {1}
+        assert set(world.rules.steps.starts.values()) == {1}
 
     play(story, seed=seed)
 
@@ -206,8 +206,8 @@ def test_failed_written_over_a_pod_that_runs_changes_nothing() -> None:
         pod = holder(world, "t")
         world.node.write_status(pod, "Failed", "running")
         await world.until(lambda: world.phase("t") is TaskPhase.SUCCEEDED, 80, "done")
-        assert world.rules.starts == dict.fromkeys(world.rules.starts, 1)
-        assert len(world.rules.starts) == 1
+        assert world.rules.steps.starts == dict.fromkeys(world.rules.steps.starts, 1)
+        assert len(world.rules.steps.starts) == 1
 
     play(story)
 
@@ -285,7 +285,7 @@ def test_a_failing_task_fails_and_is_not_tried_again() -> None:
         world.add_task("t", "plan", seconds=1, outcome=Outcome.FAILED)
         await world.until(lambda: all_final(world), 60, "done")
         assert world.phase("t") is TaskPhase.FAILED
-        assert list(world.rules.starts.values()) == [1]
+        assert list(world.rules.steps.starts.values()) == [1]
 
     play(story)
 

@@ -83,7 +83,7 @@ class World:
             started=self.rules.agent_started,
             died=self.rules.agent_died,
             deleting=self.rules.pod_deleted,
-            refused=self.rules.pod_refused,
+            refused=self.rules.sizes.pod_refused,
             removing=self.rules.output_removed,
             local_loss=lambda: self.faults.local_loss,
         )
@@ -221,7 +221,7 @@ class World:
     # --- commands of steps --------------------------------------------------------------------------------------------
 
     def begins(self, assignment: Assignment, plan_digest: str) -> None:
-        self.rules.step_begins(assignment, plan_digest)
+        self.rules.steps.begins(assignment, plan_digest)
 
     def seconds(self, assignment: Assignment) -> float:
         return self._step(assignment)[0]
