@@ -17,6 +17,7 @@ class UnderWay:
         """UID of the Pod that a task is on its way to, by the task's UID."""
         self.on_pod_changed: Callable[[str], None] = lambda _: None
         self._pods: dict[str, PodOperation] = {}
+        self._taken: set[str] = set()
         self._dispatches: Counter[str] = Counter()
 
     def with_pod(self, pod_uid: str) -> PodOperation | None:
@@ -28,12 +29,23 @@ class UnderWay:
     def begin(self, pod_uid: str, operation: PodOperation) -> None:
         """An operation on a Pod has begun."""
         self._pods[pod_uid] = operation
+        if operation is PodOperation.REMOVE:
+            self._taken.add(pod_uid)
         self.on_pod_changed(pod_uid)
 
     def end(self, pod_uid: str) -> None:
         """It has ended, however."""
         if self._pods.pop(pod_uid, None) is not None:
             self.on_pod_changed(pod_uid)
+
+    def was_taken(self, pod_uid: str) -> bool:
+        """Whether this controller was about to remove a Pod that is gone now. To be asked once.
+
+        The API server may have answered with the Pod, which went a moment later.
+        """
+        taken = pod_uid in self._taken
+        self._taken.discard(pod_uid)
+        return taken
 
     def dispatch(self, task_uid: str, pod_uid: str) -> None:
         """A task is on its way to a Pod."""

@@ -9,7 +9,7 @@ from controller import names
 from controller.act.locks import Locks
 from controller.agents.fleet import Fleet
 from controller.decide.start_problem import StartProblem
-from controller.decide.view import PodOperation, PodState
+from controller.decide.view import PodState
 from controller.kube.api import Object
 from controller.kube.cache import Cache
 from controller.world.following import Following
@@ -34,7 +34,7 @@ class World:
         metadata, key = pod["metadata"], pool_of(pod)
         pool = self.index.pools.get(*key) if key is not None else None
         starting = (metadata.get("labels") or {}).get(names.STATE_LABEL) == PodState.STARTING
-        if pool is None or not starting or self.under_way.with_pod(metadata["uid"]) is PodOperation.REMOVE:
+        if self.under_way.was_taken(metadata["uid"]) or pool is None or not starting:
             return
         template = (pool["metadata"]["uid"], (metadata.get("annotations") or {}).get(names.TEMPLATE_HASH, ""))
         problem = StartProblem(reason="PodDeleted", message=f"Pod {metadata['name']} was deleted before it was opened")

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from statistics import median
 
 from controller.decide.pod_actions import pod_actions
@@ -44,12 +45,14 @@ async def measure(effort: Effort, cores: Cores) -> AsyncIterator[Row]:
 
 
 def _decide(view: PoolView) -> float:
+    view = replace(view)  # as of a new pass: a view keeps what was counted in it
     began = time.process_time()
     decide_size(view)
     return time.process_time() - began
 
 
 def _decide_and_plan(view: PoolView) -> float:
+    view = replace(view)
     began = time.process_time()
     pod_actions(view, decide_size(view))
     return time.process_time() - began
