@@ -4,6 +4,7 @@ Built by `controller.world` from raw objects and agents' reports. Everything tha
 `assignment`, `task_actions`) takes a `PoolView` and returns values; none of it does I/O or reads a clock.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -244,14 +245,11 @@ class PoolView:
 
     @cached_property
     def _parted(self) -> tuple[list[Alike], list[PodView]]:
-        # By identity: equal loads are nearly always the same value, and hashing them would take longer than the rest.
-        serving: dict[int, Alike] = {}
+        serving: dict[SlotLoad, list[PodView]] = defaultdict(list)
         others: list[PodView] = []
         for pod in self.pods:
-            if pod.offer is not _NOW or pod.in_flight is not None:
-                others.append(pod)
-            elif (alike := serving.get(id(pod.load))) is not None:
-                alike.pods.append(pod)
+            if pod.offer is _NOW and pod.in_flight is None:
+                serving[pod.load].append(pod)
             else:
-                serving[id(pod.load)] = Alike(pod.load, [pod])
-        return list(serving.values()), others
+                others.append(pod)
+        return [Alike(load, pods) for load, pods in serving.items()], others
