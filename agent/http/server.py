@@ -11,8 +11,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from agent.errors import Refusal
-from agent.http.bodies import dump
-from agent.http.ready_answers import JSON_HEADERS
+from agent.http.bodies import JSON_HEADERS, dump
 from agent.log import Log
 from agent.wire import ErrorCode
 

@@ -40,7 +40,7 @@ WORK = Work(name="n/t", attempt=1, steps=Steps(plan=StepSpec(command=("x",))))
 @cache
 def counters() -> Counters:
     """One for all: nothing is read off it here, and it takes longer to make than everything else."""
-    return Counters(CollectorRegistry())
+    return Counters(CollectorRegistry(), ())
 
 
 def at_once(work: Callable[[], None], done: Callable[[OSError | None], None]) -> None:

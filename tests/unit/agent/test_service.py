@@ -102,7 +102,7 @@ class World:
             submit=self.submit,
             now=self.now if clock is None else clock.now,
             clock=clock,
-            counters=Counters(CollectorRegistry()),
+            counters=Counters(CollectorRegistry(), ()),
             log=NoLog(),
         )
 
