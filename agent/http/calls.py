@@ -206,7 +206,7 @@ CALLS: tuple[Call[Any], ...] = (
     ),
     _hold("reserve", slot_calls.reserve, E.ILLEGAL),
     _hold("resume", slot_calls.resume, E.ILLEGAL),
-    _hold("release", slot_calls.release, E.ILLEGAL),
+    _hold("release", slot_calls.release),
     Call(
         method=POST,
         path="/open",
@@ -250,7 +250,7 @@ CALLS: tuple[Call[Any], ...] = (
         answers={JSON: Task},
         body=CancelRequest,
         may_be_empty=True,
-        codes=(*ADDRESSED, *TASKS, E.ILLEGAL, E.STORAGE),
+        codes=(*ADDRESSED, *TASKS, E.STORAGE),
     ),
     Call(
         method=POST,
@@ -320,7 +320,7 @@ CALLS: tuple[Call[Any], ...] = (
         summary="A step ended",
         answers={JSON: Empty},
         body=ExitReport,
-        codes=(*WORKERS, E.NOT_FOUND, E.FENCED, E.ILLEGAL, E.INVALID, E.STORAGE),
+        codes=(*WORKERS, E.NOT_FOUND, E.FENCED, E.INVALID, E.STORAGE),
     ),
     Call(
         method=POST,
