@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from agent.wire import EnvFrom, EnvVar, File, Outcome, Step, StepResult, Steps, TaskId, Work, format_time
+from agent.wire import EnvFrom, EnvVar, File, Outcome, Step, StepResult, Steps, TaskId, Work, format_time, is_path
 from controller import names
 from controller.errors import InvalidObject
 from controller.objects.conditions import Condition, time
@@ -22,11 +22,10 @@ from controller.objects.work import (
     parse_files,
     parse_sources,
     parse_steps,
+    task_path,
 )
 
 # The bounds of the definition, which needs one for everything: a test holds the two together.
-MAX_OUTPUTS_PATH = 1024
-_RELATIVE = re.compile(r"[^/](?s:.*)")
 _SECRET_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 MAX_POOL_LENGTH = 63
 MAX_PRIORITY = 1_000_000
@@ -402,7 +401,7 @@ def _step_result(fields: Fields) -> StepResult:
 
 def _handed_over(fields: Fields) -> HandedOver:
     return HandedOver(
-        path=fields.text("path", most=MAX_OUTPUTS_PATH, pattern=_RELATIVE),
+        path=task_path(fields, "path", is_path),
         secret=fields.text("secretName", most=MAX_NAME_LENGTH, pattern=_SECRET_NAME),
     )
 
