@@ -120,8 +120,7 @@ class Service:
         self._stamp: tuple[int, int] | None = None
         self._view: AgentState | None = None
         self._body: bytes | None = None
-        self._change_line: bytes | None = None
-        self._changed: asyncio.Event | None = None
+        self._changed = asyncio.Event()
         self._last_probe = 0.0
         self._on_publish: list[Listener] = []
 
@@ -351,22 +350,14 @@ class Service:
         """One line of a watch, about the present revision."""
         if kind is WatchType.HEARTBEAT:
             return orjson.dumps({"type": kind, "revision": self.revision}, option=JSON_OPTIONS)
-        if kind is WatchType.STATE:
-            return orjson.dumps(WatchLine(type=kind, revision=self.revision, state=self.view), option=JSON_OPTIONS)
-        if self._change_line is None:
-            line = WatchLine(type=kind, revision=self.revision, state=self.view)
-            self._change_line = orjson.dumps(line, option=JSON_OPTIONS)
-        return self._change_line
+        return orjson.dumps(WatchLine(type=kind, revision=self.revision, state=self.view), option=JSON_OPTIONS)
 
     async def changed_since(self, revision: int, timeout_seconds: float) -> bool:
         """Wait until the revision is another one; False after the timeout."""
         if self.revision == revision:
-            if self._changed is None:
-                self._changed = asyncio.Event()
-            changed = self._changed
             try:
                 async with asyncio.timeout(timeout_seconds):
-                    await changed.wait()
+                    await self._changed.wait()
             except TimeoutError:
                 return False
         return True
@@ -395,10 +386,9 @@ class Service:
 
     def _bump(self) -> None:
         self.revision += 1
-        self._view = self._body = self._change_line = None
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+        self._view = self._body = None
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def _make_view(self) -> AgentState:
         warnings = self._warnings

@@ -71,7 +71,7 @@ class _Place:
     session: _Session | None = None
     superseded: deque[str] = field(default_factory=lambda: deque(maxlen=SUPERSEDED_KEPT))
     forget: dict[str, int] = field(default_factory=dict)
-    wake: asyncio.Event | None = None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Workers:
@@ -137,8 +137,6 @@ class Workers:
         try:
             while True:
                 self._session(slot, instance)
-                if place.wake is None:
-                    place.wake = asyncio.Event()
                 wake = place.wake
                 answer, ready_at = self._answer(slot, place, session, task_id, step)
                 wait_seconds = min(deadline, ready_at) - loop.time()
@@ -294,6 +292,5 @@ class Workers:
                     pass
 
     def _wake(self, place: _Place) -> None:
-        if place.wake is not None:
-            place.wake.set()
-            place.wake = None
+        place.wake.set()
+        place.wake = asyncio.Event()

@@ -63,19 +63,12 @@ class Access:
         self._lock_reads = lock_reads
         self._asks_certificates = asks_certificates
 
-    @property
-    def reads_are_open(self) -> bool:
-        """Whether anybody may read."""
-        return not self._lock_reads and not self._asks_certificates()
-
     async def admit(self, request: web.BaseRequest, who: Who) -> Identity:
         """The caller of a request, if it is one of those. Raises Refusal unauthorized, forbidden."""
-        if who is Who.ANYBODY or (who is Who.READERS and self.reads_are_open):
-            return NOBODY
         certified = not self._asks_certificates() or _has_certificate(request)
-        shown = request.headers.get(hdrs.AUTHORIZATION)
-        if who is Who.READERS and not self._lock_reads and certified:
+        if who is Who.ANYBODY or (who is Who.READERS and not self._lock_reads and certified):
             return NOBODY
+        shown = request.headers.get(hdrs.AUTHORIZATION)
         identity = self._keyring.identify(shown)
         if identity is None and shown is not None:
             # Perhaps a token that is newer than what was read last.

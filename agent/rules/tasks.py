@@ -74,7 +74,7 @@ class ExpireTasks:
 Command = Started | Exited | Approve | Cancel | Ack | ExpireTasks
 
 
-def decide(state: State, command: Any, now: datetime) -> Decision:
+def decide(state: State, command: Command, now: datetime) -> Decision:
     """What one of this module's commands comes to. Raises Refusal."""
     return _DECIDE[type(command)](state, command, now)
 

@@ -34,7 +34,6 @@ from agent.wire import (
     Steps,
     StepSpec,
     TaskState,
-    WatchType,
     Work,
     Write,
     decode,
@@ -292,7 +291,6 @@ async def test_views_are_made_once_for_each_revision(world: World) -> None:
     await world.open()
     assert world.service.body is not body
     assert world.service.view.phase is Phase.OPEN
-    assert world.service.watch_line(WatchType.CHANGE) is world.service.watch_line(WatchType.CHANGE)
 
 
 @in_world
