@@ -32,9 +32,11 @@ from agent.nonces import Nonces
 from agent.rules.report import Facts
 from agent.rules.state import PhaseChanged, Record, initial_state
 from agent.service import TICK_SECONDS, Service
+from agent.store.disk import FolderDisk
 from agent.store.disk_thread import DiskThread
 from agent.store.folder_lock import lock_folder
-from agent.store.journal import FolderDisk, Header, Opened, open_journal
+from agent.store.journal import Opened, open_journal
+from agent.store.journal_format import Header
 from agent.store.output import FolderFiles, Outputs
 from agent.tls import TlsFolder
 from agent.workers import Workers

@@ -21,7 +21,8 @@ from agent.log import Log, report
 from agent.rules import slots, tasks
 from agent.rules.report import Facts, make_view
 from agent.rules.state import ClockNoted, Decision, Event, Record, Replaced, SlotChanged, State, apply, replaced_by
-from agent.store.journal import Journal, encode_records
+from agent.store.journal import Journal
+from agent.store.journal_format import encode_records
 from agent.wire import (
     AgentState,
     ErrorCode,

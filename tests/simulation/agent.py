@@ -25,7 +25,8 @@ from agent.nonces import Nonces
 from agent.rules.report import Facts
 from agent.rules.state import Record, State, initial_state
 from agent.service import TICK_SECONDS, Service
-from agent.store.journal import Header, open_journal, replay
+from agent.store.journal import open_journal
+from agent.store.journal_format import Header, replay
 from agent.store.output import Outputs
 from agent.wire import Step, WatchType
 from agent.workers import Workers
@@ -40,7 +41,7 @@ Answered = Callable[["SimAgent", str, bytes | None, int], None]
 
 
 class MemoryDisk:
-    """`agent.journal.Disk`. `full`: writes fail halfway. `unsynced`: bytes are written, syncing fails."""
+    """`agent.store.disk.Disk`. `full`: writes fail halfway. `unsynced`: bytes are written, syncing fails."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -86,7 +87,7 @@ class MemoryDisk:
 
 
 class MemoryFiles:
-    """`agent.output.OutputFiles`."""
+    """`agent.store.output.OutputFiles`."""
 
     def __init__(self) -> None:
         self.data: dict[tuple[str, Step], bytes] = {}

@@ -17,7 +17,8 @@ from agent.rules import slots, tasks
 from agent.rules.report import Facts
 from agent.rules.state import Event, State, initial_state
 from agent.service import NOTE_SECONDS, PROBE_SECONDS, Service
-from agent.store.journal import NAME, Header, open_journal
+from agent.store.journal import NAME, open_journal
+from agent.store.journal_format import Header
 from agent.store.output import Outputs
 from agent.wire import (
     AgentState,
