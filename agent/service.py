@@ -37,12 +37,12 @@ from agent.wire import (
 JSON_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 
 TICK_SECONDS = 1.0
-"""How often limits are looked at."""
+"""How often the time limits of reservations are checked."""
 
 NEARLY_FULL = "the disk of the journal is full; what is held goes on, new work is refused"
 
 NOTE_SECONDS = 60.0
-"""How often the time is noted while there is a limit: as much may be given on top after the machine's restart."""
+"""How often the time is journaled while a reservation has a limit. A reboot may prolong a reservation by as much."""
 
 PROBE_SECONDS = 2.0
 """How often a disk that failed is tried again when no request does it."""
@@ -151,7 +151,7 @@ class Service:
         try:
             decision = decide(self._pending.state, self._now())
         except Refusal:
-            # Decided on what may yet be dropped: then it is not the state that refused.
+            # The state that refused may not reach the disk; then the answer is `storage`, and not what the rules said.
             await self._settle()
             raise
         if not decision.records:
@@ -173,7 +173,7 @@ class Service:
         waiter = loop.create_future()
         pending.waiters.append(waiter)
         if self._in_flight is None and not self._flush_is_due:
-            # Soon, not now: whatever else has come in by this turn of the loop goes into the same write.
+            # In the loop's next turn: what else has come in until then goes into the same write.
             self._flush_is_due = True
             loop.call_soon(self._flush)
         await waiter
@@ -216,7 +216,7 @@ class Service:
     def _publish(self, batch: _Batch, seconds: float) -> None:
         """Make the stored state the published one, and tell who listens."""
         self.state = batch.state
-        # The time that is noted now and then is nobody's news: whoever watches would look for what changed.
+        # A note of the time changes nothing that watchers are shown, so it makes no revision.
         is_news = self._failing or any(not isinstance(record, ClockNoted) for record in batch.records)
         self._failing = False
         self.counters.committed(seconds)
@@ -229,7 +229,7 @@ class Service:
             self._bump()
 
     def _drop(self, records: int, error: OSError) -> Refusal:
-        """Nothing of this batch was stored, and what was decided after it was decided on it."""
+        """Drop what was not stored, and all that was decided since, which rests on it."""
         self.counters.commit_failed()
         self._log.event("journal write failed", error=str(error), records=records)
         self._pending = _Batch(self.state)
@@ -322,7 +322,7 @@ class Service:
             self._log.event("journal can be written again")
         self._bump_if_warned()
         if batch is not None:
-            # Only those wait here whose answer rests on the published state alone.
+            # A probe carries no records: whoever waits for it needs the published state only.
             _release(batch.waiters, None)
         self._flush()
 

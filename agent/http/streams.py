@@ -1,4 +1,4 @@
-"""The answers that have no end yet: the watch of the state, and the output of a task."""
+"""Streamed answers, the watch of the state and the output of a task; and what `GET /tasks/{id}` says of its output."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -186,7 +186,7 @@ def _refuse_acquire(state: State, command: Acquire) -> None:
     if task_id in state.acked:
         raise Refusal(ErrorCode.ILLEGAL, f"task {task_id} is over here: it was released, or acknowledged")
     if state.recovering:
-        # Before all that says "certainly not here": a worker may be running this very task.
+        # First: the refusals below say that the task is not here, and a worker may be running it.
         raise Refusal(ErrorCode.NOT_READY, f"a journal was lost; waiting for the workers of slots {_list(state)}")
     if state.closing:
         raise Refusal(ErrorCode.CLOSING, "the Pod is being stopped")
