@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from agent.clock import AgentClock
 from agent.counters import Counters
 from agent.errors import Refusal
 from agent.log import Log, report
@@ -51,16 +52,6 @@ Listener = Callable[[State, list[Record]], None]
 Decide = Callable[[State, datetime], Decision]
 
 
-class Clock(Protocol):
-    """The agent's own time (see `agent.clock`)."""
-
-    def note(self) -> ClockNoted:
-        """What the journal has to keep of it."""
-
-    def shift(self) -> timedelta:
-        """What to add to the agent's time for the wall clock's, in whole seconds."""
-
-
 class Submit(Protocol):
     """Has blocking work done off the loop and calls back on it: `DiskThread.submit`, or a simulation's."""
 
@@ -90,7 +81,7 @@ class Service:
         journal: Journal,
         submit: Submit,
         now: Callable[[], datetime],
-        clock: Clock | None = None,
+        clock: AgentClock | None = None,
         counters: Counters,
         log: Log,
         warnings: tuple[str, ...] = (),
