@@ -22,6 +22,8 @@ from agent.config import Settings, from_environ
 from agent.counters import Counters
 from agent.errors import ConfigError
 from agent.http.access import Access
+from agent.http.asked import Parts
+from agent.http.calls import COUNTED
 from agent.http.listeners import Listeners
 from agent.http.routes import HttpApi
 from agent.http.server import Server
@@ -30,9 +32,11 @@ from agent.nonces import Nonces
 from agent.rules.report import Facts
 from agent.rules.state import PhaseChanged, Record, initial_state
 from agent.service import TICK_SECONDS, Service
+from agent.store.disk import FolderDisk
 from agent.store.disk_thread import DiskThread
 from agent.store.folder_lock import lock_folder
-from agent.store.journal import FolderDisk, Header, Opened, open_journal
+from agent.store.journal import Opened, open_journal
+from agent.store.journal_format import Header
 from agent.store.output import FolderFiles, Outputs
 from agent.tls import TlsFolder
 from agent.workers import Workers
@@ -122,7 +126,7 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         submit=submit,
         now=clock.now,
         clock=clock,
-        counters=Counters(new_registry()),
+        counters=Counters(new_registry(), COUNTED),
         log=log,
         warnings=opened.warnings,
     )
@@ -139,21 +143,15 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
     # The mount may come later; until then nobody is let in.
     await tokens.refresh()
     service.set_tokens(keyring.pool_token_ids)
-    api = HttpApi(
-        service=service,
-        workers=workers,
-        outputs=outputs,
-        access=Access(
-            keyring,
-            tokens.refresh,
-            addresses=settings.addresses,
-            lock_reads=settings.lock_reads,
-            asks_certificates=lambda: tls is not None and tls.asks_certificates,
-        ),
-        now=wall_time,
-        log=log,
-        with_workers=settings.workers,
+    parts = Parts(service=service, workers=workers, outputs=outputs, now=wall_time, with_workers=settings.workers)
+    access = Access(
+        keyring,
+        tokens.refresh,
+        addresses=settings.addresses,
+        lock_reads=settings.lock_reads,
+        asks_certificates=lambda: tls is not None and tls.asks_certificates,
     )
+    api = HttpApi(parts, access, log)
     server = Server(api.handle, log)
     runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
@@ -171,7 +169,7 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         phase=opened.state.phase,
         held=[slot.task_id for slot in opened.state.slots if slot.task_id is not None],
     )
-    return _Agent(service=service, workers=workers, tokens=tokens, outputs=outputs, api=api, tls=tls)
+    return _Agent(service=service, workers=workers, tokens=tokens, outputs=outputs, tls=tls)
 
 
 def _flush_phase(log: StreamLog, records: list[Record]) -> None:
@@ -188,7 +186,6 @@ class _Agent:
     workers: Workers
     tokens: TokenFolder
     outputs: Outputs
-    api: HttpApi
     tls: TlsFolder | None
 
 
@@ -242,10 +239,9 @@ def _state_steps(agent: _Agent) -> dict[str, _Step]:
 
 
 def _surrounding_steps(agent: _Agent) -> dict[str, _Step]:
-    """What the clock brings around it: the date, silent workers, new tokens and certificates."""
+    """What the clock brings around it: silent workers, new tokens and certificates."""
 
     async def links() -> None:
-        agent.api.tick()
         agent.workers.tick()
 
     steps: dict[str, _Step] = {"workers": links, "tokens": agent.tokens.refresh}

@@ -20,14 +20,14 @@ from agent.config import Settings
 from agent.wire import READERS_PREFIX
 
 MIN_TOKEN_LENGTH = 32
-"""Of the credentials made here, which have 43; a shorter file was not written by us."""
+"""In characters. Credentials made here have 43; a shorter file was not written by an agent."""
 
 MAX_TOKEN_BYTES = 4096
 
 FOLDER_MODE = 0o750
 
 REREAD_SECONDS = 1.0
-"""At most this often are the pool's tokens read, whatever callers show."""
+"""The pool's tokens are read at most this often, however many unknown ones callers show."""
 
 
 class Kind(StrEnum):
@@ -244,6 +244,6 @@ def _make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     mode = stat.S_IMODE(folder.stat().st_mode)
     if mode & 0o777 != FOLDER_MODE:
-        # One that somebody else made is theirs to open.
+        # Only who made a folder can change its mode.
         with suppress(PermissionError):
             folder.chmod((mode & ~0o777) | FOLDER_MODE)

@@ -15,7 +15,7 @@ MAX_SLOTS = 16
 MAX_TASK_TYPE_LENGTH = 63
 
 DEFAULT_GRACE_SECONDS = 30
-"""What Kubernetes gives a Pod that says nothing."""
+"""The grace of a Pod whose spec names none."""
 
 STOP_MARGIN_SECONDS = 15
 """Kept back of the grace: the journal's last write, the containers' ends and the kubelet's own delay fit in it."""
@@ -25,7 +25,7 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What one agent is told. Folders are given by the Pod's template."""
+    """The settings of one agent. Folders are given by the Pod's template."""
 
     pod: str
     pod_uid: str

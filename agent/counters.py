@@ -1,8 +1,8 @@
 """The agent's measurements: what is counted as it happens, and what is read off the state when it is scraped."""
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
-from enum import StrEnum
 
 from prometheus_client import CollectorRegistry
 
@@ -11,36 +11,16 @@ from agent.wire import RECOVERING, ErrorCode, Outcome, Phase, SlotState, Step, S
 from metrics.agent import AgentMetrics
 from metrics.exposition import render
 
-
-class RequestKind(StrEnum):
-    """The calls that are counted. Whatever else is asked for counts as `other`."""
-
-    SLOTS = "slots"
-    WATCH = "watch"
-    ACQUIRE = "acquire"
-    HOLD = "hold"
-    OPEN = "open"
-    DRAIN = "drain"
-    TASK = "task"
-    LOG = "log"
-    APPROVE = "approve"
-    CANCEL = "cancel"
-    ACK = "ack"
-    REGISTER = "register"
-    POLL = "poll"
-    STARTED = "started"
-    OUTPUT = "output"
-    EXIT = "exit"
-    CLOSE = "close"
-    METRICS = "metrics"
-    HEALTH = "health"
-    OTHER = "other"
+WATCH = "watch"
+"""What a `GET /slots` is counted as besides, if it is a watch."""
+OTHER = "other"
+"""What requests are counted as that are none of the calls."""
 
 
 class Counters:
-    """Counts what happens, and renders it."""
+    """Counts what happens, and renders it. `calls` are the names that requests are counted by."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, calls: Iterable[str]) -> None:
         self._registry = registry
         self._metrics = AgentMetrics(
             registry,
@@ -48,13 +28,13 @@ class Counters:
             events=Event,
             outcomes=Outcome,
             steps=Step,
-            calls=RequestKind,
+            calls=dict.fromkeys((*calls, WATCH, OTHER)),
             errors=ErrorCode,
             record_kinds=RECORD_TYPES,
         )
         self._record_kinds = {kind: name for name, kind in RECORD_TYPES.items()}
         self.requests = self._metrics.requests
-        """Counts by RequestKind; the server adds to it."""
+        """Counts by call; the server adds to it."""
 
     def refused(self, code: ErrorCode) -> None:
         """A request was refused."""

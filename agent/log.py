@@ -115,7 +115,7 @@ def place_of(error: Exception) -> list[str]:
 
 
 def report(log: Log, record: Record, replaced: Replaced) -> None:
-    """Say what a record changed. Who reads all of these lines knows what was held at any time, and why."""
+    """Log what a record changed. These lines tell what was held at any time, and why."""
     match record:
         case SlotChanged(event=cause, entry=entry):
             old = replaced.slot
@@ -149,7 +149,7 @@ def _report_task(log: Log, entry: TaskEntry, old: TaskEntry | None) -> None:
 
 
 def report_restored(log: Log, state: State) -> None:
-    """Say what the journal brought back. The last moment before a kill may never have been told."""
+    """Log what the journal restored. The last lines before a kill may never have been written."""
     log.event(
         "restored",
         phase=state.phase,

@@ -15,13 +15,15 @@ from typing import Any, Protocol
 
 import orjson
 
+from agent.clock import AgentClock
 from agent.counters import Counters
 from agent.errors import Refusal
 from agent.log import Log, report
 from agent.rules import slots, tasks
 from agent.rules.report import Facts, make_view
 from agent.rules.state import ClockNoted, Decision, Event, Record, Replaced, SlotChanged, State, apply, replaced_by
-from agent.store.journal import Journal, encode_records
+from agent.store.journal import Journal
+from agent.store.journal_format import encode_records
 from agent.wire import (
     AgentState,
     ErrorCode,
@@ -36,28 +38,18 @@ from agent.wire import (
 JSON_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 
 TICK_SECONDS = 1.0
-"""How often limits are looked at."""
+"""How often the time limits of reservations are checked."""
 
 NEARLY_FULL = "the disk of the journal is full; what is held goes on, new work is refused"
 
 NOTE_SECONDS = 60.0
-"""How often the time is noted while there is a limit: as much may be given on top after the machine's restart."""
+"""How often the time is journaled while a reservation has a limit. A reboot may prolong a reservation by as much."""
 
 PROBE_SECONDS = 2.0
 """How often a disk that failed is tried again when no request does it."""
 
 Listener = Callable[[State, list[Record]], None]
 Decide = Callable[[State, datetime], Decision]
-
-
-class Clock(Protocol):
-    """The agent's own time (see `agent.clock`)."""
-
-    def note(self) -> ClockNoted:
-        """What the journal has to keep of it."""
-
-    def shift(self) -> timedelta:
-        """What to add to the agent's time for the wall clock's, in whole seconds."""
 
 
 class Submit(Protocol):
@@ -89,7 +81,7 @@ class Service:
         journal: Journal,
         submit: Submit,
         now: Callable[[], datetime],
-        clock: Clock | None = None,
+        clock: AgentClock | None = None,
         counters: Counters,
         log: Log,
         warnings: tuple[str, ...] = (),
@@ -120,8 +112,7 @@ class Service:
         self._stamp: tuple[int, int] | None = None
         self._view: AgentState | None = None
         self._body: bytes | None = None
-        self._change_line: bytes | None = None
-        self._changed: asyncio.Event | None = None
+        self._changed = asyncio.Event()
         self._last_probe = 0.0
         self._on_publish: list[Listener] = []
 
@@ -151,7 +142,7 @@ class Service:
         try:
             decision = decide(self._pending.state, self._now())
         except Refusal:
-            # Decided on what may yet be dropped: then it is not the state that refused.
+            # The state that refused may not reach the disk; then the answer is `storage`, and not what the rules said.
             await self._settle()
             raise
         if not decision.records:
@@ -173,7 +164,7 @@ class Service:
         waiter = loop.create_future()
         pending.waiters.append(waiter)
         if self._in_flight is None and not self._flush_is_due:
-            # Soon, not now: whatever else has come in by this turn of the loop goes into the same write.
+            # In the loop's next turn: what else has come in until then goes into the same write.
             self._flush_is_due = True
             loop.call_soon(self._flush)
         await waiter
@@ -216,7 +207,7 @@ class Service:
     def _publish(self, batch: _Batch, seconds: float) -> None:
         """Make the stored state the published one, and tell who listens."""
         self.state = batch.state
-        # The time that is noted now and then is nobody's news: whoever watches would look for what changed.
+        # A note of the time changes nothing that watchers are shown, so it makes no revision.
         is_news = self._failing or any(not isinstance(record, ClockNoted) for record in batch.records)
         self._failing = False
         self.counters.committed(seconds)
@@ -229,7 +220,7 @@ class Service:
             self._bump()
 
     def _drop(self, records: int, error: OSError) -> Refusal:
-        """Nothing of this batch was stored, and what was decided after it was decided on it."""
+        """Drop what was not stored, and all that was decided since, which rests on it."""
         self.counters.commit_failed()
         self._log.event("journal write failed", error=str(error), records=records)
         self._pending = _Batch(self.state)
@@ -322,7 +313,7 @@ class Service:
             self._log.event("journal can be written again")
         self._bump_if_warned()
         if batch is not None:
-            # Only those wait here whose answer rests on the published state alone.
+            # A probe carries no records: whoever waits for it needs the published state only.
             _release(batch.waiters, None)
         self._flush()
 
@@ -351,22 +342,14 @@ class Service:
         """One line of a watch, about the present revision."""
         if kind is WatchType.HEARTBEAT:
             return orjson.dumps({"type": kind, "revision": self.revision}, option=JSON_OPTIONS)
-        if kind is WatchType.STATE:
-            return orjson.dumps(WatchLine(type=kind, revision=self.revision, state=self.view), option=JSON_OPTIONS)
-        if self._change_line is None:
-            line = WatchLine(type=kind, revision=self.revision, state=self.view)
-            self._change_line = orjson.dumps(line, option=JSON_OPTIONS)
-        return self._change_line
+        return orjson.dumps(WatchLine(type=kind, revision=self.revision, state=self.view), option=JSON_OPTIONS)
 
     async def changed_since(self, revision: int, timeout_seconds: float) -> bool:
         """Wait until the revision is another one; False after the timeout."""
         if self.revision == revision:
-            if self._changed is None:
-                self._changed = asyncio.Event()
-            changed = self._changed
             try:
                 async with asyncio.timeout(timeout_seconds):
-                    await changed.wait()
+                    await self._changed.wait()
             except TimeoutError:
                 return False
         return True
@@ -395,10 +378,9 @@ class Service:
 
     def _bump(self) -> None:
         self.revision += 1
-        self._view = self._body = self._change_line = None
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+        self._view = self._body = None
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def _make_view(self) -> AgentState:
         warnings = self._warnings

@@ -23,14 +23,14 @@ CERTIFICATE = "tls.crt"
 KEY = "tls.key"
 CLIENT_CA = "ca.crt"
 PINNED = "agent.crt"
-"""Beside each credential: the certificate to take the agent by."""
+"""The file beside each credential with the agent's certificate: its callers trust that one alone."""
 
 MAX_FILE_BYTES = 1 << 20
 END = b"-----END CERTIFICATE-----"
 
 
 NONE_USABLE = b""
-"""For a client CA that is there and can't be used, with none before it: then no certificate is good."""
+"""Stands for a client CA that can't be used while none was in use before: no client's certificate is accepted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from agent.codec import WireError, decode, encode, format_time, parse_time
+from agent.paths import PATH_RULE, folder_among, is_folder_path, is_path
 from agent.work_messages import (
     MAX_OUTPUTS_BYTES,
     NO_CHANGES,
@@ -45,6 +46,7 @@ from agent.work_messages import (
 __all__ = [  # handed on; what is defined here is public as well
     "MAX_OUTPUTS_BYTES",
     "NO_CHANGES",
+    "PATH_RULE",
     "POD_STOPPED",
     "PORT",
     "STOP_SIGNALS",
@@ -75,8 +77,11 @@ __all__ = [  # handed on; what is defined here is public as well
     "WorkAnswer",
     "decode",
     "encode",
+    "folder_among",
     "format_time",
+    "is_folder_path",
     "is_older",
+    "is_path",
     "parse_time",
 ]
 

@@ -43,13 +43,13 @@ LOOK_SECONDS = 2.0
 """How often a held poll looks whether its worker is still there to be answered."""
 
 REPEAT_SECONDS = 1.0
-"""What was handed over already is handed over again after this: the answer may have been lost."""
+"""An answer is given again after this, because the first one may have been lost."""
 
 SUPERSEDED_KEPT = 64
-"""How many earlier instances of a slot are told that they were replaced; the others, that they must register."""
+"""How many earlier instances of a slot are remembered, and told `superseded`. Older ones are told `unregistered`."""
 
 FORGET_REPEATS = 3
-"""How many answers say that a directory can go. One that is missed nevertheless goes when the worker registers."""
+"""How many answers say that a directory can go. If all are lost, the answer to the next registration says it."""
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ class _Place:
     session: _Session | None = None
     superseded: deque[str] = field(default_factory=lambda: deque(maxlen=SUPERSEDED_KEPT))
     forget: dict[str, int] = field(default_factory=dict)
-    wake: asyncio.Event | None = None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Workers:
@@ -113,7 +113,7 @@ class Workers:
         return WorkAnswer(forget=forget, output=await self._held(request))
 
     async def _held(self, request: RegisterRequest) -> dict[str, int]:
-        """How much there is of the output of the registered tasks: a lost journal's logs may be there, or not."""
+        """How many bytes of output are here, by task and step. After a lost journal the output may be there or not."""
         held: dict[str, int] = {}
         for kept in request.tasks:
             assignment, task_id = kept.assignment, kept.assignment.task_id
@@ -137,8 +137,6 @@ class Workers:
         try:
             while True:
                 self._session(slot, instance)
-                if place.wake is None:
-                    place.wake = asyncio.Event()
                 wake = place.wake
                 answer, ready_at = self._answer(slot, place, session, task_id, step)
                 wait_seconds = min(deadline, ready_at) - loop.time()
@@ -248,7 +246,7 @@ class Workers:
     def _answer(
         self, slot: int, place: _Place, session: _Session, task_id: str | None, step: Step | None
     ) -> tuple[WorkAnswer, float]:
-        """What there is to say, and from when on it is worth saying."""
+        """The answer to a poll, and the loop's time from which on to send it: infinite if there is nothing in it."""
         state = self._service.state
         entry = state.slots[slot]
         task = state.tasks.get(entry.task_id) if entry.managed and entry.task_id is not None else None
@@ -294,6 +292,5 @@ class Workers:
                     pass
 
     def _wake(self, place: _Place) -> None:
-        if place.wake is not None:
-            place.wake.set()
-            place.wake = None
+        place.wake.set()
+        place.wake = asyncio.Event()

@@ -1,4 +1,4 @@
-"""The agent over HTTP: routes, who may call them, bodies and answers, and the document that describes them.
+"""The agent over HTTP: the table of its calls, their handlers, and what is made from the table.
 
 No decision about slots is made here: requests become commands for `agent.service`.
 """

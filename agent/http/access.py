@@ -11,6 +11,7 @@ neither is a read that shows nothing. The Pod's own credentials are good without
 """
 
 from collections.abc import Awaitable, Callable, Collection
+from enum import Enum
 from ipaddress import ip_address
 
 from aiohttp import hdrs, web
@@ -22,14 +23,21 @@ from agent.wire import ErrorCode
 NOBODY = Identity(Kind.LOCAL, -2)
 """The caller of what needs no credential."""
 
-READERS = frozenset({Kind.POOL, Kind.READER, Kind.LOCAL, Kind.CLOSE})
+
+class Who(Enum):
+    """Whose credentials are good for a call."""
+
+    ANYBODY = ()
+    """Nobody is asked for one."""
+    READERS = (Kind.POOL, Kind.READER, Kind.LOCAL, Kind.CLOSE)
+    """Asked for one only where reads are locked, or certificates are asked for."""
+    POOL = (Kind.POOL,)
+    HOLDERS = (Kind.POOL, Kind.LOCAL)
+    WORKER = (Kind.SLOT,)
+    CLOSER = (Kind.CLOSE,)
+
+
 FROM_OUTSIDE = frozenset({Kind.POOL, Kind.READER})
-POOL_ONLY = frozenset({Kind.POOL})
-HOLDERS = frozenset({Kind.POOL, Kind.LOCAL})
-WORKERS = frozenset({Kind.SLOT})
-CLOSERS = frozenset({Kind.CLOSE})
-
-
 OF_THE_POD = frozenset({Kind.SLOT, Kind.LOCAL, Kind.CLOSE})
 """Credentials that the agent made. A task's code can read its slot's: carried away, it must be good for nothing."""
 
@@ -55,19 +63,12 @@ class Access:
         self._lock_reads = lock_reads
         self._asks_certificates = asks_certificates
 
-    @property
-    def reads_are_open(self) -> bool:
-        """Whether anybody may read."""
-        return not self._lock_reads and not self._asks_certificates()
-
-    async def admit(self, request: web.BaseRequest, allowed: frozenset[Kind] | None) -> Identity:
-        """The caller of a request; `allowed` is None where nobody is asked. Raises Refusal."""
-        if allowed is None or (allowed is READERS and self.reads_are_open):
-            return NOBODY
+    async def admit(self, request: web.BaseRequest, who: Who) -> Identity:
+        """The caller of a request, if it is one of those. Raises Refusal unauthorized, forbidden."""
         certified = not self._asks_certificates() or _has_certificate(request)
-        shown = request.headers.get(hdrs.AUTHORIZATION)
-        if allowed is READERS and not self._lock_reads and certified:
+        if who is Who.ANYBODY or (who is Who.READERS and not self._lock_reads and certified):
             return NOBODY
+        shown = request.headers.get(hdrs.AUTHORIZATION)
         identity = self._keyring.identify(shown)
         if identity is None and shown is not None:
             # Perhaps a token that is newer than what was read last.
@@ -75,7 +76,7 @@ class Access:
             identity = self._keyring.identify(shown)
         if identity is None:
             raise Refusal(ErrorCode.UNAUTHORIZED, "needs Authorization: Bearer and a token that is valid here")
-        if identity.kind not in allowed:
+        if identity.kind not in who.value:
             raise Refusal(ErrorCode.FORBIDDEN, f"a {identity.kind} credential is not good for this call")
         if identity.kind in OF_THE_POD and not self._is_from_the_pod(request):
             raise Refusal(ErrorCode.FORBIDDEN, f"a {identity.kind} credential is good in its own Pod only")

@@ -1,7 +1,7 @@
 """Reading requests and writing answers: bodies, query parameters, JSON. What they mean is not known here."""
 
 import asyncio
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import orjson
 from aiohttp import hdrs, web
@@ -9,14 +9,12 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from agent.codec import decode, encode
 from agent.errors import Refusal
-from agent.http.ready_answers import JSON_HEADERS
 from agent.wire import ErrorCode, Step
 
-MAX_BODY_BYTES = 1 << 20
-"""Also what aiohttp reads of a body unless it is told otherwise."""
+JSON_HEADERS = {hdrs.CONTENT_TYPE: "application/json"}
 
-SMALL_BODY_BYTES = 64 << 10
-"""A body up to this size is there as soon as its head is, as a rule: then there is nothing to wait for."""
+MAX_BODY_BYTES = 1 << 20
+"""Of a body, unless its call says otherwise."""
 
 BODY_SECONDS = 10.0
 """How long a body may take to come. Callers give up sooner; who never ends would keep a connection for ever."""
@@ -24,11 +22,16 @@ BODY_SECONDS = 10.0
 T = TypeVar("T")
 
 
-async def read_body(request: web.BaseRequest, kind: type[T], *, may_be_empty: bool = False) -> T:
-    """The body as a `kind`. Raises Refusal, WireError."""
-    content = request.content
-    there = content.is_eof() and content.total_bytes <= SMALL_BODY_BYTES
-    body = content.read_nowait() if there else await read_bytes(request)
+async def read_body(request: web.BaseRequest, kind: type[T] | None, *, max_bytes: int, may_be_empty: bool) -> T:
+    """The body as a `kind`: bytes as they are, a wire type from JSON; None: it is not read. Raises Refusal, WireError.
+
+    Raises ConnectionResetError if the body does not come, to which there is no answer.
+    """
+    if kind is None:
+        return cast("T", None)
+    body = await _read_bytes(request, max_bytes)
+    if kind is bytes:
+        return cast("T", body)
     if not body and may_be_empty:
         body = b"{}"
     try:
@@ -38,14 +41,15 @@ async def read_body(request: web.BaseRequest, kind: type[T], *, may_be_empty: bo
     return decode(kind, data, strict=True)
 
 
-async def read_bytes(request: web.BaseRequest) -> bytes:
-    """The body as it is. Raises Refusal; ConnectionResetError if it does not come, to which there is no answer."""
+async def _read_bytes(request: web.BaseRequest, max_bytes: int) -> bytes:
     length = request.content_length
-    if length is not None and length > request.client_max_size:
-        raise too_large()
+    if length is not None and length > max_bytes:
+        raise _too_large(max_bytes)
     if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.transport is not None:
         # curl waits a second for it.
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    if max_bytes != request.client_max_size:
+        request = request.clone(client_max_size=max_bytes)
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await request.read()
@@ -54,10 +58,14 @@ async def read_bytes(request: web.BaseRequest) -> bytes:
         raise ConnectionResetError("the rest of the body did not come") from error
     except RequestPayloadError as error:
         raise Refusal(ErrorCode.BAD_REQUEST, "body: its coding is broken") from error
+    except web.HTTPRequestEntityTooLarge as error:
+        raise _too_large(max_bytes) from error
 
 
 def prefers_text(accept: str) -> bool:
     """Whether an `Accept` header puts text/plain before JSON."""
+    if "text/plain" not in accept.lower():
+        return False
     weights: dict[str, tuple[float, int]] = {}
     for position, entry in enumerate(accept.lower().split(",")):
         name, *parameters = (piece.strip() for piece in entry.split(";"))
@@ -83,9 +91,8 @@ def dump(value: Any) -> bytes:
     return orjson.dumps(encode(value), option=orjson.OPT_APPEND_NEWLINE)
 
 
-def too_large() -> Refusal:
-    """What a body over the limit is told."""
-    return Refusal(ErrorCode.TOO_LARGE, f"a body may have {MAX_BODY_BYTES} bytes")
+def _too_large(max_bytes: int) -> Refusal:
+    return Refusal(ErrorCode.TOO_LARGE, f"a body may have {max_bytes} bytes")
 
 
 def read_flag(text: str | None, name: str) -> bool:

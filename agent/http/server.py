@@ -1,4 +1,4 @@
-"""The HTTP server under `routes`: aiohttp's, with its words replaced by ours.
+"""The HTTP server under `routes`: aiohttp's, with error answers and log lines of our own.
 
 aiohttp answers and logs what it can't parse by quoting it, and what a client sends may be a token with a slip of the
 pen beside it. Here such a request gets the error body that all others get, and the log says the kind of mistake only.
@@ -11,8 +11,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from agent.errors import Refusal
-from agent.http.bodies import dump
-from agent.http.ready_answers import JSON_HEADERS
+from agent.http.bodies import JSON_HEADERS, dump
 from agent.log import Log
 from agent.wire import ErrorCode
 
@@ -22,7 +21,7 @@ HEAD_SECONDS = 10.0
 """How long the head of a request may take, once it has begun."""
 
 IDLE_SECONDS = 75.0
-"""How long a connection is kept that asks nothing: longer than clients keep theirs, so that none closes under way."""
+"""How long an idle connection is kept: longer than clients keep theirs, which would else send into a closed one."""
 
 
 class Server(web.Server):
@@ -48,7 +47,7 @@ class _Connection(web.RequestHandler):
         self._late: asyncio.Handle | None = None
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came in. A head that has begun and never ends holds the connection no longer than any other."""
+        """Bytes came in. A request's head that is not complete after HEAD_SECONDS ends the connection."""
         super().data_received(data)
         waiter = self._waiter
         if waiter is not None and not waiter.done():
@@ -76,11 +75,11 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to what is no HTTP request, or what broke on the way to a handler."""
+        """The answer to bytes that are no HTTP request, or to a failure before the handler."""
         del message  # it quotes what was sent
         self.log_exception("request not understood", exc_info=exc)
         if isinstance(exc, ConnectionError):
-            # Nobody is there any more, or somebody who must ask again: what follows is told to nobody.
+            # The caller is gone, or has to ask again: this answer reaches nobody.
             self.force_close()
         if request.writer.output_size > 0:
             raise ConnectionError("an answer had begun already")
@@ -94,7 +93,7 @@ class _Connection(web.RequestHandler):
         return response
 
     def log_debug(self, *args: Any, **kw: Any) -> None:
-        """Nobody reads it."""
+        """Leave out what aiohttp has to say for its own developers."""
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """One line, without what the client sent."""

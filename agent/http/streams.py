@@ -1,8 +1,9 @@
-"""The answers that have no end yet: the watch of the state, and the output of a task."""
+"""Streamed answers, the watch of the state and the output of a task; and what `GET /tasks/{id}` says of its output."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -108,12 +109,11 @@ async def task_answer(service: Service, outputs: Outputs, task: TaskEntry) -> Ta
             with suppress(OSError):
                 # The result is answered whether or not its output can be read.
                 received, tail = await outputs.tail(task.task_id, step)
-            values = {name: getattr(result, name) for name in result.__dataclass_fields__}
-            values |= {"log_bytes": max(received, result.log_bytes), "log_tail": tail or result.log_tail}
+            result = replace(result, log_bytes=max(received, result.log_bytes), log_tail=tail or result.log_tail)
             with suppress(OSError):
                 kept, _ = await outputs.kept(task.task_id, step)
-                values |= {"log_kept_bytes": kept, "log_end_bytes": len(await outputs.end(task.task_id, step))}
-            result = type(result)(**values)
+                end = await outputs.end(task.task_id, step)
+                result = replace(result, log_kept_bytes=kept, log_end_bytes=len(end))
         answer[step.value] = result
     return Task(
         task_id=task.task_id,

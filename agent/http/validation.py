@@ -2,10 +2,24 @@
 
 import binascii
 import re
+from collections.abc import Mapping
 
 from agent.config import MAX_TASK_TYPE_LENGTH
 from agent.errors import Refusal
-from agent.wire import STOP_SIGNALS, TASK_ID_PATTERN, EnvVar, ErrorCode, ExitCodes, File, StepSpec, Work
+from agent.wire import (
+    PATH_RULE,
+    STOP_SIGNALS,
+    TASK_ID_PATTERN,
+    EnvVar,
+    ErrorCode,
+    ExitCodes,
+    File,
+    StepSpec,
+    Work,
+    folder_among,
+    is_folder_path,
+    is_path,
+)
 
 MAX_NAME_LENGTH = 512
 NAME_PATTERN = "^[ -~]+$"
@@ -65,8 +79,9 @@ def check_work(work: Work) -> None:
         raise _invalid("name", f"must have 1 to {MAX_NAME_LENGTH} characters")
     if not 1 <= work.reservation_ttl_seconds <= MAX_SECONDS:
         raise _invalid("reservation_ttl_seconds", f"must be from 1 to {MAX_SECONDS}")
-    for path, content in work.files.items():
-        _check_file(f"files[{path[:100]!r}]", path, content)
+    _check_files(work.files)
+    if work.outputs_path is not None:
+        _check_path("outputs_path", work.outputs_path)
     for variable in work.env:
         _check_variable(variable)
     for index, source in enumerate(work.env_from):
@@ -97,8 +112,8 @@ def _check_command(field: str, command: tuple[str, ...], working_dir: str | None
         raise _invalid(f"{field}.command", "must not be empty")
     if any("\0" in word for word in command):
         raise _invalid(f"{field}.command", "must not contain NUL")
-    if working_dir is not None:
-        _check_path(f"{field}.working_dir", working_dir)
+    if working_dir is not None and not is_folder_path(working_dir):
+        raise _invalid(f"{field}.working_dir", PATH_RULE)
 
 
 def _check_exit_codes(field: str, codes: ExitCodes) -> None:
@@ -106,6 +121,13 @@ def _check_exit_codes(field: str, codes: ExitCodes) -> None:
         raise _invalid(field, "must be from 0 to 255")
     if set(codes.changed) & set(codes.unchanged):
         raise _invalid(field, "the same code can't say both")
+
+
+def _check_files(files: Mapping[str, str | File]) -> None:
+    for path, content in files.items():
+        _check_file(f"files[{path[:100]!r}]", path, content)
+    if (folder := folder_among(files)) is not None:
+        raise _invalid(f"files[{folder[:100]!r}]", "is the folder of another file")
 
 
 def _check_file(field: str, path: str, content: str | File) -> None:
@@ -124,9 +146,8 @@ def _check_file(field: str, path: str, content: str | File) -> None:
 
 
 def _check_path(field: str, path: str) -> None:
-    parts = path.split("/")
-    if not path or path.startswith("/") or ".." in parts or "\0" in path:
-        raise _invalid(field, "must be a path inside the task's directory")
+    if not is_path(path):
+        raise _invalid(field, PATH_RULE)
 
 
 def _check_variable(variable: EnvVar) -> None:

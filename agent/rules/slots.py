@@ -133,7 +133,7 @@ class ExpireHolds:
 Command = Acquire | Hold | Drain | Open | ExpireHolds
 
 
-def decide(state: State, command: Any, now: datetime) -> Decision:
+def decide(state: State, command: Command, now: datetime) -> Decision:
     """What one of this module's commands comes to. Raises Refusal."""
     return _DECIDE[type(command)](state, command, now)
 
@@ -186,7 +186,7 @@ def _refuse_acquire(state: State, command: Acquire) -> None:
     if task_id in state.acked:
         raise Refusal(ErrorCode.ILLEGAL, f"task {task_id} is over here: it was released, or acknowledged")
     if state.recovering:
-        # Before all that says "certainly not here": a worker may be running this very task.
+        # First: the refusals below say that the task is not here, and a worker may be running it.
         raise Refusal(ErrorCode.NOT_READY, f"a journal was lost; waiting for the workers of slots {_list(state)}")
     if state.closing:
         raise Refusal(ErrorCode.CLOSING, "the Pod is being stopped")
@@ -196,18 +196,13 @@ def _refuse_acquire(state: State, command: Acquire) -> None:
 
 def _choose(state: State, task_type: str) -> SlotEntry:
     """The most restricted idle slot that accepts the type; so slot 0 stays free for what only it can take."""
-    chosen, accepted = -1, False
-    for index, accepts in enumerate(state.layout):
-        if task_type in accepts:
-            accepted = True
-            restricted = chosen < 0 or len(accepts) < len(state.layout[chosen])
-            if restricted and state.slots[index].state is IDLE:
-                chosen = index
-    if not accepted:
+    accepting = [slot for slot in state.slots if task_type in state.layout[slot.id]]
+    if not accepting:
         raise Refusal(ErrorCode.UNKNOWN_TASK_TYPE, f"no slot accepts task type {task_type!r}")
-    if chosen < 0:
+    idle = [slot for slot in accepting if slot.state is IDLE]
+    if not idle:
         raise Refusal(ErrorCode.NO_FREE_SLOT, f"every slot that accepts {task_type!r} is held")
-    return state.slots[chosen]
+    return min(idle, key=lambda slot: len(state.layout[slot.id]))
 
 
 def _hold(state: State, command: Hold, now: datetime) -> Decision:

@@ -250,7 +250,7 @@ RECORD_TYPES: dict[str, type[Any]] = {
     "snapshot": Snapshot,
 }
 """The names of records in the journal, a part of its format. Another name, or another field in one of these, is a new
-version (`store.journal.VERSION`), which goes on reading those before."""
+version (`store.journal_format.VERSION`), which goes on reading those before."""
 
 
 def snapshot_of(state: State) -> Snapshot:

@@ -74,7 +74,7 @@ class ExpireTasks:
 Command = Started | Exited | Approve | Cancel | Ack | ExpireTasks
 
 
-def decide(state: State, command: Any, now: datetime) -> Decision:
+def decide(state: State, command: Command, now: datetime) -> Decision:
     """What one of this module's commands comes to. Raises Refusal."""
     return _DECIDE[type(command)](state, command, now)
 
@@ -120,7 +120,7 @@ def _started(state: State, command: Started, now: datetime) -> Decision:
     del now
     report = command.report
     task = _reported(state, command.slot, report.task_id, report.step, report.fence)
-    # An end that overtook it, or the same report again: nothing goes backwards.
+    # A repetition, or later than the report of the end: the task does not go back.
     if task.state is not TaskState.WAITING or report.step is not task.step:
         return Decision()
     result = StepResult(start_time=report.start_time)

@@ -1,12 +1,4 @@
-"""The agent's memory: an append-only file of checksummed frames, in a volume that outlives the container.
-
-    magic line | frame(header) | frame(snapshot) | frame(records of one commit) | …
-    frame:  length (u32) | crc32 of the length (u32) | crc32 of the payload (u32) | payload (JSON)
-
-One commit is one frame, so its records are there together or not at all. Only an incomplete last frame (or a tail of
-zeros, which a file system may leave after a power loss) was never acknowledged and is cut off. Anything else that does
-not check is damage: the length has a checksum of its own, so that a flipped bit in it is not taken for a torn tail,
-and a last frame that is complete but wrong may well have been acknowledged.
+"""The agent's memory: the journal, in a volume that outlives the container. Its bytes are those of `journal_format`.
 
 After a failed write nothing is known of the file's end (after a failed fsync, of none of its pages), so the next commit
 first writes a new file from the state in memory, like a compaction. A disk that was only full is another matter: the
@@ -14,25 +6,13 @@ file is cut back and goes on. No I/O but through `Disk`.
 """
 
 import errno
-import os
-import struct
-import zlib
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
 
-import orjson
-
-from agent.codec import decode
 from agent.errors import JournalDamagedError
-from agent.rules.state import RECORD_TYPES, Record, Snapshot, State, apply, snapshot_of
-from agent.wire import WireError
-
-VERSION = 2
-READABLE = frozenset({1, VERSION})
-"""Version 1 had no clock, and said in its snapshot whether a journal was lost before."""
+from agent.rules.state import State
+from agent.store.disk import Disk
+from agent.store.journal_format import NOTHING, VERSION, Header, Replay, encode_frame, new_file, replay
 
 NAME = "journal"
 NEW_NAME = "journal.new"
@@ -40,217 +20,12 @@ RESERVE_NAME = "journal.reserve"
 RESERVE_BYTES = 1 << 20
 """Room on the disk for the ends of what is held, should others fill it: some two hundred records."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-NOTHING = b"[]"
-"""A commit without records."""
-MAGIC = b"podslots-journal 1\n"
-FRAME = struct.Struct("<III")
-LENGTH = struct.Struct("<I")
-OPTIONS = orjson.OPT_UTC_Z
 
 COMPACT_BYTES = 1 << 20
 """Below this a replay takes well under a second, and compacting would cost more than it saves."""
 
 COMPACT_FACTOR = 4
 """A file is compacted when it is this many times its own snapshot: the writes stay a fraction of the appends."""
-
-_RECORD_NAMES = {kind: name for name, kind in RECORD_TYPES.items()}
-
-
-class Disk(Protocol):
-    """The folder of the journal. Everything may raise OSError; a write that returned has reached the disk."""
-
-    def read(self, name: str) -> bytes | None:
-        """The file's bytes; None if there is none."""
-
-    def write(self, name: str, data: bytes) -> None:
-        """Make or replace the file, synced. Not atomic: rename does that."""
-
-    def append(self, name: str, data: bytes) -> None:
-        """Add to the file's end, synced."""
-
-    def truncate(self, name: str, size_bytes: int) -> None:
-        """Cut the file, synced."""
-
-    def rename(self, old: str, new: str) -> None:
-        """Replace `new` by `old` atomically, the folder synced."""
-
-    def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
-
-    def remove(self, name: str) -> None:
-        """Remove the file, if it is there."""
-
-
-class FolderDisk:
-    """A real folder. Keeps the file that is appended to open."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._open_name: str | None = None
-        self._fd = -1
-
-    def read(self, name: str) -> bytes | None:
-        """The file's bytes; None if there is none."""
-        try:
-            return (self._folder / name).read_bytes()
-        except FileNotFoundError:
-            return None
-
-    def write(self, name: str, data: bytes) -> None:
-        """Make or replace the file, synced."""
-        self.close()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(self._folder / name, flags, 0o600)
-        try:
-            _write_all(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-    def append(self, name: str, data: bytes) -> None:
-        """Add to the file's end, synced."""
-        if self._open_name != name:
-            self.close()
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._fd = os.open(self._folder / name, flags)
-            self._open_name = name
-        _write_all(self._fd, data)
-        os.fdatasync(self._fd)
-
-    def truncate(self, name: str, size_bytes: int) -> None:
-        """Cut the file, synced."""
-        fd = os.open(self._folder / name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            os.ftruncate(fd, size_bytes)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-    def rename(self, old: str, new: str) -> None:
-        """Replace `new` by `old` atomically, the folder synced."""
-        self.close()
-        (self._folder / old).rename(self._folder / new)
-        fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-    def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
-        return (self._folder / name).exists()
-
-    def remove(self, name: str) -> None:
-        """Remove the file, if it is there."""
-        (self._folder / name).unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Close the file that is appended to."""
-        if self._fd >= 0:
-            fd, self._fd, self._open_name = self._fd, -1, None
-            os.close(fd)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    written = os.write(fd, data)
-    while written < len(data):
-        written += os.write(fd, data[written:])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
-    """Whose journal this is. `slots` is the size of the layout it was written for."""
-
-    version: int = VERSION
-    pod_uid: str
-    journal_id: str
-    slots: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replay:
-    """What a journal's bytes say. `size_bytes` is where its last whole frame ends, `torn_bytes` what follows."""
-
-    header: Header
-    state: State
-    size_bytes: int
-    torn_bytes: int
-
-
-def encode_frame(payload: bytes) -> bytes:
-    """A payload with its length and checksums."""
-    length = len(payload)
-    return FRAME.pack(length, zlib.crc32(LENGTH.pack(length)), zlib.crc32(payload)) + payload
-
-
-def encode_records(records: Iterable[Record]) -> bytes:
-    """The payload of one commit."""
-    return orjson.dumps([(_RECORD_NAMES[type(record)], record) for record in records], option=OPTIONS)
-
-
-def replay(data: bytes, empty: State) -> Replay:
-    """The state that a journal's bytes describe, over `empty` for its layout. Raises JournalDamagedError."""
-    if not data.startswith(MAGIC):
-        raise JournalDamagedError("it does not begin as a journal does")
-    payload, offset = _read_frame(data, len(MAGIC))
-    if payload is None:
-        raise JournalDamagedError("its header is incomplete")
-    header = _parse(Header, payload)
-    if header.version not in READABLE:
-        raise JournalDamagedError(f"its format is version {header.version}")
-    state, seen = empty, False
-    while offset < len(data):
-        payload, end = _read_frame(data, offset)
-        if payload is None:
-            break
-        for record in _parse_records(payload, header.version):
-            state = apply(state, record)
-        offset, seen = end, True
-    if not seen:
-        raise JournalDamagedError("it has no snapshot")
-    return Replay(header=header, state=state, size_bytes=offset, torn_bytes=len(data) - offset)
-
-
-def _read_frame(data: bytes, offset: int) -> tuple[bytes | None, int]:
-    """The payload at `offset` and where it ends; None if the frame is torn. Raises JournalDamagedError."""
-    start = offset + FRAME.size
-    if start > len(data):
-        return None, offset
-    length, length_crc, payload_crc = FRAME.unpack_from(data, offset)
-    if zlib.crc32(LENGTH.pack(length)) != length_crc:
-        if not any(data[offset:]):
-            return None, offset
-        raise JournalDamagedError(f"the frame header at byte {offset} does not check")
-    payload = data[start : start + length]
-    if len(payload) < length:
-        return None, offset
-    if zlib.crc32(payload) != payload_crc:
-        raise JournalDamagedError(f"the frame at byte {offset} does not check")
-    return payload, start + length
-
-
-def _parse_records(payload: bytes, version: int) -> list[Record]:
-    try:
-        return [_parse_record(name, body, version) for name, body in orjson.loads(payload)]
-    except (ValueError, TypeError) as error:
-        raise JournalDamagedError(f"a record can't be read: {error}") from error
-
-
-def _parse_record(name: str, body: Any, version: int) -> Record:
-    kind = RECORD_TYPES.get(name)
-    if kind is None:
-        raise JournalDamagedError(f"there is no record {name!r} in this version")
-    if version == 1 and kind is Snapshot:
-        body = {field: value for field, value in body.items() if field != "lost"}
-    record: Record = decode(kind, body, strict=True)
-    return record
-
-
-def _parse(kind: type[Header], payload: bytes) -> Header:
-    try:
-        return decode(kind, orjson.loads(payload), strict=True)
-    except (orjson.JSONDecodeError, WireError) as error:
-        raise JournalDamagedError(f"its header can't be read: {error}") from error
 
 
 class Journal:
@@ -383,12 +158,6 @@ class Journal:
         except OSError:
             return False
         return True
-
-
-def new_file(header: Header, state: State) -> bytes:
-    """The bytes of a fresh or compacted journal."""
-    payload = orjson.dumps(header, option=OPTIONS)
-    return MAGIC + encode_frame(payload) + encode_frame(encode_records([snapshot_of(state)]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,7 +91,7 @@ class FolderFiles:
                 while rest:
                     rest = rest[os.write(fd, rest) :]
             except OSError:
-                # Half of it would be taken for all of what came before the next piece.
+                # A part that stayed would count as received, and the next piece would follow it.
                 os.ftruncate(fd, size)
                 raise
         finally:
@@ -270,7 +270,7 @@ class Outputs:
                     stream.gone = True
                     stream.wake()
                     async with stream.lock:
-                        # What was being written is written; nothing follows it.
+                        # A write that was under way has ended, and no other begins.
                         pass
             await self._offload(partial(self._files.remove, task_id))
 
@@ -346,4 +346,4 @@ async def follow(
 
 
 def _nobody(size_bytes: int) -> None:
-    """Nobody counts."""
+    """Count nothing."""

@@ -102,7 +102,7 @@ class Connection:
         self._socket.close()
 
     def _establish(self) -> None:
-        """What comes before the first request. Raises BlockingIOError while it lasts."""
+        """Make ready for the first request, as TLS does by its handshake. Raises BlockingIOError while it lasts."""
 
     def _transmit(self, data: memoryview) -> int:
         return self._socket.send(data)

@@ -3,8 +3,8 @@
 The theory. Everything to be said to the agent follows from the state of the steps that this worker keeps: a step that
 started and whose start is not yet acknowledged needs a StartedReport, output that the agent lacks needs an upload, an
 end needs an ExitReport after its output. So nothing is queued, and nothing can be lost from a queue: whenever a channel
-is free, `next_request` looks for what is missing (`kept.Kept.report`). An answer that never comes changes nothing, and
-the same request is made again. The agent answers every repetition as it did the first time.
+is free, `next_request` looks for what is missing (`Kept.report` in `kept_step`). An answer that never comes changes
+nothing, and the same request is made again. The agent answers every repetition as it did the first time.
 
 A step starts only in `_claim`, after `Disk.claim` made its marker. Whatever else happens, an offer of a step whose
 marker exists leads to a report and never to a start. Only a marker that was read from the disk and is not of the
@@ -282,7 +282,10 @@ class Worker:
         outcome: Outcome = Outcome.FAILED,
         reason: str = "",
     ) -> bool:
-        """Make the step's marker, and start it; without a launch it ended as is said. True if that led to anything."""
+        """Make the step's marker, and start it. Without a launch it has ended with `outcome` and `reason` instead.
+
+        True if that led to anything.
+        """
         task_id, step, name = assignment.task_id, assignment.step, assignment.work.name
         now = self._clock.now()
         run_id = launch.run_id if launch is not None else f"{self.instance}-none"
@@ -311,7 +314,7 @@ class Worker:
 
     def _start(self, kept: Kept, launch: Launch) -> None:
         assignment = kept.assignment
-        # Said before it is so: a worker that is killed in between leaves no start untold.
+        # Logged first: of each step that started the log says so, even if the worker is killed in between.
         self._log(
             "step started",
             task=launch.name,

@@ -10,21 +10,27 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 
+from agent.paths import PATH_RULE, folder_among, is_folder_path, is_path
 from agent.work_messages import File
 from agent.worker.errors import StepRefusedError
+
+MAX_SAID = 100
+"""Of a path that is refused, in characters."""
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def write_files(directory: str, files: Mapping[str, str | File]) -> None:
     """Write a task's files, with the folders they need. Raises StepRefusedError for a path that leads elsewhere."""
+    if (folder := folder_among(files)) is not None:
+        raise StepRefusedError(f"file {folder!r} is the folder of another file")
     for path, content in files.items():
         file = File(text=content) if isinstance(content, str) else content
         folders, name = split(path)
         try:
-            with _folder(directory, folders, create=True) as folder:
+            with _folder(directory, folders, create=True) as parent:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
-                with open(os.open(name, flags, file.mode, dir_fd=folder), "wb") as target:
+                with open(os.open(name, flags, file.mode, dir_fd=parent), "wb") as target:
                     os.fchmod(target.fileno(), file.mode)
                     target.write(_content(path, file))
         except OSError as error:
@@ -42,6 +48,8 @@ def _content(path: str, file: File) -> bytes:
 
 def resolve_folder(directory: str, path: str) -> str:
     """The real path of a folder below `directory`. Raises StepRefusedError if it is none, or links lead out of it."""
+    if not is_folder_path(path):
+        raise StepRefusedError(f"workingDir {path[:MAX_SAID]!r} {PATH_RULE}")
     root = os.path.realpath(directory)
     found = os.path.realpath(os.path.join(root, path))
     if found != root and not found.startswith(root + "/"):
@@ -72,11 +80,11 @@ def open_plain(directory: str, path: str) -> int | None:
 
 
 def split(path: str) -> tuple[list[str], str]:
-    """The folders and the name of a relative path. Raises StepRefusedError if it could lead out of its directory."""
-    parts = path.split("/")
-    if "\0" in path or any(part in {"", ".", ".."} for part in parts):
-        raise StepRefusedError(f"path {path!r} must be relative and stay in the task's directory")
-    return parts[:-1], parts[-1]
+    """The folders and the name of a path that a task names. Raises StepRefusedError if it may not name it."""
+    if not is_path(path):
+        raise StepRefusedError(f"path {path[:MAX_SAID]!r} {PATH_RULE}")
+    *folders, name = path.split("/")
+    return folders, name
 
 
 @contextlib.contextmanager

@@ -75,7 +75,7 @@ class Kept:
                 self._resend[step] = known
 
     def offered_again(self, assignment: Assignment) -> None:
-        """What it did, it did for this offer too: an agent that lost its journal may have given it another fence."""
+        """The step is offered with another fence, by an agent that lost its journal: what was done counts for it."""
         self.assignment = assignment
         self.exit_told = False
 

@@ -117,7 +117,7 @@ class Shell:
         return max(0.0, min(due) - self._clock.monotonic()) * 1000 + 1 if due else None
 
     def _end_all(self) -> None:
-        """Leave nothing running: the worker is out of its place, or its command could not be ended in time."""
+        """Kill what still runs: a newer worker has the slot, or the command could not be ended in time."""
         until = self._clock.monotonic() + LAST_KILL_SECONDS
         while self._runner.output is not None and self._clock.monotonic() < until:
             self._runner.kill()

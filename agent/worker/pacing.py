@@ -39,19 +39,19 @@ class Line:
         self._sent_at = self._clock.monotonic()
 
     def done(self) -> Request:
-        """The request under way, which is so no more."""
+        """Take the request that was under way: its answer, or the lack of one, is known."""
         if self._under_way is None:
             raise RuntimeError("an answer came, but no request was under way")
         request, self._under_way = self._under_way, None
         return request
 
     def healthy(self) -> None:
-        """The next failure starts from the shortest delay, and is news."""
+        """The next failure starts from the shortest delay, and is logged."""
         self._failures = 0
         self._problem = ""
 
     def is_news(self, problem: str) -> bool:
-        """Whether this line has not failed so just before: what lasts is said once."""
+        """Whether to log this failure. A failure that repeats is logged once."""
         known, self._problem = self._problem, problem
         return known != problem
 

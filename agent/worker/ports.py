@@ -99,7 +99,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredStep:
-    """What the disk knows of the last step of a task."""
+    """What is on the disk of the last step of a task."""
 
     assignment: Assignment
     started: bool

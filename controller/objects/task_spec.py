@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agent.wire import EnvFrom, EnvVar, File, Steps
+from agent.wire import EnvFrom, EnvVar, File, Steps, is_path
 from controller.errors import InvalidObject
 from controller.objects.fields import Fields
 from controller.objects.pool import MAX_NAME_LENGTH, TASK_TYPE
@@ -15,11 +15,10 @@ from controller.objects.work import (
     parse_files,
     parse_sources,
     parse_steps,
+    task_path,
 )
 
 # The bounds of the definition, which needs one for everything: a test holds the two together.
-MAX_OUTPUTS_PATH = 1024
-_RELATIVE = re.compile(r"[^/](?s:.*)")
 _SECRET_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 MAX_POOL_LENGTH = 63
 MAX_PRIORITY = 1_000_000
@@ -138,7 +137,7 @@ class TaskSpec:
 
 def _handed_over(fields: Fields) -> HandedOver:
     return HandedOver(
-        path=fields.text("path", most=MAX_OUTPUTS_PATH, pattern=_RELATIVE),
+        path=task_path(fields, "path", is_path),
         secret=fields.text("secretName", most=MAX_NAME_LENGTH, pattern=_SECRET_NAME),
     )
 

@@ -5,8 +5,24 @@ Bounds and patterns are those of the definition, which needs a bound for everyth
 
 import binascii
 import re
+from collections.abc import Callable
 
-from agent.wire import STOP_SIGNALS, Command, EnvFrom, EnvVar, ExitCodes, File, KeyRef, Step, Steps, StepSpec
+from agent.wire import (
+    PATH_RULE,
+    STOP_SIGNALS,
+    Command,
+    EnvFrom,
+    EnvVar,
+    ExitCodes,
+    File,
+    KeyRef,
+    Step,
+    Steps,
+    StepSpec,
+    folder_among,
+    is_folder_path,
+    is_path,
+)
 from controller.errors import InvalidObject
 from controller.objects.fields import Fields
 from controller.objects.pool import MAX_NAME_LENGTH
@@ -23,16 +39,11 @@ MAX_WORDS = 256
 MAX_BEFORE = 16
 MAX_EXIT_CODES = 16
 MAX_EXIT_CODE = 255
-MAX_PATH_LENGTH = 1024
 MAX_TIMEOUT_SECONDS = 365 * 86400
 MAX_GRACE_SECONDS = 86400
 MAX_MODE = 0o777
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-_PART = r"([^/.\x00]|\.[^/.\x00]|\.\.[^/\x00])[^/\x00]*"
-PATH = re.compile(f"{_PART}(/{_PART})*")
-"""A relative path without empty parts, `.` and `..`: one file has one name, and none leads out."""
-FOLDER = re.compile(f"(\\.|{_PART}(/{_PART})*)")
 _OCTAL = re.compile(r"0?[0-7]{3}")
 
 
@@ -57,7 +68,7 @@ def _step(fields: Fields, step: Step) -> StepSpec:
         command=main.command,
         working_dir=main.working_dir,
         before=tuple(_command(item) for item in fields.children("before", most=MAX_BEFORE)),
-        plan_file=_path(fields, "planFile", PATH) if step is Step.PLAN else None,
+        plan_file=_optional_task_path(fields, "planFile", is_path) if step is Step.PLAN else None,
         exit_codes=_exit_codes(codes) if codes else None,
         timeout_seconds=fields.optional_integer("timeoutSeconds", least=1, most=MAX_TIMEOUT_SECONDS),
         stop_signal=fields.choice("stopSignal", "SIGINT", STOP_SIGNALS),
@@ -69,16 +80,20 @@ def _command(fields: Fields) -> Command:
     command = fields.texts("command", most=MAX_WORDS, longest=MAX_TEXT_LENGTH)
     if not command or not command[0]:
         raise fields.fail("command", "must name a program")
-    return Command(command=command, working_dir=_path(fields, "workingDir", FOLDER))
+    return Command(command=command, working_dir=_optional_task_path(fields, "workingDir", is_folder_path))
 
 
-def _path(fields: Fields, name: str, pattern: re.Pattern[str]) -> str | None:
-    if not fields.has(name):
-        return None
-    path = fields.text(name, most=MAX_PATH_LENGTH)
-    if not pattern.fullmatch(path):
-        raise fields.fail(name, "must be a path in the task's directory, without empty parts, '.' and '..'")
-    return path
+def _optional_task_path(fields: Fields, name: str, fits: Callable[[str], bool]) -> str | None:
+    """A path that the task may name; None if it names none. Raises InvalidObject."""
+    return task_path(fields, name, fits) if fields.has(name) else None
+
+
+def task_path(fields: Fields, name: str, fits: Callable[[str], bool]) -> str:
+    """A path that the task has to name. Raises InvalidObject."""
+    text = fields.text(name)
+    if not fits(text):
+        raise fields.fail(name, PATH_RULE)
+    return text
 
 
 def _exit_codes(fields: Fields) -> ExitCodes:
@@ -106,14 +121,11 @@ def parse_files(spec: Fields) -> dict[str, str | File]:
     paths = [path for path in given.data if given.has(path)]
     if len(paths) > MAX_FILES:
         raise spec.fail("files", f"must have at most {MAX_FILES} entries")
-    folders = {path[:index] for path in paths for index, letter in enumerate(path) if letter == "/"}
     for path in paths:
-        if len(path) > MAX_PATH_LENGTH or not PATH.fullmatch(path):
-            raise InvalidObject(
-                f"{given.path}[{path[:100]}]", "must be a path within the task's directory, such as a/b"
-            )
-        if path in folders:
-            raise InvalidObject(f"{given.path}[{path}]", "is the folder of another file")
+        if not is_path(path):
+            raise InvalidObject(f"{given.path}[{path[:100]}]", PATH_RULE)
+    if (folder := folder_among(paths)) is not None:
+        raise InvalidObject(f"{given.path}[{folder}]", "is the folder of another file")
     return {path: _file(given.data[path], f"{given.path}[{path}]") for path in paths}
 
 

@@ -3,16 +3,15 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import jsonschema_rs
 import pytest
 
-from agent.http.access import READERS
-from agent.http.openapi import CALLS, codes_of, document
-from agent.http.routes import HttpApi
+from agent.http.calls import CALLS
+from agent.http.openapi import document
 from agent.wire import ErrorCode
 from tests.support import schemathesis_hooks
 from tests.support.agent_process import POOL_TOKEN, AgentProcess, running_agent
@@ -99,31 +98,8 @@ def ask(agent: AgentProcess, settings: Path, *options: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_document_lists_the_calls_that_there_are(agent: AgentProcess) -> None:
-    """Every route, its methods and the credentials that are good for it."""
-    routes = HttpApi._make_routes(_Anything(), _Anything())  # type: ignore[arg-type]
-    known = {
-        (method.lower(), path.replace("*", "{id}")): route.allowed
-        for path, methods in routes.items()
-        for method, route in methods.items()
-    }
-    assert known.keys() == CALLS.keys()
-    for name, call in CALLS.items():
-        expected = None if call.open else (READERS if call.allowed is None else frozenset(call.allowed))
-        assert known[name] == expected, name
-    for path, operations in document()["paths"].items():
-        for method in operations:
-            status, body = agent.call(method.upper(), path.replace("{id}", "0"), token="nobody's")
-            assert status not in {404, 405} or b"there is no task" in body, (method, path)
-
-
-class _Anything:
-    def __getattr__(self, name: str) -> Callable[[], str]:
-        return lambda: name
-
-
 def test_every_error_code_is_an_answer_to_some_call() -> None:
-    listed = {code for call in CALLS.values() for code in codes_of(call)}
+    listed = {code for call in CALLS for code in call.all_codes}
     assert set(ErrorCode) - listed == {ErrorCode.METHOD_NOT_ALLOWED}, "which is of no call that is listed"
 
 

@@ -23,7 +23,8 @@ from agent.rules.report import Facts
 from agent.rules.slots import Acquire, Drain, Hold, Open
 from agent.rules.state import Event, State, initial_state
 from agent.service import PROBE_SECONDS, Service
-from agent.store.journal import NAME, Header, new_file, open_journal
+from agent.store.journal import NAME, open_journal
+from agent.store.journal_format import Header, new_file
 from agent.wire import AgentState, ErrorCode, Origin, Outcome, Phase, SlotState, Steps, StepSpec, TaskState, Work
 from tests.support import virtual_time
 from tests.support.agent_process import AgentProcess, Refused, running_agent, wait_for
@@ -40,7 +41,7 @@ WORK = Work(name="n/t", attempt=1, steps=Steps(plan=StepSpec(command=("x",))))
 @cache
 def counters() -> Counters:
     """One for all: nothing is read off it here, and it takes longer to make than everything else."""
-    return Counters(CollectorRegistry())
+    return Counters(CollectorRegistry(), ())
 
 
 def at_once(work: Callable[[], None], done: Callable[[OSError | None], None]) -> None:

@@ -12,21 +12,8 @@ from hypothesis import strategies as st
 from agent.errors import JournalDamagedError
 from agent.rules.slots import Acquire, Hold, Open, decide
 from agent.rules.state import Call, Event, SlotChanged, SlotEntry, State, WorkGiven, apply, initial_state
-from agent.store.journal import (
-    COMPACT_BYTES,
-    MAGIC,
-    NAME,
-    NEW_NAME,
-    RESERVE_BYTES,
-    RESERVE_NAME,
-    Header,
-    Journal,
-    encode_frame,
-    encode_records,
-    new_file,
-    open_journal,
-    replay,
-)
+from agent.store.journal import COMPACT_BYTES, NAME, NEW_NAME, RESERVE_BYTES, RESERVE_NAME, Journal, open_journal
+from agent.store.journal_format import MAGIC, Header, encode_frame, encode_records, new_file, replay
 from agent.wire import Origin, SlotState, Step, Steps, StepSpec, Work
 from tests.support.memory_disk import MemoryDisk
 

@@ -23,7 +23,7 @@ from agent.rules.state import (
     initial_state,
     snapshot_of,
 )
-from agent.store.journal import MAGIC, Header, encode_frame, encode_records, new_file, replay
+from agent.store.journal_format import MAGIC, Header, encode_frame, encode_records, new_file, replay
 from agent.wire import (
     Assignment,
     ExitReport,

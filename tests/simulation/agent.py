@@ -12,20 +12,21 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 from aiohttp import web
-from aiohttp.http import HttpVersion10
 
 from agent.auth import Identity, Keyring, Kind
 from agent.clock import AgentClock
 from agent.counters import Counters
 from agent.http.access import Access
-from agent.http.bodies import MAX_BODY_BYTES
+from agent.http.asked import Parts
+from agent.http.calls import COUNTED
 from agent.http.routes import HttpApi
 from agent.http.streams import HEARTBEAT_SECONDS
 from agent.nonces import Nonces
 from agent.rules.report import Facts
 from agent.rules.state import Record, State, initial_state
 from agent.service import TICK_SECONDS, Service
-from agent.store.journal import Header, open_journal, replay
+from agent.store.journal import open_journal
+from agent.store.journal_format import Header, replay
 from agent.store.output import Outputs
 from agent.wire import Step, WatchType
 from agent.workers import Workers
@@ -40,7 +41,7 @@ Answered = Callable[["SimAgent", str, bytes | None, int], None]
 
 
 class MemoryDisk:
-    """`agent.journal.Disk`. `full`: writes fail halfway. `unsynced`: bytes are written, syncing fails."""
+    """`agent.store.disk.Disk`. `full`: writes fail halfway. `unsynced`: bytes are written, syncing fails."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -86,7 +87,7 @@ class MemoryDisk:
 
 
 class MemoryFiles:
-    """`agent.output.OutputFiles`."""
+    """`agent.store.output.OutputFiles`."""
 
     def __init__(self) -> None:
         self.data: dict[tuple[str, Step], bytes] = {}
@@ -204,7 +205,7 @@ class SimAgent:
             submit=self._submit,
             now=clock.now,
             clock=clock,
-            counters=Counters(new_registry()),
+            counters=Counters(new_registry(), COUNTED),
             log=NoLog(),
             warnings=opened.warnings,
         )
@@ -215,15 +216,8 @@ class SimAgent:
         own = {Identity(Kind.SLOT, slot): home.slot_token(slot) for slot in range(len(home.layout))}
         self._keyring = Keyring({**own, Identity(Kind.LOCAL): home.local_token}, tokens())
         self.service.set_tokens(self._keyring.pool_token_ids)
-        self._api = HttpApi(
-            service=self.service,
-            workers=self.workers,
-            outputs=self.desk_outputs,
-            access=Access(self._keyring, self._refresh_tokens),
-            now=now,
-            log=NoLog(),
-            with_workers=True,
-        )
+        parts = Parts(service=self.service, workers=self.workers, outputs=self.desk_outputs, now=now, with_workers=True)
+        self._api = HttpApi(parts, Access(self._keyring, self._refresh_tokens), NoLog())
         self.spawn(self._tick())
 
     # --- the process --------------------------------------------------------------------------------------------------
@@ -327,36 +321,20 @@ class FakeTransport:
         return ("127.0.0.1", 1) if name == "peername" else None
 
 
-class FakeContent:
-    """A body that has arrived."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self.total_bytes = len(body)
-
-    def is_eof(self) -> bool:
-        return True
-
-    def read_nowait(self) -> bytes:
-        return self._body
-
-
 class FakeRequest:
     """As much of `aiohttp.web.BaseRequest` as the agent's routes look at."""
 
     def __init__(self, method: str, target: str, headers: dict[str, str], body: bytes | None) -> None:
         self.method = method
-        self.version = HttpVersion10  # is answered by ordinary responses
         self.raw_path = target
         self.path, _, self.query_string = target.partition("?")
         self.query = {name: values[0] for name, values in parse_qs(self.query_string).items()}
         self.headers = headers
         self.content_length = len(body) if body is not None else None
-        self.client_max_size = MAX_BODY_BYTES
+        self.client_max_size = 1 << 20
         self.transport: Any = FakeTransport()
         """None once nobody waits for the answer any more."""
         self._body = body or b""
-        self.content = FakeContent(self._body)
 
     async def read(self) -> bytes:
         return self._body

@@ -13,7 +13,8 @@ import pytest
 
 from agent.auth import Kind, own_credentials
 from agent.config import from_environ
-from agent.http.openapi import CALLS
+from agent.http.access import Who
+from agent.http.calls import CALLS
 from tests.integration.agent.test_commands import slot_agent
 from tests.support.agent_process import POOL_TOKEN, AgentProcess, Refused, running_agent, wait_for
 from tests.support.mounted import mount
@@ -139,13 +140,14 @@ def test_every_write_without_a_credential_is_refused_and_says_how(tmp_path: Path
     with running_agent(tmp_path) as agent:
         agent.open()
         before = agent.get("/slots")
-        for (method, path), call in CALLS.items():
-            if call.allowed is None:
+        for call in CALLS:
+            path = call.path.replace("{id}", "0")
+            if call.who in {Who.ANYBODY, Who.READERS}:
                 continue
             for token in (None, "nobody's"):
                 connection = agent.connection()
                 headers = {"Authorization": f"Bearer {token}"} if token else {}
-                connection.request(method.upper(), path.replace("{id}", "0"), b"{}", headers)
+                connection.request(call.method, path, b"{}", headers)
                 response = connection.getresponse()
                 assert json.loads(response.read())["error"] == "unauthorized", path
                 assert response.status == 401
@@ -157,7 +159,7 @@ def test_every_write_without_a_credential_is_refused_and_says_how(tmp_path: Path
 def test_locked_reads_need_a_credential_of_the_pools_or_the_pods(tmp_path: Path) -> None:
     """Everything but the probes. A worker's credential is good for /work and reads nothing."""
     with running_agent(tmp_path, environ={"PODSLOTS_LOCK_READS": "1"}) as agent:
-        reads = [path for (method, path), call in CALLS.items() if method == "get" and call.allowed is None]
+        reads = [call.path for call in CALLS if call.who in {Who.ANYBODY, Who.READERS}]
         mount(agent.tokens_dir, {"token-1": POOL_TOKEN.encode(), "read-prometheus": READ_TOKEN.encode()})
         wait_for(lambda: agent.call("GET", "/slots", token=READ_TOKEN)[0] == 200, "the new token is good")
         tokens = {
@@ -181,10 +183,10 @@ def test_locked_reads_need_a_credential_of_the_pools_or_the_pods(tmp_path: Path)
         assert json.loads(connection.getresponse().readline())["type"] == "STATE"
         connection.close()
         assert agent.get("/slots", token=READ_TOKEN)["tokens"] == ["token-1"]
-        for (method, path), call in CALLS.items():
-            if call.allowed is not None:
-                status, _ = agent.call(method.upper(), path.replace("{id}", "0"), b"{}", token=READ_TOKEN)
-                assert status == 403, f"{path} is no read"
+        for call in CALLS:
+            if call.who not in {Who.ANYBODY, Who.READERS}:
+                status, _ = agent.call(call.method, call.path.replace("{id}", "0"), b"{}", token=READ_TOKEN)
+                assert status == 403, f"{call.path} is no read"
         assert slot_agent("slots", environ=agent.environ).returncode == 0, "in the agent's own container"
         local = {"PODSLOTS_URL": agent.url, "PODSLOTS_CREDENTIAL_DIR": str(agent.credentials_dir / "local")}
         assert slot_agent("slots", environ=local).returncode == 0, "and in a workload's"

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from agent.counters import Counters, RequestKind
+from agent.counters import OTHER, WATCH, Counters
+from agent.http.calls import CALLS, COUNTED
 from agent.rules.state import RECORD_TYPES
 from agent.wire import Outcome, TaskState
 from tests.support.agent_process import POOL_TOKEN, AgentProcess, running_agent, wait_for
@@ -27,7 +28,7 @@ TESTS: dict[str, Test] = {}
 def families() -> list[str]:
     """As they are registered, without the process's own, which are the library's."""
     registry = CollectorRegistry()
-    Counters(registry)
+    Counters(registry, COUNTED)
     return sorted(family.name for family in registry.collect())
 
 
@@ -333,27 +334,10 @@ def output_that_came_in(agent: AgentProcess) -> None:
     assert agent.metrics()[name] == 8
 
 
-REQUESTS: dict[RequestKind, tuple[str, str]] = {
-    RequestKind.SLOTS: ("GET", "/slots"),
-    RequestKind.WATCH: ("GET", "/slots?watch=true"),
-    RequestKind.ACQUIRE: ("POST", "/slots/acquire"),
-    RequestKind.HOLD: ("POST", "/slots/0/release"),
-    RequestKind.OPEN: ("POST", "/open"),
-    RequestKind.DRAIN: ("POST", "/drain"),
-    RequestKind.TASK: ("GET", "/tasks/t"),
-    RequestKind.LOG: ("GET", "/tasks/t/log"),
-    RequestKind.APPROVE: ("POST", "/tasks/t/approve"),
-    RequestKind.CANCEL: ("POST", "/tasks/t/cancel"),
-    RequestKind.ACK: ("POST", "/tasks/t/ack"),
-    RequestKind.REGISTER: ("POST", "/work/register"),
-    RequestKind.POLL: ("GET", "/work"),
-    RequestKind.STARTED: ("POST", "/work/started"),
-    RequestKind.OUTPUT: ("POST", "/work/output"),
-    RequestKind.EXIT: ("POST", "/work/exit"),
-    RequestKind.CLOSE: ("POST", "/close"),
-    RequestKind.METRICS: ("GET", "/metrics"),
-    RequestKind.HEALTH: ("GET", "/healthz"),
-    RequestKind.OTHER: ("GET", "/nowhere"),
+REQUESTS: dict[str, tuple[str, str]] = {
+    **{call.counted: (call.method, call.path.replace("{id}", "0")) for call in CALLS},
+    WATCH: ("GET", "/slots?watch=true"),
+    OTHER: ("GET", "/nowhere"),
 }
 
 
@@ -361,8 +345,8 @@ REQUESTS: dict[RequestKind, tuple[str, str]] = {
 def requests_by_call(agent: AgentProcess) -> None:
     """Refused ones too: somebody asked."""
     name = "podslots_agent_requests_total"
-    assert REQUESTS.keys() == set(RequestKind)
-    for kind, (method, path) in REQUESTS.items():
+    assert by(agent, name).keys() == REQUESTS.keys()
+    for counted, (method, path) in REQUESTS.items():
         before = by(agent, name)
         connection = agent.connection()
         connection.request(method, path, b"{}" if method == "POST" else None)
@@ -370,9 +354,9 @@ def requests_by_call(agent: AgentProcess) -> None:
         connection.close()
         after = by(agent, name)
         # Reading the figures is a request, and a watch is one of the slots' as well.
-        moved = {call for call in after if after[call] - before[call] == (2 if call == kind == "metrics" else 1)}
-        assert moved - {"metrics"} == {kind.value, *(["slots"] if kind is RequestKind.WATCH else [])} - {"metrics"}
-        assert kind in moved
+        moved = {call for call in after if after[call] - before[call] == (2 if call == counted == "metrics" else 1)}
+        assert moved - {"metrics"} == {counted, *(["slots"] if counted == WATCH else [])} - {"metrics"}
+        assert counted in moved
 
 
 @moves("podslots_agent_refusals")

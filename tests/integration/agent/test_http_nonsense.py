@@ -258,7 +258,7 @@ async def slow_server() -> AsyncIterator[Callable[[bytes], Any]]:
     """The agent's server, with a handler that reads the body; a way to send it a beginning and await the end."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(body=await bodies.read_bytes(request))
+        return web.Response(body=await bodies.read_body(request, bytes, max_bytes=100, may_be_empty=False))
 
     runner = web.ServerRunner(server.Server(handle, NoLog()), handle_signals=False)
     await runner.setup()

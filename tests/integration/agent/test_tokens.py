@@ -242,10 +242,9 @@ def test_a_mistake_of_ours_is_logged_without_the_request(tmp_path: Path) -> None
     lines: list[dict[str, Any]] = []
 
     class Api:
-        _requests: dict[Any, int] = dict.fromkeys(["kind"], 0)
-        _access = _log = None
+        _log = None
 
-        def _route(self, request: Any) -> Any:
+        async def _answer(self, request: Any) -> Any:
             raise KeyError(request.path)
 
         def _refuse(self, *refusals: Any) -> Refusal:

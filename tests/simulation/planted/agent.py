@@ -12,8 +12,8 @@ from agent.clock import AgentClock
 from agent.rules import recovery, slots, state, tasks
 from agent.rules.state import Decision, Event, PhaseChanged, Record, SlotChanged, State
 from agent.service import Service
-from agent.store import journal
-from agent.store.journal import encode_records
+from agent.store import journal, journal_format
+from agent.store.journal_format import Replay, encode_records
 from agent.wire import Phase, RegisterRequest, SlotState
 from agent.workers import Workers
 from tests.simulation.agent import AgentHome
@@ -173,9 +173,9 @@ def _() -> Plant:
 
 @bug("acked ids not kept over a restart", theme="agents and workers that restart", seed=4)
 def _() -> Plant:
-    original = journal.replay
+    original = journal_format.replay
 
-    def replay(data: bytes, empty: State) -> journal.Replay:
+    def replay(data: bytes, empty: State) -> Replay:
         found = original(data, empty)
         return replace(found, state=replace(found.state, acked=()))
 

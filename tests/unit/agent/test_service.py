@@ -17,7 +17,8 @@ from agent.rules import slots, tasks
 from agent.rules.report import Facts
 from agent.rules.state import Event, State, initial_state
 from agent.service import NOTE_SECONDS, PROBE_SECONDS, Service
-from agent.store.journal import NAME, Header, open_journal
+from agent.store.journal import NAME, open_journal
+from agent.store.journal_format import Header
 from agent.store.output import Outputs
 from agent.wire import (
     AgentState,
@@ -34,7 +35,6 @@ from agent.wire import (
     Steps,
     StepSpec,
     TaskState,
-    WatchType,
     Work,
     Write,
     decode,
@@ -102,7 +102,7 @@ class World:
             submit=self.submit,
             now=self.now if clock is None else clock.now,
             clock=clock,
-            counters=Counters(CollectorRegistry()),
+            counters=Counters(CollectorRegistry(), ()),
             log=NoLog(),
         )
 
@@ -292,7 +292,6 @@ async def test_views_are_made_once_for_each_revision(world: World) -> None:
     await world.open()
     assert world.service.body is not body
     assert world.service.view.phase is Phase.OPEN
-    assert world.service.watch_line(WatchType.CHANGE) is world.service.watch_line(WatchType.CHANGE)
 
 
 @in_world

@@ -23,7 +23,6 @@ from controller.objects.output import Gap, Output, Source, document, packed
 from controller.objects.pool import DEFAULT_LAYOUT, DeletionPolicy, PoolSpec
 from controller.objects.task import Task, TaskPhase, TaskStatus
 from controller.objects.task_spec import ApprovalPolicy, KeepOutput, OnLostReservation, TaskSpec
-from controller.objects.work import FOLDER, PATH
 from tests.support.pools import NOW
 from tests.support.refused_templates import REFUSED
 
@@ -549,14 +548,16 @@ def test_the_largest_output_that_a_pool_may_keep_fits_its_object() -> None:
     assert len(json.dumps(made)) < 1_400_000
 
 
-def test_paths_are_those_of_the_code() -> None:
+def test_all_paths_have_one_pattern() -> None:
+    """What it says is held to the code by `test_paths_agree`, in one place of each kind."""
     root = DEFINITIONS["slottasks"]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     steps = root["properties"]["steps"]["properties"]
-    assert steps["plan"]["properties"]["planFile"]["pattern"] == f"^{PATH.pattern}$"
+    path = steps["plan"]["properties"]["planFile"]["pattern"].removeprefix("^").removesuffix("$")
+    assert root["properties"]["outputs"]["properties"]["path"]["pattern"] == f"^{path}$"
     for step in steps.values():
         before = step["properties"]["before"]["items"]["properties"]
         for given in (step["properties"], before):
-            assert given["workingDir"]["pattern"] == f"^{FOLDER.pattern}$"
+            assert given["workingDir"]["pattern"] == f"^(\\.|{path})$"
 
 
 def test_every_field_that_people_write_says_what_it_is_for() -> None:

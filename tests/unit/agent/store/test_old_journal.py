@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.rules.state import initial_state
-from agent.store.journal import NAME, VERSION, Header, open_journal, replay
+from agent.store.journal import NAME, open_journal
+from agent.store.journal_format import VERSION, Header, replay
 from agent.wire import Origin, Phase, SlotState, TaskState
 from tests.support.memory_disk import MemoryDisk
 
