@@ -178,14 +178,27 @@ def plans(session: Session, everywhere: bool) -> None:
 @click.option("-f", "--file", "files", multiple=True, required=True, help="YAML file, or - for standard input.")
 @pass_session
 def submit(session: Session, files: tuple[str, ...]) -> None:
-    """Create pools and tasks from YAML, or merge changes into those that exist."""
+    """Create pools and tasks from YAML, or merge changes into those that exist.
+
+    What has `generateName` is created anew each time. If an object is refused, those after it are tried all the same,
+    and the exit code is 1.
+    """
     objects = [obj for path in files for obj in documents.parse(documents.read(path), path)]
 
     async def run(connection: Connection) -> None:
-        async for line in documents.submit(connection, objects):
-            click.echo(line)
-        async for warning in documents.warnings(connection, objects):
+        taken: list[tuple[Object, str]] = []
+        every = iter(objects)
+        async for each in documents.submit(connection, objects):
+            obj = next(every)
+            if each.name is None:
+                click.echo(f"Error: {each.line}", err=True)
+            else:
+                click.echo(each.line)
+                taken.append((obj, each.name))
+        async for warning in documents.warnings(connection, taken):
             click.echo(f"Warning: {warning}", err=True)
+        if len(taken) < len(objects):
+            raise click.exceptions.Exit(1)
 
     session.run(run)
 
