@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from-constraints
+MOTO := build/moto/.made-from-requirements
 # The first interpreter that is new enough and can make virtual environments.
 FIND_PYTHON := for p in "$(PYTHON)" python3.11 python3 python3.12 python3.13 python3.14; do \
 	command -v "$$p" >/dev/null 2>&1 && \
@@ -18,7 +19,7 @@ BENCH_ARGS ?=
 BENCH_SOAK_ARGS ?=
 SOAK_ARGS ?=
 
-.PHONY: help venv demo binary roots test test-long soak lint format bench bench-soak constraints clean
+.PHONY: help venv demo binary roots moto test test-long soak lint format bench bench-soak constraints clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -49,10 +50,19 @@ roots: ## As root, with debootstrap: an old Debian in build/roots, for the tests
 	&& rm -rf build/roots/bullseye/var/cache/apt/archives build/roots/bullseye/usr/share && touch build/roots/complete \
 	|| { tail build/roots/log >&2; exit 1; }; }
 
+moto: $(MOTO) ## A fake AWS in build/moto, for the tests with real Terraform (`make test-long` makes it if there is terraform)
+
+$(MOTO): tests/support/moto.txt | $(STAMP)
+	@echo "Setting up build/moto (once; a quarter of a minute)"; \
+	$(BIN)/python -m venv --clear build/moto
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 build/moto/bin/python -m pip install --quiet --progress-bar off --requirement tests/support/moto.txt
+	@touch $@
+
 test: $(STAMP) ## All tests but the long ones, in about five minutes (PYTEST_ARGS is passed on)
 	@PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not long" $(PYTEST_ARGS)
 
 test-long: $(STAMP) ## The tests that are long by nature: many seeds, planted bugs, chaos, the bench (PYTEST_ARGS is passed on)
+	@! command -v terraform >/dev/null || $(MAKE) --no-print-directory moto || true  # those that need it say so
 	@PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m long $(PYTEST_ARGS)
 
 soak: $(STAMP) ## Faults for five minutes, then judgement; 10^6 simulated steps; the planted bugs. SOAK_ARGS="--seconds 60 --seed 7"

@@ -130,7 +130,7 @@ async def task_answer(service: Service, outputs: Outputs, task: TaskEntry) -> Ta
         plan_digest=task.plan_digest,
         cancel_requested=task.cancel_requested,
         expires_at=slot.expires_at + service.shift if holds and slot.expires_at is not None else None,
-        has_outputs=await outputs.got(task.task_id) is not None if task.state is TaskState.ENDED else None,
+        has_outputs=await outputs.has(task.task_id) if task.state is TaskState.ENDED else None,
     )
 
 

@@ -58,6 +58,9 @@ class OutputFiles(Protocol):
     def got(self, task_id: str) -> bytes | None:
         """That file; None if there is none."""
 
+    def has(self, task_id: str) -> bool:
+        """Whether there is one."""
+
     def remove(self, task_id: str) -> None:
         """Remove a task's files."""
 
@@ -130,6 +133,14 @@ class FolderFiles:
         with suppress(FileNotFoundError):
             return (self._folder / task_id / HANDED_OVER).read_bytes()
         return None
+
+    def has(self, task_id: str) -> bool:
+        """Whether there is one."""
+        try:
+            (self._folder / task_id / HANDED_OVER).stat()
+        except FileNotFoundError:
+            return False
+        return True
 
     def remove(self, task_id: str) -> None:
         """Remove a task's files."""
@@ -254,6 +265,10 @@ class Outputs:
     async def got(self, task_id: str) -> bytes | None:
         """That file; None if there is none."""
         return await self._offload(partial(self._files.got, task_id))
+
+    async def has(self, task_id: str) -> bool:
+        """Whether there is one. Raises OSError: what can't be looked at may be there."""
+        return await self._offload(partial(self._files.has, task_id))
 
     def nudge(self, task_id: str) -> None:
         """Wake the readers of a task: its state has changed."""

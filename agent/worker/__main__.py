@@ -98,6 +98,7 @@ def main(environ: Mapping[str, str]) -> int:
         log,
         slot=settings.slot,
         container=environment.container_environment(environ, environment.usual_home(os.geteuid())),
+        secret_variables=environment.secret_variables(environ),
         secrets=FolderMounts(settings.secrets),
         config_maps=FolderMounts(settings.config_maps),
     )

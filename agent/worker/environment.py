@@ -16,6 +16,12 @@ BASE = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 
 HIDDEN_PREFIX = "PODSLOTS_CREDENTIAL_"
 SECRET_VARIABLES = "PODSLOTS_SECRET_VARIABLES"  # noqa: S105 - the name of a variable
 """Names the container's variables that come from Secrets, with commas between them."""
+SECRET_COPIES = f"{HIDDEN_PREFIX}FROM_SECRET_"
+"""Begins the name of a second copy of each variable that the container has from a Secret by `envFrom`.
+
+The place in that list and the Secret's key follow. Which keys there are, only the Pod's node knows. Tasks do not see
+the copies.
+"""
 RUN_ID = "PODSLOTS_RUN_ID"
 """Marks the processes of one run of a step, so that a later worker can tell them from all others."""
 
@@ -58,10 +64,15 @@ def usual_home(user_id: int, users_file: str = "/etc/passwd") -> str | None:
     return None
 
 
-def secret_variables(container: Mapping[str, str]) -> dict[str, str]:
-    """The container's own variables that come from Secrets."""
-    names = container.get(SECRET_VARIABLES, "").split(",")
-    return {name: container[name] for name in names if name in container}
+def secret_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """The values in the worker's own environment that come from Secrets, each with a name for people."""
+    names = environ.get(SECRET_VARIABLES, "").split(",")
+    found = {name: environ[name] for name in names if name in environ}
+    for name, value in environ.items():
+        if name.startswith(SECRET_COPIES):
+            place, _, key = name.removeprefix(SECRET_COPIES).partition("_")
+            found[f"envFrom[{place}]/{key}"] = value
+    return found
 
 
 def resolve(

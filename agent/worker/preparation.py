@@ -26,12 +26,14 @@ class SlotDisk(Directories):
         *,
         slot: int,
         container: Mapping[str, str],
+        secret_variables: Mapping[str, str],
         secrets: environment.Mounts,
         config_maps: environment.Mounts,
     ) -> None:
         super().__init__(root, log)
         self._slot = slot
         self._container = container
+        self._secret_variables = secret_variables
         self._secrets = secrets
         self._config_maps = config_maps
         self._hashing: Child | None = None
@@ -54,7 +56,7 @@ class SlotDisk(Directories):
             temporary=temporary_folder(self.temporary(assignment.task_id)),
             slot=self._slot,
         )
-        values = recorded.values | environment.secret_variables(self._container)
+        values = {**recorded.values, **self._secret_variables}
         masks = work.mask_secrets is not False
         folder = work.steps.working_dir(step)
         before = (LaunchedCommand(argv=each.command, working_dir=each.working_dir or folder) for each in spec.before)

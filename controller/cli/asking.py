@@ -1,8 +1,12 @@
 """What a person is shown and asked before something that can't be taken back."""
 
 import shutil
+import signal
 import sys
 import termios
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import click
 
@@ -20,7 +24,13 @@ class Asker:
         if self.yes:
             return True
         drop_what_was_typed()
-        return click.confirm(self.question)
+        try:
+            with interrupt(signal.default_int_handler):
+                return click.confirm(self.question)
+        except click.Abort:
+            # Ctrl-C, Ctrl-D, or nobody there to answer.
+            click.echo()
+            return False
 
     def page(self, text: str) -> None:
         """Show a long text: a page at a time if a person is there to turn them."""
@@ -28,9 +38,25 @@ class Asker:
             return
         lines = shutil.get_terminal_size().lines
         if not self.yes and sys.stdin.isatty() and sys.stdout.isatty() and text.count("\n") >= lines - 1:
-            click.echo_via_pager(text, color=True)
+            # Ctrl-C is the pager's. It is not told to take colours as they are: whether it does is the user's to say.
+            with interrupt(_pass):
+                click.echo_via_pager(text)
         else:
             click.echo(text, nl=False)
+
+
+@contextmanager
+def interrupt(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """What SIGINT does meanwhile. asyncio's own handler waits for a loop that waits for the person."""
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _pass(number: int, frame: FrameType | None) -> None:
+    """Not SIG_IGN, which the pager would inherit."""
 
 
 def drop_what_was_typed() -> None:

@@ -1,8 +1,9 @@
 """`podslots submit`: create the objects of YAML files, or merge what changed into those that exist."""
 
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,26 @@ from controller.objects.task import Task
 KINDS = {resource.kind: resource for resource in (SLOTPOOLS, SLOTTASKS)}
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, as kubectl does: YAML would take the last one, in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """A mapping. Those that are merged into it (`<<`) may have the same keys."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        "while constructing a mapping", node.start_mark, f"{key.value!r} is there twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def parse(text: str, origin: str) -> Iterator[Object]:
     """The SlotPools and SlotTasks of a YAML (or JSON) text, pools first. Anything else is refused, naming its place."""
     try:
-        documents = [document for document in yaml.safe_load_all(text) if document is not None]
+        documents = [document for document in yaml.load_all(text, _Loader) if document is not None]
     except yaml.YAMLError as error:
         raise click.ClickException(f"{origin}: not YAML: {_yaml_problem(error)}") from error
     found: list[Object] = []
@@ -100,26 +117,36 @@ def read(path: str) -> str:
         raise click.ClickException(f"{path}: {error.strerror}") from error
 
 
-async def submit(connection: Connection, objects: list[Object]) -> AsyncIterator[str]:
-    """Create or merge each object; yields a line for each, as kubectl does."""
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What became of one object: a line for people, and its name; without one, it was refused."""
+
+    line: str
+    name: str | None = None
+
+
+async def submit(connection: Connection, objects: list[Object]) -> AsyncIterator[Submitted]:
+    """Create or merge each object, as kubectl does: those after one that is refused, too.
+
+    Raises ApiUnavailable at the first that can't be asked for: the rest could not be, either.
+    """
     for obj in objects:
         resource = KINDS[obj["kind"]]
         namespace = obj["metadata"].get("namespace") or connection.namespace
+        shown = obj["metadata"].get("name") or obj["metadata"]["generateName"]
         try:
             outcome, name = await _apply(connection, resource, namespace, obj)
-        except Invalid as error:
-            if STRICT not in error.message:
-                raise  # names the object itself
-            shown = obj["metadata"].get("name") or obj["metadata"]["generateName"]
-            raise click.ClickException(f"{resource.kind.lower()}/{shown}: {explain(error)}") from error
-        yield f"{resource.kind.lower()}/{name} {outcome}"
+        except ApiError as error:
+            own = isinstance(error, Invalid) and STRICT not in error.message  # such words name the object
+            yield Submitted(explain(error) if own else f"{resource.kind.lower()}/{shown}: {explain(error)}")
+        else:
+            yield Submitted(f"{resource.kind.lower()}/{name} {outcome}", name)
 
 
-async def warnings(connection: Connection, objects: list[Object]) -> AsyncIterator[str]:
-    """What keeps the tasks among `objects` from ever running, as far as the caller may read it."""
-    for obj in objects:
-        name = obj["metadata"].get("name")
-        if obj["kind"] != SLOTTASKS.kind or name is None:
+async def warnings(connection: Connection, objects: list[tuple[Object, str]]) -> AsyncIterator[str]:
+    """What keeps the tasks among `objects`, with their names, from ever running, as far as the caller may read it."""
+    for obj, name in objects:
+        if obj["kind"] != SLOTTASKS.kind:
             continue
         namespace = obj["metadata"].get("namespace") or connection.namespace
         with suppress(ApiError, InvalidObject):

@@ -19,6 +19,7 @@ from controller import names
 from controller.cli import again, documents, local, logs, outputs, pods, pools, tables, tasks
 from controller.cli.asking import Asker
 from controller.cli.following import Follower
+from controller.cli.seeing import CouldNotSee
 from controller.cli.session import Connection, Session, settings
 from controller.cli.sink import Sink
 from controller.cli.stack import Stack
@@ -142,9 +143,12 @@ def show_logs(session: Session, *, task: str, follow: bool, step: str | None, at
     if follow:
         if attempt is not None:
             raise click.UsageError("-f shows the last attempt and those to come; leave out --attempt")
-        session.run(lambda connection: Follower(connection, task, step=step, sink=sink).run())
+        session.run(lambda connection: Follower(connection, task, step=step, sink=sink).run(), failure=CouldNotSee)
     else:
-        session.run(lambda connection: logs.show(connection, task, step=step, attempt=attempt, sink=sink))
+        session.run(
+            lambda connection: logs.show(connection, task, step=step, attempt=attempt, sink=sink),
+            failure=CouldNotSee,
+        )
 
 
 @main.command()
@@ -160,7 +164,7 @@ def wait(session: Session, task: str, wanted: str, timeout: float | None) -> Non
     phases = frozenset(part.strip() for part in wanted.removeprefix("phase=").split(","))
     if unknown := phases - set(tasks.PHASES):
         raise click.UsageError(f"no such phase: {', '.join(sorted(unknown))}. Phases are {', '.join(tasks.PHASES)}")
-    click.echo(session.run(lambda connection: tasks.wait(connection, task, phases, timeout)))
+    click.echo(session.run(lambda connection: tasks.wait(connection, task, phases, timeout), failure=CouldNotSee))
 
 
 @main.command()
@@ -178,14 +182,27 @@ def plans(session: Session, everywhere: bool) -> None:
 @click.option("-f", "--file", "files", multiple=True, required=True, help="YAML file, or - for standard input.")
 @pass_session
 def submit(session: Session, files: tuple[str, ...]) -> None:
-    """Create pools and tasks from YAML, or merge changes into those that exist."""
+    """Create pools and tasks from YAML, or merge changes into those that exist.
+
+    What has `generateName` is created anew each time. If an object is refused, those after it are tried all the same,
+    and the exit code is 1.
+    """
     objects = [obj for path in files for obj in documents.parse(documents.read(path), path)]
 
     async def run(connection: Connection) -> None:
-        async for line in documents.submit(connection, objects):
-            click.echo(line)
-        async for warning in documents.warnings(connection, objects):
+        taken: list[tuple[Object, str]] = []
+        every = iter(objects)
+        async for each in documents.submit(connection, objects):
+            obj = next(every)
+            if each.name is None:
+                click.echo(f"Error: {each.line}", err=True)
+            else:
+                click.echo(each.line)
+                taken.append((obj, each.name))
+        async for warning in documents.warnings(connection, taken):
             click.echo(f"Warning: {warning}", err=True)
+        if len(taken) < len(objects):
+            raise click.exceptions.Exit(1)
 
     session.run(run)
 

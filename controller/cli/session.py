@@ -35,8 +35,13 @@ class Session:
             namespace = self.namespace or await api.default_namespace() or "default"
             yield Connection(api=api, namespace=namespace, now=self.now)
 
-    def run(self, command: Callable[["Connection"], Awaitable[T]]) -> T:
-        """Run a command's coroutine. Expected errors become one line and exit code 1."""
+    def run(
+        self,
+        command: Callable[["Connection"], Awaitable[T]],
+        *,
+        failure: type[click.ClickException] = click.ClickException,
+    ) -> T:
+        """Run a command's coroutine. Expected errors become one line, and the exit code of `failure`."""
 
         async def connected() -> T:
             async with self.open() as connection:
@@ -45,7 +50,7 @@ class Session:
         try:
             return asyncio.run(connected())
         except PodslotsError as error:
-            raise click.ClickException(explain(error)) from error
+            raise failure(explain(error)) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ always give one. POST and PATCH are never repeated.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -357,5 +358,8 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 def _unavailable(what: str, error: Exception) -> ApiUnavailable:
+    if type(error) is aiohttp.ClientConnectorError:  # its own text has the address of an SSLContext in it
+        why = os.strerror(error.os_error.errno) if error.os_error.errno else str(error.os_error)
+        return ApiUnavailable(f"{what}: can't connect to {error.host}:{error.port}: {why}")
     kind = "no answer in time" if isinstance(error, TimeoutError | asyncio.TimeoutError) else str(error)
     return ApiUnavailable(f"{what}: {kind or type(error).__name__}")

@@ -37,6 +37,7 @@ _TLS_DIR = f"{_ROOT_DIR}/tls"
 _CREDENTIALS_DIR = f"{_ROOT_DIR}/credentials"
 _CREDENTIAL_DIR = f"{_ROOT_DIR}/credential"
 _WORK_DIR = f"{_ROOT_DIR}/work"
+_SECRET_COPIES = "PODSLOTS_CREDENTIAL_FROM_SECRET_"  # noqa: S105 - the beginning of a variable's name
 _SCRATCH_DIR = f"{_ROOT_DIR}/scratch"
 
 _BIN, _STATE, _TOKENS, _CREDENTIALS, _WORK, _SCRATCH = (
@@ -260,6 +261,7 @@ def _worker(given: Json, slot: int, grace_seconds: int, volumes: list[Json], tls
             *([_value("PODSLOTS_SECRET_VARIABLES", from_secrets)] if from_secrets else []),
             *copy.deepcopy(given.get("env") or []),
         ],
+        **({"envFrom": env_from} if (env_from := _env_from(given)) else {}),
         "securityContext": _container_security(given.get("securityContext") or {}),
         "volumeMounts": [
             _mount(_BIN, _BIN_DIR, read_only=True),
@@ -291,6 +293,20 @@ def _secret_variables(worker: Json) -> str:
     """The worker's variables that come from Secrets, with commas between: their values are masked in output."""
     variables = worker.get("env") or []
     return ",".join(entry["name"] for entry in variables if "secretKeyRef" in (entry.get("valueFrom") or {}))
+
+
+def _env_from(worker: Json) -> list[Json]:
+    """What the worker has by `envFrom`, and all of it that comes from Secrets once more, under names of our own.
+
+    So the worker learns what to mask. Which variables a Secret gives, the controller can't know: it does not read it.
+    """
+    given = copy.deepcopy(worker.get("envFrom") or [])
+    copies = [
+        {"prefix": f"{_SECRET_COPIES}{index}_", "secretRef": copy.deepcopy(entry["secretRef"])}
+        for index, entry in enumerate(given)
+        if entry.get("secretRef")
+    ]
+    return [*given, *copies]
 
 
 def _references(worker: Json, volumes: list[Json]) -> tuple[str, str]:

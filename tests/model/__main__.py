@@ -26,8 +26,9 @@ What is left out, and why nothing is lost:
 - A controller remembers nothing across its leadership, so only the leader's operations and what is late of former
   ones are in a state. With `--controllers 1` nothing is late after its end.
 - The caches: a decision made on old data is one made earlier whose first step was put off.
-- Of an end it matters only whether the step was lost. What a finished task leaves behind is dropped once no rule and no
-  decision can depend on it; what only a further fault can bring up, once no fault is left.
+- Of an end it matters only whether the step was lost, and whether it is a plan that failed. What a finished task leaves
+  behind is dropped once no rule and no decision can depend on it; what only a further fault can bring up, once no fault
+  is left.
 - Names: states that differ by the names of Pods, slots or tasks are one.
 - Workers: see `site` and `workers`. They are tested against the agent in tests/properties/test_worker_and_agent.py,
   and the Lease in tests/properties/test_lease_exclusion.py.

@@ -115,6 +115,7 @@ class Rules:
 
     bugs: frozenset[str] = frozenset()
     free_drain: int = 0
+    trying_again: bool = False
 
     def __contains__(self, bug: object) -> bool:
         return bug in self.bugs

@@ -118,6 +118,16 @@ MISTAKES = (
     ),
     Mistake("ack first", "a result is acknowledged before it is written", SMALL, "a result that is written nowhere"),
     Mistake(
+        "output late",
+        "a result is acknowledged before its output is kept",
+        replace(SMALL, faults=0),
+        "output that is kept nowhere",
+    ),
+    Mistake(
+        "asks anyway", "a plan that changes nothing waits for an approval", replace(SMALL, faults=0), "written nowhere"
+    ),
+    Mistake("apply again", "an apply that failed is tried again", replace(SMALL, faults=0), "whose apply has begun"),
+    Mistake(
         "lost unlocks",
         "the lockKey of a lost apply is released at once",
         SMALL,

@@ -42,7 +42,8 @@ class TaskObject(NamedTuple):
     """A SlotTask in the API, and what happened to it for good.
 
     `told`: the condition Cancelling names this attempt and the agent's present incarnation. `planned`: planDigest is
-    there. `approval`: the attempt that spec.approval names, with the digest of that attempt's plan.
+    there. `approval`: the attempt that spec.approval names, with the digest of that attempt's plan. `kept`: what the
+    attempt printed and handed over is in objects of its own.
 
     The rest is no part of the object: the model remembers what began in this attempt (`began`), which attempts a person
     saw awaiting approval (`seen`) and approved (`approved`), and for which the apply's intent was written (`meant`).
@@ -56,6 +57,7 @@ class TaskObject(NamedTuple):
     approval: int | None = None
     cancel: bool = False
     told: bool = False
+    kept: bool = False
     gone: bool = False
     began: frozenset[tuple[int, Step]] = frozenset()
     approved: frozenset[int] = frozenset()
@@ -81,7 +83,7 @@ def plain(task: TaskObject) -> TaskObject:
     elif task.gone:
         return TaskObject(TaskPhase.SUCCEEDED, gone=True)
     elif task.final:
-        return TaskObject(TaskPhase.SUCCEEDED, task.attempt, task.pod)
+        return TaskObject(TaskPhase.SUCCEEDED, task.attempt, task.pod, kept=task.kept)
     if any(step is Step.APPLY for _, step in task.began):
         none: frozenset[int] = frozenset()
         return task._replace(approval=None, approved=none, seen=none, meant=none)

@@ -182,10 +182,14 @@ def tidy(site: Site) -> Site:
 
 
 def _plain(task: TaskEntry) -> TaskEntry:
-    """A task without what nothing hangs on: times, reasons, and of an end all but whether it was lost, and where."""
+    """A task without what nothing hangs on: times and reasons.
+
+    Of an end it matters whether the step was lost, and where, and whether it is a plan that failed.
+    """
     if task.state is not TaskState.ENDED:
         return replace(task, reason=None, started_by=None, plan=_outcome(task.plan), apply=_outcome(task.apply))
     lost = task.outcome is Outcome.LOST
+    failed = task.outcome is Outcome.FAILED and task.step is Step.PLAN
     return TaskEntry(
         task_id=task.task_id,
         task_type=task.task_type,
@@ -194,7 +198,7 @@ def _plain(task: TaskEntry) -> TaskEntry:
         slot=task.slot,
         state=task.state,
         step=task.step if lost else Step.PLAN,
-        outcome=Outcome.LOST if lost else Outcome.FAILED,
+        outcome=Outcome.LOST if lost else Outcome.FAILED if failed else Outcome.SUCCEEDED,
     )
 
 

@@ -30,7 +30,7 @@ class Config:
     `operations`: how many of the leader's are in flight at once. `faults`: how many of all kinds a run has. `late`: how
     many messages are on their way without a sender that waits for them. `lease` False: a leader that was replaced goes
     on with all that it had in flight, as if nothing told it. `kinds`: the kinds of fault, see `KINDS`. `bugs`: mistakes
-    that are planted.
+    that are planted. `trying_again`: a plan that failed may be tried again, as its exit code says.
     """
 
     pods: int = 2
@@ -42,6 +42,7 @@ class Config:
     late: int = 1
     lease: bool = True
     kinds: frozenset[str] = KINDS
+    trying_again: bool = False
     bugs: frozenset[str] = frozenset()
 
 
@@ -80,7 +81,7 @@ class Tables:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.rules = Rules(config.bugs)
+        self.rules = Rules(config.bugs, trying_again=config.trying_again)
         self.pods: Numbers[PodObject] = Numbers()
         self.sites: Numbers[Site] = Numbers()
         self.tasks: Numbers[TaskObject] = Numbers()

@@ -6,7 +6,7 @@ from controller.decide.task_actions import may_retry
 from controller.objects.task import TaskPhase
 from tests.model import site as sites
 from tests.model.effects import Effect, Local, Op, Rules, end, go, tell, write_task
-from tests.model.objects import parsed
+from tests.model.objects import ATTEMPTS, parsed
 
 PHASES = {
     Outcome.SUCCEEDED: TaskPhase.SUCCEEDED,
@@ -87,6 +87,11 @@ def follow(op: Op, now: Local, rules: Rules) -> list[Effect]:
     match op.at:
         case "read" | "look again":
             return _look(op, now, name, rules)
+        case "keep":
+            after = now._replace(task=now.task._replace(kept=True))
+            return go(
+                "keeps the output and what was handed over", op, after, None if "output late" in rules else "write"
+            )
         case "write":
             if stale := _stale(op, now):
                 return stale
@@ -109,7 +114,7 @@ def _look(op: Op, now: Local, name: str, rules: Rules) -> list[Effect]:
         return go(f"asks for {name}: not found", op, now, "look again", taken=False)
     if found.state is TaskState.ENDED:
         over = ("ended", found.outcome, found.step)
-        at = "ack" if "ack first" in rules else "write"
+        at = "ack" if "ack first" in rules else "write" if "output late" in rules or now.task.kept else "keep"
         how = "was lost" if found.outcome is Outcome.LOST else "is over"
         return go(f"reads that {name} {how}", op, now, at, taken=False, known=over)
     if now.task.step is Step.APPLY and found.step is not Step.APPLY:
@@ -130,15 +135,19 @@ def _write_known(op: Op, now: Local, rules: Rules) -> list[Effect]:
             return end("writes Lost", write_task(now, phase=TaskPhase.LOST), taken=True)
         case ("ended", Outcome() as outcome, Step() as which):
             at = None if "ack first" in rules else "ack"
+            again = go("writes that the task is queued again as the next attempt", op, _retried(now), at)
             if outcome is Outcome.LOST and which is not Step.APPLY and may_retry(view):
-                text = "writes that the task is queued again as the next attempt"
-                return go(text, op, _retried(now), at)
+                return again
+            if "asks anyway" in rules and outcome is Outcome.SUCCEEDED and task.step is Step.PLAN:
+                after = write_task(now, phase=TaskPhase.AWAITING_APPROVAL, step=Step.PLAN, planned=True)
+                return go("writes AwaitingApproval, though nothing is to be changed", op, after, at)
             phase = PHASES[outcome]
             if outcome is Outcome.LOST and task.phase is TaskPhase.AWAITING_APPROVAL:
                 phase = TaskPhase.FAILED
             # How it ended is not in the model, but for a loss.
             text = "writes Lost" if phase is TaskPhase.LOST else "writes the end and its result"
-            return go(text, op, write_task(now, phase=phase, step=which), at)
+            ended = go(text, op, write_task(now, phase=phase, step=which), at)
+            return [*ended, *again] if _is_tried_again(op, now, rules) else ended
         case ("reserved",):
             after = write_task(
                 now,
@@ -154,7 +163,17 @@ def _write_known(op: Op, now: Local, rules: Rules) -> list[Effect]:
     raise ValueError(op)
 
 
+def _is_tried_again(op: Op, now: Local, rules: Rules) -> bool:
+    """Whether a step that has ended, and was not lost, may be followed by another attempt: its exit code decides."""
+    if "apply again" in rules:
+        return now.task.step is Step.APPLY and now.task.attempt < ATTEMPTS
+    failed = op.known[:2] == ("ended", Outcome.FAILED)
+    return rules.trying_again and failed and may_retry(parsed(now.task, op.task or 0))
+
+
 def _retried(now: Local) -> Local:
+    if any(step is Step.APPLY for _, step in now.task.began):
+        now = now._replace(wrong="a task is queued again whose apply has begun")
     return write_task(
         now,
         phase=TaskPhase.QUEUED,
@@ -163,6 +182,7 @@ def _retried(now: Local) -> Local:
         step=None,
         planned=False,
         told=False,
+        kept=False,
         began=frozenset(),
     )
 
@@ -241,10 +261,14 @@ def ack(op: Op, now: Local, rules: Rules) -> list[Effect]:
     forgot = refused is None and agent is not None and any(known.task_id == name for known in agent.tasks)
     if forgot and not (task.gone or task.final or task.attempt != op.attempt):
         after = after._replace(wrong="an agent was let forget a result that is written nowhere")
+    elif forgot and op.kind == "follow" and not (task.gone or task.kept or task.attempt != op.attempt):
+        after = after._replace(wrong="an agent was let forget output that is kept nowhere")
     if refused:
         return end(f"acknowledges {name}: refused, {refused}", after, taken=True)
-    again = op.kind == "follow" and "ack first" in rules
-    return go(f"acknowledges {name}", op, after, "write" if again else None)
+    following = None
+    if op.kind == "follow":
+        following = "write" if "ack first" in rules else "keep" if "output late" in rules else None
+    return go(f"acknowledges {name}", op, after, following)
 
 
 def release_lock(op: Op, now: Local, rules: Rules) -> list[Effect]:

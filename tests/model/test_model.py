@@ -18,6 +18,7 @@ from tests.model.site import MOMENT, Kept, work
 
 SIZES = {
     "one of each, one fault": SMALL,
+    "one of each, one fault, plans that fail are tried again": replace(SMALL, trying_again=True),
     "one of each, one fault, a replaced leader goes on": replace(SMALL, lease=False),
     "one of each, two operations at once": replace(SMALL, faults=0, operations=2),
     "two tasks of one lockKey for one slot": replace(SMALL, tasks=2, faults=0, operations=2),

@@ -118,6 +118,9 @@ class MemoryFiles:
     def got(self, task_id: str) -> bytes | None:
         return self.handed_over.get(task_id)
 
+    def has(self, task_id: str) -> bool:
+        return task_id in self.handed_over
+
     def tasks(self) -> tuple[str, ...]:
         return tuple({task_id for task_id, _ in self.data})
 

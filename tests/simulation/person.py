@@ -11,7 +11,7 @@ from controller.local.apiserver.errors import ApiError as Refusal
 from controller.objects.task import TaskPhase
 from tests.simulation.replica import NS
 from tests.simulation.themes import Theme
-from tests.simulation.world import World, phase_of
+from tests.simulation.world import CHANGED, TRY_AGAIN, UNCHANGED, World, phase_of
 
 LOOK_SECONDS = 2.0
 UNLOCK_AFTER_SECONDS = 60.0
@@ -74,7 +74,9 @@ class Person:
             seconds=rng.choice(theme.task_seconds),
             outcome=rng.choice([Outcome.SUCCEEDED] * 4 + [Outcome.FAILED]),
             priority=rng.choice([0, 0, 5]),
-            retry={"planMaxAttempts": rng.choice([1, 2, 3])},
+            retry={"planMaxAttempts": rng.choice([1, 2, 3])}
+            | ({"planExitCodes": [TRY_AGAIN]} if theme.endings else {}),
+            codes=[rng.choice([UNCHANGED, CHANGED, CHANGED, TRY_AGAIN]) for _ in range(3)] if theme.endings else [],
             **spec,
         )
         self._brought += 1

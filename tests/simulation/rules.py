@@ -1,14 +1,15 @@
 """What may never happen, watched as it happens: at every change of the API, of an agent, and at every message."""
 
 import json
+from binascii import b2a_base64
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import JournalDamagedError
 from agent.rules.state import Event, PhaseChanged, Record, SlotChanged, State, TaskAcked
-from agent.wire import Origin, Phase, SlotState, TaskState
+from agent.wire import NO_CHANGES, Origin, Phase, SlotState, TaskState
 from controller import names
-from controller.kube.api import PODS, SLOTTASKOUTPUTS, Object
+from controller.kube.api import PODS, SECRETS, SLOTTASKOUTPUTS, Object
 from controller.local.apiserver.store.versions import Change, ChangeType
 from controller.objects.task import FINAL_PHASES
 from tests.simulation.size_rules import SizeRules
@@ -114,6 +115,8 @@ class Rules:
         if status.get("podUID"):
             intent = f"{uid}{names.TASK_ID_SEPARATOR}{status.get('attempt')}", status["podUID"]
             self._intents.setdefault(intent, self._world.elapsed)
+        if phase == "AwaitingApproval" and self._world.finds_nothing(uid, status.get("attempt", 1)):
+            self.breach(f"task {metadata['name']} waits for an approval, and its plan found nothing to change")
         if phase in FINAL and phase != before:
             self._check_end(metadata["name"], status)
         self.note(
@@ -276,6 +279,7 @@ class Rules:
         if task is not None and here and status.get("phase") not in FINAL:
             self.breach(f"the result of {task_id} was forgotten while its status says {status.get('phase')}")
         if task is not None and here:
+            self._check_handed_over(task, task_id)
             name = task["metadata"]["name"]
             for step, result in (status.get("steps") or {}).items():
                 kept = self._world.cluster.find(
@@ -284,6 +288,16 @@ class Rules:
                 ran = result.get("startTime") and result.get("endTime")
                 if ran and (kept is None or kept["spec"]["taskUID"] != uid):
                     self.breach(f"the output of the {step} of {task_id} was forgotten, and is kept nowhere")
+
+    def _check_handed_over(self, task: Object, task_id: str) -> None:
+        """What a task that has succeeded hands over is in its Secret, or the task says why it is not."""
+        asked, status = task["spec"].get("outputs"), task["status"]
+        if asked is None or status.get("phase") != "Succeeded" or status.get("reason") == NO_CHANGES:
+            return
+        secret = self._world.cluster.find(SECRETS, task["metadata"]["namespace"], asked["secretName"])
+        stored = secret["data"].get("outputs.json") if secret is not None else None
+        if stored != b2a_base64(task_id.encode(), newline=False).decode() and not status.get("message"):
+            self.breach(f"the file that {task_id} handed over was forgotten, and is in no Secret")
 
     def agent_answered(self, agent: "SimAgent", target: str, body: bytes | None, status: int) -> None:
         """An agent answered a write that arrived over the network."""

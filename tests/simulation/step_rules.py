@@ -34,6 +34,8 @@ class StepRules:
             self._check_lock(uid)
         if assignment.step is not Step.APPLY:
             return
+        if assignment.work.steps.plan is not None and self._world.finds_nothing(uid, assignment.work.attempt):
+            self._rules.breach(f"an apply of {uid} began whose plan found nothing to change")
         if assignment.work.steps.plan is not None and found != assignment.plan_digest:
             self._rules.breach(f"an apply of {uid} began with another plan than the one that was approved")
         applies = [

@@ -47,6 +47,8 @@ class Theme:
     ttl_seconds: tuple[int, ...] = (30, 86400)
     gives_up: bool = False
     """Whether, in the end, all that waits in the first pool is cancelled: then it is the others' turn."""
+    endings: bool = False
+    """Whether plans end with codes that their tasks name: nothing to change, try again. They hand a file over."""
     replace_share: float = 0.2
     """How likely somebody deletes the pool while it is used, and makes it again."""
     mount_seconds: float = 0.0
@@ -59,7 +61,24 @@ class Theme:
 
 ANYTHING = Theme("anything")
 THEMES = (
-    *(ANYTHING,) * 8,
+    *(ANYTHING,) * 7,
+    Theme(
+        "plans that end otherwise",
+        mishaps=(
+            "agent is cut off",
+            "leader dies at a write",
+            "leader has no API",
+            "worker dies",
+            "a pod goes while nobody looks",
+        ),
+        mishap_seconds=(3.0, 8.0),
+        traps=TASK_WRITES,
+        kinds=("plan", "apply", "plan_and_apply", "plan_and_apply"),
+        task_seconds=(0.5, 5.0, 30.0),
+        lock_share=0.2,
+        operator_share=0.2,
+        endings=True,
+    ),
     Theme(
         "Pods that come and go",
         mishaps=("leader is paused at a write", "leader is paused at a write", "history is gone"),

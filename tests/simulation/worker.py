@@ -8,11 +8,12 @@ import asyncio
 import contextlib
 import hashlib
 import random
+from binascii import b2a_base64
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, Protocol
 
-from agent.wire import Assignment, Outcome, Step
+from agent.wire import Assignment, Step
 from agent.worker.client import CALL_TIMEOUT_SECONDS, POLL_TIMEOUT_SECONDS, RefusedError, _compose, _understand
 from agent.worker.core import Worker
 from agent.worker.errors import LinkError
@@ -36,8 +37,8 @@ class Commands(Protocol):
         """How long it takes."""
         ...
 
-    def outcome(self, assignment: Assignment) -> Outcome:
-        """How it ends by itself."""
+    def exit_code(self, assignment: Assignment) -> int:
+        """What it ends with by itself."""
         ...
 
     def minds_no_sigterm(self) -> bool:
@@ -63,6 +64,10 @@ class SlotDisk(MemoryDisk):
         """Another one for each attempt, as its plan is another."""
         plan = f"{assignment.task_id} {assignment.task_id in self.edited}"
         return f"sha256:{hashlib.sha256(plan.encode()).hexdigest()}"
+
+    def outputs(self, assignment: Assignment) -> str:
+        """The file that the task hands over: it tells by whom it was written."""
+        return b2a_base64(assignment.task_id.encode(), newline=False).decode()
 
     def reclaim(self, task_id: str, step: Step) -> bool:
         """Kill what an earlier worker left of the step; it takes a moment."""
@@ -115,10 +120,9 @@ class Command:
                 await self._signalled.wait()
                 await asyncio.sleep(self._rng.uniform(0.0, 0.5))
         entry.log += b"done\n"
-        code = {Outcome.SUCCEEDED: 0}.get(self._commands.outcome(self.assignment), 1)
         self._disk.command = None
         if self.ended is not None:
-            exit_code = None if self._signal else code
+            exit_code = None if self._signal else self._commands.exit_code(self.assignment)
             self.ended(Ended(exit_code=exit_code, signal=self._signal, output_bytes=len(entry.log)))
 
 

@@ -8,9 +8,10 @@ One seed is one history: all randomness comes from it.
 """
 
 import asyncio
+import copy
 import itertools
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -38,6 +39,10 @@ STEPS: dict[str, Any] = {
     "apply": {"apply": {"command": ["apply"]}},
     "plan_and_apply": {"plan": {"command": ["plan"]}, "apply": {"command": ["apply"]}},
 }
+
+
+UNCHANGED, CHANGED, TRY_AGAIN = 0, 2, 7
+"""What a plan may end with whose task says what that means."""
 
 
 class World:
@@ -68,6 +73,7 @@ class World:
         """UIDs of Pods that something other than the controller ended."""
         self._loop = asyncio.get_running_loop()
         self._start = self._loop.time()
+        self._codes: dict[str, Sequence[int]] = {}
         self._durations: dict[tuple[str, Step], tuple[float, Outcome]] = {}
         self.cluster = Cluster(self.now, self.rng, rules=False)
         self.rules = Rules(self, trace or Trace())
@@ -165,14 +171,24 @@ class World:
         seconds: float = 10.0,
         outcome: Outcome = Outcome.SUCCEEDED,
         pool: str = POOL,
+        codes: Sequence[int] = (),
         **spec: Any,
     ) -> None:
-        """A SlotTask whose steps take so long, and end so."""
+        """A SlotTask whose steps take so long, and end so.
+
+        With `codes`, its plans that do not fail end with them, one for each attempt, and it hands a file over.
+        """
+        steps = copy.deepcopy(STEPS[kind])
+        if codes:
+            spec["outputs"] = {"path": "outputs.json", "secretName": f"of-{name}"}
+            if "plan" in steps:
+                steps["plan"]["exitCodes"] = {"changed": [CHANGED], "unchanged": [UNCHANGED]}
         made = self.cluster.create(
             SLOTTASKS,
             NS,
-            {"metadata": {"name": name}, "spec": {"pool": pool, "type": kind, "steps": STEPS[kind], **spec}},
+            {"metadata": {"name": name}, "spec": {"pool": pool, "type": kind, "steps": steps, **spec}},
         )
+        self._codes[made["metadata"]["uid"]] = codes
         for step in Step:
             self._durations[made["metadata"]["uid"], step] = seconds, outcome
 
@@ -228,6 +244,18 @@ class World:
 
     def outcome(self, assignment: Assignment) -> Outcome:
         return self._step(assignment)[1]
+
+    def exit_code(self, assignment: Assignment) -> int:
+        codes = self._codes.get(assignment.task_id.partition(names.TASK_ID_SEPARATOR)[0], ())
+        if self.outcome(assignment) is not Outcome.SUCCEEDED:
+            # Of an apply, too, whose task names that code: it is tried again for no code.
+            return TRY_AGAIN if codes and assignment.step is Step.APPLY else 1
+        return codes[(assignment.work.attempt - 1) % len(codes)] if codes and assignment.step is Step.PLAN else 0
+
+    def finds_nothing(self, uid: str, attempt: int) -> bool:
+        """Whether the plan of a task's attempt finds nothing to change."""
+        codes = self._codes.get(uid, ())
+        return bool(codes) and codes[(attempt - 1) % len(codes)] == UNCHANGED
 
     def minds_no_sigterm(self) -> bool:
         return self.rng.random() < self.faults.stubborn

@@ -126,6 +126,35 @@ def test_a_field_that_is_not_known_is_refused_and_named(cli: Cli) -> None:
     assert 'unknown field "spec.mode"' in cli.run("submit", "-f", "-", text=pool, code=1)
 
 
+def test_one_that_is_refused_does_not_keep_those_after_it_away(cli: Cli) -> None:
+    """As with kubectl: each is tried, each refusal is said, and the exit code tells that there was one."""
+    text = task("typo-1", "true", priorty=3) + task("after-1", "true") + task("typo-2", "true", pool=7)
+    chosen = ("--kubeconfig", str(cli.folder / "cluster" / "kubeconfig"))
+    done = CliRunner(env={"KUBECONFIG": None}).invoke(main, [*chosen, "submit", "-f", "-"], input=text)
+    assert (done.exit_code, done.stdout) == (1, "slottask/after-1 created\n")
+    first, second = done.stderr.splitlines()
+    assert first == 'Error: slottask/typo-1: unknown field "spec.priorty"'
+    assert second.startswith('Error: SlotTask.podslots.dev "typo-2" is invalid: ')
+
+
+def test_each_submit_of_a_generated_name_is_another_task(cli: Cli) -> None:
+    """With a warning like any other."""
+    document = yaml.safe_load(task("x", "true", pool="none-such"))
+    document["metadata"] = {"generateName": "drift-"}
+    chosen = ("--kubeconfig", str(cli.folder / "cluster" / "kubeconfig"))
+    names = set()
+    for _ in range(2):
+        text = yaml.safe_dump(document)
+        done = CliRunner(env={"KUBECONFIG": None}).invoke(main, [*chosen, "submit", "-f", "-"], input=text)
+        name = done.stdout.removeprefix("slottask/").removesuffix(" created\n")
+        assert (done.exit_code, name.startswith("drift-")) == (0, True)
+        assert done.stderr.startswith(f"Warning: slottask/{name} can't run as it is: PoolNotFound")
+        names.add(name)
+    assert len(names) == 2
+    for name in names:
+        cli.run("cancel", name)
+
+
 def test_a_plan_runs_and_its_output_can_be_read(cli: Cli) -> None:
     cli.submit(task("reads", "echo one; echo two"))
     assert cli.run("wait", "reads", "--for", "Succeeded", "--timeout", "40") == "reads: Succeeded\n"

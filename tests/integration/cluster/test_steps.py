@@ -137,6 +137,24 @@ async def test_files_have_their_bytes_and_their_permissions(cluster: Cluster) ->
     assert tail(status).split() == ["the", "tool", "ran", "600", "644", "644", "755", "256", "ff"]
 
 
+async def test_a_task_finds_nothing_of_another_in_its_home(cluster: Cluster) -> None:
+    """Unless the pool's author has set one: then that stands."""
+    slots = [{"accepts": ["plan"]}]
+    worker = {"name": "worker", "image": "podslots/tools:test"}
+    chosen = {**worker, "env": [{"name": "HOME", "value": "/chosen"}]}
+    for pool, container in (("own-home", worker), ("chosen-home", chosen)):
+        await cluster.create_pool(pool, slots=slots, template={"spec": {"containers": [container]}})
+    look = 'echo "[$(ls ~)] $HOME"; touch ~/left-behind || true'
+    for name, pool in (("home-1", "own-home"), ("home-2", "own-home"), ("home-3", "chosen-home")):
+        await submit(cluster, name, {"plan": shell(look)}, pool=pool)
+        await cluster.until_phase(name, "Succeeded", "Failed")
+    first, second, third = [tail(await cluster.status(f"home-{number}")) for number in (1, 2, 3)]
+    assert first.startswith("[] /")
+    assert second.startswith("[] /")
+    assert first != second
+    assert "[] /chosen" in third
+
+
 async def test_a_provider_finds_room_for_its_socket_in_tmpdir(cluster: Cluster) -> None:
     await submit(
         cluster,

@@ -1,8 +1,8 @@
 """An apply of real Terraform that is stopped in the middle: what it made is in its state, and its lock is gone.
 
-With the AWS provider against a fake AWS. It needs `terraform`, a filesystem mirror with that provider, which the
-variable PODSLOTS_TEST_MIRROR names, and `moto_server` (of the package `moto[server]`, in whichever environment).
-Programs of ours stand for all of these in `tests/integration/agent/worker/test_stopping.py`, which runs everywhere.
+With the AWS provider against a fake AWS. It needs `terraform`, a filesystem mirror with that provider (see
+`tests.support.terraform`), and `moto_server`, which `make moto` gets. Programs of ours stand for all of these in
+`tests/integration/agent/worker/test_stopping.py`, which runs everywhere.
 """
 
 import asyncio
@@ -14,17 +14,19 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from controller.kube.api import SLOTTASKS
+from controller.kube.api import PODS, SLOTTASKS
+from controller.objects.task import STOP_RESERVE_SECONDS
 from tests.support.cluster import NAMESPACE, Child, Cluster, until
+from tests.support.terraform import fake_aws, find_mirror
 
-MIRROR = Path(os.environ.get("PODSLOTS_TEST_MIRROR", "/nonexistent"))
+MIRROR = find_mirror(os.environ)
 BUCKET = "states"
+POD_GRACE_SECONDS = 120
 SIGNED = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 """Not checked, but without one the fake takes the caller for nobody."""
 
@@ -32,11 +34,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.long,
     pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not on the PATH"),
-    pytest.mark.skipif(
-        not (MIRROR / "registry.terraform.io/hashicorp/aws").is_dir(),
-        reason="PODSLOTS_TEST_MIRROR names no filesystem mirror with the AWS provider",
-    ),
-    pytest.mark.skipif(shutil.which("moto_server") is None, reason="moto_server is not on the PATH"),
+    pytest.mark.skipif(MIRROR is None, reason="there is no filesystem mirror with the AWS provider"),
 ]
 
 CONFIGURATION = """\
@@ -76,6 +74,7 @@ APPLY = ["terraform", "apply", "-auto-approve", "-input=false", "-no-color"]
 STEPS: dict[str, dict[str, Any]] = {
     "direct": {"before": [{"command": INIT}], "command": APPLY},
     "shell": {"command": ["sh", "-c", f"{' '.join(INIT)} && {' '.join(APPLY)} && echo applied"]},
+    "bash": {"command": ["bash", "-c", f"{' '.join(INIT)}; {' '.join(APPLY)}; echo applied"]},
     "before": {"before": [{"command": INIT}, {"command": APPLY}], "command": ["true"]},
 }
 
@@ -117,7 +116,9 @@ class Aws:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def aws(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Aws]:
     log = tmp_path_factory.mktemp("aws") / "log"
-    process = Child("aws", ["moto_server", "-H", "127.0.0.1", "-p", "0"], dict(os.environ), log)
+    program = fake_aws()
+    assert program is not None, "there is terraform and its provider, but no moto_server: `make moto`"
+    process = Child("aws", [program, "-H", "127.0.0.1", "-p", "0"], dict(os.environ), log)
     await process.start()
     try:
         found = await until(lambda: re.search(r"Running on (http://127\.0\.0\.1:\d+)", log.read_text()), "it serves")
@@ -134,12 +135,12 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
         await running.create_pool("real", template=template(), slots=[{"accepts": ["apply"]}])
         yield running
         await running.settle()
-        running.check()
+        running.check(deleted_by="admin")
 
 
 def template() -> dict[str, Any]:
     worker = {"name": "worker", "image": "podslots/tools:test"}
-    return {"spec": {"terminationGracePeriodSeconds": 120, "containers": [worker]}}
+    return {"spec": {"terminationGracePeriodSeconds": POD_GRACE_SECONDS, "containers": [worker]}}
 
 
 async def apply(cluster: Cluster, aws: Aws, name: str, step: dict[str, Any]) -> None:
@@ -169,6 +170,12 @@ async def apply(cluster: Cluster, aws: Aws, name: str, step: dict[str, Any]) -> 
     await cluster.api.create(SLOTTASKS, NAMESPACE, body)
 
 
+async def until_making(cluster: Cluster, aws: Aws, name: str) -> None:
+    """Wait until a queue is there, and the provider waits for it to be ready."""
+    await cluster.until_phase(name, "Running")
+    await until(lambda: asyncio.to_thread(aws.queues, name), "a queue is being made", seconds=180)
+
+
 async def nothing_is_lost(aws: Aws, name: str, tail: str) -> None:
     made = await asyncio.to_thread(aws.queues, name)
     assert await asyncio.to_thread(aws.in_state, name) == made, tail
@@ -181,11 +188,26 @@ async def test_a_cancelled_apply_keeps_what_it_made_and_gives_its_lock_back(
 ) -> None:
     name = f"cancel-{form}"
     await apply(cluster, aws, name, STEPS[form])
-    await until(lambda: asyncio.to_thread(aws.queues, name), "a queue is being made", seconds=180)
+    await until_making(cluster, aws, name)
     await cluster.patch_task(name, {"cancel": True})
     status = await cluster.until_phase(name, "Cancelled", "Failed", "Succeeded", seconds=120)
     tail = str(status["steps"]["apply"]["logTail"])
     assert status["phase"] == "Cancelled", tail
+    assert "Gracefully shutting down" in tail
+    await nothing_is_lost(aws, name, tail)
+
+
+@pytest.mark.parametrize("form", STEPS)
+async def test_the_pods_end_does_neither(cluster: Cluster, aws: Aws, form: str) -> None:
+    """Somebody deletes the Pod while something is being made: the apply has what is left of the Pod's grace."""
+    name = f"end-{form}"
+    # Of the Pod's grace so much is kept for the step that it is stopped at once.
+    await apply(cluster, aws, name, {**STEPS[form], "cancelGraceSeconds": POD_GRACE_SECONDS - STOP_RESERVE_SECONDS})
+    await until_making(cluster, aws, name)
+    await cluster.api.delete(PODS, NAMESPACE, (await cluster.status(name))["pod"])
+    status = await cluster.until_phase(name, "Cancelled", "Failed", "Succeeded", "Lost", seconds=180)
+    tail = str(status["steps"]["apply"].get("logTail"))
+    assert status["phase"] == "Failed", status
     assert "Gracefully shutting down" in tail
     await nothing_is_lost(aws, name, tail)
 

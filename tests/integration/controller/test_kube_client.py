@@ -143,7 +143,7 @@ async def test_a_call_that_takes_too_long_is_given_up() -> None:
 
 async def test_nobody_there_is_unavailable() -> None:
     async with connect(KubeSettings(server="http://127.0.0.1:1"), now, LIMITS) as client:
-        with pytest.raises(ApiUnavailable):
+        with pytest.raises(ApiUnavailable, match=r"can't connect to 127\.0\.0\.1:1: Connection refused$"):
             await client.get(PODS, "default", "a")
         with pytest.raises(ApiUnavailable):
             await anext(client.watch(PODS, None, resource_version="1"))

@@ -13,7 +13,7 @@ from controller.act.outputs import TaskOutputs
 from controller.act.task_writer import TaskWriter
 from controller.act.tasks import Tasks
 from controller.agents.client import AgentClient
-from controller.decide import task_actions
+from controller.decide import task_actions, trying_again
 from controller.decide.task_actions import Whereabouts
 from controller.errors import AgentUnreachable, ApiUnavailable
 from controller.kube import reflector
@@ -99,6 +99,44 @@ def _() -> Plant:
 
     original = TaskOutputs.keep
     return patch.object(TaskOutputs, "keep", keep)
+
+
+@bug("ack before the file that is handed over is kept", theme="plans that end otherwise")
+def _() -> Plant:
+    """It is fetched and kept as the last thing of all."""
+    hand_over, ack = Tasks._hand_over, Tasks.ack
+    later: dict[str, tuple[Task, agent_wire.Task]] = {}
+
+    async def keep_in_mind(self: Tasks, task: Task, known: agent_wire.Task, agent: AgentClient) -> str | None:
+        del self, agent
+        later[task.task_id] = task, known
+        return None
+
+    async def ack_first(self: Tasks, task_id: str, pod: Any, agent: AgentClient) -> None:
+        await ack(self, task_id, pod, agent)
+        if (left := later.pop(task_id, None)) is not None:
+            await hand_over(self, *left, agent)
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(Tasks, "_hand_over", keep_in_mind))
+    stack.enter_context(patch.object(Tasks, "ack", ack_first))
+    return stack
+
+
+@bug("a failed apply is tried again", theme="plans that end otherwise", seed=3)
+def _() -> Plant:
+    """For an exit code that its task names, as a plan is."""
+    original = trying_again.after_end
+
+    def after_end(task: Task, known: agent_wire.Task, now: Any) -> Any:
+        return original(
+            task, replace(known, step=agent_wire.Step.PLAN, apply=None, plan=known.apply or known.plan), now
+        )
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(tasks, "after_end", after_end))
+    stack.enter_context(patch.object(trying_again, "may_retry", lambda task: task.status.attempt < 3))
+    return stack
 
 
 def _approved(same: Callable[[Any, Any], bool]) -> Plant:

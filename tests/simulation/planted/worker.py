@@ -5,6 +5,7 @@ from typing import Any
 from unittest.mock import patch
 
 from agent.wire import Assignment
+from agent.worker.run import Run
 from tests.simulation.planted.registry import Plant, bug
 from tests.simulation.worker import SlotDisk
 
@@ -33,6 +34,16 @@ def _() -> Plant:
         return approved if approved is not None else original(self)
 
     return patch.object(SlotDisk, "digest", digest)
+
+
+@bug("a plan that changes nothing asks for an approval", theme="plans that end otherwise", seed=4)
+def _() -> Plant:
+    original = Run.changed
+
+    def changed(self: Run, exit_code: int | None) -> bool | None:
+        return True if original(self, exit_code) is not None else None
+
+    return patch.object(Run, "changed", changed)
 
 
 @bug("a step's lock not looked at", theme="agents and workers that restart", seed=118)

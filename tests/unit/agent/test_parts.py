@@ -259,6 +259,15 @@ async def text(kept: Outputs, offset: int = 0, log_bytes: int = 0, going: Callab
     return b"".join([piece async for piece in pieces])
 
 
+async def test_whether_a_file_was_handed_over_is_known_until_its_task_is_forgotten(tmp_path: Path) -> None:
+    kept = outputs(tmp_path)
+    assert not await kept.has("t.1")
+    await kept.put("t.1", b"{}")
+    assert await kept.has("t.1")
+    await kept.forget(["t.1"])
+    assert not await kept.has("t.1")
+
+
 async def test_output_resumes_where_it_ends(tmp_path: Path) -> None:
     kept = outputs(tmp_path)
     assert await kept.append("t", Step.PLAN, 0, b"hello ") == 6

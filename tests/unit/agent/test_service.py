@@ -78,6 +78,10 @@ class NoFiles:
         del task_id
         return None
 
+    def has(self, task_id: str) -> bool:
+        del task_id
+        return False
+
     def tasks(self) -> tuple[str, ...]:
         return ()
 

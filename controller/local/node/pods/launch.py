@@ -1,5 +1,7 @@
 """From a container's spec to the process that stands for it: environment, command line, folders."""
 
+import os
+import pwd
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,7 +37,7 @@ def prepare_launch(
     base = {
         **node.config.environment,
         "PATH": node.config.path,
-        "HOME": str(attempt.scratch),
+        "HOME": _home(),
         "TMPDIR": str(node.short_paths.link(attempt.temporary)),
         "HOSTNAME": metadata["name"],
     }
@@ -52,6 +54,18 @@ def prepare_launch(
 def pod_facts(node: NodeContext, pod: Json, ip: str) -> PodFacts:
     """What references to the Pod's own fields resolve to on this node."""
     return PodFacts(pod, ip, node.node_ip, node.config.node_name, node.config.capacity)
+
+
+def _home() -> str:
+    """As container runtimes do: the user's home by /etc/passwd, else "/".
+
+    A folder of the container's own would look as if somebody had chosen it: workers keep such a HOME, and the tasks of
+    a slot would find each other's files in it.
+    """
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        return "/"
 
 
 def _texts(data: Mapping[str, bytes]) -> dict[str, str]:

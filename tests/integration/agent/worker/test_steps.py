@@ -214,8 +214,8 @@ def test_sigterm_lets_the_step_run_to_its_end_and_takes_no_other(
 
 def test_sigterm_ends_a_step_that_outlasts_the_grace(agent: FakeAgent, start_worker: StartWorker) -> None:
     worker = start_worker(environ={"PODSLOTS_GRACE_SECONDS": "16"})
-    agent.offer(assignment(*shell("trap 'exit 5' INT; while :; do sleep 0.05; done")))
-    agent.wait(lambda: agent.started)
+    agent.offer(assignment(*shell("trap 'exit 5' INT; echo ready; while :; do sleep 0.05; done")))
+    agent.wait(lambda: agent.log("task.1") == b"ready\n")
     worker.terminate()
     report = agent.exit_of("task.1", Step.PLAN)
     assert (report.outcome, report.reason, report.exit_code) == (Outcome.FAILED, "Pod stopped", 5)
@@ -288,9 +288,21 @@ def _with_secrets(start_worker: StartWorker, tmp_path: Path, **values: str) -> W
     for key, value in values.items():
         (secret / key).write_text(value)
     mounts = f'{{"cloud": "{secret}"}}'
-    container = {"PODSLOTS_SECRET_VARIABLES": "FROM_POOL,NOT_SET", "FROM_POOL": "pool-password", "OPEN": "plain-text"}
+    container = {
+        "PODSLOTS_SECRET_VARIABLES": "FROM_POOL,NOT_SET",
+        "FROM_POOL": "pool-password",
+        "OPEN": "plain-text",
+        **{f"{before}KEY": value for before, value in WHOLE.items()},
+    }
     return start_worker(environ={"PODSLOTS_SECRETS": mounts, **container})
 
+
+WHOLE = {
+    "": "of-the-last-secret",
+    "PODSLOTS_CREDENTIAL_FROM_SECRET_0_": "of-the-first-secret",
+    "PODSLOTS_CREDENTIAL_FROM_SECRET_1_": "of-the-last-secret",
+}
+"""Two Secrets of the pool's `envFrom` that have the same key."""
 
 CLOUD: dict[str, Any] = {"env_from": (EnvFrom(secret="cloud"),)}
 
@@ -303,17 +315,19 @@ def test_values_of_secrets_leave_the_worker_in_no_copy(
     worker = _with_secrets(start_worker, tmp_path, TOKEN="wJalr-not-a-real-key-9931", KEY=key, PIN="1234")
     script = (
         'set -x; : "key: $TOKEN"; env; printf %s "$KEY"; printf "user:$TOKEN" | base64; '
-        'set +x; printf wJalr-not; sleep 0.2; echo -a-real-key-9931; echo "$OPEN $PIN"'
+        'set +x; echo of-the-first-secret; printf wJalr-not; sleep 0.2; echo -a-real-key-9931; echo "$OPEN $PIN"'
     )
     agent.offer(assignment(*shell(script), **CLOUD))
     assert agent.exit_of("task.1", Step.PLAN).log_bytes == len(agent.log("task.1"))
     log = agent.log("task.1")
     until(lambda: worker.stdout.endswith(b": ended\n"))
     for copy in (log, worker.stdout, worker._stderr.read_bytes()):
-        for secret in (b"wJalr", b"real-key", b"pool-password", b"MIIEpAIB", b"d0phbHItbm90"):
+        for secret in (b"wJalr", b"real-key", b"pool-password", b"of-the-", b"MIIEpAIB", b"d0phbHItbm90"):
             assert secret not in copy
     assert b"TOKEN=***\n" in log
     assert b"FROM_POOL=***\n" in log
+    assert b"\nKEY=***\n" in log
+    assert b"FROM_SECRET" not in log
     assert log.endswith(b"***\nplain-text 1234\n")
     note = b": note the value of cloud/PIN has fewer than 6 bytes: it is not masked in the output\n"
     assert mark("team/task", "plan", "task.1") + note in worker.stdout

@@ -23,6 +23,13 @@ def test_pools_come_before_the_tasks_that_need_them() -> None:
     assert [obj["kind"] for obj in parse(f"{TASK}---{POOL}---\n", "f")] == ["SlotPool", "SlotTask"]
 
 
+def test_what_is_merged_into_a_mapping_may_be_set_anew() -> None:
+    shared = "x-steps: &steps {plan: {command: [a]}, apply: {command: [b]}}\n"
+    text = f"{TASK}{shared}spec:\n  steps:\n    <<: *steps\n    plan: {{command: [c]}}\n"
+    (obj,) = parse(text, "f")
+    assert obj["spec"]["steps"] == {"plan": {"command": ["c"]}, "apply": {"command": ["b"]}}
+
+
 def test_a_list_is_taken_apart() -> None:
     item = '{"apiVersion": "podslots.dev/v1alpha1", "kind": "SlotTask", "metadata": {"name": "x"}}'
     text = f'{{"kind": "List", "items": [{item}]}}'
@@ -37,6 +44,10 @@ def test_a_list_is_taken_apart() -> None:
         ("- 1", "f, document 1: an object with apiVersion"),
         ("just text", "f, document 1: an object with apiVersion"),
         ("a: b\nc: d: e", "f: not YAML: line 2, column 5: mapping values are not allowed here"),
+        (
+            f"{TASK}spec: {{pool: small, type: plan, pool: large}}\n",
+            "f: not YAML: line 5, column 33: 'pool' is there twice",
+        ),
         ("a\x00", "f: not YAML: character 2: special characters are not allowed"),
         ("items: 3", "f, document 1: an object without kind"),
         (f"{TASK}---\nkind: Pod\napiVersion: v1\n", "f, document 2: v1 Pod"),

@@ -1,7 +1,11 @@
 """Which cluster a command speaks to, and how what goes wrong is said."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
+from controller.cli.main import main
 from controller.cli.session import CONFIGURATION_HINT, STRICT, explain, settings
 from controller.errors import ApiError, ApiUnavailable, NoConfiguration, PodslotsError
 
@@ -52,3 +56,24 @@ def test_a_context_can_be_named() -> None:
 )
 def test_errors_are_said_in_the_servers_words(error: PodslotsError, text: str) -> None:
     assert explain(error) == text
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("wait", "net", "--for", "Succeeded"), 4),
+        (("logs", "net"), 4),
+        (("logs", "-f", "net"), 4),
+        (("get", "tasks"), 1),
+        (("approve", "net", "--yes"), 1),
+    ],
+)
+def test_without_a_cluster_a_task_was_not_seen_and_did_not_fail(
+    tmp_path: Path, command: tuple[str, ...], code: int
+) -> None:
+    """Neither for want of a kubeconfig, nor if nobody answers at its server."""
+    nobody = {"PODSLOTS_SERVER": "http://127.0.0.1:1", "PODSLOTS_TOKEN": "t", "KUBECONFIG": None}
+    for environ in ({"KUBECONFIG": str(tmp_path / "none")}, nobody):
+        done = CliRunner(env=environ).invoke(main, command)
+        assert done.exit_code == code, done.output
+        assert done.stderr.startswith("Error: ")

@@ -320,6 +320,24 @@ def test_the_worker_learns_which_of_its_variables_are_secret() -> None:
     assert "PODSLOTS_SECRET_VARIABLES" not in json.dumps(build(template()))
 
 
+def test_what_the_worker_has_from_whole_secrets_it_has_again_under_hidden_names() -> None:
+    """Else it could not mask them: nobody but the node knows which variables a Secret gives."""
+    given = template()
+    env_from = [
+        {"configMapRef": {"name": "settings"}},
+        {"prefix": "AWS_", "secretRef": {"name": "aws", "optional": True}},
+        {"secretRef": {"name": "git"}},
+    ]
+    given["spec"]["containers"][0]["envFrom"] = env_from
+    for slot in range(2):
+        assert container(build(given), f"worker-{slot}")["envFrom"] == [
+            *env_from,
+            {"prefix": "PODSLOTS_CREDENTIAL_FROM_SECRET_1_", "secretRef": {"name": "aws", "optional": True}},
+            {"prefix": "PODSLOTS_CREDENTIAL_FROM_SECRET_2_", "secretRef": {"name": "git"}},
+        ]
+    assert "envFrom" not in container(build(template()), "worker-0")
+
+
 def test_without_a_worker_the_workload_gets_the_local_credential() -> None:
     """Sidecar mode: it calls the agent itself, with what can't drain."""
     pod = build(SIDECAR)
