@@ -20,7 +20,7 @@ import pytest
 import pytest_asyncio
 
 from controller.kube.api import PODS, SLOTTASKS
-from controller.objects.task import STOP_RESERVE_SECONDS
+from controller.objects.task_spec import STOP_RESERVE_SECONDS
 from tests.support.cluster import NAMESPACE, Child, Cluster, until
 from tests.support.terraform import fake_aws, find_mirror
 

@@ -10,6 +10,7 @@ from agent import wire as agent_wire
 from controller.act import tasks
 from controller.act.locks import Locks
 from controller.act.outputs import TaskOutputs
+from controller.act.task_results import TaskResults
 from controller.act.task_writer import TaskWriter
 from controller.act.tasks import Tasks
 from controller.agents.client import AgentClient
@@ -104,10 +105,10 @@ def _() -> Plant:
 @bug("ack before the file that is handed over is kept", theme="plans that end otherwise")
 def _() -> Plant:
     """It is fetched and kept as the last thing of all."""
-    hand_over, ack = Tasks._hand_over, Tasks.ack
+    hand_over, ack = TaskResults.hand_over, Tasks.ack
     later: dict[str, tuple[Task, agent_wire.Task]] = {}
 
-    async def keep_in_mind(self: Tasks, task: Task, known: agent_wire.Task, agent: AgentClient) -> str | None:
+    async def keep_in_mind(self: TaskResults, task: Task, known: agent_wire.Task, agent: AgentClient) -> str | None:
         del self, agent
         later[task.task_id] = task, known
         return None
@@ -115,10 +116,10 @@ def _() -> Plant:
     async def ack_first(self: Tasks, task_id: str, pod: Any, agent: AgentClient) -> None:
         await ack(self, task_id, pod, agent)
         if (left := later.pop(task_id, None)) is not None:
-            await hand_over(self, *left, agent)
+            await hand_over(self._results, *left, agent)
 
     stack = contextlib.ExitStack()
-    stack.enter_context(patch.object(Tasks, "_hand_over", keep_in_mind))
+    stack.enter_context(patch.object(TaskResults, "hand_over", keep_in_mind))
     stack.enter_context(patch.object(Tasks, "ack", ack_first))
     return stack
 
