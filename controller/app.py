@@ -15,6 +15,7 @@ from datetime import datetime
 from prometheus_client import CollectorRegistry
 
 from controller import names
+from controller.act.budgets import Budgets
 from controller.act.events import EventRecorder
 from controller.act.handed_over import HandedOverFiles
 from controller.act.locks import Locks
@@ -32,7 +33,7 @@ from controller.agents.tls import AgentTls, OverTls
 from controller.agents.transport import Transport
 from controller.config import Config
 from controller.errors import NotLeader
-from controller.kube.api import LEASES, NODES, PODS, SECRETS, SLOTPOOLS, SLOTTASKS, Api, Object, Resource
+from controller.kube.api import BUDGETS, LEASES, NODES, PODS, SECRETS, SLOTPOOLS, SLOTTASKS, Api, Object, Resource
 from controller.kube.cache import Cache
 from controller.kube.leading import LeadersApi
 from controller.kube.reflector import Reflector, ReflectorSettings
@@ -100,6 +101,7 @@ class Controller:
         self.secrets = self._cache(SECRETS, selector=names.POOL_LABEL)
         self.leases = self._cache(LEASES, selector=names.LOCK_LABEL)
         self.nodes = self._cache(NODES)
+        self.budgets = self._cache(BUDGETS, selector=names.POOL_LABEL)
         self.events = EventRecorder(api, component="podslots-controller", instance=config.identity, now=now, rng=rng)
         leaders = LeadersApi(api, self._may_write)
         owners = PodOwners(leaders, self.pods)
@@ -140,6 +142,7 @@ class Controller:
             pods=pods,
             tokens=tokens,
             owners=owners,
+            budgets=Budgets(leaders, self.budgets),
             events=self.events,
             images=Images(agent=config.agent_image),
         )
@@ -206,6 +209,7 @@ class Controller:
         self.pods.subscribe(self._pod_changed)
         self.leases.subscribe(self._lease_changed)
         self.nodes.subscribe(self._node_changed)
+        self.budgets.subscribe(self._budget_changed)
 
     def _wake_key(self, pool: Object | None) -> None:
         if pool is not None:
@@ -237,6 +241,11 @@ class Controller:
             if key[0] == namespace:
                 self.world.index.reopen(key, holder)
                 self.queue.add(key)
+
+    def _budget_changed(self, old: Object | None, new: Object | None) -> None:
+        """Its status follows each Pod; what is to be looked at is a budget that somebody has changed or removed."""
+        if old is None or new is None or old["metadata"].get("generation") != new["metadata"].get("generation"):
+            self._wake_labelled(new or old)
 
     def _pod_changed(self, old: Object | None, new: Object | None) -> None:
         if new is not None:

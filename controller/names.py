@@ -26,6 +26,10 @@ DRAIN_REQUESTED = f"{PREFIX}drain-requested"
 """Set by people: drain this Pod as it falls idle, and delete it."""
 FORGET = f"{PREFIX}forget"
 """Set by people, to the Pod's UID: it is dead, whatever its phase says."""
+BREAK_GLASS = f"{PREFIX}break-glass"
+"""Set by people, to the reason: the policies let this Pod be deleted, whatever it holds."""
+SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
 
 # Annotations of tasks
 RETRY_OF = f"{PREFIX}retry-of"
@@ -63,6 +67,9 @@ MOUNT_ROOT = "/podslots"
 
 LEADER_LEASE = "podslots-controller"
 CONTROLLER_NAMESPACE = "podslots-system"
+CONTROLLER_ACCOUNT = "podslots-controller"
+CONTROLLER_USER = f"system:serviceaccount:{CONTROLLER_NAMESPACE}:{CONTROLLER_ACCOUNT}"
+"""Whom the admission policies let change what is the controller's alone."""
 TASK_ID_SEPARATOR = "."
 
 OUT_OF_SERVICE_TAINT = "node.kubernetes.io/out-of-service"
@@ -87,6 +94,11 @@ def token_secret(pool: str) -> str:
 def holder_secret(pool: str) -> str:
     """The empty Secret that owns the pool's Pods while the one with the tokens is made again."""
     return f"podslots-holder-{pool}"
+
+
+def disruption_budget(pool: str) -> str:
+    """The PodDisruptionBudget over the pool's active Pods."""
+    return f"podslots-{pool}"
 
 
 def agent_server_name(namespace: str, pool: str) -> str:

@@ -25,6 +25,7 @@ from controller.errors import (
 )
 from controller.kube.api import PODS, Api, Object
 from controller.kube.cache import Cache
+from controller.objects import disruption
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ class Pods:
         live = await self._read(pod.name, pod.uid, namespace)
         if live is None or proof(live) is None:
             return False
-        live = await self._untracked(live)
+        live = await self._buried(live)
         if live["metadata"].get("deletionTimestamp") and not force:
             return True
         try:
@@ -170,12 +171,27 @@ class Pods:
         if live is not None and live["metadata"].get("deletionTimestamp") and proof(live) is not None:
             await self._untracked(live)
 
+    async def _buried(self, live: Object) -> Object:
+        """A dead Pod that can be deleted: without our finalizer, and not labelled active, for that nobody deletes."""
+        metadata = live["metadata"]
+        if metadata.get("deletionTimestamp") or metadata["labels"].get(names.STATE_LABEL) != PodState.ACTIVE:
+            return await self._untracked(live)
+        labels = {names.STATE_LABEL: PodState.DRAINING.value}
+        return await self._write_off(live, {"labels": labels, "annotations": disruption.notes(PodState.DRAINING)})
+
     async def _untracked(self, live: Object) -> Object:
         """The Pod without our finalizer. With it, the last of the object may go."""
-        metadata = live["metadata"]
-        if names.POD_FINALIZER not in (metadata.get("finalizers") or ()):
+        if names.POD_FINALIZER not in (live["metadata"].get("finalizers") or ()):
             return live
-        patch = {"metadata": {"resourceVersion": _version(live), "uid": metadata["uid"], "finalizers": _others(live)}}
+        return await self._write_off(live, {})
+
+    async def _write_off(self, live: Object, changes: dict[str, Any]) -> Object:
+        """PATCH this very version of a Pod that is dead: our finalizer goes."""
+        metadata = live["metadata"]
+        finalizers = _others(live)
+        patch = {
+            "metadata": {"resourceVersion": _version(live), "uid": metadata["uid"], "finalizers": finalizers, **changes}
+        }
         patched = await self._api.patch(PODS, metadata["namespace"], metadata["name"], patch)
         self._cache.note(patched)
         return patched
@@ -219,7 +235,7 @@ class Pods:
         metadata: dict[str, Any] = {
             "uid": pod.uid,
             "labels": {names.STATE_LABEL: state.value},
-            "annotations": {names.DRAIN_ID: drain_id},
+            "annotations": {**disruption.notes(state.value), names.DRAIN_ID: drain_id},
         }
         if opened_at is not None:
             metadata["annotations"][names.OPENED] = wire.format_time(opened_at)

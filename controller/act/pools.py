@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller import names
+from controller.act.budgets import Budgets
 from controller.act.events import EventRecorder
 from controller.act.pod_owners import PodOwners
 from controller.act.pods import Pods
@@ -42,6 +43,7 @@ class Pools:
         pods: Pods,
         tokens: PoolTokens,
         owners: PodOwners,
+        budgets: Budgets,
         events: EventRecorder,
         images: Images,
     ) -> None:
@@ -50,6 +52,7 @@ class Pools:
         self._pods = pods
         self._tokens = tokens
         self._owners = owners
+        self._budgets = budgets
         self._events = events
         self._images = images
         self._create_failed: dict[Key, Problem] = {}
@@ -110,11 +113,20 @@ class Pools:
             await self._patch_finalizers(pool, [*finalizers, names.POOL_FINALIZER])
         await self._tokens.ensure(*key_of(pool), requested=rotation_request(pool))
 
+    def needs_budget(self, pool: Object) -> bool:
+        """Whether its PodDisruptionBudget is missing, or not as it should be."""
+        return self._budgets.needs_work(*key_of(pool))
+
+    async def keep_budget(self, pool: Object) -> None:
+        """Have its PodDisruptionBudget as it should be."""
+        await self._budgets.ensure(*key_of(pool))
+
     async def finish(self, pool: Object) -> None:
-        """Nothing of the pool is left: remove its Secret, then let it go."""
+        """Nothing of the pool is left: remove its budget and its Secret, then let it go."""
         metadata = pool["metadata"]
         if await self._pods.any_left(metadata["namespace"], metadata["name"]):
             return
+        await self._budgets.remove(metadata["namespace"], metadata["name"])
         await self._tokens.remove(metadata["namespace"], metadata["name"])
         kept = [entry for entry in metadata.get("finalizers", ()) if entry != names.POOL_FINALIZER]
         await self._patch_finalizers(pool, kept)
@@ -127,15 +139,17 @@ class Pools:
         self._templates.pop(pool["metadata"]["uid"], None)
 
     def has_leftovers(self, namespace: str, name: str) -> bool:
-        """Whether a pool's Secret is there, as last seen."""
-        return self._tokens.uid(namespace, name) is not None or self._tokens.has_holder(namespace, name)
+        """Whether anything of a pool is there, as last seen: a Secret, its budget."""
+        there = self._tokens.uid(namespace, name) is not None or self._tokens.has_holder(namespace, name)
+        return there or self._budgets.exists(namespace, name)
 
     async def remove_leftovers(self, namespace: str, name: str) -> None:
-        """There is no pool of this name, and its Secret is still there: as where both came and went at once."""
+        """There is no pool of this name, and what it left is still there: as where both came and went at once."""
         try:
             await self._api.get(SLOTPOOLS, namespace, name)
         except NotFound:
             if not await self._pods.any_left(namespace, name):
+                await self._budgets.remove(namespace, name)
                 await self._tokens.remove(namespace, name)
 
     async def _patch_finalizers(self, pool: Object, finalizers: list[str]) -> None:

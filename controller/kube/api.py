@@ -33,6 +33,17 @@ SECRETS = Resource("", "v1", "secrets", "Secret")
 EVENTS = Resource("", "v1", "events", "Event")
 NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
+ADMISSION_POLICIES = Resource(
+    "admissionregistration.k8s.io", "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False
+)
+ADMISSION_BINDINGS = Resource(
+    "admissionregistration.k8s.io",
+    "v1",
+    "validatingadmissionpolicybindings",
+    "ValidatingAdmissionPolicyBinding",
+    namespaced=False,
+)
 SLOTPOOLS = Resource("podslots.dev", "v1alpha1", "slotpools", "SlotPool")
 SLOTTASKS = Resource("podslots.dev", "v1alpha1", "slottasks", "SlotTask")
 SLOTTASKOUTPUTS = Resource("podslots.dev", "v1alpha1", "slottaskoutputs", "SlotTaskOutput")

@@ -21,6 +21,7 @@ from typing import Any
 
 from agent.wire import PORT
 from controller import names
+from controller.objects import disruption
 from controller.objects.pool import PoolSpec, Tls
 from controller.objects.template_rules import OVERRIDES, check_template
 
@@ -82,7 +83,11 @@ def build_pod(pool: Json, spec: PoolSpec, *, name: str, token_secret: TokenSecre
                 names.POOL_LABEL: owner["name"],
                 names.STATE_LABEL: "starting",
             },
-            "annotations": {**(given.get("annotations") or {}), names.TEMPLATE_HASH: _hash(pod_spec, given)},
+            "annotations": {
+                **(given.get("annotations") or {}),
+                **{key: value for key, value in disruption.notes("starting").items() if value is not None},
+                names.TEMPLATE_HASH: _hash(pod_spec, given),
+            },
             "ownerReferences": _owners(owner, token_secret),
         },
         "spec": pod_spec,

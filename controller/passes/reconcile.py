@@ -127,6 +127,8 @@ class Reconciler:
             self._starting.start(key, f"pool/{view.uid}", functools.partial(self._pools.prepare, pool))
             return
         rotating = self._keep_tokens(key, pool, view)
+        if self._pools.needs_budget(pool):
+            self._starting.start(key, f"budget/{view.uid}", functools.partial(self._pools.keep_budget, pool))
         self._note_start_failures(view)
         decision = decide_size(view)
         actions = pod_actions(view, decision)

@@ -397,6 +397,37 @@ def test_a_dead_pod_is_judged_on_a_live_read() -> None:
     assert _run(replica.pods.delete_dead(site.view(), NS, proof, force=False)) is True
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_dead_pod_is_labelled_draining_before_it_is_deleted(force: bool) -> None:
+    """Policies have an API server refuse the deletion of a Pod that is labelled active, to the controller too."""
+    site = Site()
+    site.agent.state = MachineAgent("p").state
+    site.api.put(
+        PODS, {**site.pod, "metadata": {**site.pod["metadata"], "finalizers": [names.POD_FINALIZER, "kubelet"]}}
+    )
+    labels: list[str] = []
+
+    async def note(verb: str, resource: Resource, name: str) -> None:
+        del resource, name
+        if verb == "delete":
+            labels.append(site.pod["metadata"]["labels"][names.STATE_LABEL])
+
+    site.api.before = note
+    replica = Replica(site, 1)
+    assert _run(replica.pods.delete_dead(site.view(), NS, lambda _: "it is dead", force=force)) is True
+    assert labels == ["draining"]
+    assert site.pod["metadata"]["finalizers"] == ["kubelet"]
+    assert site.pod["metadata"]["annotations"][names.SAFE_TO_EVICT] == "true"
+
+
+def test_a_dead_pod_that_was_never_opened_keeps_its_label() -> None:
+    """That it was never opened may be the only proof that it can go."""
+    site = Site(state="starting", opened=False)
+    replica = Replica(site, 1)
+    assert _run(replica.pods.delete_dead(site.view(), NS, lambda _: "it is dead", force=False)) is True
+    assert site.pod["metadata"]["labels"][names.STATE_LABEL] == "starting"
+
+
 def test_a_create_whose_answer_was_lost_is_found_again() -> None:
     """A3: one Pod, not two."""
     site = Site()

@@ -15,6 +15,7 @@ from controller.kube.trimming import trim_pod
 from controller.local.apiserver.store.pod_validation import spec_causes
 from controller.local.apiserver.store.pods import default_spec
 from controller.local.node.pods.environment import PathRewriter
+from controller.names import SAFE_TO_EVICT
 from controller.objects.pool import DEFAULT_GRACE_SECONDS, Auth, PoolSpec, Tls
 from controller.objects.template import TokenSecret, build_pod
 from tests.support.refused_templates import REFUSED
@@ -76,13 +77,15 @@ def test_one_worker_for_each_slot_and_the_agent_before_them() -> None:
 
 
 def test_it_belongs_to_its_pool() -> None:
-    metadata = build({**template(), "metadata": {"labels": {"team": "a"}, "annotations": {"b": "c"}}})["metadata"]
+    given = {"labels": {"team": "a"}, "annotations": {"b": "c", SAFE_TO_EVICT: "false"}}
+    metadata = build({**template(), "metadata": given})["metadata"]
     assert metadata["labels"] == {
         "team": "a",
         "podslots.dev/pool": "terraform",
         "podslots.dev/state": "starting",
     }
-    assert metadata["annotations"].keys() == {"b", "podslots.dev/template-hash"}
+    assert metadata["annotations"].keys() == {"b", "podslots.dev/template-hash", SAFE_TO_EVICT}
+    assert metadata["annotations"][SAFE_TO_EVICT] == "true", "nothing runs in it yet"
 
 
 def test_it_has_its_pool_and_its_token_secret_as_owners() -> None:
