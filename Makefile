@@ -19,7 +19,7 @@ BENCH_ARGS ?=
 BENCH_SOAK_ARGS ?=
 SOAK_ARGS ?=
 
-.PHONY: help venv demo binary roots moto test test-long soak lint format bench bench-soak constraints clean
+.PHONY: help venv demo binary roots moto test test-long soak manifests lint format bench bench-soak constraints clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -70,11 +70,15 @@ soak: $(STAMP) ## Faults for five minutes, then judgement; 10^6 simulated steps;
 	@$(BIN)/python -m tests.simulation --steps 1000000
 	@$(BIN)/python -m tests.simulation --planted --seeds 0:200
 
-lint: $(STAMP) ## ruff, mypy --strict, the layers between packages, and the Dockerfiles
+manifests: $(STAMP) ## Write the policies of manifests/protection anew
+	@$(BIN)/python -m manifests.generate
+
+lint: $(STAMP) ## ruff, mypy --strict, the layers between packages, manifests and Dockerfiles
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { $(BIN)/ruff format --check .; exit 1; }
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m manifests.generate --check
 	@$(BIN)/hadolint Dockerfile.agent Dockerfile.controller
 
 format: $(STAMP) ## Format the code

@@ -1,12 +1,21 @@
-"""Where the custom resource definitions are: in the source tree, or inside the installed package."""
+"""Where the custom resource definitions and admission policies are: in the source tree, or the installed package."""
 
 from pathlib import Path
 
 
 def folder() -> Path:
     """The folder of the CRDs' YAML files. Raises FileNotFoundError if this installation has none."""
+    return _found("base/crds", "_crds")
+
+
+def policies_folder() -> Path:
+    """The folder of the admission policies' YAML files. Raises FileNotFoundError if this installation has none."""
+    return _found("protection", "_protection")
+
+
+def _found(in_the_tree: str, in_the_package: str) -> Path:
     package = Path(__file__).parent
-    for candidate in (package.parent / "manifests" / "base" / "crds", package / "_crds"):
+    for candidate in (package.parent / "manifests" / in_the_tree, package / in_the_package):
         if candidate.is_dir():
             return candidate
-    raise FileNotFoundError("the SlotPool and SlotTask definitions are not part of this installation")
+    raise FileNotFoundError(f"the manifests of {in_the_tree} are not part of this installation")

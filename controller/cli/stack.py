@@ -184,6 +184,7 @@ class Stack:
         return [
             *(sys.executable, "-m", "controller.local"),
             *("--state-dir", str(self.folder / "cluster"), "--crds", str(crds.folder()), "--ready-file", str(ready)),
+            *("--policies", str(crds.policies_folder())),
             *("--image", f"{AGENT_IMAGE}=slot-agent"),
             *("--stop-grace-seconds", f"{stop_grace_seconds:g}"),
             *(["--keep-pods"] if keep_pods else []),

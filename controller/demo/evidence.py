@@ -12,7 +12,6 @@ from typing import Any
 
 from agent.wire import AgentState, SlotState, Step
 
-CONTROLLER_USER = "podslots-controller"
 SUCCESSES = range(200, 300)
 
 

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from agent.wire import Phase, Step
-from controller.demo.evidence import CONTROLLER_USER, AuditEvent, Evidence, StepRecord, by_step
+from controller import names
+from controller.demo.evidence import AuditEvent, Evidence, StepRecord, by_step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +71,7 @@ def most_pods(audit: Sequence[AuditEvent]) -> int:
     present: set[str] = set()
     most = 0
     for event in audit:
-        if event.resource != "pods" or event.subresource or event.user != CONTROLLER_USER:
+        if event.resource != "pods" or event.subresource or event.user != names.CONTROLLER_USER:
             continue
         if event.verb == "create":
             present.add(event.name)
@@ -82,7 +83,7 @@ def most_pods(audit: Sequence[AuditEvent]) -> int:
 
 def _deletes(evidence: Evidence) -> Iterator[AuditEvent]:
     for event in evidence.audit:
-        if (event.verb, event.resource, event.subresource, event.user) == ("delete", "pods", "", CONTROLLER_USER):
+        if (event.verb, event.resource, event.subresource, event.user) == ("delete", "pods", "", names.CONTROLLER_USER):
             yield event
 
 
@@ -172,7 +173,7 @@ def _wrong_applies(evidence: Evidence) -> Iterator[str]:
 def _approved_at(evidence: Evidence, task: str, plan_digest: str) -> datetime | None:
     """When a person's approval of exactly this plan reached the API server."""
     for event in evidence.audit:
-        if event.resource != "slottasks" or event.name != task or event.user == CONTROLLER_USER:
+        if event.resource != "slottasks" or event.name != task or event.user == names.CONTROLLER_USER:
             continue
         approval = (event.body.get("spec") or {}).get("approval") or {}
         if event.verb in {"patch", "update"} and approval.get("planDigest") == plan_digest:

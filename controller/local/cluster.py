@@ -32,6 +32,7 @@ class ClusterConfig:
     state_dir: Path
     port: int = 0
     crds: Path | None = None
+    policies: Path | None = None
     tls: bool = True  # without it kubectl sends no token
     kubeconfig: Path | None = None  # where to write one besides the state folder's own
     kubelet: KubeletConfig = field(default_factory=KubeletConfig)
@@ -117,6 +118,7 @@ class LocalCluster:
                 rng=self._rng,
                 audit_path=folder / "audit.jsonl",
                 crds=self.config.crds,
+                policies=self.config.policies,
                 log_source=self.kubelet.log_source,
             )
             try:

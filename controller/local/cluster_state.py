@@ -11,8 +11,10 @@ from pathlib import Path
 
 import yaml
 
-# Context → user name at the API server. The first is kubectl's default.
-PEOPLE = {"admin": "admin", "podslots-controller": "podslots-controller", "demo": "demo"}
+# Context → user name at the API server. The first is kubectl's default. The controller is who it is in a cluster: the
+# admission policies name it.
+CONTROLLER_USER = "system:serviceaccount:podslots-system:podslots-controller"
+PEOPLE = {"admin": "admin", "podslots-controller": CONTROLLER_USER, "demo": "demo"}
 NODE_CONTEXT, SCHEDULER_CONTEXT = "node", "scheduler"
 SCHEDULER_USER = "system:kube-scheduler"
 

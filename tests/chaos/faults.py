@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 
+from controller import names
 from tests.chaos import processes
 from tests.support.cluster import Child, Cluster, until
 
@@ -18,7 +19,7 @@ Json = dict[str, Any]
 BURST_SECONDS = (3.0, 12.0)
 CALM_SECONDS = (0.0, 6.0)
 
-CONTROLLER, KUBELET = "podslots-controller", "system:node:local"
+CONTROLLER, KUBELET = names.CONTROLLER_USER, "system:node:local"
 
 
 class Faults:

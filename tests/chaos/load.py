@@ -127,7 +127,7 @@ class Load:
         key = task["metadata"]["uid"], int(status["attempt"])
         if key in self._decided and not final:
             return
-        approval = {"attempt": status["attempt"], "planDigest": status["planDigest"], "by": "anna"}
+        approval = {"attempt": status["attempt"], "planDigest": status["planDigest"], "by": "admin"}
         chance = self._rng.random()
         if chance < 0.1 and not final:
             approval["planDigest"] = "sha256:" + "0" * 64

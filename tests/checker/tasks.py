@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.checker.records import AGENT, Json, Records, Write
 
-CONTROLLER = "podslots-controller"
+CONTROLLER = "system:serviceaccount:podslots-system:podslots-controller"
 FINAL = frozenset({"Succeeded", "Failed", "Cancelled", "Expired", "Lost"})
 
 

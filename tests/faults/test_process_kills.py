@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from controller import names
 from controller.kube.api import LEASES, SLOTPOOLS
 from controller.names import lock_lease
 from tests.support.cluster import NAMESPACE, Cluster, until
@@ -237,7 +238,7 @@ async def test_no_pod_was_deleted_while_it_held_anything(cluster: Cluster) -> No
         labels = ((entry.get("requestObject") or {}).get("metadata") or {}).get("labels") or {}
         if entry["verb"] == "patch" and (state := labels.get("podslots.dev/state")):
             (draining.add if state == "draining" else draining.discard)(ref["name"])
-        if entry["verb"] == "delete" and entry["user"]["username"] == "podslots-controller":
+        if entry["verb"] == "delete" and entry["user"]["username"] == names.CONTROLLER_USER:
             assert ref["name"] in draining
     assert draining
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from controller import crds
+from controller import crds, names
 from controller.errors import Conflict, NotFound
 from controller.kube.access import KubeSettings
 from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKS, Object, Resource
@@ -93,6 +93,7 @@ class Cluster:
             "cluster",
             [
                 *("-m", "controller.local", "--state-dir", str(self.state), "--crds", str(crds.folder())),
+                *("--policies", str(crds.policies_folder())),
                 *("--keep-logs", str(folder / "logs")),
                 *(
                     "--ready-file",
@@ -228,7 +229,7 @@ class Cluster:
     async def approve(self, name: str, **changes: Any) -> None:
         """Approve what awaits approval, as its status says; `changes` alter the approval."""
         status = await self.until_phase(name, "AwaitingApproval")
-        approval = {"attempt": status["attempt"], "planDigest": status["planDigest"], "by": "tester", **changes}
+        approval = {"attempt": status["attempt"], "planDigest": status["planDigest"], "by": "admin", **changes}
         await self.patch_task(name, {"approval": approval})
 
     async def patch_task(self, name: str, spec: dict[str, Any]) -> Object:
@@ -312,7 +313,7 @@ class Cluster:
             for entry in self.audit()
             if entry["verb"] == "delete"
             and entry["objectRef"].get("resource") == "pods"
-            and entry["user"]["username"] == "podslots-controller"
+            and entry["user"]["username"] == names.CONTROLLER_USER
             and entry["responseStatus"]["code"] < 300
         ]
 

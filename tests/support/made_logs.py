@@ -9,7 +9,7 @@ from typing import Any
 Json = dict[str, Any]
 
 BEGIN = datetime(2024, 5, 1, tzinfo=UTC)
-CONTROLLER = "podslots-controller"
+CONTROLLER = "system:serviceaccount:podslots-system:podslots-controller"
 KUBELET = "system:node:local"
 DIGEST = "sha256:" + "a" * 64
 

@@ -50,7 +50,7 @@ class Cluster:
         self.epoch = 0
         self.published(self.store.bootstrap(now(), rng))
         for document in definitions(rules=rules):
-            self.published(self.store.apply_crd(document, now=now(), rng=rng))
+            self.published(self.store.apply(document, now=now(), rng=rng))
 
     def served(self, resource: Resource) -> Served:
         found = self.store.registry.find(resource.group, resource.version, resource.plural)

@@ -75,6 +75,7 @@ class ApiServer:
         rng: random.Random,
         audit_path: Path | None = None,
         crds: Path | None = None,
+        policies: Path | None = None,
         log_source: LogSource | None = None,
         audit: AuditSink | None = None,
         admin_users: frozenset[str] = ADMIN_USERS,
@@ -90,7 +91,7 @@ class ApiServer:
         self._now = now
         self._rng = rng
         self._admin_users = admin_users
-        self._crds = crds
+        self._manifests = [folder for folder in (crds, policies) if folder is not None]
         self._log_source = log_source
         self._bookmark_interval_seconds = bookmark_interval_seconds
         self._file_audit = FileAudit(audit_path) if audit is None and audit_path is not None else None
@@ -128,8 +129,8 @@ class ApiServer:
         self.store.restore(version, bodies)
         self.hub.published = version
         await self.commit(self.store.bootstrap(self._now(), self._rng))
-        if self._crds is not None:
-            await self.load_crds(self._crds)
+        for folder in self._manifests:
+            await self.load(folder)
         self._collector = asyncio.create_task(self._controllers.run(), name="controllers")
         app = web.Application(client_max_size=_MAX_BODY_BYTES)
         app.router.add_route("*", "/{path:.*}", self._handle)
@@ -151,10 +152,10 @@ class ApiServer:
         if self._file_audit is not None:
             self._file_audit.close()
 
-    async def load_crds(self, folder: Path) -> None:
-        """Creates or updates the CustomResourceDefinitions in a folder's YAML files."""
-        for document in await asyncio.to_thread(_definitions, folder):
-            await self.commit(self.store.apply_crd(document, now=self._now(), rng=self._rng))
+    async def load(self, folder: Path) -> None:
+        """Creates or updates what a folder's YAML files have: definitions, admission policies."""
+        for document in await asyncio.to_thread(_documents, folder):
+            await self.commit(self.store.apply(document, now=self._now(), rng=self._rng))
 
     async def commit(self, changes: tuple[Change, ...]) -> None:
         """Makes changes durable and visible; for code in this process that writes to the store itself."""
@@ -364,10 +365,10 @@ async def _read_body(request: web.Request) -> bytes:
         raise bad_request("unexpected EOF") from error
 
 
-def _definitions(folder: Path) -> list[Json]:
+def _documents(folder: Path) -> list[Json]:
     return [
         document
         for path in sorted(folder.rglob("*.y*ml"))
         for document in yaml.safe_load_all(path.read_text())
-        if isinstance(document, dict) and document.get("kind") == "CustomResourceDefinition"
+        if isinstance(document, dict) and document.get("metadata")
     ]

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from controller import names
 from controller.cli.main import main
 from controller.cli.stack import start_ticks
 from controller.kube.access import KubeSettings
@@ -449,7 +450,7 @@ def test_the_controllers_role_grants_all_that_it_asked_for(cli: Cli) -> None:
     asked = set()
     for line in (cli.folder / "cluster" / "audit.jsonl").read_text().splitlines():
         event = json.loads(line)
-        if event["user"]["username"] == "podslots-controller" and "objectRef" in event:
+        if event["user"]["username"] == names.CONTROLLER_USER and "objectRef" in event:
             reference = event["objectRef"]
             parts = (reference["resource"], reference.get("subresource"))
             asked.add((event["verb"], reference.get("apiGroup", ""), "/".join(part for part in parts if part)))

@@ -16,7 +16,7 @@ import yaml
 from agent.wire import SlotState, WatchLine, decode
 from controller.errors import NotFound
 from controller.kube.api import PODS, SECRETS, SLOTPOOLS, Object
-from controller.names import token_secret
+from controller.names import BREAK_GLASS, token_secret
 from tests.support.cluster import NAMESPACE, Cluster, until
 from tests.support.repository import ROOT
 
@@ -181,6 +181,7 @@ async def test_the_agent_outlives_the_program_and_reports_its_end(cluster: Clust
     lines: list[WatchLine] = []
     watching = asyncio.create_task(watch(pod, lines))
     await until(lambda: lines, "the watch has begun")
+    await cluster.api.patch(PODS, NAMESPACE, name, {"metadata": {"annotations": {BREAK_GLASS: "a test of its end"}}})
     await cluster.api.patch(PODS, NAMESPACE, name, {"metadata": {"finalizers": ["tests/kept"]}})
     live = await cluster.api.get(PODS, NAMESPACE, name)
     await cluster.api.delete(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from controller import names
 from tests.checker.verdict import Verdict, check
 from tests.support.made_logs import DIGEST, KUBELET, RUNNING, MadeRun
 from tests.support.repository import ROOT
@@ -251,7 +252,7 @@ def test_an_apply_nobody_approved_is_found(run: MadeRun) -> None:
     assert found(run) == {"applies_without_approval": 1}
 
 
-@pytest.mark.parametrize("change", [{"digest": "sha256:bb"}, {"attempt": 2}, {"user": "podslots-controller"}])
+@pytest.mark.parametrize("change", [{"digest": "sha256:bb"}, {"attempt": 2}, {"user": names.CONTROLLER_USER}])
 def test_an_approval_of_something_else_does_not_count(run: MadeRun, change: dict[str, object]) -> None:
     run.planned(2, "t")
     run.approve(4, "t", **change)  # type: ignore[arg-type]  # each is of its own type

@@ -56,11 +56,13 @@ class Store(Core):
                 changes += self.create(namespaces, "", {"metadata": {"name": name}}, now=now, rng=rng).changes
         return tuple(changes)
 
-    def apply_crd(self, document: Json, *, now: datetime, rng: random.Random) -> tuple[Change, ...]:
-        """Creates a CustomResourceDefinition, or brings it up to date."""
-        resource = self.registry.by_key(CRDS)
+    def apply(self, document: Json, *, now: datetime, rng: random.Random) -> tuple[Change, ...]:
+        """Creates an object that stands in no namespace, or brings it up to date. Kinds not known here are left out."""
+        resource = self.registry.by_kind(document["apiVersion"], document["kind"])
+        if resource is None:
+            return ()
         name = document["metadata"]["name"]
-        old = self.versions.get(CRDS, ("", name))
+        old = self.versions.get(resource.key, ("", name))
         if old is None:
             return self.create(resource, "", document, now=now, rng=rng).changes
         metadata = {**old.body["metadata"], **document["metadata"]}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agent.wire import AgentState, Phase, Slot, SlotState, Step
+from controller import names
 from controller.demo.evidence import (
     AgentHistory,
     Approval,
@@ -64,7 +65,7 @@ def pod_event(verb: str, seconds: float, **changes: Any) -> AuditEvent:
         verb=verb,
         resource="pods",
         subresource="",
-        user="podslots-controller",
+        user=names.CONTROLLER_USER,
         name="p",
         uid="uid-p",
         time=at(seconds),
@@ -147,7 +148,7 @@ PLAN_A, PLAN_B, APPLY_A = RECORDS
         pytest.param(audit(CREATE, DELETE), "without an approval", id="T10-no approval"),
         pytest.param(audit(CREATE, approval_event(5, "sha256:bb"), DELETE), "without an approval", id="other plan"),
         pytest.param(
-            audit(CREATE, approval_event(5, user="podslots-controller"), DELETE), "without an approval", id="self"
+            audit(CREATE, approval_event(5, user=names.CONTROLLER_USER), DELETE), "without an approval", id="self"
         ),
         pytest.param(audit(CREATE, approval_event(7), DELETE), "before its approval", id="T10-early apply"),
         pytest.param(records(PLAN_A, PLAN_B, replace(APPLY_A, pod="q")), "ran on q", id="other Pod"),

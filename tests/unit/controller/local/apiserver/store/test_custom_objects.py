@@ -54,7 +54,7 @@ class Things:
         self.rng = random.Random(0)
         self.store = Store()
         self.store.bootstrap(NOW, self.rng)
-        self.store.apply_crd(definition(spec, **options), now=NOW, rng=self.rng)
+        self.store.apply(definition(spec, **options), now=NOW, rng=self.rng)
 
     def create(self, spec: Json, *, validation: str = "Warn", name: str = "a") -> Json:
         document = {"apiVersion": "example.dev/v1", "kind": "Thing", "metadata": {"name": name}, "spec": spec}
@@ -219,7 +219,7 @@ def test_what_was_stored_before_stays_allowed() -> None:
     things = Things({"properties": {"a": text, "b": text}})
     things.create({"a": "long ago", "b": "1"})
     stricter = {"properties": {"a": {**text, "maxLength": 3, **rule("self != 'long ago'")}, "b": text}}
-    things.store.apply_crd(definition(stricter), now=NOW, rng=things.rng)
+    things.store.apply(definition(stricter), now=NOW, rng=things.rng)
     assert things.patch({"b": "2"})["spec"]["b"] == "2"
     with pytest.raises(ApiError):
         things.patch({"a": "longer"})
@@ -388,5 +388,5 @@ def test_an_updated_definition_is_in_force_at_once() -> None:
     things = Things({"properties": {"n": {"type": "integer", "maximum": 1}}})
     with pytest.raises(ApiError):
         things.create({"n": 2})
-    things.store.apply_crd(definition({"properties": {"n": {"type": "integer"}}}), now=NOW, rng=things.rng)
+    things.store.apply(definition({"properties": {"n": {"type": "integer"}}}), now=NOW, rng=things.rng)
     assert things.create({"n": 2})["spec"] == {"n": 2}

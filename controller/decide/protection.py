@@ -1,0 +1,39 @@
+"""Whether the policies are there that keep others from active Pods. Pure."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Object = Mapping[str, Any]
+
+POLICIES = {
+    "podslots-pod-delete": "deletion of active Pods",
+    "podslots-pod-eviction": "eviction of active Pods that do not run yet",
+    "podslots-namespace-delete": "deletion of namespaces with active Pods",
+    "podslots-pod-update": "changes of Pods' labels, annotations and specs",
+    "podslots-pod-end": "an end written over active Pods by others than their node",
+    "podslots-budget": "deletion of pools' PodDisruptionBudgets",
+    "podslots-lock": "release of lockKeys",
+    "podslots-approval": "approvals by everyone who may write tasks",
+    "podslots-automatic-approval": "tasks that approve themselves",
+}
+"""The policies of manifests/protection, and what nothing holds back where one is missing."""
+
+
+def unprotected(policies: Iterable[Object], bindings: Iterable[Object]) -> dict[str, str]:
+    """The policies that do not bite, each with why not."""
+    by_name = {policy["metadata"]["name"]: policy["spec"] for policy in policies}
+    denying = {
+        binding["spec"].get("policyName")
+        for binding in bindings
+        if "Deny" in (binding["spec"].get("validationActions") or ())
+    }
+    found = {}
+    for name in POLICIES:
+        spec = by_name.get(name)
+        if spec is None:
+            found[name] = "is missing"
+        elif name not in denying:
+            found[name] = "has no binding that denies"
+        elif spec.get("failurePolicy", "Fail") != "Fail":
+            found[name] = "lets pass what it can't decide (failurePolicy)"
+    return found

@@ -1,0 +1,273 @@
+"""What the policies of manifests/protection hold back, and from whom: asked of an API server, request by request.
+
+With PODSLOTS_CONTRACT_KUBECONFIG set to a kubeconfig, that cluster is asked instead of the embedded one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from controller import names
+from tests.support.api_client import until
+from tests.support.guarded import EDIT_OF_KUBERNETES, Guarded, guarded
+
+BEN, ANNA = "ben", "anna"
+ADMIN = ""
+"""The administrator: every verb, and the policies hold for them too."""
+ACTIVE = f"{names.POOL_LABEL},{names.STATE_LABEL}=active"
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Guarded]:
+    async with guarded() as found:
+        await found.grant(BEN, EDIT_OF_KUBERNETES)
+        await found.grant_role(BEN, "podslots-edit")
+        await found.grant_role(BEN, "podslots-view")
+        await found.grant(ANNA, EDIT_OF_KUBERNETES)
+        yield found
+
+
+async def is_there(site: Guarded, name: str, *, going: bool = False) -> bool:
+    answer = await site.send("GET", site.path("pods", name))
+    return answer.status == 200 and ("deletionTimestamp" in answer.body["metadata"]) == going
+
+
+@pytest.mark.parametrize("user", [ADMIN, BEN])
+async def test_an_active_pod_is_deleted_by_nobody(site: Guarded, user: str) -> None:
+    await site.pod("a")
+    path = site.path("pods", "a")
+    for query in ("", "?gracePeriodSeconds=0", "?propagationPolicy=Foreground"):
+        answer = await site.send("DELETE", path + query, user=user)
+        assert answer.status == 403, answer
+        assert "Pod a of pool p is active: `podslots drain`" in answer.body["message"]
+    collection = await site.send("DELETE", f"{site.path('pods')}?labelSelector={ACTIVE}", user=user)
+    assert collection.status == 403
+    assert await is_there(site, "a")
+
+
+async def test_the_controller_too_has_to_label_a_pod_draining_first(site: Guarded) -> None:
+    await site.pod("a", finalizers=[])
+    assert (await site.send("DELETE", site.path("pods", "a"), user=site.controller)).status == 403
+    assert (await site.label("a", "draining", user=site.controller)).status == 200
+    assert (await site.send("DELETE", site.path("pods", "a"), user=site.controller)).status == 200
+
+
+@pytest.mark.parametrize("state", ["starting", "draining"])
+async def test_other_pods_of_a_pool_are_deleted_as_any(site: Guarded, state: str) -> None:
+    await site.pod("a", state=state)
+    assert (await site.send("DELETE", site.path("pods", "a"), user=BEN)).status == 200
+
+
+async def test_pods_of_nobodys_pool_are_left_alone(site: Guarded) -> None:
+    await site.pod("a", labels={"app": "other"})
+    body = {"metadata": {"annotations": {names.FORGET: "x"}, "labels": {names.STATE_LABEL: "active"}}}
+    assert (await site.send("PATCH", site.path("pods", "a"), body, user=BEN)).status == 200
+    assert (await site.send("DELETE", site.path("pods", "a"), user=BEN)).status == 200
+
+
+@pytest.mark.parametrize("propagation", ["Foreground", "Background"])
+async def test_the_garbage_collector_is_refused(site: Guarded, propagation: str) -> None:
+    """The owner is gone or waits; the Pod stays either way, until it is labelled draining."""
+    owners = site.path("configmaps")
+    owner = await site.client.post(owners, {"metadata": {"name": "owner"}})
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
+    await site.pod("a", ownerReferences=[reference], finalizers=[])
+    await site.pod("other", state="draining", ownerReferences=[reference], finalizers=[])
+    await site.send("DELETE", f"{owners}/owner?propagationPolicy={propagation}")
+
+    async def collected() -> bool:
+        found = await site.send("GET", site.path("pods", "other"))
+        return found.status == 404 or "deletionTimestamp" in found.body["metadata"]
+
+    await until(collected)
+    assert await is_there(site, "a")
+
+
+async def test_a_namespace_with_active_pods_is_kept_with_all_that_is_in_it(site: Guarded) -> None:
+    await site.pod("a")
+    answer = await site.send("DELETE", f"/api/v1/namespaces/{site.namespace}")
+    assert answer.status == 403
+    assert "delete its SlotPools first" in answer.body["message"]
+    found = await site.send("GET", f"/api/v1/namespaces/{site.namespace}")
+    assert found.body["status"]["phase"] == "Active"
+
+
+async def test_an_active_pod_that_does_not_run_is_not_evicted(site: Guarded) -> None:
+    await site.pod("a")
+    answer = await site.evict("a", user=ADMIN)
+    assert answer.status == 403, answer
+    assert "Pod a is active" in answer.body["message"]
+
+
+@pytest.mark.parametrize("ready", ["True", "False"])
+async def test_an_active_pod_that_runs_is_kept_by_the_budget_so_that_kubectl_drain_waits(
+    site: Guarded, ready: str
+) -> None:
+    await site.pod("a", phase="Running")
+    status = {"status": {"conditions": [{"type": "Ready", "status": ready}]}}
+    await site.send("PATCH", site.path("pods", "a/status"), status, user=site.kubelet)
+
+    async def counted() -> bool:
+        """A real cluster's disruption controller needs a moment; until then 429 has another reason."""
+        found = await site.client.get(site.path("poddisruptionbudgets", names.disruption_budget("p"), group="policy"))
+        return bool((found.get("status") or {}).get("expectedPods"))
+
+    await until(counted)
+    assert (await site.evict("a", user=BEN)).status == 429
+    await site.label("a", "draining", user=site.controller)
+
+    async def evicted() -> bool:
+        return (await site.evict("a", user=BEN)).status in (200, 201)
+
+    await until(evicted)
+
+
+@pytest.mark.parametrize("subresource", ["", "status"])
+@pytest.mark.parametrize("user", [ADMIN, BEN])
+async def test_only_the_controller_says_what_state_a_pod_is_in(site: Guarded, user: str, subresource: str) -> None:
+    await site.pod("a", annotations={names.DRAIN_ID: "d", names.OPENED: "t", names.TEMPLATE_HASH: "h"})
+    path = site.path("pods", f"a/{subresource}" if subresource else "a")
+    changes: list[dict[str, Any]] = [
+        {"labels": {names.STATE_LABEL: "draining"}},
+        {"labels": {names.STATE_LABEL: None}},
+        {"labels": {names.POOL_LABEL: "other"}},
+        {"labels": {names.POOL_LABEL: None}},
+        {"labels": None},
+        {"annotations": None},
+    ]
+    for key in (names.DRAIN_ID, names.OPENED, names.TEMPLATE_HASH):
+        changes += [{"annotations": {key: "x"}}, {"annotations": {key: None}}]
+    for change in changes:
+        answer = await site.send("PATCH", path, {"metadata": change}, user=user)
+        assert answer.status == 403, (change, answer)
+    assert (await site.send("PATCH", path, {"metadata": {"labels": {"mine": "1"}}}, user=user)).status == 200
+    assert (await site.label("a", "draining", user=site.controller)).status == 200
+
+
+async def test_the_spec_of_an_active_pod_stays(site: Guarded) -> None:
+    await site.pod("a")
+    await site.pod("b", state="starting")
+    change = {"spec": {"containers": [{"name": "m", "image": "registry.invalid/other"}]}}
+    kind = "application/strategic-merge-patch+json"
+    for name, status in (("a", 403), ("b", 200)):
+        answer = await site.send("PATCH", site.path("pods", name), change, user=BEN, content_type=kind)
+        assert answer.status == status, answer
+
+
+async def test_the_finalizer_stays_unless_the_glass_is_broken(site: Guarded) -> None:
+    await site.pod("a")
+    path = site.path("pods", "a")
+    for finalizers in ([], None, ["example.dev/mine"]):
+        assert (await site.send("PATCH", path, {"metadata": {"finalizers": finalizers}}, user=BEN)).status == 403
+    both = {"metadata": {"finalizers": [names.POD_FINALIZER, "example.dev/mine"]}}
+    assert (await site.send("PATCH", path, both, user=BEN)).status == 200
+    assert (await site.annotate("a", names.BREAK_GLASS, "why", user=ADMIN)).status == 200
+    assert (await site.send("PATCH", path, {"metadata": {"finalizers": []}}, user=BEN)).status == 200
+
+
+@pytest.mark.parametrize("subresource", ["", "status"])
+@pytest.mark.parametrize(
+    ("annotation", "right"),
+    [(names.BREAK_GLASS, "break-glass"), (names.FORGET, "forget"), (names.DRAIN_REQUESTED, "drain")],
+)
+async def test_what_people_ask_of_a_pod_takes_a_right_of_its_own(
+    site: Guarded, annotation: str, right: str, subresource: str
+) -> None:
+    await site.pod("a")
+    refused = await site.annotate("a", annotation, "x", user=BEN, subresource=subresource)
+    assert refused.status == 403
+    assert f"ben may not change {annotation}: it takes update on pods/{right}" in refused.body["message"]
+    granted = {"apiGroups": [names.GROUP], "resources": [f"pods/{right}"], "resourceNames": ["a"], "verbs": ["update"]}
+    await site.grant(ANNA, [granted])
+    await site.pod("b")
+
+    async def granted_by_now() -> bool:
+        return (await site.annotate("a", annotation, "x", user=ANNA, subresource=subresource)).status == 200
+
+    await until(granted_by_now)
+    assert (await site.annotate("b", annotation, "x", user=ANNA)).status == 403, "the Role names one Pod"
+    for value in ("y", None):
+        assert (await site.annotate("a", annotation, value, user=BEN, subresource=subresource)).status == 403
+    assert (await site.annotate("a", annotation, None, user=ANNA)).status == 200
+
+
+async def test_a_broken_glass_lets_a_pod_be_deleted(site: Guarded) -> None:
+    await site.pod("a")
+    assert (await site.annotate("a", names.BREAK_GLASS, "the node burns", user=ADMIN)).status == 200
+    assert (await site.send("DELETE", site.path("pods", "a"), user=BEN)).status == 200
+
+
+@pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
+async def test_only_its_node_or_the_controller_ends_an_active_pod(site: Guarded, phase: str) -> None:
+    await site.pod("a", phase="Running")
+    ended = {"status": {"phase": phase}}
+    for user in (ADMIN, BEN):
+        assert (await site.send("PATCH", site.path("pods", "a/status"), ended, user=user)).status == 403
+    told = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
+    assert (await site.send("PATCH", site.path("pods", "a/status"), told, user=BEN)).status == 200
+    await site.end_with("a", phase)
+
+
+async def test_the_budget_of_a_pool_is_the_controllers(site: Guarded) -> None:
+    path = site.path("poddisruptionbudgets", names.disruption_budget("p"), group="policy")
+    for user in (ADMIN, BEN):
+        assert (await site.send("DELETE", path, user=user)).status == 403
+        for change in ({"spec": {"minAvailable": 0}}, {"metadata": {"labels": {names.POOL_LABEL: None}}}):
+            assert (await site.send("PATCH", path, change, user=user)).status == 403
+        noted = {"metadata": {"annotations": {"note": "x"}}}
+        assert (await site.send("PATCH", path, noted, user=user)).status == 200
+    assert (await site.send("DELETE", path, user=site.controller)).status == 200
+
+
+async def test_a_lock_is_released_by_the_controller_or_with_the_right(site: Guarded) -> None:
+    path = site.path("leases", group="coordination.k8s.io")
+    for name in ("one", "two"):
+        labels = {names.LOCK_LABEL: "true"}
+        await site.client.post(path, {"metadata": {"name": name, "labels": labels}, "spec": {"holderIdentity": "t"}})
+    for change in ({"spec": {"holderIdentity": "me"}}, {"metadata": {"labels": None}}):
+        assert (await site.send("PATCH", f"{path}/one", change, user=BEN)).status == 403
+    assert (await site.send("DELETE", f"{path}/one", user=BEN)).status == 403
+    assert (await site.send("DELETE", f"{path}/one", user=site.controller)).status == 200
+    assert (await site.send("DELETE", f"{path}/two", user=ADMIN)).status == 200
+
+
+async def test_an_approval_takes_the_right_and_is_given_in_ones_own_name(site: Guarded) -> None:
+    assert (await site.task("t", user=BEN)).status == 201
+    refused = await site.approve("t", user=BEN)
+    assert refused.status == 403
+    assert "ben may not approve: it takes update on slottasks/approval" in refused.body["message"]
+    assert (await site.approve("t", user=site.controller)).status == 403, "the controller approves nothing"
+    await site.grant_role(ANNA, "podslots-approve")
+
+    async def granted_by_now() -> bool:
+        return (await site.approve("t", user=ANNA, by="ben")).status == 403
+
+    await until(granted_by_now)
+    misnamed = await site.approve("t", user=ANNA, by="ben")
+    assert "must name who approves: anna" in misnamed.body["message"]
+    assert (await site.approve("t", user=ANNA)).status == 200
+    assert (await site.send("PATCH", site.task_path("t"), {"spec": {"approval": None}}, user=BEN)).status == 403
+    assert (await site.send("PATCH", site.task_path("t"), {"spec": {"priority": 5}}, user=BEN)).status == 200
+
+
+async def test_nothing_is_approved_at_its_creation(site: Guarded) -> None:
+    """By nobody: there is no plan yet that anybody could have seen."""
+    approval = {"attempt": 1, "planDigest": "sha256:" + "a" * 64, "by": BEN}
+    for user in (ADMIN, BEN):
+        assert (await site.task("t", user=user, approval=approval)).status == 403
+
+
+async def test_a_task_that_approves_itself_takes_the_right_of_who_approves(site: Guarded) -> None:
+    refused = await site.task("t", user=BEN, approvalPolicy="Auto")
+    assert refused.status == 403
+    assert "ben may not submit a task with approvalPolicy: Auto" in refused.body["message"]
+    assert (await site.task("manual", user=BEN, approvalPolicy="Manual")).status == 201
+    await site.grant_role(BEN, "podslots-approve")
+
+    async def granted_by_now() -> bool:
+        return (await site.task("t", user=BEN, approvalPolicy="Auto")).status == 201
+
+    await until(granted_by_now)
