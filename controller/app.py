@@ -46,6 +46,7 @@ from controller.passes.loop import Loop, Settings
 from controller.passes.reconcile import Reconciler
 from controller.passes.starting import OPERATION_KINDS, Starting
 from controller.world.index import Key, key_of_task, pool_of
+from controller.world.protection import Protection
 from controller.world.world import World
 from metrics.controller import ControllerMetrics
 
@@ -158,10 +159,12 @@ class Controller:
             pools=pools,
             now=now,
         )
+        self.protection = Protection(api, self._wake_all)
         self.reconciler = Reconciler(
             self.world,
             self.queue,
             starting,
+            self.protection,
             tasks=tasks,
             pools=pools,
             figures=self.metrics.pools,
@@ -226,6 +229,10 @@ class Controller:
                 for key in self.world.index.rival_pools(task["metadata"]["namespace"], lock_key):
                     self.queue.add(key)
 
+    def _wake_all(self) -> None:
+        for key in self.world.index.pool_keys():
+            self.queue.add(key)
+
     def _wake_labelled(self, obj: Object | None) -> None:
         if obj is not None and (key := pool_of(obj)) is not None:
             self.queue.add(key)
@@ -282,6 +289,7 @@ class Controller:
                 for reflector in self._reflectors:
                     group.create_task(reflector.run(), name=f"watch {reflector.cache.resource.plural}")
                 group.create_task(self.events.run(), name="events")
+                group.create_task(self.protection.run(), name="protection")
                 group.create_task(self.election.run(), name="election")
                 group.create_task(self._lead(), name="lead")
         finally:

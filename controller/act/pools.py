@@ -55,6 +55,7 @@ class Pools:
         self._budgets = budgets
         self._events = events
         self._images = images
+        self._unbudgeted: dict[Key, str] = {}
         self._create_failed: dict[Key, Problem] = {}
         self._templates: dict[str, tuple[str, str | InvalidObject]] = {}
         """By the pool's UID: the version looked at, and the template's hash or what is wrong with it."""
@@ -118,8 +119,18 @@ class Pools:
         return self._budgets.needs_work(*key_of(pool))
 
     async def keep_budget(self, pool: Object) -> None:
-        """Have its PodDisruptionBudget as it should be."""
-        await self._budgets.ensure(*key_of(pool))
+        """Have its PodDisruptionBudget as it should be; that it can't be done stands in the pool's conditions."""
+        key = key_of(pool)
+        try:
+            await self._budgets.ensure(*key)
+        except ApiError as error:
+            self._unbudgeted[key] = str(error)
+            raise
+        self._unbudgeted.pop(key, None)
+
+    def budget_problem(self, pool: Object) -> str | None:
+        """Why it has none, or not the right one."""
+        return self._unbudgeted.get(key_of(pool))
 
     async def finish(self, pool: Object) -> None:
         """Nothing of the pool is left: remove its budget and its Secret, then let it go."""
@@ -135,6 +146,7 @@ class Pools:
     def forget(self, pool: Object) -> None:
         """The pool is gone."""
         self._create_failed.pop(key_of(pool), None)
+        self._unbudgeted.pop(key_of(pool), None)
         self._told.pop(key_of(pool), None)
         self._templates.pop(pool["metadata"]["uid"], None)
 

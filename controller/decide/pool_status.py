@@ -9,6 +9,7 @@ from typing import Any
 from agent.wire import RECOVERING, SlotState, format_time
 from controller import names
 from controller.decide.agent_version import MINIMUM
+from controller.decide.protection import Finding
 from controller.decide.rotation import Rotation, TokensStand
 from controller.decide.scaling import SizeDecision
 from controller.decide.view import Alike, PodState, PodView, PoolView
@@ -26,6 +27,8 @@ ABLE_TO_SCALE = "AbleToScale"
 SCALING_ACTIVE = "ScalingActive"
 SCALING_LIMITED = "ScalingLimited"
 TOKENS_IN_SYNC = "TokensInSync"
+PROTECTED = "Protected"
+"""Whether others are kept from the pool's active Pods."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +69,15 @@ class Before:
 
 
 def pool_status(
-    view: PoolView, decision: SizeDecision, *, before: Before, problems: Problems, tokens: Rotation | None = None
+    view: PoolView,
+    decision: SizeDecision,
+    *,
+    before: Before,
+    problems: Problems,
+    tokens: Rotation | None = None,
+    protection: Finding | None = None,
 ) -> dict[str, Any]:
-    """The status of a pool whose spec is usable. `tokens` None: nothing new is known of them."""
+    """The status of a pool whose spec is usable. `tokens` None: nothing new is known of them; `protection`: neither."""
     present = [pod for pod in view.others if not pod.dead]
     active = [pod for pod in present if pod.state is PodState.ACTIVE]
     count = _slots(view.serving, active)
@@ -88,7 +97,9 @@ def pool_status(
         },
         "selector": f"{names.POOL_LABEL}={view.name}",
         "lastScaleTime": format_time(view.now) if scaled else before.last_scale_time,
-        "conditions": _conditions(view, decision, ready, before=before, problems=problems, tokens=tokens),
+        "conditions": _conditions(
+            view, decision, ready, before=before, problems=problems, tokens=tokens, protection=protection
+        ),
     }
 
 
@@ -125,7 +136,14 @@ def _slots(serving: Iterable[Alike], others: Iterable[PodView]) -> Counter[str]:
 
 
 def _conditions(
-    view: PoolView, decision: SizeDecision, ready: int, *, before: Before, problems: Problems, tokens: Rotation | None
+    view: PoolView,
+    decision: SizeDecision,
+    ready: int,
+    *,
+    before: Before,
+    problems: Problems,
+    tokens: Rotation | None,
+    protection: Finding | None,
 ) -> list[dict[str, Any]]:
     degraded, unable_to_scale = problems.degraded or not_starting(view), problems.unable_to_scale
     counting = [pod for pod in view.others if pod.counts]
@@ -139,16 +157,18 @@ def _conditions(
     degraded = degraded or too_old_agents(view)
     settled = not moving and degraded is None
     scaling = view.spec.scaler is not None
-    entries: tuple[tuple[str, bool, str, str], ...] = (
+    entries = [
         (READY, settled, "Settled" if settled else "NotSettled", f"{ready} of {size} Pods serve"),
         (PROGRESSING, moving, decision.reason if moving else "Settled", decision.message),
         (DEGRADED, degraded is not None, *_words(degraded, "AsExpected")),
         (ABLE_TO_SCALE, unable_to_scale is None, *_words(unable_to_scale, "Ready")),
         (SCALING_ACTIVE, scaling, "Autoscaling" if scaling else "FixedSize", decision.message),
         (SCALING_LIMITED, decision.limited, decision.reason if decision.limited else "WithinRange", ""),
-    )
+    ]
     if tokens is not None:
-        entries = (*entries, (TOKENS_IN_SYNC, tokens.in_sync, tokens.reason, tokens.message))
+        entries.append((TOKENS_IN_SYNC, tokens.in_sync, tokens.reason, tokens.message))
+    if protection is not None:
+        entries.append((PROTECTED, protection.protected, protection.reason, protection.message))
     return _put_all(before, entries, view.now)
 
 

@@ -1,6 +1,7 @@
 """Whether the policies are there that keep others from active Pods. Pure."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 Object = Mapping[str, Any]
@@ -17,6 +18,42 @@ POLICIES = {
     "podslots-automatic-approval": "tasks that approve themselves",
 }
 """The policies of manifests/protection, and what nothing holds back where one is missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Whether Pods are protected from others, a machine word, and for people what nothing holds back."""
+
+    protected: bool
+    reason: str
+    message: str = ""
+
+
+def finding(policies: Iterable[Object], bindings: Iterable[Object]) -> Finding:
+    """What the policies that were found come to."""
+    found = unprotected(policies, bindings)
+    if not found:
+        return Finding(protected=True, reason="PoliciesInForce")
+    texts = [f"{POLICIES[name]} ({name} {why})" for name, why in found.items()]
+    return Finding(protected=False, reason="PoliciesMissing", message=f"nothing holds back {'; '.join(texts)}")
+
+
+def not_served() -> Finding:
+    """A cluster without such policies."""
+    text = (
+        "this cluster has no ValidatingAdmissionPolicies, which Kubernetes has from 1.30 on: only evictions are refused"
+    )
+    return Finding(protected=False, reason="PoliciesNotServed", message=text)
+
+
+def not_readable(why: str) -> Finding:
+    """The controller may not look."""
+    return Finding(protected=False, reason="PoliciesNotKnown", message=why)
+
+
+def without_budget(why: str) -> Finding:
+    """The pool's own part is missing."""
+    return Finding(protected=False, reason="NoDisruptionBudget", message=f"nothing holds back evictions: {why}")
 
 
 def unprotected(policies: Iterable[Object], bindings: Iterable[Object]) -> dict[str, str]:

@@ -17,6 +17,9 @@ from controller.decide.removal import Removable
 from controller.decide.view import PoolView
 from controller.objects.pool import Autoscaling
 
+_MOST_NAMED = 5
+"""Of those that are waited for: a condition is read by people."""
+
 
 class Reason(StrEnum):
     """Why the size is what it is: the machine's word."""
@@ -66,7 +69,8 @@ def decide_size(view: PoolView) -> SizeDecision:
     basis = Basis.of(view)
     size = basis.census.size
     if view.deleting:
-        return _decision(basis, 0, Reason.POOL_DELETED, f"the pool is being deleted: {_pods(size)} to drain")
+        text = f"the pool is being deleted: {_pods(size)} to drain{_held_words(view)}"
+        return _decision(basis, 0, Reason.POOL_DELETED, text)
     scaler = view.spec.scaler
     if scaler is None:
         paused = view.spec.autoscaling is not None
@@ -79,6 +83,21 @@ def decide_size(view: PoolView) -> SizeDecision:
             f"autoscaling is paused; {text}" if paused else text,
         )
     return _autoscaled(basis, scaler)
+
+
+def _held_words(view: PoolView) -> str:
+    """What a pool that is being deleted waits for, by name as far as it is known."""
+    known: dict[str | None, str] = {task.task_id: task.name for task in view.tasks}
+    held = [
+        f"{known.get(slot.task_id) or slot.task_id} ({slot.state.value} on {pod.name})"
+        for pod in view.pods
+        if not pod.dead
+        for slot in pod.held
+    ]
+    if not held:
+        return ""
+    more = f" and {len(held) - _MOST_NAMED} more" if len(held) > _MOST_NAMED else ""
+    return f"; waiting for {', '.join(sorted(held)[:_MOST_NAMED])}{more}"
 
 
 def _autoscaled(basis: Basis, scaler: Autoscaling) -> SizeDecision:

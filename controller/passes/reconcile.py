@@ -22,6 +22,7 @@ from controller.decide.pool_status import (
     pool_status,
     too_old_agents,
 )
+from controller.decide.protection import Finding, without_budget
 from controller.decide.rotation import Rotation, rotation
 from controller.decide.scaling import SizeDecision, decide_size
 from controller.decide.start_problem import StartProblem
@@ -45,6 +46,7 @@ from controller.objects.pool import PoolSpec
 from controller.objects.task import Task
 from controller.passes.starting import Starting
 from controller.world.index import Key
+from controller.world.protection import Protection
 from controller.world.waiting_words import lock_word, pause_word, slot_word
 from controller.world.world import World
 from metrics.figures import PoolFigures
@@ -67,6 +69,7 @@ class Reconciler:
         world: World,
         queue: WorkQueue[Key],
         starting: Starting,
+        protection: Protection,
         *,
         tasks: Tasks,
         pools: Pools,
@@ -76,6 +79,7 @@ class Reconciler:
         self._following = world.following
         self._views = world.views
         self._failures = world.start_failures
+        self._protection = protection
         self._queue = queue
         self._starting = starting
         self._tasks = tasks
@@ -145,7 +149,9 @@ class Reconciler:
             self._pools.scaled(pool, decision.current, decision.desired, decision.reason, decision.message)
         found = (problems.degraded, problems.unable_to_scale, not_starting(view), too_old_agents(view))
         self._pools.tell(pool, tuple(dict.fromkeys(problem for problem in found if problem is not None)))
-        self._report(key, pool, pool_status(view, decision, before=before, problems=problems, tokens=rotating))
+        protection = self._protection_of(pool)
+        status = pool_status(view, decision, before=before, problems=problems, tokens=rotating, protection=protection)
+        self._report(key, pool, status)
         if (wait := self._views.recheck_seconds(view)) is not None:
             self._queue.add_after(key, wait)
 
@@ -168,6 +174,11 @@ class Reconciler:
         elif found.wait is not None:
             self._queue.add_after(key, found.wait.total_seconds())
         return found
+
+    def _protection_of(self, pool: Object) -> Finding | None:
+        """Whether others are kept from the pool's Pods: by the cluster's policies, and the pool's own budget."""
+        problem = self._pools.budget_problem(pool)
+        return self._protection.found if problem is None else without_budget(problem)
 
     def _problems(self, view: PoolView, pool: Object, template: str | InvalidObject) -> Problems:
         """What keeps the pool from working as it should, and from changing its size, as of now."""

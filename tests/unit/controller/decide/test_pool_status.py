@@ -8,9 +8,11 @@ import pytest
 from agent.wire import format_time
 from controller.act.pools import differs
 from controller.decide.pool_status import Before, Problem, Problems, invalid_pool_status, pool_status
+from controller.decide.protection import Finding, finding
 from controller.decide.scaling import decide_size
 from controller.decide.view import PodState, PoolView
-from tests.support.pools import NOW, pod, pool, tasks
+from controller.objects.task import TaskPhase
+from tests.support.pools import NOW, pod, pool, task, tasks
 
 NOTHING_BEFORE = Before(generation=3)
 
@@ -115,3 +117,19 @@ def test_an_unusable_spec_is_said_and_changes_nothing_else() -> None:
     assert found["Degraded"] == ("True", "InvalidSpec")
     assert found["ScalingActive"] == ("False", "InvalidSpec")
     assert "replicas" not in document
+
+
+def test_whether_others_are_kept_from_the_pods_is_said_once_it_is_known() -> None:
+    view = pool([pod("a", "r..")], replicas=1)
+    assert "Protected" not in conditions(status(view))
+    for found, word in ((finding([], []), "False"), (Finding(protected=True, reason="PoliciesInForce"), "True")):
+        document = pool_status(view, decide_size(view), before=NOTHING_BEFORE, problems=Problems(), protection=found)
+        assert conditions(document)["Protected"] == (word, found.reason)
+        assert conditions(document)["Ready"] == ("True", "Settled"), "the pool works all the same"
+
+
+def test_a_pool_that_is_being_deleted_says_what_it_waits_for() -> None:
+    waiting = task("vpc", "plan_and_apply", phase=TaskPhase.AWAITING_APPROVAL, on="a", attempt=1)
+    view = pool([pod("a", "R..", tasks=["vpc.1"]), pod("b", "...")], [waiting], replicas=2, deleting=True)
+    (message,) = (c["message"] for c in status(view)["conditions"] if c["type"] == "Progressing")
+    assert message == "the pool is being deleted: 2 Pods to drain; waiting for vpc (reserved on a)"
