@@ -235,11 +235,32 @@ def cancel(session: Session, task: str) -> None:
 
 
 @main.command()
-@click.argument("pod")
+@click.argument("name", metavar="POD|NODE")
+@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="A node's Pods in all namespaces.")
 @pass_session
-def drain(session: Session, pod: str) -> None:
-    """Ask for a Pod to be deleted as soon as it is idle. Interrupts nothing."""
-    click.echo(session.run(lambda connection: pods.drain(connection, pod)))
+def drain(session: Session, name: str, everywhere: bool) -> None:
+    """Ask for a Pod, or a node's Pods, to be deleted as they fall idle. Interrupts nothing."""
+    click.echo(session.run(lambda connection: pods.drain(connection, name, everywhere=everywhere)))
+
+
+@main.command()
+@click.argument("name", metavar="POD|NODE")
+@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="A node's Pods in all namespaces.")
+@pass_session
+def undrain(session: Session, name: str, everywhere: bool) -> None:
+    """Take back what `drain` asked for."""
+    click.echo(session.run(lambda connection: pods.undrain(connection, name, everywhere=everywhere)))
+
+
+@main.command("break-glass")
+@click.argument("pod")
+@click.option("--reason", required=True, help="Why. It stays on the Pod, and in the API server's audit log.")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@pass_session
+def break_glass(session: Session, pod: str, reason: str, yes: bool) -> None:
+    """Let a Pod be deleted whatever it holds: the way out when the work in it matters less than its end."""
+    confirm = Asker(yes=yes, question="Let it be deleted?")
+    click.echo(session.run(lambda connection: pods.break_glass(connection, pod, reason, confirm)))
 
 
 @main.command()

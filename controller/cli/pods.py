@@ -1,29 +1,66 @@
-"""What people do to Pods: ask for a drain, declare one dead. Both are annotations; only the controller acts."""
+"""What people do to Pods: ask for a drain, declare one dead, let one be deleted. Each is an annotation, and a right.
+
+Only the controller, or the person's own `kubectl delete`, acts on them.
+"""
 
 from collections.abc import Callable
 
 import click
 
 from controller import names
+from controller.cli import rights
 from controller.cli.session import Connection
-from controller.kube.api import PODS, Object
+from controller.cli.tables import FINAL_PHASES, phase
+from controller.errors import NotFound
+from controller.kube.api import PODS, SLOTTASKS, Object
+
+MOST_REASON = 500
+"""Characters of a reason: it is an annotation, read in audit logs."""
 
 
-async def drain(connection: Connection, name: str) -> str:
-    """Ask for the Pod to be drained and deleted as soon as it is idle. Nothing is interrupted."""
-    pod = await _slot_pod(connection, name)
-    note = {names.DRAIN_REQUESTED: connection.now().strftime("%Y-%m-%dT%H:%M:%SZ")}
-    await _annotate(connection, pod, note)
-    return f"{name}: drain requested; it goes when its slots are idle"
+async def drain(connection: Connection, name: str, *, everywhere: bool = False) -> str:
+    """Have a Pod, or a node's Pods, drained and deleted as they fall idle. Nothing is interrupted."""
+    pods, node = await _pods_named(connection, name, everywhere=everywhere)
+    await _demand_for(connection, rights.DRAIN, pods)
+    held = _by_pod(await connection.list_all(SLOTTASKS, everywhere=everywhere))
+    note: dict[str, str | None] = {names.DRAIN_REQUESTED: connection.now().strftime("%Y-%m-%dT%H:%M:%SZ")}
+    lines = []
+    for pod in pods:
+        await _annotate(connection, pod, note)
+        waiting = held.get(pod["metadata"]["uid"], [])
+        until = f"once these are done: {', '.join(waiting)}" if waiting else "as soon as its slots are idle"
+        lines.append(f"{_shown(pod, everywhere=everywhere)}: drain requested; it goes {until}")
+    if node:
+        lines.append(
+            f"new Pods may still come to {name}: `kubectl cordon {name}` keeps them away, and drains as this does"
+        )
+    return "\n".join(lines)
+
+
+async def undrain(connection: Connection, name: str, *, everywhere: bool = False) -> str:
+    """Take back what `drain` asked for. A drain that an agent has granted is taken back by the controller alone."""
+    pods, _ = await _pods_named(connection, name, everywhere=everywhere)
+    asked = [pod for pod in pods if names.DRAIN_REQUESTED in (pod["metadata"].get("annotations") or {})]
+    if not asked:
+        raise click.ClickException(f"nobody asked for a drain of {name}")
+    await _demand_for(connection, rights.DRAIN, asked)
+    lines = []
+    for pod in asked:
+        await _annotate(connection, pod, {names.DRAIN_REQUESTED: None})
+        going = pod["metadata"].get("deletionTimestamp")
+        result = "too late: it is being deleted" if going else "drain no longer requested"
+        lines.append(f"{_shown(pod, everywhere=everywhere)}: {result}")
+    return "\n".join(lines)
 
 
 async def forget(connection: Connection, name: str, confirm: Callable[[str], bool]) -> str:
     """Declare a Pod dead that nothing else proves dead."""
     pod = await _slot_pod(connection, name)
+    await rights.demand(connection, rights.FORGET, name=name)
     node = (pod.get("spec") or {}).get("nodeName") or "no node"
-    phase = (pod.get("status") or {}).get("phase", "Unknown")
+    now = (pod.get("status") or {}).get("phase", "Unknown")
     warning = (
-        f"Pod {name} ({phase}, on {node}) will be treated as dead: its tasks end as lost or are tried again,\n"
+        f"Pod {name} ({now}, on {node}) will be treated as dead: its tasks end as lost or are tried again,\n"
         "its lockKeys become free, and it is deleted. Do this only when you know that its containers no longer run,\n"
         "because the machine is off or wiped. If they do run, an apply may happen twice."
     )
@@ -33,6 +70,35 @@ async def forget(connection: Connection, name: str, confirm: Callable[[str], boo
     return f"{name}: declared dead"
 
 
+async def break_glass(connection: Connection, name: str, reason: str, confirm: Callable[[str], bool]) -> str:
+    """Let a Pod be deleted whatever it holds. It is not deleted by this."""
+    if not reason.strip():
+        raise click.UsageError("say why with --reason: it stays on the Pod and in the audit log")
+    pod = await _slot_pod(connection, name)
+    await rights.demand(connection, rights.BREAK_GLASS, name=name)
+    held = _by_pod(await connection.list_all(SLOTTASKS, everywhere=False)).get(pod["metadata"]["uid"], [])
+    warning = (
+        f"From now on Pod {name} can be deleted by whoever may delete Pods, and by Kubernetes itself.\n"
+        "What it holds ends with it: steps that run are stopped as at a time limit, plans that wait for an\n"
+        f"approval are lost. As its tasks say it holds: {', '.join(held) or 'nothing'}.\n"
+        f"`podslots drain {name}` interrupts nothing."
+    )
+    if not confirm(warning):
+        raise click.ClickException("nothing was done")
+    await _annotate(connection, pod, {names.BREAK_GLASS: reason.strip()[:MOST_REASON]})
+    return f"{name}: it can be deleted now: kubectl delete pod -n {connection.namespace} {name}"
+
+
+def _by_pod(tasks: list[Object]) -> dict[str, list[str]]:
+    """The tasks that a Pod holds, as their status has it, by the Pod's UID; each with its phase."""
+    found: dict[str, list[str]] = {}
+    for task in tasks:
+        pod = (task.get("status") or {}).get("podUID")
+        if pod and phase(task) not in FINAL_PHASES:
+            found.setdefault(pod, []).append(f"{task['metadata']['name']} ({phase(task)})")
+    return {pod: sorted(names_) for pod, names_ in found.items()}
+
+
 async def _slot_pod(connection: Connection, name: str) -> Object:
     pod = await connection.get(PODS, name)
     if names.POOL_LABEL not in (pod["metadata"].get("labels") or {}):
@@ -40,8 +106,39 @@ async def _slot_pod(connection: Connection, name: str) -> Object:
     return pod
 
 
-async def _annotate(connection: Connection, pod: Object, annotations: dict[str, str]) -> None:
+async def _pods_named(connection: Connection, name: str, *, everywhere: bool) -> tuple[list[Object], bool]:
+    """The Pod of this name, or the Pods of pools on the node of this name; and whether it is a node."""
+    if not everywhere:
+        try:
+            await connection.api.get(PODS, connection.namespace, name)
+        except NotFound:
+            pass
+        else:
+            return [await _slot_pod(connection, name)], False
+    of_pools = await connection.list_all(PODS, everywhere=everywhere, label_selector=names.POOL_LABEL)
+    found = [pod for pod in of_pools if (pod.get("spec") or {}).get("nodeName") == name]
+    if not found:
+        where = "in any namespace" if everywhere else f"in namespace {connection.namespace} (-A looks in all)"
+        raise click.ClickException(f"no Pod {name}, and no Pod of a pool on a node {name}, {where}")
+    return found, True
+
+
+async def _demand_for(connection: Connection, wanted: tuple[rights.Right, ...], pods: list[Object]) -> None:
+    """Before anything is done: either all of it can be, or nothing is."""
+    by_home: dict[str, list[str]] = {}
+    for pod in pods:
+        by_home.setdefault(pod["metadata"].get("namespace") or connection.namespace, []).append(pod["metadata"]["name"])
+    for namespace, there in by_home.items():
+        await rights.demand(connection, wanted, namespace=namespace, name=there[0] if len(there) == 1 else "")
+
+
+def _shown(pod: Object, *, everywhere: bool) -> str:
+    metadata = pod["metadata"]
+    return f"{metadata['namespace']}/{metadata['name']}" if everywhere else str(metadata["name"])
+
+
+async def _annotate(connection: Connection, pod: Object, annotations: dict[str, str | None]) -> None:
     """The UID in the patch keeps it off a Pod that took the name meanwhile."""
     metadata = pod["metadata"]
     patch: Object = {"metadata": {"uid": metadata["uid"], "annotations": annotations}}
-    await connection.api.patch(PODS, connection.namespace, metadata["name"], patch)
+    await connection.api.patch(PODS, metadata.get("namespace") or connection.namespace, metadata["name"], patch)

@@ -22,6 +22,8 @@ FINAL_PHASES = frozenset({"Succeeded", "Failed", "Cancelled", "Expired", "Lost"}
 LAYOUT_VARIABLE = "PODSLOTS_LAYOUT"
 SIDECAR = "(sidecar)"
 """In place of a task: the Pod's own program holds the slots. The pool's status counts them."""
+_WISHES = ((names.DRAIN_REQUESTED, "drain"), (names.FORGET, "forget"), (names.BREAK_GLASS, "break-glass"))
+"""Annotation → how it is shown under ASKED."""
 _SLOT_STATES = {"Assigned": "running", "Running": "running", "AwaitingApproval": "reserved"}
 
 
@@ -68,7 +70,7 @@ def pods(objects: Iterable[Object], now: datetime, *, namespaces: bool) -> Table
         status = pod.get("status") or {}
         labels, notes = pod["metadata"].get("labels") or {}, pod["metadata"].get("annotations") or {}
         state = "deleting" if pod["metadata"].get("deletionTimestamp") else labels.get(names.STATE_LABEL, NONE)
-        wishes = [word for key, word in ((names.DRAIN_REQUESTED, "drain"), (names.FORGET, "forget")) if key in notes]
+        wishes = [word for key, word in _WISHES if key in notes]
         return [
             labels.get(names.POOL_LABEL, NONE),
             state,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import click
 
 from controller import names
-from controller.cli import approval, outputs
+from controller.cli import approval, outputs, rights
 from controller.cli.asking import Asker
 from controller.cli.seeing import CouldNotSee, Watched, ended_otherwise
 from controller.cli.session import Connection
@@ -32,6 +32,7 @@ async def approve(connection: Connection, name: str, *, digest: str | None, aske
         asked = approval.question(task, digest=digest)
     except approval.NotApprovable as error:
         raise click.ClickException(str(error)) from error
+    await rights.demand(connection, rights.APPROVE, name=name)
     seen = await outputs.of_last_attempt(connection, task, "plan")
     asker.page(approval.plan_text(seen))
     warning = approval.missing_text(seen)
@@ -119,6 +120,7 @@ async def unlock(
         lease = await connection.api.get(LEASES, connection.namespace, lease_name)
     except NotFound as error:
         raise click.ClickException(f"lockKey {lock_key!r} is not held in namespace {connection.namespace}") from error
+    await rights.demand(connection, rights.UNLOCK, name=lease_name)
     metadata = lease["metadata"]
     holder = (metadata.get("annotations") or {}).get(names.LOCK_TASK, "unknown")
     warning = (
