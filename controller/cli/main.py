@@ -114,7 +114,10 @@ def _named(objects: list[Object], wanted: tuple[str, ...], kind: str) -> list[Ob
 
 
 def _serialized(objects: list[Object], output: str) -> str:
-    document = {"apiVersion": "v1", "kind": "List", "items": objects}
+    return _dumped({"apiVersion": "v1", "kind": "List", "items": objects}, output)
+
+
+def _dumped(document: object, output: str) -> str:
     return json.dumps(document, indent=2) if output == "json" else yaml.safe_dump(document, sort_keys=False).rstrip()
 
 
@@ -290,6 +293,26 @@ def unlock(session: Session, lockkey: str | None, task: str | None, yes: bool) -
 def rotate(session: Session, pool: str) -> None:
     """Replace a pool's tokens. Takes minutes, and interrupts nothing."""
     click.echo(session.run(lambda connection: pools.rotate(connection, pool)))
+
+
+# --- the installation -------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--controller-namespace", help=f"Where it runs (default: {names.CONTROLLER_NAMESPACE}, or this one).")
+@click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table")
+@pass_session
+def doctor(session: Session, *, controller_namespace: str | None, output: str) -> None:
+    """Check an installation, and say what to do. Changes nothing.
+
+    Exit code 1 if something fails. What you may not look at is "unseen": an administrator sees all.
+    """
+    from controller.cli.doctor import examine, findings  # noqa: PLC0415 - the other commands start without it
+
+    found = session.run(lambda connection: examine.examine(connection, controller_namespace=controller_namespace))
+    click.echo(findings.table(found) if output == "table" else _dumped(findings.documents(found), output))
+    if any(finding.state is findings.State.FAILS for finding in found):
+        raise SystemExit(1)
 
 
 # --- one machine ------------------------------------------------------------------------------------------------------

@@ -204,6 +204,25 @@ class KubeClient:
             body["gracePeriodSeconds"] = grace_period_seconds
         return await self._call("delete", resource, path_of(resource, namespace, name), body=body)
 
+    async def version(self) -> str:
+        """The API server's version, as `v1.36.2`."""
+        return str((await self._call("GET", "/version")).get("gitVersion", ""))
+
+    async def dry_run(
+        self,
+        method: str,
+        resource: Resource,
+        namespace: str | None,
+        name: str = "",
+        *,
+        body: Object | None = None,
+        subresource: str = "",
+    ) -> Object:
+        """A write that goes through admission and is not stored. A PATCH is a JSON merge patch."""
+        path = path_of(resource, namespace, name, subresource)
+        content_type = MERGE_PATCH if method == "PATCH" else JSON
+        return await self._call(method, path, {"dryRun": "All"}, body=body, content_type=content_type)
+
     async def pod_log(
         self, namespace: str, name: str, container: str, *, follow: bool = False, tail_lines: int | None = None
     ) -> AsyncIterator[bytes]:

@@ -119,8 +119,13 @@ def _entries(path: Path, records: Records) -> Iterator[tuple[int, Json]]:
         except ValueError:
             records.missing.append(f"line {order + 1} of the audit log can't be read")
             continue
-        if entry.get("verb") in WRITES and "objectRef" in entry:
+        if entry.get("verb") in WRITES and "objectRef" in entry and not _is_dry(entry):
             yield order, entry
+
+
+def _is_dry(entry: Json) -> bool:
+    """Whether nothing was to be stored."""
+    return "dryRun=" in entry.get("requestURI", "").partition("?")[2]
 
 
 def _decided(entry: Json) -> datetime:

@@ -30,7 +30,9 @@ class MadeRun:
         self.begin(at, verb, ref, body, user=user)
         self.finish(at + 0.001, code)
 
-    def begin(self, at: float, verb: str, ref: str, body: Any = None, *, user: str = CONTROLLER) -> None:
+    def begin(
+        self, at: float, verb: str, ref: str, body: Any = None, *, user: str = CONTROLLER, query: str = ""
+    ) -> None:
         """A write that the server decided on, with no answer yet."""
         self.version += 1
         kind, _, name = ref.partition(":")
@@ -40,6 +42,7 @@ class MadeRun:
                 "stage": "RequestReceived",
                 "auditID": f"id-{self.version}",
                 "verb": verb,
+                "requestURI": f"/{resource}/{name}?{query}",
                 "user": {"username": user},
                 "objectRef": {
                     "resource": resource,

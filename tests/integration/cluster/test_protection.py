@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -223,3 +224,42 @@ async def test_a_broken_glass_lets_a_pod_go_and_what_it_held_is_lost(tmp_path: P
         finally:
             caller.close()
         await cluster.until_phase("broken", "Lost", "Failed")
+
+
+async def test_the_doctor_finds_a_good_installation_good_and_a_wrong_one_wrong(
+    cluster: Cluster, kubectl: Kubectl
+) -> None:
+    pod = await held(cluster, "examined")
+    name = pod["metadata"]["name"]
+    status, found = await doctor(cluster)
+    assert (status, {entry["check"] for entry in found if entry["state"] == "fails"}) == (0, set())
+    refused = {entry["check"] for entry in found if entry["found"] == "refuses"}
+    assert len(refused) == 6, refused
+    # What can go wrong by hand: a second budget over the same Pods, and a policy that only warns.
+    await kubectl("create", "pdb", "mine", f"--selector={names.POOL_LABEL}=examined", "--min-available=1")
+    binding = "validatingadmissionpolicybinding/podslots-pod-delete"
+    warn, deny = (json.dumps({"spec": {"validationActions": [action]}}) for action in ("Warn", "Deny"))
+    await kubectl("patch", binding, "--type=merge", "-p", warn)
+    status, found = await doctor(cluster)
+    wrong = {entry["check"]: entry["found"] for entry in found if entry["state"] == "fails"}
+    assert status == 1
+    assert wrong == {
+        "policies": "ValidatingAdmissionPolicyBinding podslots-pod-delete is not the one of this version",
+        "disruption budgets": f"default/mine covers {name} of pools, too",
+        "bites: podslots-pod-delete": "lets pass what it is there to refuse",
+    }
+    await kubectl("patch", binding, "--type=merge", "-p", deny)
+    await kubectl("delete", "pdb", "mine")
+    assert await is_untouched(cluster, pod), "nothing of this was more than a dry run"
+    await end(cluster, "examined")
+
+
+async def doctor(cluster: Cluster) -> tuple[int, list[dict[str, str]]]:
+    """The exit status of `podslots doctor`, and what it found."""
+    command = (str(Path(sys.executable).with_name("podslots")), "--kubeconfig", str(cluster.state / "kubeconfig"))
+    process = await asyncio.create_subprocess_exec(
+        *command, "doctor", "-o", "json", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    assert out, err.decode()
+    return process.returncode or 0, json.loads(out)

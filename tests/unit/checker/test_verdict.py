@@ -87,6 +87,13 @@ def test_a_pod_deleted_with_a_held_slot_is_found(run: MadeRun) -> None:
     assert found(run) == {"busy_pods_deleted": 2}  # held, and without a drain
 
 
+def test_a_dry_run_deletes_nothing(run: MadeRun) -> None:
+    whole(run)
+    run.begin(3.5, "delete", "pods:p", user="anna", query="dryRun=All")
+    run.finish(3.6)
+    assert found(run) == {}
+
+
 def test_whoever_deletes_it(run: MadeRun) -> None:
     """Be it by force: the first that is seen is then the kubelet's own, at the end of the containers."""
     run.planned(2, "t")

@@ -1,0 +1,144 @@
+"""What the API server would do: dry runs that the policies must refuse, and the rights of the controller's user.
+
+A dry run goes through admission and is not stored. It is tried on what is there: without active Pods little can be.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from controller import names
+from controller.cli.doctor.facts import Facts
+from controller.cli.doctor.findings import Finding, State, Unseen
+from controller.cli.session import Connection
+from controller.errors import ApiError, Forbidden, NotFound
+from controller.kube.api import BUDGETS, PODS, SLOTTASKS, Object, Resource
+
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
+ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False)
+APPLY = "apply the manifests: kubectl apply -k manifests/base"
+
+CONTROLLER_RIGHTS: dict[tuple[str, str], tuple[str, ...]] = {
+    (names.GROUP, "slotpools"): ("get", "list", "watch", "patch"),
+    (names.GROUP, "slottasks"): ("get", "list", "watch", "patch", "delete"),
+    (names.GROUP, "slotpools/status"): ("patch",),
+    (names.GROUP, "slottasks/status"): ("patch",),
+    (names.GROUP, "slottaskoutputs"): ("get", "create", "delete"),
+    ("", "pods"): ("get", "list", "watch", "create", "patch", "delete"),
+    ("", "secrets"): ("get", "list", "watch", "create", "patch", "delete"),
+    ("coordination.k8s.io", "leases"): ("get", "list", "watch", "create", "patch", "delete"),
+    ("policy", "poddisruptionbudgets"): ("get", "list", "watch", "create", "patch", "delete"),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicies"): ("list",),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"): ("list",),
+    ("", "nodes"): ("get", "list", "watch"),
+    ("", "events"): ("create", "patch"),
+}
+"""What the controller does, by group and resource: as manifests/base/rbac/controller.yaml grants it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A write that a policy must refuse."""
+
+    policy: str
+    method: str
+    resource: Resource
+    namespace: str | None
+    name: str = ""
+    subresource: str = ""
+    body: Object | None = field(default=None)
+
+
+async def bites(connection: Connection, facts: Facts) -> list[Finding]:
+    """Whether the policies refuse what they are there for."""
+    return [await _try(connection, trial) for trial in _trials(connection.namespace, facts)]
+
+
+def _trials(namespace: str, facts: Facts) -> Iterator[Trial]:
+    """One for each policy that there is something to try on."""
+    approval = {"attempt": 1, "planDigest": f"sha256:{'0' * 64}", "by": "nobody"}
+    task: Object = {
+        "apiVersion": SLOTTASKS.api_version,
+        "kind": SLOTTASKS.kind,
+        "metadata": {"name": "podslots-doctor"},
+        "spec": {"pool": "none", "type": "plan", "steps": {"plan": {"command": ["true"]}}, "approval": approval},
+    }
+    yield Trial(policy="podslots-approval", method="POST", resource=SLOTTASKS, namespace=namespace, body=task)
+    pod = next((pod for pod in _known(facts.pods) if _is_active(pod)), None)
+    if pod is not None:
+        home, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+        relabelled = {"metadata": {"labels": {names.STATE_LABEL: "podslots-doctor"}}}
+        ended = {"status": {"phase": "Failed"}}
+        yield Trial(policy="podslots-pod-delete", method="DELETE", resource=PODS, namespace=home, name=name)
+        yield Trial(
+            policy="podslots-pod-update", method="PATCH", resource=PODS, namespace=home, name=name, body=relabelled
+        )
+        yield Trial(
+            policy="podslots-pod-end",
+            method="PATCH",
+            resource=PODS,
+            namespace=home,
+            name=name,
+            subresource="status",
+            body=ended,
+        )
+        yield Trial(policy="podslots-namespace-delete", method="DELETE", resource=NAMESPACES, namespace=None, name=home)
+    budget = next((b for b in _known(facts.budgets) if names.POOL_LABEL in (b["metadata"].get("labels") or {})), None)
+    if budget is not None:
+        home, name = budget["metadata"]["namespace"], budget["metadata"]["name"]
+        yield Trial(policy="podslots-budget", method="DELETE", resource=BUDGETS, namespace=home, name=name)
+
+
+async def _try(connection: Connection, trial: Trial) -> Finding:
+    check = f"bites: {trial.policy}"
+    try:
+        await connection.api.dry_run(
+            trial.method, trial.resource, trial.namespace, trial.name, body=trial.body, subresource=trial.subresource
+        )
+    except Forbidden as error:
+        if trial.policy in error.message:
+            return Finding(check=check, state=State.OK, found="refuses")
+        return Finding(check=check, state=State.UNSEEN, found=f"not reached: {error.message}")
+    except NotFound:
+        return Finding(check=check, state=State.UNSEEN, found="what it was to be tried on is gone")
+    except ApiError as error:
+        return Finding(check=check, state=State.UNSEEN, found=f"not reached: {error.message}")
+    return Finding(check=check, state=State.FAILS, found="lets pass what it is there to refuse", advice=APPLY)
+
+
+async def controller_rights(connection: Connection, user: str) -> Finding:
+    """Whether the controller's user may do what the controller does."""
+    check, missing = "controller's rights", []
+    for (group, resource), verbs in CONTROLLER_RIGHTS.items():
+        for verb in verbs:
+            try:
+                allowed = await _may(connection, user, group, resource, verb)
+            except ApiError as error:
+                return Finding(check=check, state=State.UNSEEN, found=error.message)
+            if not allowed:
+                missing.append(f"{verb} {resource}" + (f".{group}" if group else ""))
+    if missing:
+        return Finding(check=check, state=State.FAILS, found=f"{user} may not {', '.join(missing)}", advice=APPLY)
+    return Finding(check=check, state=State.OK, found=user)
+
+
+async def _may(connection: Connection, user: str, group: str, resource: str, verb: str) -> bool:
+    plural, _, subresource = resource.partition("/")
+    attributes = {"verb": verb, "group": group, "resource": plural, "subresource": subresource}
+    spec: dict[str, Any] = {"user": user, "resourceAttributes": {k: v for k, v in attributes.items() if v}}
+    if user.startswith("system:serviceaccount:"):
+        home = user.split(":")[2]
+        spec["groups"] = ["system:serviceaccounts", f"system:serviceaccounts:{home}", "system:authenticated"]
+    body = {"apiVersion": ACCESS_REVIEWS.api_version, "kind": ACCESS_REVIEWS.kind, "spec": spec}
+    review = await connection.api.create(ACCESS_REVIEWS, None, body)
+    return bool((review.get("status") or {}).get("allowed"))
+
+
+def _known(objects: list[Object] | Unseen) -> Iterable[Object]:
+    return () if isinstance(objects, Unseen) else objects
+
+
+def _is_active(pod: Object) -> bool:
+    metadata = pod["metadata"]
+    opened = (metadata.get("annotations") or {}).get(names.BREAK_GLASS) is None
+    return opened and metadata["labels"].get(names.STATE_LABEL) == "active" and "deletionTimestamp" not in metadata
