@@ -1,7 +1,8 @@
 """The embedded API server answers as a kube-apiserver did, step by step, for two Kubernetes versions.
 
 With PODSLOTS_CONTRACT_KUBECONFIG set to a kubeconfig, the same recordings are replayed against that cluster instead
-(those of the nearest version), which shows whether the recordings still hold.
+(those of the nearest version), which shows whether the recordings still hold. An administrator is needed. Each scenario
+has a namespace, and a custom resource in a group, of its own, and takes them away.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from typing import Any
 import pytest
 
 from tests.support.api_client import Answer, ApiClient, real_cluster, running_server, until
-from tests.support.transcripts import NAMESPACE, Replay, Scenario, scenarios, widget_crd
+from tests.support.own_namespace import remove, remove_namespace
+from tests.support.transcripts import GROUP, NAMESPACE, Replay, Scenario, scenarios, widget_crd
 
 Json = dict[str, Any]
 
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 KUBECONFIG = os.environ.get("PODSLOTS_CONTRACT_KUBECONFIG")
 
 _FORGOTTEN = "shows a server that has forgotten version 1; a fresh one hasn't"
@@ -130,24 +133,24 @@ async def test_server_side_apply_is_refused_in_plain_words() -> None:
 
 
 @asynccontextmanager
-async def _cluster(version: str) -> AsyncIterator[tuple[ApiClient, str]]:
-    """A server to talk to, and a fresh namespace in it."""
-    # As long as the recorded one.
-    namespace = f"conf-{uuid.uuid4().hex[:6]}" if KUBECONFIG else NAMESPACE
+async def _cluster(version: str) -> AsyncIterator[tuple[ApiClient, str, str]]:
+    """A server to talk to, a fresh namespace in it, and the group of the custom resource."""
     if KUBECONFIG:
         async with real_cluster(Path(KUBECONFIG)) as client:
-            await _prepare(client, namespace, version)
+            if not await _is_nearest(client, version):
+                pytest.skip("recorded from a version that is further away")
+            # Names of this run's own, as long as the recorded ones.
+            run = uuid.uuid4().hex[:6]
+            namespace, group = f"conf-{run}", f"x{run}.dev"
             try:
-                yield client, namespace
+                await _prepare(client, namespace, version, group)
+                yield client, namespace, group
             finally:
-                await _clean_up(client, namespace)
+                await _clean_up(client, namespace, group)
     else:
         async with running_server() as (_, client):
-            await _prepare(client, namespace, version)
-            # A controller of a real cluster makes it: in the recordings the namespace is not the newest object.
-            path = f"/api/v1/namespaces/{namespace}/configmaps"
-            await client.post(path, {"metadata": {"name": "kube-root-ca.crt"}})
-            yield client, namespace
+            await _prepare(client, NAMESPACE, version, GROUP)
+            yield client, NAMESPACE, GROUP
 
 
 # What RBAC was there before a scenario began: (role, user) → rules.
@@ -179,10 +182,11 @@ _MADE_BEFORE: dict[str, dict[tuple[str, str], list[Json]]] = {
 }
 
 
-async def _make_rbac(client: ApiClient, namespace: str, scenario: str) -> None:
+async def _make_rbac(client: ApiClient, namespace: str, group: str, scenario: str) -> None:
     rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
     for (role, user), rules in _MADE_BEFORE.get(scenario, {}).items():
-        await client.post(f"{rbac}/roles", {"metadata": {"name": role}, "rules": rules})
+        todays = json.loads(json.dumps(rules).replace(GROUP, group))
+        await client.post(f"{rbac}/roles", {"metadata": {"name": role}, "rules": todays})
         reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role}
         subjects = [{"kind": "User", "name": user.replace(NAMESPACE, namespace)}]
         await client.post(
@@ -190,39 +194,44 @@ async def _make_rbac(client: ApiClient, namespace: str, scenario: str) -> None:
         )
 
 
-async def _clean_up(client: ApiClient, namespace: str) -> None:
-    """Policies first: they would keep the namespace's Pods."""
+async def _clean_up(client: ApiClient, namespace: str, group: str) -> None:
+    """Policies first: they would keep the namespace's Pods. Then all of this run, until nothing of it is left."""
     for plural in ("validatingadmissionpolicybindings", "validatingadmissionpolicies"):
         path = f"/apis/admissionregistration.k8s.io/v1/{plural}"
         for item in (await client.get(path))["items"]:
             if item["metadata"]["name"].startswith(namespace):
                 await client.send("DELETE", f"{path}/{item['metadata']['name']}")
-    await client.send("DELETE", f"/api/v1/namespaces/{namespace}")
+    widgets = f"/apis/{group}/v1/namespaces/{namespace}/widgets"
+    await remove_namespace(client, namespace, also=(widgets,))
+    await remove(client, f"{DEFINITIONS}/widgets.{group}")
 
 
-async def _prepare(client: ApiClient, namespace: str, version: str) -> None:
-    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    created = await client.send("POST", path, widget_crd(version))
-    assert created.status in (201, 409), created
+async def _prepare(client: ApiClient, namespace: str, version: str, group: str) -> None:
+    await client.post(DEFINITIONS, widget_crd(version, group))
     await client.post("/api/v1/namespaces", {"metadata": {"name": namespace}})
 
     async def served() -> bool:
-        return (await client.send("GET", "/apis/example.dev/v1")).status == 200
+        return (await client.send("GET", f"/apis/{group}/v1")).status == 200
 
     await until(served)
+    # A controller of a real cluster makes it: in the recordings the namespace is not the newest object.
+    made = await client.send(
+        "POST", f"/api/v1/namespaces/{namespace}/configmaps", {"metadata": {"name": "kube-root-ca.crt"}}
+    )
+    assert made.status in (201, 409), made
 
 
 @pytest.mark.parametrize("scenario", scenarios(), ids=str)
 async def test_answers_as_recorded(scenario: Scenario) -> None:
     """Status, content type and body of every step are those of the recording."""
-    async with _cluster(scenario.version) as (client, namespace):
-        if KUBECONFIG and not await _is_nearest(client, scenario.version):
-            pytest.skip("recorded from a version that is further away")
-        await _make_rbac(client, namespace, scenario.name)
+    async with _cluster(scenario.version) as (client, namespace, group):
+        await _make_rbac(client, namespace, group, scenario.name)
         ignored = dict(IGNORED)
         if scenario.name not in GENERATION_SCENARIOS:
             ignored |= IGNORED_BY_VERSION[scenario.version]
-        replay = Replay(namespace, ignored)
+        if group != GROUP:
+            ignored[".storageVersionHash"] = "is that of the group's name"
+        replay = Replay(namespace, ignored, group)
         for index, step in enumerate(scenario.steps()):
             if (scenario.name, index) in LEFT_OUT:
                 continue
@@ -253,7 +262,7 @@ async def _replay(
             events="watch=true" in request["path"],
             more_headers=request.get("headers"),
         )
-        body, recorded = _comparable(scenario, index, step, answer.body)
+        body, recorded = _comparable(scenario, index, step, replay.in_recorded_names(answer.body))
         if (scenario.name, index) in STATUS_ONLY and answer.status == recorded["response"]["status"]:
             return answer, []
         also_ignored = IGNORED_IN_STEP.get((scenario.name, index), {})

@@ -2,7 +2,8 @@
 
 A real one is the current context of the kubeconfig that PODSLOTS_CONTRACT_KUBECONFIG names. It is used as an
 administrator who stands in for others; everything is made in a namespace of this run's own, and what stands in no
-namespace carries its name. So two runs don't meet, and none leaves anything behind.
+namespace carries its name. So two runs don't meet, and none leaves anything behind. It must not have podslots
+installed: its policies would take this namespace's controller for a stranger.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from controller import crds, names
 from controller.objects.disruption import budget
 from manifests.generate import policies
 from tests.support.api_client import MERGE, Answer, ApiClient, real_cluster, running_server, until
+from tests.support.own_namespace import remove, remove_namespace
 from tests.support.repository import ROOT
 
 Json = dict[str, Any]
@@ -29,6 +31,8 @@ KUBECONFIG = os.environ.get("PODSLOTS_CONTRACT_KUBECONFIG")
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+MADE_BY_TESTS = "podslots.dev/made-by-tests"
 
 EDIT_OF_KUBERNETES: list[Json] = [
     {
@@ -167,9 +171,13 @@ class Guarded:
 
     # --- coming and going ---------------------------------------------------------------------------------------------
 
+    async def make_namespace(self) -> None:
+        """The first thing to be there, and the last to go: other runs see by it that this one is under way."""
+        labels = {MADE_BY_TESTS: "true"}
+        await self.client.post("/api/v1/namespaces", {"metadata": {"name": self.namespace, "labels": labels}})
+
     async def set_up(self) -> None:
-        """Make the namespace, the shipped roles and policies, and wait until each policy bites."""
-        await self.client.post("/api/v1/namespaces", {"metadata": {"name": self.namespace}})
+        """Make the shipped roles and policies, and wait until each policy bites."""
         for document in yaml.safe_load_all((ROOT / "manifests/base/rbac/people.yaml").read_text()):
             await self._make(f"{RBAC}/clusterroles", document)
         controllers = yaml.safe_load_all((ROOT / "manifests/base/rbac/controller.yaml").read_text())
@@ -245,11 +253,7 @@ class Guarded:
         """Policies first: they would keep the namespace's Pods, and so the namespace."""
         for path in reversed(self._cluster_wide):
             await self.client.send("DELETE", path)
-        for pod in (await self.client.get(self.path("pods")))["items"]:
-            path = self.path("pods", pod["metadata"]["name"])
-            await self.client.send("PATCH", path, {"metadata": {"finalizers": None}}, content_type=MERGE)
-            await self.client.send("DELETE", f"{path}?gracePeriodSeconds=0")
-        await self.client.send("DELETE", f"/api/v1/namespaces/{self.namespace}")
+        await remove_namespace(self.client, self.namespace, also=(self.task_path(),))
 
 
 @asynccontextmanager
@@ -257,37 +261,43 @@ async def guarded() -> AsyncIterator[Guarded]:
     """A guarded namespace, in the embedded cluster or the one that is named."""
     namespace = f"guarded-{uuid.uuid4().hex[:8]}"
     if KUBECONFIG:
-        async with real_cluster(Path(KUBECONFIG)) as client, _definitions(client):
+        async with real_cluster(Path(KUBECONFIG)) as client:
             site = Guarded(client, namespace)
             try:
+                await site.make_namespace()
+                await _define(client)
                 await site.set_up()
                 yield site
             finally:
                 await site.tear_down()
+                await _undefine(client)
     else:
         async with running_server(crds=crds.folder()) as (_, client):
             site = Guarded(client, namespace)
+            await site.make_namespace()
             await site.set_up()
             yield site
             await site.tear_down()
 
 
-@asynccontextmanager
-async def _definitions(client: ApiClient) -> AsyncIterator[None]:
-    """Our kinds; those that the cluster had not are taken away again."""
-    made = []
+async def _define(client: ApiClient) -> None:
+    """Have our kinds there. Those that the cluster had not carry a label, so that the last run takes them away."""
     for path in sorted(crds.folder().glob("*.yaml")):
-        answer = await client.send("POST", CRDS, yaml.safe_load(path.read_text()))
+        document = yaml.safe_load(path.read_text())
+        document["metadata"]["labels"] = {MADE_BY_TESTS: "true"}
+        answer = await client.send("POST", CRDS, document)
         assert answer.status in (201, 409), answer
-        if answer.status == 201:
-            made.append(f"{CRDS}/{answer.body['metadata']['name']}")
 
     async def served() -> bool:
         return (await client.send("GET", f"/apis/{names.GROUP}/{names.VERSION}/slottasks")).status == 200
 
     await until(served)
-    try:
-        yield
-    finally:
-        for path_ in made:
-            await client.send("DELETE", path_)
+
+
+async def _undefine(client: ApiClient) -> None:
+    """Take our kinds away if it was tests that made them, and no other run needs them."""
+    runs = await client.get(f"/api/v1/namespaces?labelSelector={MADE_BY_TESTS}")
+    if runs["items"]:
+        return
+    for item in (await client.get(f"{CRDS}?labelSelector={MADE_BY_TESTS}"))["items"]:
+        await remove(client, f"{CRDS}/{item['metadata']['name']}")

@@ -21,6 +21,8 @@ Json = dict[str, Any]
 ROOT = Path(__file__).parent.parent / "contract" / "transcripts"
 VERSIONS = ("v1.32", "v1.36")
 NAMESPACE = "conformance"
+GROUP = "example.dev"
+"""The group of the custom resource that the scenarios use."""
 # How the names of the policies begin that the scenarios make.
 CLUSTER_WIDE = "tryout-"
 
@@ -66,10 +68,25 @@ def scenarios() -> list[Scenario]:
     ]
 
 
-def widget_crd(version: str) -> Json:
-    """The CustomResourceDefinition that the scenarios use."""
-    definition: Json = json.loads((ROOT / version / "widget-crd.json").read_text())
+def widget_crd(version: str, group: str = GROUP) -> Json:
+    """The CustomResourceDefinition that the scenarios use, in their group or another."""
+    definition: Json = json.loads((ROOT / version / "widget-crd.json").read_text().replace(GROUP, group))
     return definition
+
+
+def _camel(group: str) -> str:
+    """A group as tags of OpenAPI documents have it."""
+    first, *others = group.split(".")
+    return first + "".join(_capital(part) for part in others)
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _reversed(group: str) -> str:
+    """A group as it begins names in OpenAPI documents."""
+    return ".".join(reversed(group.split(".")))
 
 
 @dataclass
@@ -78,10 +95,11 @@ class Replay:
 
     namespace: str
     ignored: Mapping[str, str]
+    group: str = GROUP
     captured: dict[str, str] = field(default_factory=dict)
     _ignored_here: Mapping[str, str] = field(default_factory=dict)
     _uids: dict[str, str] = field(default_factory=dict)
-    _versions: dict[int, int] = field(default_factory=dict)
+    _versions: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def request(self, step: Json) -> Json:
         """The recorded request with today's names and values."""
@@ -92,10 +110,12 @@ class Replay:
     def _fill(self, value: Any) -> Any:
         if isinstance(value, dict) and set(value) == {"base64"}:
             # Lengths stand in a protobuf message: a namespace of another length would break it.
-            raw = base64.b64decode(value["base64"]).replace(NAMESPACE.encode(), self.namespace.encode())
+            raw = base64.b64decode(value["base64"])
+            for old, new in self._todays:
+                raw = raw.replace(old.encode(), new.encode())
             return {"base64": base64.b64encode(raw).decode()}
         if isinstance(value, dict):
-            return {key: self._fill(part) for key, part in value.items()}
+            return {self._today(key): self._fill(part) for key, part in value.items()}
         if isinstance(value, list):
             return [self._fill(part) for part in value]
         if not isinstance(value, str):
@@ -103,14 +123,41 @@ class Replay:
         if value in self._uids:
             return self._uids[value]
         text = re.sub(r"\{\{(\w+)\}\}", lambda match: self.captured[match[1]], value)
-        if self.namespace == NAMESPACE:
-            return text
-        # What stands in no namespace is named after this one, so that two runs don't meet.
-        return text.replace(NAMESPACE, self.namespace).replace(CLUSTER_WIDE, f"{self.namespace}-{CLUSTER_WIDE}")
+        return self._today(text)
+
+    @property
+    def shared(self) -> bool:
+        """Whether the cluster is others' too: then names are of this run, and versions rise by others' writes."""
+        return self.namespace != NAMESPACE
+
+    @property
+    def _todays(self) -> list[tuple[str, str]]:
+        """Names of the recording and those of this run, so that two runs don't meet."""
+        if not self.shared:
+            return []
+        return [
+            (NAMESPACE, self.namespace),
+            (CLUSTER_WIDE, f"{self.namespace}-{CLUSTER_WIDE}"),
+            (GROUP, self.group),
+            (_reversed(GROUP), _reversed(self.group)),
+            (_camel(GROUP), _camel(self.group)),
+            (_capital(_camel(GROUP)), _capital(_camel(self.group))),
+        ]
+
+    def _today(self, text: str) -> str:
+        for old, new in self._todays:
+            text = text.replace(old, new)
+        return text
 
     def as_recorded(self, text: str) -> str:
         """A text of today with the names of the recording."""
-        return text.replace(f"{self.namespace}-{CLUSTER_WIDE}", CLUSTER_WIDE).replace(self.namespace, NAMESPACE)
+        for old, new in reversed(self._todays):
+            text = text.replace(new, old)
+        return text
+
+    def in_recorded_names(self, body: Any) -> Any:
+        """An answer's body with the names of the recording."""
+        return self.as_recorded(body) if isinstance(body, str) else json.loads(self.as_recorded(json.dumps(body)))
 
     def capture(self, step: Json, body: Any, etag: str) -> None:
         """Keeps what later steps need."""
@@ -120,7 +167,7 @@ class Replay:
             body = json.loads(body)
         for name, pointer in step.get("capture", {}).items():
             found = body
-            for part in pointer.strip("/").split("/"):
+            for part in self._today(pointer).strip("/").split("/"):
                 found = found[part.replace("~1", "/").replace("~0", "~")]
             self.captured[name] = found
 
@@ -136,7 +183,6 @@ class Replay:
             return found
         if recorded["contentType"] and content_type.partition(";")[0] != recorded["contentType"]:
             found.append(f"content type {content_type}, recorded {recorded['contentType']}")
-        body = json.loads(self.as_recorded(json.dumps(body)))
         found.extend(self._compare("", recorded["body"], body, {}))
         return found
 
@@ -196,7 +242,10 @@ class Replay:
         if not isinstance(actual, str) or not actual.isdigit() or not recorded.isdigit():
             return False
         old, new = int(recorded), int(actual)
-        if self._versions.setdefault(old, new) != new:
+        least, most = self._versions.get(old, (new, new))
+        self._versions[old] = (min(least, new), max(most, new))
+        # Where others write too, a list is newer than the newest object in it.
+        if not self.shared and least != new:
             return False
         ordered = [self._versions[version] for version in sorted(self._versions)]
-        return all(earlier < later for earlier, later in pairwise(ordered))
+        return all(earlier[1] < later[0] for earlier, later in pairwise(ordered))
