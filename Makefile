@@ -79,6 +79,7 @@ lint: $(STAMP) ## ruff, mypy --strict, the layers between packages, manifests an
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m manifests.generate --check
+	@$(BIN)/python -m manifests.check
 	@$(BIN)/hadolint Dockerfile.agent Dockerfile.controller
 
 format: $(STAMP) ## Format the code
