@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 from collections.abc import Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -40,9 +41,17 @@ pass_session = click.make_pass_decorator(Session)
 @click.option("--kubeconfig", type=click.Path(dir_okay=False), help="Path of a kubeconfig (default: KUBECONFIG).")
 @click.option("--context", help="Context of the kubeconfig.")
 @click.option("-n", "--namespace", help="Namespace (default: the context's).")
+@click.option("--as", "stands_in_for", metavar="USER", help="On behalf of this user, if you may; as kubectl's --as.")
 @click.version_option(package_name="podslots")
 @click.pass_context
-def main(ctx: click.Context, kubeconfig: str | None, context: str | None, namespace: str | None) -> None:
+def main(
+    ctx: click.Context,
+    *,
+    kubeconfig: str | None,
+    context: str | None,
+    namespace: str | None,
+    stands_in_for: str | None,
+) -> None:
     """Pools of slots for long work, and the tasks in them."""
     here = Stack(local.DEFAULT_FOLDER, os.environ).kubeconfig
     found = settings(
@@ -51,6 +60,7 @@ def main(ctx: click.Context, kubeconfig: str | None, context: str | None, namesp
         context=context,
         local_kubeconfig=str(here) if here.is_file() else None,
     )
+    found = replace(found, stands_in_for=stands_in_for)
     ctx.obj = Session(settings=found, now=_now, namespace=namespace)
 
 

@@ -39,6 +39,8 @@ class KubeSettings:
     token: str | None = field(default=None, repr=False)
     kubeconfig: str | None = None
     context: str | None = None
+    stands_in_for: str | None = None
+    """The user on whose behalf requests are made, if the one who has the credentials may do so."""
     in_cluster: bool = False
     service: tuple[str, str] | None = None
     """Host and port of the API server, for `in_cluster`; None: as the environment says."""

@@ -84,17 +84,18 @@ async def connect(
     source = access_source(settings, now)
     access = await source.current()
     async with (
-        _session(access, limits.max_connections) as calls,
-        _session(access, 0) as streams,
+        _session(access, limits.max_connections, settings.stands_in_for) as calls,
+        _session(access, 0, settings.stands_in_for) as streams,
     ):
         yield KubeClient(source, calls, streams, limits, strict=strict, observe=observe)
 
 
-def _session(access: Access, limit: int) -> aiohttp.ClientSession:
+def _session(access: Access, limit: int, stands_in_for: str | None) -> aiohttp.ClientSession:
+    impersonation = {"Impersonate-User": stands_in_for} if stands_in_for else {}
     host = urlsplit(access.server).hostname or ""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=limit),
-        headers={"User-Agent": USER_AGENT, "Accept": JSON},
+        headers={"User-Agent": USER_AGENT, "Accept": JSON, **impersonation},
         trust_env=not host.startswith(LOOPBACK),  # HTTPS_PROXY and NO_PROXY, as every Kubernetes client
         auto_decompress=True,
         cookie_jar=aiohttp.DummyCookieJar(),

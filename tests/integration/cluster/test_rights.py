@@ -197,6 +197,18 @@ async def test_who_approves_does_so_in_their_own_name_and_others_are_told_before
     assert (await site.task())["spec"]["approval"] == {"attempt": 1, "planDigest": PLAN, "by": "approve"}
 
 
+async def test_an_administrator_acts_on_behalf_of_others_with_their_rights(site: Site) -> None:
+    environ = {"PODSLOTS_SERVER": site.client.url, "PODSLOTS_TOKEN": TOKEN}
+
+    async def run(person: str) -> Result:
+        arguments = ("--as", person, "approve", "net", "-y")
+        return await asyncio.to_thread(CliRunner().invoke, main, arguments, env=environ)
+
+    assert "update slottasks/approval.podslots.dev; ClusterRole podslots-approve" in (await run("operate")).stderr
+    assert (await run("approve")).exit_code == 0
+    assert (await site.task())["spec"]["approval"]["by"] == "approve"
+
+
 async def test_who_edits_submits_but_nothing_that_approves_itself(site: Site, tmp_path: Any) -> None:
     plain, automatic = tmp_path / "plain.yaml", tmp_path / "auto.yaml"
     plain.write_text(yaml.safe_dump(task("one")))
