@@ -82,7 +82,7 @@ def pool_status(
     active = [pod for pod in present if pod.state is PodState.ACTIVE]
     count = _slots(view.serving, active)
     serving = _serving(view)
-    ready = sum(pod.ready and pod.connected for pod in (*serving, *active))
+    ready = sum([pod.ready for pod in serving]) + sum(pod.ready and pod.connected for pod in active)
     scaled = before.desired is not None and before.desired != decision.desired
     return {
         "observedGeneration": before.generation,

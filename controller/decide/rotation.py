@@ -5,6 +5,7 @@ it is used; a while later the one before is taken out. Each can be the last one 
 controller always have a token in common. What comes next is read off the Secret, never remembered.
 """
 
+import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -136,6 +137,5 @@ def _accepts(pod: PodView, token: str) -> bool:
 
 
 def _named(pods: list[PodView]) -> str:
-    names = sorted(pod.name for pod in pods)
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
+    more = f" and {len(pods) - MOST_NAMED} more" if len(pods) > MOST_NAMED else ""
+    return ", ".join(heapq.nsmallest(MOST_NAMED, [pod.name for pod in pods])) + more
