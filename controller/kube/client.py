@@ -32,6 +32,8 @@ USER_AGENT = "podslots"
 SERVER_ERROR = 500
 OK = 200
 UNAUTHORIZED = 401
+_VERSION = Resource("", "", "version", "", namespaced=False)
+"""No resource, but counted like one."""
 LOOPBACK = ("127.", "localhost", "::1")
 
 
@@ -207,11 +209,11 @@ class KubeClient:
 
     async def version(self) -> str:
         """The API server's version, as `v1.36.2`."""
-        return str((await self._call("GET", "/version")).get("gitVersion", ""))
+        return str((await self._call("get", _VERSION, "/version")).get("gitVersion", ""))
 
     async def dry_run(
         self,
-        method: str,
+        verb: str,
         resource: Resource,
         namespace: str | None,
         name: str = "",
@@ -219,10 +221,10 @@ class KubeClient:
         body: Object | None = None,
         subresource: str = "",
     ) -> Object:
-        """A write that goes through admission and is not stored. A PATCH is a JSON merge patch."""
+        """A write that goes through admission and is not stored: `verb` as RBAC has them. A patch is a JSON merge patch."""
         path = path_of(resource, namespace, name, subresource)
-        content_type = MERGE_PATCH if method == "PATCH" else JSON
-        return await self._call(method, path, {"dryRun": "All"}, body=body, content_type=content_type)
+        content_type = MERGE_PATCH if verb == "patch" else JSON
+        return await self._call(verb, resource, path, {"dryRun": "All"}, body=body, content_type=content_type)
 
     async def pod_log(
         self, namespace: str, name: str, container: str, *, follow: bool = False, tail_lines: int | None = None

@@ -41,7 +41,7 @@ class Trial:
     """A write that a policy must refuse."""
 
     policy: str
-    method: str
+    verb: str
     resource: Resource
     namespace: str | None
     name: str = ""
@@ -63,37 +63,37 @@ def _trials(namespace: str, facts: Facts) -> Iterator[Trial]:
         "metadata": {"name": "podslots-doctor"},
         "spec": {"pool": "none", "type": "plan", "steps": {"plan": {"command": ["true"]}}, "approval": approval},
     }
-    yield Trial(policy="podslots-approval", method="POST", resource=SLOTTASKS, namespace=namespace, body=task)
+    yield Trial(policy="podslots-approval", verb="create", resource=SLOTTASKS, namespace=namespace, body=task)
     pod = next((pod for pod in _known(facts.pods) if _is_active(pod)), None)
     if pod is not None:
         home, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
         relabelled = {"metadata": {"labels": {names.STATE_LABEL: "podslots-doctor"}}}
         ended = {"status": {"phase": "Failed"}}
-        yield Trial(policy="podslots-pod-delete", method="DELETE", resource=PODS, namespace=home, name=name)
+        yield Trial(policy="podslots-pod-delete", verb="delete", resource=PODS, namespace=home, name=name)
         yield Trial(
-            policy="podslots-pod-update", method="PATCH", resource=PODS, namespace=home, name=name, body=relabelled
+            policy="podslots-pod-update", verb="patch", resource=PODS, namespace=home, name=name, body=relabelled
         )
         yield Trial(
             policy="podslots-pod-end",
-            method="PATCH",
+            verb="patch",
             resource=PODS,
             namespace=home,
             name=name,
             subresource="status",
             body=ended,
         )
-        yield Trial(policy="podslots-namespace-delete", method="DELETE", resource=NAMESPACES, namespace=None, name=home)
+        yield Trial(policy="podslots-namespace-delete", verb="delete", resource=NAMESPACES, namespace=None, name=home)
     budget = next((b for b in _known(facts.budgets) if names.POOL_LABEL in (b["metadata"].get("labels") or {})), None)
     if budget is not None:
         home, name = budget["metadata"]["namespace"], budget["metadata"]["name"]
-        yield Trial(policy="podslots-budget", method="DELETE", resource=BUDGETS, namespace=home, name=name)
+        yield Trial(policy="podslots-budget", verb="delete", resource=BUDGETS, namespace=home, name=name)
 
 
 async def _try(connection: Connection, trial: Trial) -> Finding:
     check = f"bites: {trial.policy}"
     try:
         await connection.api.dry_run(
-            trial.method, trial.resource, trial.namespace, trial.name, body=trial.body, subresource=trial.subresource
+            trial.verb, trial.resource, trial.namespace, trial.name, body=trial.body, subresource=trial.subresource
         )
     except Forbidden as error:
         if trial.policy in error.message:
