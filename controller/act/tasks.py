@@ -393,6 +393,16 @@ class Tasks:
         """Let the next task of its lockKey go."""
         await self._locks.release(task.namespace, task.lock_key, task.uid)
 
+    async def give_up_lock(self, task: Task) -> None:
+        """Let the next task of its lockKey go before a queued one that can't run.
+
+        The write before it moves the version, as in `ask_again`: an assignment from before that comes too late.
+        """
+        key = task.spec.lock_key
+        message = f"lockKey {key} goes to the next task, as this one can't run, as of version {task.resource_version}"
+        await self._write(task, conditions=self._condition(task, ASSIGNED, False, "LockGivenUp", message))
+        await self._locks.release(task.namespace, key, task.uid)
+
     async def say_not_accepted(self, task: Task, reason: str, message: str) -> None:
         """Say on a queued task why it can't be assigned."""
         await self._write(
@@ -403,7 +413,8 @@ class Tasks:
     async def say_unreadable(self, obj: Object, problem: str) -> None:
         """Say on a SlotTask that can't be read why, and end it if that is all that is asked of it.
 
-        Nothing of it was ever given to an agent, unless somebody changed it since: then its Pod settles that.
+        Nothing of it was ever given to an agent, unless somebody changed it since: then its Pod settles that. Else it
+        holds no lockKey from now on: the write moved its version, so an assignment from before that comes too late.
         """
         metadata, spec, status = obj["metadata"], obj.get("spec"), obj.get("status")
         given = [entry for entry in (status or {}).get("conditions") or () if isinstance(entry, dict)]
@@ -427,6 +438,9 @@ class Tasks:
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": patch}
         document = await self._api.patch(SLOTTASKS, metadata["namespace"], metadata["name"], body, subresource="status")
         self._cache.note(document)
+        if not (status or {}).get("podUID"):
+            for key in self._locks.held_by(metadata["namespace"], metadata["uid"]):
+                await self._locks.release(metadata["namespace"], key, metadata["uid"])
         self._events.event(obj, "InvalidSpec", problem, warning=True)
 
     async def say_waiting(self, task: Task, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 
@@ -152,6 +153,54 @@ def _locks(world: World) -> list[str]:
         for lease in world.cluster.all(LEASES)
         if names.LOCK_LABEL in (lease["metadata"].get("labels") or {})
     ]
+
+
+@pytest.mark.parametrize("locked", [True, False], ids=["locked", "first"])
+@pytest.mark.parametrize("why", ["pool", "type", "spec", "template", "deleted", "unreadable"])
+def test_a_task_that_can_not_run_holds_up_none_of_its_lock(why: str, locked: bool) -> None:
+    """`locked`: it has the lockKey, as where its Pod was lost or a leader died over its assignment."""
+
+    async def story(world: World) -> None:
+        bad: dict[str, dict[str, Any]] = {
+            "spec": {"autoscaling": {"minReplicas": 2, "maxReplicas": 1}},
+            "template": {
+                "template": {"spec": {"containers": [{"name": "worker", "image": "i"}], "shareProcessNamespace": True}}
+            },
+        }
+        if why != "pool":
+            world.add_pool("other", **bad.get(why, {}))
+        if why == "deleted":
+            world.add_task("holds", pool="other")
+            await world.until(lambda: world.phase("holds") is TaskPhase.AWAITING_APPROVAL, 60, "waiting")
+            world.cluster.delete(SLOTPOOLS, NS, "other")
+        amiss: dict[str, dict[str, Any]] = {"type": {"type": "render"}, "unreadable": {"files": {"/etc/x": ""}}}
+        spec = amiss.get(why, {})
+        world.add_task("stuck", "apply", pool="other", lockKey="vpc", **spec)
+        task = world.task("stuck")
+        assert task is not None
+        if locked:
+            world.cluster.create(
+                LEASES,
+                NS,
+                {
+                    "metadata": {
+                        "name": names.lock_lease("vpc"),
+                        "labels": {names.LOCK_LABEL: "true"},
+                        "annotations": {names.LOCK_KEY: "vpc", names.LOCK_TASK: "stuck"},
+                    },
+                    "spec": {"holderIdentity": task["metadata"]["uid"]},
+                },
+            )
+        await asyncio.sleep(1.1)
+        world.add_task("next", "apply", lockKey="vpc")
+        await world.until(lambda: world.phase("next") is TaskPhase.SUCCEEDED, 90, "done")
+        assert world.phase("stuck") is TaskPhase.QUEUED
+        said = (world.task("stuck") or {})["status"]["conditions"]
+        assert [entry["status"] for entry in said if entry["type"] == "Accepted"] == ["False"]
+        if why == "deleted":
+            world.approve("holds")
+
+    play(story)
 
 
 def test_an_apply_that_vanished_keeps_its_lock_until_its_death_is_proven() -> None:
