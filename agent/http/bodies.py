@@ -26,16 +26,20 @@ T = TypeVar("T")
 
 async def read_body(request: web.BaseRequest, kind: type[T], *, may_be_empty: bool = False) -> T:
     """The body as a `kind`. Raises Refusal, WireError."""
+    return decode(kind, await read_json(request, may_be_empty=may_be_empty), strict=True)
+
+
+async def read_json(request: web.BaseRequest, *, may_be_empty: bool = False) -> Any:
+    """The body as JSON values. Raises Refusal."""
     content = request.content
     there = content.is_eof() and content.total_bytes <= SMALL_BODY_BYTES
     body = content.read_nowait() if there else await read_bytes(request)
     if not body and may_be_empty:
         body = b"{}"
     try:
-        data = orjson.loads(body)
+        return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Refusal(ErrorCode.BAD_REQUEST, f"body: not JSON: {error}") from error
-    return decode(kind, data, strict=True)
 
 
 async def read_bytes(request: web.BaseRequest) -> bytes:

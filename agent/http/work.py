@@ -1,16 +1,63 @@
 """The calls below /work: what a worker says over HTTP, for `workers`. The credential has said which slot it is."""
 
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
 from aiohttp import web
 
 from agent.auth import Identity
-from agent.http.bodies import read_body, read_bytes, read_integer, read_step, respond
-from agent.http.validation import check_fence, check_name, check_task_id
+from agent.codec import WireError, decode
+from agent.errors import Refusal
+from agent.http.bodies import read_body, read_bytes, read_integer, read_json, read_step, respond
+from agent.http.validation import MAX_NAME_LENGTH, check_fence, check_name, check_task_id, check_task_type
+from agent.rules.recovery import MAX_KEPT_TASKS, Dropped
 from agent.service import Service
-from agent.wire import Empty, ExitReport, OutputAnswer, RegisterRequest, StartedReport
-from agent.workers import Workers
+from agent.wire import Empty, ExitReport, KeptTask, OutputAnswer, RegisterRequest, StartedReport
+from agent.workers import NAMED_KEPT, Workers
 
 MAX_REGISTER_BYTES = 4 << 20
 """A worker lists every task it keeps, without the files of those that were started."""
+
+
+MOST_READ = 4 * MAX_KEPT_TASKS
+"""Tasks of one registration that are read at all: more than any worker keeps, and few enough to hold nobody up."""
+
+
+def read_kept_tasks(listed: list[Any], known: Collection[str]) -> tuple[tuple[KeptTask, ...], tuple[Dropped, ...]]:
+    """The tasks of a registration, and those that are none: the others are taken all the same.
+
+    `known` are the slot's tasks that the agent knows. They are read first where there are very many, then what may
+    still run; of what is not read at all only some are named.
+    """
+    ranked = sorted(listed, key=lambda entry: (_named(entry) not in known, _has_ended(entry)))
+    kept: list[KeptTask] = []
+    dropped: list[Dropped] = []
+    for entry in ranked[:MOST_READ]:
+        try:
+            task = decode(KeptTask, entry, strict=True)
+            check_task_id(task.assignment.task_id)
+            check_fence(task.assignment.fence)
+            check_task_type(task.assignment.task_type)
+            check_name("name", task.assignment.work.name)
+        except (WireError, Refusal) as problem:
+            reason = str(problem)[:MAX_NAME_LENGTH]
+            dropped.append(Dropped(_named(entry), reason, may_run=not _has_ended(entry)))
+        else:
+            kept.append(task)
+    surplus = (Dropped(_named(entry), "one of too many") for entry in ranked[MOST_READ : MOST_READ + NAMED_KEPT])
+    return tuple(kept), (*dropped, *surplus)
+
+
+def _named(entry: Any) -> str:
+    """The id in what a worker says of a task, if there is one."""
+    given = entry.get("assignment") if isinstance(entry, dict) else None
+    task_id = given.get("task_id") if isinstance(given, dict) else None
+    return task_id[:MAX_NAME_LENGTH] if isinstance(task_id, str) else ""
+
+
+def _has_ended(entry: Any) -> bool:
+    return isinstance(entry, dict) and entry.get("exit") is not None
 
 
 class WorkCalls:
@@ -23,12 +70,16 @@ class WorkCalls:
     async def register(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
         """A worker instance takes over its slot."""
         del part
-        asked = await read_body(request.clone(client_max_size=MAX_REGISTER_BYTES), RegisterRequest)
+        body = await read_json(request.clone(client_max_size=MAX_REGISTER_BYTES))
+        listed: Any = body.pop("tasks", []) if isinstance(body, dict) else []
+        asked = decode(RegisterRequest, body, strict=True)
         check_name("instance", asked.instance)
-        for kept in asked.tasks:
-            check_task_id(kept.assignment.task_id)
-            check_fence(kept.assignment.fence)
-        return respond(await self._workers.register(identity.slot, asked))
+        if not isinstance(listed, list):
+            raise WireError("tasks", "must be a list")
+        known = {task_id for task_id, task in self._service.state.tasks.items() if task.slot == identity.slot}
+        tasks, unusable = read_kept_tasks(listed, known)
+        del body, listed  # of the largest size it takes 40 MiB: not while the journal is written
+        return respond(await self._workers.register(identity.slot, replace(asked, tasks=tasks), unusable))
 
     async def poll(self, request: web.BaseRequest, identity: Identity, part: str) -> web.StreamResponse:
         """What the worker is to do; held until there is something."""
