@@ -16,6 +16,7 @@ from controller.decide.pool_status import (
     Before,
     Problem,
     Problems,
+    deletion_waits,
     invalid_pool_status,
     not_starting,
     pool_figures,
@@ -150,7 +151,13 @@ class Reconciler:
         before = Before.of(pool)
         if decision.desired not in {decision.current, before.desired}:
             self._pools.scaled(pool, decision.current, decision.desired, decision.reason, decision.message)
-        found = (problems.degraded, problems.unable_to_scale, not_starting(view), too_old_agents(view))
+        found = (
+            deletion_waits(view),
+            problems.degraded,
+            problems.unable_to_scale,
+            not_starting(view),
+            too_old_agents(view),
+        )
         self._pools.tell(pool, tuple(dict.fromkeys(problem for problem in found if problem is not None)))
         self._report(key, pool, pool_status(view, decision, before=before, problems=problems, tokens=rotating))
         if (wait := self._views.recheck_seconds(view)) is not None:
