@@ -1,6 +1,7 @@
 """Tasks on virtual time, one situation a test: what must come of it, and by when."""
 
 import asyncio
+import json
 import random
 from typing import Any
 
@@ -307,6 +308,42 @@ def test_a_deleted_pool_drains_and_leaves_nothing() -> None:
         await world.until(lambda: not world.cluster.all(SLOTPOOLS), 60, "gone")
         assert world.phase("waits") is TaskPhase.SUCCEEDED
         assert not world.pods()
+
+    play(story)
+
+
+def test_a_pool_deleted_by_force_waits_for_a_program_that_holds_a_slot_and_says_so() -> None:
+    """T30: nobody but the program releases that; its tasks are cancelled."""
+
+    async def story(world: World) -> None:
+        world.add_pool("forced", deletionPolicy="Force")
+        world.add_task("runs", "plan", seconds=900, pool="forced")
+        await world.until(lambda: world.phase("runs") is TaskPhase.RUNNING, 60, "running")
+        pod = holder(world, "runs")
+        headers = {"Authorization": f"Bearer {pod.home.local_token}"}
+
+        async def call(path: str, **body: Any) -> dict[str, Any]:
+            assert pod.agent is not None
+            asked = pod.agent.request("POST", path, headers, json.dumps(body).encode())
+            status, answer = await pod.agent.run(asked, 10.0)
+            assert status == 200, answer
+            return dict(json.loads(answer))
+
+        held = await call("/slots/acquire", task_id="job-7", task_type="plan")
+        world.cluster.delete(SLOTPOOLS, NS, "forced")
+
+        def said() -> str:
+            pool = next((each for each in world.cluster.all(SLOTPOOLS) if each["metadata"]["name"] == "forced"), {})
+            conditions = (pool.get("status") or {}).get("conditions") or ()
+            return next((each["message"] for each in conditions if each["reason"] == "DeletionWaits"), "")
+
+        await world.until(lambda: world.phase("runs") is TaskPhase.CANCELLED, 60, "cancelled")
+        await world.until(lambda: f"slot {held['slot']} (job-7)" in said(), 30, "said")
+        await asyncio.sleep(300)
+        assert said()
+        world.rules.released.add((pod.uid, "job-7"))
+        await call(f"/slots/{held['slot']}/release", task_id="job-7", fence=held["fence"])
+        await world.until(lambda: len(world.cluster.all(SLOTPOOLS)) == 1, 60, "gone")
 
     play(story)
 
