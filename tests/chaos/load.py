@@ -90,14 +90,14 @@ class Load:
             await self._resize()
         elif chance < 0.07:
             await self._update()
-        elif chance < 0.075:
+        elif chance < 0.1:
             await self._make_a_pool()
-        elif chance < 0.08:
+        elif chance < 0.12:
             await self._delete_a_pool()
-        elif chance < 0.1 and under_way:
+        elif chance < 0.15 and under_way:
             await self._patch(self._rng.choice(under_way), {"cancel": True})
             self.counts["cancels"] += 1
-        elif chance < 0.12 and under_way:
+        elif chance < 0.17 and under_way:
             name = self._rng.choice(under_way)["metadata"]["name"]
             await self._cluster.api.delete(SLOTTASKS, NAMESPACE, name)
             self.counts["deletes"] += 1
