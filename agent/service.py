@@ -101,7 +101,7 @@ class Service:
         self._noted_at: float | None = None
         self.shift = timedelta() if clock is None else clock.shift()
         """From the state's time to the wall clock's, which people and the controller are told."""
-        self._log = log
+        self.log = log
         self._warnings = warnings
         self._tokens: tuple[str, ...] = ()
         self._links: tuple[WorkerLink | None, ...] = (None,) * len(state.slots)
@@ -213,7 +213,7 @@ class Service:
         self.counters.committed(seconds)
         for record, replaced in zip(batch.records, batch.replaced, strict=True):
             self.counters.recorded(record, replaced)
-            report(self._log, record, replaced)
+            report(self.log, record, replaced)
         for listener in self._on_publish:
             listener(batch.state, batch.records)
         if is_news:
@@ -222,7 +222,7 @@ class Service:
     def _drop(self, records: int, error: OSError) -> Refusal:
         """Drop what was not stored, and all that was decided since, which rests on it."""
         self.counters.commit_failed()
-        self._log.event("journal write failed", error=str(error), records=records)
+        self.log.event("journal write failed", error=str(error), records=records)
         self._pending = _Batch(self.state)
         self._last_probe = asyncio.get_running_loop().time()
         self._failing = True
@@ -243,7 +243,7 @@ class Service:
             self._pending.state = replace(self._pending.state, closing=True)
             if self._in_flight is not None:
                 self._in_flight.state = replace(self._in_flight.state, closing=True)
-            self._log.event("closing")
+            self.log.event("closing")
             self._bump()
 
     def stop(self) -> None:
@@ -310,7 +310,7 @@ class Service:
         batch, self._in_flight = self._in_flight, None
         if error is None and self._failing:
             self._failing = False
-            self._log.event("journal can be written again")
+            self.log.event("journal can be written again")
         self._bump_if_warned()
         if batch is not None:
             # A probe carries no records: whoever waits for it needs the published state only.

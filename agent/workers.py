@@ -15,7 +15,7 @@ from datetime import datetime
 from agent.errors import Refusal
 from agent.nonces import Nonces
 from agent.rules import tasks
-from agent.rules.recovery import recover
+from agent.rules.recovery import Dropped, Recovered, recover
 from agent.rules.state import Decision, Record, SlotChanged, State, TaskAcked, TaskChanged, TaskEntry
 from agent.service import Service
 from agent.store.output import Outputs
@@ -48,6 +48,9 @@ REPEAT_SECONDS = 1.0
 SUPERSEDED_KEPT = 64
 """How many earlier instances of a slot are remembered, and told `superseded`. Older ones are told `unregistered`."""
 
+NAMED_KEPT = 64
+"""How many tasks of a slot's registrations that were ignored are named in the log."""
+
 FORGET_REPEATS = 3
 """How many answers say that a directory can go. If all are lost, the answer to the next registration says it."""
 
@@ -72,6 +75,8 @@ class _Place:
     superseded: deque[str] = field(default_factory=lambda: deque(maxlen=SUPERSEDED_KEPT))
     forget: dict[str, int] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    named: set[str] = field(default_factory=set)
+    more_named: bool = False
 
 
 class Workers:
@@ -85,8 +90,8 @@ class Workers:
         service.on_publish(self._published)
         outputs.on_taken = service.counters.output
 
-    async def register(self, slot: int, request: RegisterRequest) -> WorkAnswer:
-        """A worker instance takes over the slot. Raises Refusal."""
+    async def register(self, slot: int, request: RegisterRequest, unusable: tuple[Dropped, ...] = ()) -> WorkAnswer:
+        """A worker instance takes over the slot; `unusable` are tasks that it named amiss. Raises Refusal."""
         place = self._places[slot]
         session = place.session
         late = session is not None and is_older(request.instance, session.instance)
@@ -99,18 +104,29 @@ class Workers:
             self._wake(place)
         # A copy of a registration that is already done may be older than what was handed over since.
         repeated = session.registered
-        forget: tuple[str, ...] = ()
+        recovered = Recovered()
 
         def decide(state: State, now: datetime) -> Decision:
-            nonlocal forget
-            recovered = recover(state, slot, self._believed(state, request), now, repeated=repeated)
-            forget = recovered.forget
+            nonlocal recovered
+            believed = self._believed(state, request)
+            recovered = recover(state, slot, believed, now, repeated=repeated, unusable=unusable)
             return Decision(recovered.records)
 
         await self._service.execute(decide)
         session.registered = True
         self._heard(session)
-        return WorkAnswer(forget=forget, output=await self._held(request))
+        self._say_dropped(slot, place, (*unusable, *recovered.dropped))
+        return WorkAnswer(forget=recovered.forget, output=await self._held(request))
+
+    def _say_dropped(self, slot: int, place: _Place, dropped: tuple[Dropped, ...]) -> None:
+        """Name each of them once, and of very many only the first."""
+        new = [each for each in dropped if each.task_id not in place.named]
+        for each in new[: NAMED_KEPT - len(place.named)]:
+            place.named.add(each.task_id)
+            self._service.log.event("kept task ignored", slot=slot, task=each.task_id, reason=each.reason)
+        if len(place.named) == NAMED_KEPT and not place.more_named:
+            place.more_named = True
+            self._service.log.event("kept tasks ignored: more are not named", slot=slot, tasks=len(dropped))
 
     async def _held(self, request: RegisterRequest) -> dict[str, int]:
         """How many bytes of output are here, by task and step. After a lost journal the output may be there or not."""

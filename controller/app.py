@@ -293,9 +293,11 @@ class Controller:
                 group.create_task(self.election.run(), name="election")
                 group.create_task(self._lead(), name="lead")
         finally:
-            await self.operations.stop()
-            await self.events.flush(1.0)
-            await self.election.release()
+            try:
+                await self.operations.stop()
+                await self.events.flush(1.0)
+            finally:
+                await self.election.release()
 
     async def _lead(self) -> None:
         for reflector in self._reflectors:

@@ -29,16 +29,20 @@ async def read_body(request: web.BaseRequest, kind: type[T] | None, *, max_bytes
     """
     if kind is None:
         return cast("T", None)
-    body = await _read_bytes(request, max_bytes)
     if kind is bytes:
-        return cast("T", body)
+        return cast("T", await _read_bytes(request, max_bytes))
+    return decode(kind, await read_json(request, max_bytes=max_bytes, may_be_empty=may_be_empty), strict=True)
+
+
+async def read_json(request: web.BaseRequest, *, max_bytes: int, may_be_empty: bool) -> Any:
+    """The body as JSON values. Raises Refusal and ConnectionResetError, as `read_body` does."""
+    body = await _read_bytes(request, max_bytes)
     if not body and may_be_empty:
         body = b"{}"
     try:
-        data = orjson.loads(body)
+        return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Refusal(ErrorCode.BAD_REQUEST, f"body: not JSON: {error}") from error
-    return decode(kind, data, strict=True)
 
 
 async def _read_bytes(request: web.BaseRequest, max_bytes: int) -> bytes:

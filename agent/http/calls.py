@@ -72,6 +72,8 @@ class Call(Generic[T]):
     """What it is given: a wire type as JSON, bytes as they are, or None: a body is not read."""
     may_be_empty: bool = False
     """Whether no body is as good as `{}`."""
+    as_json: bool = False
+    """Whether the handler takes the body as JSON values, to be right with what is right in it."""
     max_body_bytes: int = MAX_BODY_BYTES
     query: tuple[str, ...] = ()
     """The parameters that it looks at. `openapi` has their schemas."""
@@ -284,8 +286,9 @@ CALLS: tuple[Call[Any], ...] = (
         summary="A worker takes over its slot",
         answers={JSON: WorkAnswer},
         body=RegisterRequest,
+        as_json=True,
         max_body_bytes=MAX_REGISTER_BYTES,
-        codes=(E.SUPERSEDED, E.INVALID, E.STORAGE),
+        codes=(E.SUPERSEDED, E.STORAGE),
     ),
     Call(
         method=POST,

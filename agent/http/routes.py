@@ -14,7 +14,7 @@ from agent.counters import OTHER
 from agent.errors import Refusal
 from agent.http.access import Access
 from agent.http.asked import Asked, Parts
-from agent.http.bodies import JSON_HEADERS, dump, read_body
+from agent.http.bodies import JSON_HEADERS, dump, read_body, read_json
 from agent.http.calls import CALLS, Call
 from agent.log import Log, place_of
 from agent.wire import ErrorCode
@@ -53,7 +53,11 @@ class HttpApi:
         call, part = self._find(request.method, request.raw_path)
         self._counters.requests[call.counted] += 1
         identity = await self._access.admit(request, call.who)
-        body = await read_body(request, call.body, max_bytes=call.max_body_bytes, may_be_empty=call.may_be_empty)
+        most, may_be_empty = call.max_body_bytes, call.may_be_empty
+        if call.as_json:
+            body = await read_json(request, max_bytes=most, may_be_empty=may_be_empty)
+        else:
+            body = await read_body(request, call.body, max_bytes=most, may_be_empty=may_be_empty)
         return await call.handler(self._parts, Asked(request=request, identity=identity, part=part, body=body))
 
     def _find(self, method: str, target: str) -> tuple[Call[Any], str]:

@@ -1,21 +1,72 @@
 """The calls below /work: what a worker says over HTTP, for `workers`. The credential has said which slot it is."""
 
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
 from aiohttp import web
 
+from agent.codec import WireError, decode
+from agent.errors import Refusal
 from agent.http.asked import Asked, Parts
 from agent.http.bodies import read_integer, read_step, respond
-from agent.http.validation import check_fence, check_name, check_task_id
-from agent.wire import Empty, ExitReport, OutputAnswer, RegisterRequest, StartedReport
+from agent.http.validation import MAX_NAME_LENGTH, check_fence, check_name, check_task_id, check_task_type
+from agent.rules.recovery import MAX_KEPT_TASKS, Dropped
+from agent.wire import Empty, ExitReport, KeptTask, OutputAnswer, RegisterRequest, StartedReport
+from agent.workers import NAMED_KEPT
+
+MOST_READ = 4 * MAX_KEPT_TASKS
+"""Tasks of one registration that are read at all: more than any worker keeps, and few enough to hold nobody up."""
 
 
-async def register(parts: Parts, asked: Asked[RegisterRequest]) -> web.StreamResponse:
+def read_kept_tasks(listed: list[Any], known: Collection[str]) -> tuple[tuple[KeptTask, ...], tuple[Dropped, ...]]:
+    """The tasks of a registration, and those that are none: the others are taken all the same.
+
+    `known` are the slot's tasks that the agent knows. They are read first where there are very many, then what may
+    still run; of what is not read at all only some are named.
+    """
+    ranked = sorted(listed, key=lambda entry: (_named(entry) not in known, _has_ended(entry)))
+    kept: list[KeptTask] = []
+    dropped: list[Dropped] = []
+    for entry in ranked[:MOST_READ]:
+        try:
+            task = decode(KeptTask, entry, strict=True)
+            check_task_id(task.assignment.task_id)
+            check_fence(task.assignment.fence)
+            check_task_type(task.assignment.task_type)
+            check_name("name", task.assignment.work.name)
+        except (WireError, Refusal) as problem:
+            reason = str(problem)[:MAX_NAME_LENGTH]
+            dropped.append(Dropped(_named(entry), reason, may_run=not _has_ended(entry)))
+        else:
+            kept.append(task)
+    surplus = (Dropped(_named(entry), "one of too many") for entry in ranked[MOST_READ : MOST_READ + NAMED_KEPT])
+    return tuple(kept), (*dropped, *surplus)
+
+
+def _named(entry: Any) -> str:
+    """The id in what a worker says of a task, if there is one."""
+    given = entry.get("assignment") if isinstance(entry, dict) else None
+    task_id = given.get("task_id") if isinstance(given, dict) else None
+    return task_id[:MAX_NAME_LENGTH] if isinstance(task_id, str) else ""
+
+
+def _has_ended(entry: Any) -> bool:
+    return isinstance(entry, dict) and entry.get("exit") is not None
+
+
+async def register(parts: Parts, asked: Asked[Any]) -> web.StreamResponse:
     """A worker instance takes over its slot."""
-    body = asked.body
-    check_name("instance", body.instance)
-    for kept in body.tasks:
-        check_task_id(kept.assignment.task_id)
-        check_fence(kept.assignment.fence)
-    return respond(await parts.workers.register(asked.identity.slot, body))
+    slot, body = asked.identity.slot, asked.body
+    listed: Any = body.pop("tasks", []) if isinstance(body, dict) else []
+    request = decode(RegisterRequest, body, strict=True)
+    check_name("instance", request.instance)
+    if not isinstance(listed, list):
+        raise WireError("tasks", "must be a list")
+    known = {task_id for task_id, task in parts.service.state.tasks.items() if task.slot == slot}
+    tasks, unusable = read_kept_tasks(listed, known)
+    listed.clear()  # of the largest size it takes 40 MiB: not while the journal is written
+    return respond(await parts.workers.register(slot, replace(request, tasks=tasks), unusable))
 
 
 async def poll(parts: Parts, asked: Asked[None]) -> web.StreamResponse:

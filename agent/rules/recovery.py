@@ -12,6 +12,7 @@ A fence above any that this agent gave out is proof of the opposite kind: the ag
 says. What such a task's worker keeps is then taken for the truth.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -56,21 +57,46 @@ MAX_KEPT_TASKS = 128
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """A task of a registration that is not looked at, and why. Nothing follows for it, not even that it is gone.
+
+    `may_run`: it may be a step that runs, in words that this agent does not understand.
+    """
+
+    task_id: str
+    reason: str
+    may_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Recovered:
-    """Records to journal, and the ids of directories that the worker can remove."""
+    """Records to journal, the ids of directories that the worker can remove, and what was not looked at."""
 
     records: tuple[Record, ...] = ()
     forget: tuple[str, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
 
 
-def recover(state: State, slot_id: int, request: RegisterRequest, now: datetime, *, repeated: bool) -> Recovered:
+def recover(
+    state: State,
+    slot_id: int,
+    request: RegisterRequest,
+    now: datetime,
+    *,
+    repeated: bool,
+    unusable: tuple[Dropped, ...] = (),
+) -> Recovered:
     """Compare what the agent knows of a slot with what its worker keeps.
 
     `repeated`: this instance is the one registered already, so the request may be a delayed copy of an earlier one
-    and its silence about a task proves nothing. Raises Refusal for what no worker of this agent can have.
+    and its silence about a task proves nothing. `unusable` are tasks that it named, and that could not be read.
+
+    What no worker of this agent can have is dropped, and the rest taken: one bad record, or a task that made some up,
+    keeps no worker out.
     """
-    _check_plausible(state, slot_id, request)
-    kept = {task.assignment.task_id: task for task in request.tasks}
+    kept, dropped = _plausible(state, slot_id, request)
+    request = replace(request, tasks=tuple(kept.values()))
+    named = {each.task_id for each in (*unusable, *dropped)}
     newest = max((task.assignment.fence for task in request.tasks), default=0)
     records: list[Record] = []
     forget: list[str] = []
@@ -85,29 +111,43 @@ def recover(state: State, slot_id: int, request: RegisterRequest, now: datetime,
         state = _apply_all(state, changes)
         records += changes
     if not repeated:
-        changes = _lose(state, slot_id, request, now)
+        changes = _lose(state, slot_id, request, named, now)
         state = _apply_all(state, changes)
         records += changes
-    if slot_id in state.recovering and not request.unread:
+    if slot_id in state.recovering and not request.unread and not any(each.may_run for each in unusable):
         records.append(SlotRecovered(slot=slot_id))
-    return Recovered(tuple(records), tuple(forget))
+    return Recovered(tuple(records), tuple(forget), dropped)
 
 
-def _check_plausible(state: State, slot_id: int, request: RegisterRequest) -> None:
-    """Made-up registrations must not use up the fences of all slots, nor the agent's memory."""
+def _plausible(state: State, slot_id: int, request: RegisterRequest) -> tuple[dict[str, KeptTask], tuple[Dropped, ...]]:
+    """The tasks that a worker can have, by id, and the others.
+
+    Made-up ones must not use up the fences of all slots, nor the agent's memory. Where there are too many, those that
+    the agent knows come first, then those that may still run, then the newest.
+    """
     known = {task_id for task_id, task in state.tasks.items() if task.slot == slot_id}
-    if len(known | {kept.assignment.task_id for kept in request.tasks}) > MAX_KEPT_TASKS:
-        raise Refusal(ErrorCode.INVALID, f"tasks: slot {slot_id} can't keep more than {MAX_KEPT_TASKS}")
-    for kept in request.tasks:
-        _check_fence(state, slot_id, kept.assignment.fence)
+    tasks, dropped = {kept.assignment.task_id: kept for kept in request.tasks}, []
+    for task_id, kept in list(tasks.items()):
+        if kept.assignment.fence > _highest_fence(state, slot_id):
+            dropped.append(Dropped(task_id, f"its fence {kept.assignment.fence} {ABOVE_ALL}"))
+            del tasks[task_id]
+    if (surplus := len(known | tasks.keys()) - MAX_KEPT_TASKS) > 0:
+        unknown = [kept for task_id, kept in tasks.items() if task_id not in known]
+        unknown.sort(key=lambda kept: (kept.exit is None, kept.assignment.fence), reverse=True)
+        for kept in unknown[max(0, len(unknown) - surplus) :]:
+            task_id = kept.assignment.task_id
+            dropped.append(Dropped(task_id, f"a slot keeps no more than {MAX_KEPT_TASKS}"))
+            del tasks[task_id]
+    return tasks, tuple(dropped)
 
 
-def _check_fence(state: State, slot_id: int, fence: int) -> None:
+ABOVE_ALL = "is above all that can have been given out"
+
+
+def _highest_fence(state: State, slot_id: int) -> int:
+    """The highest that a worker or holder of the slot can have been given."""
     limit = state.fence + MAX_FENCE_JUMP
-    if slot_id in state.recovering:
-        limit = max(limit, MAX_LOST_FENCE)
-    if fence > limit:
-        raise Refusal(ErrorCode.INVALID, f"fence: {fence} is above all that can have been given out")
+    return max(limit, MAX_LOST_FENCE) if slot_id in state.recovering else limit
 
 
 def vouch(state: State, command: Hold, now: datetime) -> Decision:
@@ -117,7 +157,8 @@ def vouch(state: State, command: Hold, now: datetime) -> Decision:
     """
     if command.slot not in state.recovering:
         return slots.decide(state, command, now)
-    _check_fence(state, command.slot, command.fence)
+    if command.fence > _highest_fence(state, command.slot):
+        raise Refusal(ErrorCode.INVALID, f"fence: {command.fence} {ABOVE_ALL}")
     slot, known = state.slots[command.slot], SlotRecovered(slot=command.slot)
     if command.call is Event.RELEASE:
         return Decision((known,), hold_answer(slot))
@@ -161,10 +202,12 @@ def _take_exit(state: State, slot_id: int, kept: KeptTask, now: datetime) -> tup
     return decide(state, Exited(slot=slot_id, report=report), now).records
 
 
-def _lose(state: State, slot_id: int, request: RegisterRequest, now: datetime) -> tuple[Record, ...]:
+def _lose(
+    state: State, slot_id: int, request: RegisterRequest, named: Collection[str], now: datetime
+) -> tuple[Record, ...]:
     slot = state.slots[slot_id]
     task = state.tasks.get(slot.task_id) if slot.task_id is not None else None
-    known = {*(kept.assignment.task_id for kept in request.tasks), *request.unread}
+    known = {*(kept.assignment.task_id for kept in request.tasks), *request.unread, *named}
     if task is None or task.task_id in known or task.started_by == request.instance:
         return ()
     if task.task_id in request.damaged:

@@ -337,7 +337,10 @@ class Directories:
     def log_bytes(self, task_id: str, step: Step) -> int:
         """How much of the step's output is on disk."""
         path = self.log_path(task_id, step)
-        return _size(path) + _size(path + TAIL)
+        try:
+            return _size(path) + _size(path + TAIL)
+        except OSError:
+            return 0  # what can't be seen now is handed over once it can
 
     def read_log(self, task_id: str, step: Step, offset: int, size: int) -> bytes:
         """A part of it; nothing if it can't be read."""
@@ -399,6 +402,6 @@ def _take_space(path: str, size: int) -> None:
 def _size(path: str) -> int:
     try:
         found = os.lstat(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
     return found.st_size if stat.S_ISREG(found.st_mode) else 0

@@ -110,22 +110,29 @@ class FolderMounts:
         self._paths = paths
 
     def keys(self, name: str) -> list[str] | None:
-        """The keys of one of them; None if it isn't mounted."""
+        """The keys of one of them; None if it isn't mounted. Raises StepRefusedError if it can't be read."""
         path = self._paths.get(name)
         if path is None:
             return None
         try:
             return sorted(key for key in os.listdir(path) if not key.startswith(".."))
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise StepRefusedError(f"{name} is mounted and can't be read: {error.strerror}") from error
 
     def read(self, name: str, key: str) -> str | None:
-        """One value, its bytes as they are (surrogateescape); None if there is no such key."""
+        """One value, its bytes as they are (surrogateescape); None if there is no such key.
+
+        Raises StepRefusedError if it can't be read: a command must not run as if it had never been there.
+        """
         path = self._paths.get(name)
         if path is None or "/" in key or key.startswith(".."):
             return None
         try:
             with open(os.path.join(path, key), "rb") as file:
                 return os.fsdecode(file.read())
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
+        except OSError as error:
+            raise StepRefusedError(f"key {key} of {name} is mounted and can't be read: {error.strerror}") from error

@@ -74,10 +74,10 @@ def move_aside(path: str, trash: str | None) -> None:
 
 
 def is_folder(path: str) -> bool:
-    """Whether it is a folder itself, and no link to one."""
+    """Whether it is a folder itself, and no link to one. Raises OSError if that can't be seen: it may be one."""
     try:
         return stat.S_ISDIR(os.lstat(path).st_mode)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from controller.breaks import Breaks
 from controller.errors import ApiError, ApiUnavailable, NotFound
 from controller.kube.api import EVENTS, Api, Object
 
@@ -91,6 +92,7 @@ class EventRecorder:
         self._now = now
         self._rng = rng
         self._settings = settings or EventSettings()
+        self._breaks = Breaks(log, "writing an event broke")
         self._waiting: OrderedDict[Key, _Waiting] = OrderedDict()
         self._written: OrderedDict[Key, _Written] = OrderedDict()
         self._steps: dict[str, _Steps] = {}
@@ -150,8 +152,7 @@ class EventRecorder:
                 except TimeoutError:
                     for uid in [uid for uid, steps in self._steps.items() if (steps.due or 0.0) <= (due or 0.0)]:
                         self._end_steps(uid)
-            key, waiting = self._waiting.popitem(last=False)
-            await self._write(key, waiting)
+            await self._write_next()
 
     def _next_due(self) -> float | None:
         """When the next steps are to be written that no other has followed."""
@@ -167,9 +168,18 @@ class EventRecorder:
         try:
             async with asyncio.timeout(timeout_seconds):
                 while self._waiting:
-                    await self._write(*self._waiting.popitem(last=False))
+                    await self._write_next()
         except TimeoutError:
             self.dropped += len(self._waiting)
+
+    async def _write_next(self) -> None:
+        """Write the first that waits. Whatever goes wrong with it, the others come, and so does all else."""
+        key, waiting = self._waiting.popitem(last=False)
+        try:
+            await self._write(key, waiting)
+        except Exception as error:  # noqa: BLE001 - no word is worth the controller
+            self.dropped += waiting.count
+            self._breaks.say(error, reason=key[1])
 
     async def _write(self, key: Key, waiting: _Waiting) -> None:
         for attempt in range(self._settings.tries):

@@ -24,6 +24,10 @@ class Locks:
             if names.LOCK_KEY in lease["metadata"].get("annotations", {})
         }
 
+    def held_by(self, namespace: str, uid: str) -> tuple[str, ...]:
+        """The lockKeys that a task has, as last seen."""
+        return tuple(key for key, holder in self.holders(namespace).items() if holder == uid)
+
     def holder(self, namespace: str, key: str) -> str | None:
         """UID of the task that has a lockKey, as last seen; None if it is free."""
         lease = self.cache.get(namespace, names.lock_lease(key))

@@ -77,26 +77,36 @@ class Pods:
         state = pod.agent
         if state is None:
             return
-        drain_id, finalizers, version = self._new_drain_id(), None, None
-        if not pod.tracked:
-            # The list of finalizers is written as a whole: guarded, so that nobody else's is lost.
+        if not await self._activate(pod, namespace, opened_at=opened_at):
+            return
+        if state.phase is wire.Phase.DRAINED and state.drain_id:
+            await agent.open(state.incarnation, state.drain_id)
+
+    async def _activate(self, pod: PodView, namespace: str, *, opened_at: datetime | None = None) -> bool:
+        """Label a Pod `active`, which it is only with our finalizer; False if it is on its way out or gone.
+
+        The list of finalizers is written as a whole: guarded, so that nobody else's is lost. What is known of it may be
+        old, if another replica has drained the Pod meanwhile: the answer to the write tells.
+        """
+        live: Object | None
+        if pod.tracked:
+            live = await self._label(pod, namespace, PodState.ACTIVE, self._new_drain_id(), opened_at=opened_at)
+        else:
             live = await self._read(pod.name, pod.uid, namespace)
-            if live is None or live["metadata"].get("deletionTimestamp"):
-                return  # no finalizer can be added any more
-            finalizers, version = [*_others(live), names.POD_FINALIZER], _version(live)
+        if live is None or live["metadata"].get("deletionTimestamp"):
+            return False  # no finalizer can be added any more
+        if pod.tracked and names.POD_FINALIZER in (live["metadata"].get("finalizers") or ()):
+            return True
         patched = await self._label(
             pod,
             namespace,
             PodState.ACTIVE,
-            drain_id,
-            resource_version=version,
+            self._new_drain_id(),
+            resource_version=_version(live),
             opened_at=opened_at,
-            finalizers=finalizers,
+            finalizers=[*_others(live), names.POD_FINALIZER],
         )
-        if patched["metadata"].get("deletionTimestamp"):
-            return
-        if state.phase is wire.Phase.DRAINED and state.drain_id:
-            await agent.open(state.incarnation, state.drain_id)
+        return not patched["metadata"].get("deletionTimestamp")
 
     async def drain_and_delete(self, pod: PodView, namespace: str, agent: AgentClient) -> bool:
         """Drain a Pod and delete it; False if its agent refused, or the Pod was on its way out already."""
@@ -137,7 +147,7 @@ class Pods:
             if refusal.code != wire.ErrorCode.BUSY:
                 raise
             if pod.state is PodState.DRAINING:
-                await self._label(pod, namespace, PodState.ACTIVE, self._new_drain_id())
+                await self._activate(pod, namespace)
             return False
         return True
 

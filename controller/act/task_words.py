@@ -6,10 +6,9 @@ from typing import Any
 
 from agent import wire
 from controller.act.events import EventRecorder
+from controller.act.locks import Locks
 from controller.act.task_writer import TaskWriter
-from controller.decide.task_actions import (
-    ACCEPTED,
-)
+from controller.decide.task_actions import ACCEPTED, ASSIGNED
 from controller.kube.api import SLOTTASKS, Api, Object
 from controller.kube.cache import Cache
 from controller.objects.task import Task, TaskPhase
@@ -19,10 +18,18 @@ class TaskWords:
     """Says it in their status, and as Events."""
 
     def __init__(
-        self, api: Api, cache: Cache, events: EventRecorder, writer: TaskWriter, *, now: Callable[[], datetime]
+        self,
+        api: Api,
+        cache: Cache,
+        locks: Locks,
+        events: EventRecorder,
+        writer: TaskWriter,
+        *,
+        now: Callable[[], datetime],
     ) -> None:
         self._api = api
         self._cache = cache
+        self._locks = locks
         self._events = events
         self._writer = writer
         self._now = now
@@ -37,7 +44,8 @@ class TaskWords:
     async def say_unreadable(self, obj: Object, problem: str) -> None:
         """Say on a SlotTask that can't be read why, and end it if that is all that is asked of it.
 
-        Nothing of it was ever given to an agent, unless somebody changed it since: then its Pod settles that.
+        Nothing of it was ever given to an agent, unless somebody changed it since: then its Pod settles that. Else it
+        holds no lockKey from now on: the write moved its version, so an assignment from before that comes too late.
         """
         metadata, spec, status = obj["metadata"], obj.get("spec"), obj.get("status")
         given = [entry for entry in (status or {}).get("conditions") or () if isinstance(entry, dict)]
@@ -61,7 +69,21 @@ class TaskWords:
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": patch}
         document = await self._api.patch(SLOTTASKS, metadata["namespace"], metadata["name"], body, subresource="status")
         self._cache.note(document)
+        if not (status or {}).get("podUID"):
+            for key in self._locks.held_by(metadata["namespace"], metadata["uid"]):
+                await self._locks.release(metadata["namespace"], key, metadata["uid"])
         self._events.event(obj, "InvalidSpec", problem, warning=True)
+
+    async def give_up_lock(self, task: Task) -> None:
+        """Let the next task of its lockKey go before a queued one that can't run.
+
+        The write before it moves the version, so an assignment from before that comes too late.
+        """
+        key = task.spec.lock_key
+        message = f"lockKey {key} goes to the next task, as this one can't run, as of version {task.resource_version}"
+        conditions = self._writer.condition(task, ASSIGNED, False, "LockGivenUp", message)
+        await self._writer.write(task, conditions=conditions)
+        await self._locks.release(task.namespace, key, task.uid)
 
     async def say_waiting(self, task: Task, reason: str) -> None:
         """Say on a queued task what it waits for."""

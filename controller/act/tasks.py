@@ -83,7 +83,7 @@ class Tasks:
         self._cache = cache
         self._locks = locks
         self._writer = TaskWriter(api, cache, events, now=now)
-        self.words = TaskWords(api, cache, events, self._writer, now=now)
+        self.words = TaskWords(api, cache, locks, events, self._writer, now=now)
         self._results = TaskResults(api, self._writer, outputs=outputs, handed_over=handed_over)
         self._now = now
 

@@ -24,6 +24,7 @@ from controller.agents.answers import misunderstood
 from controller.agents.client import AgentClient, Stamps
 from controller.agents.tls import PodTls
 from controller.agents.transport import Transport
+from controller.breaks import Breaks
 from controller.errors import AgentRefused, AgentUnreachable
 
 log = logging.getLogger(__name__)
@@ -200,8 +201,13 @@ class _Follower:
         return AgentReport(state=self._state, connected=self._is_connected())
 
     async def run(self) -> None:
+        breaks = Breaks(log, "following an agent broke")
         while True:
-            delay = await self._round()
+            try:
+                delay = await self._round()
+            except Exception as error:  # noqa: BLE001 - an agent that nobody follows is silent for ever
+                breaks.say(error, **self._about)
+                delay = self._settings.max_backoff_seconds
             await asyncio.sleep(delay)
 
     def stop(self) -> asyncio.Task[None] | None:

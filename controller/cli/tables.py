@@ -56,11 +56,19 @@ def pools(objects: Iterable[Object], now: datetime, *, namespaces: bool) -> Tabl
             str(desired),
             bounds,
             *(str(slots.get(state, 0)) for state in ("idle", "running", "reserved")),
-            condition(pool, "Ready"),
+            _readiness(pool),
         ]
 
     columns = ["PODS", "DESIRED", "BOUNDS", "IDLE", "RUNNING", "RESERVED", "READY"]
     return _table(objects, columns, row, now, namespaces=namespaces)
+
+
+def _readiness(pool: Object) -> str:
+    """As any condition; but whom a deletion waits for is said in full, as nothing else will end that wait."""
+    for entry in (pool.get("status") or {}).get("conditions") or ():
+        if entry.get("type") == "Ready" and entry.get("reason") == "DeletionWaits":
+            return f"False (DeletionWaits: {entry.get('message', '')})"
+    return condition(pool, "Ready")
 
 
 def pods(objects: Iterable[Object], now: datetime, *, namespaces: bool) -> Table:

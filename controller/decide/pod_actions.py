@@ -114,6 +114,7 @@ def pod_actions(view: PoolView, decision: SizeDecision) -> tuple[PodAction, ...]
     actions.extend(_dead(view))
     actions.extend(removals)
     actions.extend(_opens(view, decision, removed(removals)))
+    actions.extend(_unheld(view, removed(removals)))
     taken_back, drains = _draining(view, decision)
     actions.extend(taken_back)
     actions.extend(drains)
@@ -226,6 +227,22 @@ def _opens(view: PoolView, decision: SizeDecision, victims: frozenset[str]) -> l
         and pod.in_flight is not PodOperation.OPEN
         and pod.uid not in victims
         and ready_to_open(view, pod)
+    ]
+
+
+def _unheld(view: PoolView, victims: frozenset[str]) -> list[OpenPod]:
+    """Open Pods without our finalizer: somebody took it off, or an older controller opened them. It is put back."""
+    return [
+        OpenPod(pod)
+        for pod in view.pods
+        if not pod.tracked
+        and pod.state is PodState.ACTIVE
+        and pod.in_flight is None
+        and pod.alive
+        and pod.connected
+        and pod.agent is not None
+        and pod.agent.phase is Phase.OPEN
+        and pod.uid not in victims
     ]
 
 

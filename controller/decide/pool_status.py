@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from agent.wire import RECOVERING, SlotState, format_time
+from agent.wire import RECOVERING, Origin, SlotState, format_time
 from controller import names
 from controller.decide.agent_version import MINIMUM
 from controller.decide.protection import Finding
@@ -19,6 +19,7 @@ from controller.objects.task import TaskPhase
 from metrics.figures import PoolFigures
 
 AGENT_TOO_OLD = "AgentTooOld"
+DELETION_WAITS = "DeletionWaits"
 
 READY = "Ready"
 PROGRESSING = "Progressing"
@@ -145,7 +146,8 @@ def _conditions(
     tokens: Rotation | None,
     protection: Finding | None,
 ) -> list[dict[str, Any]]:
-    degraded, unable_to_scale = problems.degraded or not_starting(view), problems.unable_to_scale
+    waits = deletion_waits(view)
+    degraded, unable_to_scale = waits or problems.degraded or not_starting(view), problems.unable_to_scale
     counting = [pod for pod in view.others if pod.counts]
     size = sum(len(pods) for _, pods in view.serving) + len(counting)
     moving = size + view.creating != decision.desired or ready != size
@@ -156,9 +158,12 @@ def _conditions(
         degraded = Problem(reason="AgentsUnreachable", message=f"no answer from {', '.join(sorted(unreachable)[:5])}")
     degraded = degraded or too_old_agents(view)
     settled = not moving and degraded is None
+    ready_words = ("Settled" if settled else "NotSettled", f"{ready} of {len(counting)} Pods serve")
+    if waits is not None:
+        ready_words = (waits.reason, waits.message)
     scaling = view.spec.scaler is not None
     entries = [
-        (READY, settled, "Settled" if settled else "NotSettled", f"{ready} of {size} Pods serve"),
+        (READY, settled, *ready_words),
         (PROGRESSING, moving, decision.reason if moving else "Settled", decision.message),
         (DEGRADED, degraded is not None, *_words(degraded, "AsExpected")),
         (ABLE_TO_SCALE, unable_to_scale is None, *_words(unable_to_scale, "Ready")),
@@ -181,6 +186,44 @@ def not_starting(view: PoolView) -> Problem | None:
     problem = first.start_problem
     others = f", and {len(waiting) - 1} more" if len(waiting) > 1 else ""
     return Problem(reason=problem.reason, message=f"Pod {first.name}{others}: {problem.message}") if problem else None
+
+
+def deletion_waits(view: PoolView) -> Problem | None:
+    """Whom the deletion of a pool waits for without an end of its own, `deletionPolicy: Force` or not, and what to do.
+
+    Tasks end, or are cancelled. What a program beside the agent holds is never released by the controller, and a Pod
+    whose agent does not answer is never taken for idle: here somebody has to act.
+    """
+    if not view.deleting:
+        return None
+    found = [f"Pod {pod.name}: {word}" for pod in view.pods if (word := _kept_by(pod)) is not None]
+    if not found:
+        return None
+    others = f"; and {len(found) - _NAMED} more Pods" if len(found) > _NAMED else ""
+    return Problem(reason=DELETION_WAITS, message="; ".join(sorted(found)[:_NAMED]) + others)
+
+
+_NAMED = 5
+
+
+def _kept_by(pod: PodView) -> str | None:
+    if pod.dead or pod.deleting or pod.state is PodState.STARTING:
+        return None
+    if not pod.connected or pod.agent is None:
+        return (
+            None if pod.contacting else f"its agent does not answer; if nothing of it runs: podslots forget {pod.name}"
+        )
+    holds = [
+        f"slot {slot.id} ({slot.task_id})" for slot in pod.held if slot.origin is Origin.LOCAL or slot.step is None
+    ]
+    if holds:
+        return (
+            f"its own program, or somebody with the pool's token, holds {', '.join(holds)} and has to release that; "
+            f"if it may be cut off: kubectl delete pod {pod.name}"
+        )
+    if pod.agent.recovering:
+        return "its agent has lost its journal, and waits to be told what is in its slots"
+    return None
 
 
 def too_old_agents(view: PoolView) -> Problem | None:

@@ -89,6 +89,11 @@ class ReleaseLock:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveUpLock:
+    """Let the next task of its lockKey go before this one, which waits and can't run."""
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveFinalizer:
     """It has ended and somebody deleted it: let it go."""
 
@@ -99,7 +104,19 @@ class DeleteTask:
 
 
 EndAction = Ack | ReleaseLock | RemoveFinalizer | DeleteTask
-TaskAction = AddFinalizer | Assign | Acquire | Follow | Approve | RejectApproval | Cancel | Retry | Finish | EndAction
+TaskAction = (
+    AddFinalizer
+    | Assign
+    | Acquire
+    | Follow
+    | Approve
+    | RejectApproval
+    | Cancel
+    | Retry
+    | Finish
+    | GiveUpLock
+    | EndAction
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +155,7 @@ def next_action(task: Task, where: Whereabouts, *, lock_held: bool, now: datetim
     if task.final:
         return after_the_end(EndedTask.of(task), where, lock_held=lock_held, now=now)
     if task.status.phase is TaskPhase.QUEUED:
-        return _queued(task)
+        return _queued(task, lock_held=lock_held)
     if where.dead or (where.pod is None and where.synced):
         return _pod_lost(task, where)
     if not where.answers or where.pod is None:
@@ -146,9 +163,11 @@ def next_action(task: Task, where: Whereabouts, *, lock_held: bool, now: datetim
     return _on_its_pod(task, where.pod)
 
 
-def _queued(task: Task) -> TaskAction | None:
+def _queued(task: Task, *, lock_held: bool) -> TaskAction | None:
     if task.unwanted:
         return Finish(TaskPhase.CANCELLED, "Cancelled", "cancelled before it was assigned")
+    if lock_held and is_refused(task):
+        return GiveUpLock()  # of an earlier attempt, or of one that no slot took
     return Assign() if TASK_FINALIZER in task.finalizers else AddFinalizer()
 
 
@@ -282,7 +301,7 @@ MOST_WORD = 1024
 
 
 def is_refused(task: Task) -> bool:
-    """Whether the task waits for a pool that is not there, or for a slot that accepts its type."""
+    """Whether the task waits for what its pool can't give it: it says so in its conditions."""
     said = find(task.status.conditions, ACCEPTED)
     return task.queued and said is not None and said.status == "False"
 

@@ -221,7 +221,7 @@ class KubeClient:
         body: Object | None = None,
         subresource: str = "",
     ) -> Object:
-        """A write that goes through admission and is not stored: `verb` as RBAC has them. A patch is a JSON merge patch."""
+        """A write, by its verb in RBAC, that goes through admission and is not stored. A patch is a merge patch."""
         path = path_of(resource, namespace, name, subresource)
         content_type = MERGE_PATCH if verb == "patch" else JSON
         return await self._call(verb, resource, path, {"dryRun": "All"}, body=body, content_type=content_type)

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from controller.breaks import Breaks
 from controller.errors import ApiError, ApiUnavailable, Gone, PodslotsError, TooManyRequests
 from controller.kube.api import Api, Object
 from controller.kube.cache import Cache
@@ -79,6 +80,7 @@ class Reflector:
         self._settings = settings or ReflectorSettings()
         self._phase = Phase.LIST
         self._version = ""
+        self._breaks = Breaks(log, "reading the API broke")
         self._failures = {Phase.LIST: 0, Phase.WATCH: 0}
         self._relist_at = 0.0
         self._synced = asyncio.Event()
@@ -112,10 +114,24 @@ class Reflector:
                 self._stepping.cancel()
                 await asyncio.gather(self._stepping, return_exceptions=True)
                 raise
-            delay = 0.0 if self._stepping.cancelled() else self._stepping.result()
+            delay = self._ended(self._stepping)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._refresh.wait()
+
+    def _ended(self, step: asyncio.Task[float]) -> float:
+        """Seconds to wait after a step. One that broke is said, and begins anew with a list."""
+        if step.cancelled():
+            return 0.0
+        error = step.exception()
+        if error is None:
+            return step.result()
+        if not isinstance(error, Exception):
+            raise error
+        self._breaks.say(error, kind=self.cache.resource.kind)
+        phase, self._phase = self._phase, Phase.LIST
+        self._failures[phase] += 1
+        return self._backoff(phase)
 
     async def step(self) -> float:
         """One list, or one watch stream to its end. Returns the seconds to wait before the next step."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from agent.wire import format_time
+from controller.breaks import Breaks
 from controller.errors import AlreadyExists, ApiError, ApiUnavailable, Conflict, NotFound, NotLeader
 from controller.kube.api import LEASES, Api, Object
 from controller.leader import lease
@@ -89,9 +90,14 @@ class Election:
 
     async def run(self) -> None:
         """Stand for election for ever. Cancel it, then `release`."""
+        breaks = Breaks(log, "standing for election broke")
         try:
             while True:
-                delay = await self.step()
+                try:
+                    delay = await self.step()
+                except Exception as error:  # noqa: BLE001 - as where somebody wrote nonsense into the Lease
+                    breaks.say(error)
+                    delay = self._settings.retry_seconds
                 await asyncio.sleep(delay)
         finally:
             self._disarm()

@@ -28,6 +28,20 @@ def refusal(task: Task, pool: PoolSpec | None) -> tuple[str, str] | None:
     )
 
 
+def unusable(pool: str, problem: str) -> tuple[str, str]:
+    """The same of a pool that can't be used as it is written, in the words of what is wrong with it."""
+    return "PoolUnusable", f"SlotPool {pool!r} can't be used as it is: {problem}"[:MOST_MESSAGE]
+
+
+def going(pool: str) -> tuple[str, str]:
+    """The same of a pool that is being deleted."""
+    return "PoolDeleted", f"SlotPool {pool!r} is being deleted"
+
+
+MOST_MESSAGE = 4096
+"""Characters of a reason that quotes what somebody wrote."""
+
+
 def _grace_seconds(spec: TaskSpec, step: Step) -> int:
     found = spec.steps.get(step)
     return found.cancel_grace_seconds if found is not None else 0

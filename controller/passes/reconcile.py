@@ -16,6 +16,7 @@ from controller.decide.pool_status import (
     Before,
     Problem,
     Problems,
+    deletion_waits,
     invalid_pool_status,
     not_starting,
     pool_figures,
@@ -40,7 +41,7 @@ from controller.decide.task_actions import (
 from controller.decide.view import PodState, PoolView
 from controller.errors import InvalidObject
 from controller.kube.api import Object
-from controller.objects.acceptance import refusal
+from controller.objects.acceptance import going, refusal, unusable
 from controller.objects.conditions import find
 from controller.objects.pool import PoolSpec
 from controller.objects.task import Task
@@ -105,6 +106,7 @@ class Reconciler:
             self._reconcile_pool(key, pool, spec)
         else:
             problem = Problem(reason="InvalidSpec", message=str(spec))
+            self._refuse_all(key, unusable(key[1], problem.message))
             self._report(key, pool, invalid_pool_status(problem, before=Before.of(pool), now=self._views.now()))
         for task in unheld:
             self._starting.hold(key, task)
@@ -116,7 +118,7 @@ class Reconciler:
         live, pods = self._index.live(key).values(), self._views.pods(key).values()
         for task in live:
             if task.queued and not task.unwanted:
-                self._judge(key, task, None)
+                self._judge(key, task, refusal(task, None))
         for action in let_go(pods, live, {}):
             self._starting.let_go(key, action.pod)
         if not pods and self._pools.has_leftovers(*key):
@@ -141,13 +143,23 @@ class Reconciler:
         if not any(isinstance(action, CreatePods) for action in actions):
             self._pools.nothing_to_create(pool)
         problems = self._problems(view, pool, template)
-        if not view.deleting:
+        if view.deleting:
+            self._refuse_all(key, going(view.name))
+        elif isinstance(template, InvalidObject) and not any(pod.counts for pod in view.pods):
+            self._refuse_all(key, unusable(view.name, str(template)))
+        else:
             self._dispatch(key, decision, surplus(view, decision, removed(actions)), not_starting(view))
         self._figures[key] = pool_figures(view, decision, self._index.phases(key), self._index.plans(key), rotating)
         before = Before.of(pool)
         if decision.desired not in {decision.current, before.desired}:
             self._pools.scaled(pool, decision.current, decision.desired, decision.reason, decision.message)
-        found = (problems.degraded, problems.unable_to_scale, not_starting(view), too_old_agents(view))
+        found = (
+            deletion_waits(view),
+            problems.degraded,
+            problems.unable_to_scale,
+            not_starting(view),
+            too_old_agents(view),
+        )
         self._pools.tell(pool, tuple(dict.fromkeys(problem for problem in found if problem is not None)))
         protection = self._protection_of(pool)
         status = pool_status(view, decision, before=before, problems=problems, tokens=rotating, protection=protection)
@@ -225,7 +237,9 @@ class Reconciler:
         now, unheld = self._views.now(), []
         for task in list(self._index.live(key).values()):
             where = self._views.whereabouts(key, task)
-            action = next_action(task, where, lock_held=False, now=now)
+            lock_key = task.spec.lock_key
+            lock_held = bool(lock_key) and is_refused(task) and self._index.holds_lock(key[0], lock_key, task.uid)
+            action = next_action(task, where, lock_held=lock_held, now=now)
             if isinstance(action, AddFinalizer):
                 unheld.append(task)
             elif action is not None:
@@ -235,7 +249,9 @@ class Reconciler:
     def _say_unreadable(self, key: Key) -> None:
         """Say on tasks that can't be read why, once for each version of them."""
         for obj, problem in list(self._index.unreadable(key)):
-            if (message := unsaid(obj, str(problem))) is not None:
+            locked = not (obj.get("status") or {}).get("podUID") and self._index.holds_any_lock(obj["metadata"])
+            message = str(problem)[:MOST_WORD] if locked else unsaid(obj, str(problem))
+            if message is not None:
                 start = functools.partial(self._tasks.words.say_unreadable, obj, message)
                 self._starting.start(key, f"task/{obj['metadata']['uid']}", start)
 
@@ -259,7 +275,7 @@ class Reconciler:
         view = basis.view
         queued = [task for task in view.tasks if task.queued and not task.unwanted]
         for task in queued:
-            self._judge(key, task, view.spec)
+            self._judge(key, task, refusal(task, view.spec))
         ttl = view.spec.reservation_ttl_seconds
         for placement in assign(basis, leaving):
             task, pod = placement.task, placement.pod
@@ -291,8 +307,13 @@ class Reconciler:
         if youngest > 0:
             self._queue.add_after(key, youngest)
 
-    def _judge(self, key: Key, task: Task, spec: PoolSpec | None) -> None:
-        refused = refusal(task, spec)
+    def _refuse_all(self, key: Key, why: tuple[str, str]) -> None:
+        """Say on every task that waits that its pool gives it no slot: it then holds up no other one of its lockKey."""
+        for task in list(self._index.live(key).values()):
+            if task.queued and not task.unwanted:
+                self._judge(key, task, why)
+
+    def _judge(self, key: Key, task: Task, refused: tuple[str, str] | None) -> None:
         said = find(task.status.conditions, ACCEPTED)
         if refused is not None and (said is None or (said.status, said.reason, said.message) != ("False", *refused)):
             self._starting.on_task(key, task, functools.partial(self._tasks.words.say_not_accepted, task, *refused))

@@ -41,6 +41,7 @@ from controller.decide.task_actions import (
     EndAction,
     Finish,
     Follow,
+    GiveUpLock,
     RejectApproval,
     ReleaseLock,
     RemoveFinalizer,
@@ -264,6 +265,8 @@ class Starting:
                 agent = self._following.client(pod.uid) if pod is not None else None
                 if pod is not None and agent is not None:
                     self.on_task(key, task, functools.partial(self._ask, task, pod, agent, action, terms))
+            case GiveUpLock():
+                self.on_task(key, task, functools.partial(self._tasks.words.give_up_lock, task))
             case _:
                 self.on_task(key, task, functools.partial(self._write, task, action))
 

@@ -205,6 +205,10 @@ class Index:
         owned = itertools.chain(self.pods.items(), self.secrets.items())
         return pools | tasks | {key for obj in owned if (key := pool_of(obj))}
 
+    def holds_any_lock(self, metadata: Object) -> bool:
+        """Whether a task whose object can't be read, its lockKey included, holds one, as last seen."""
+        return bool(self.locks.held_by(metadata["namespace"], metadata["uid"]))
+
     def holds_lock(self, namespace: str, lock_key: str | None, uid: str) -> bool:
         """Whether a task holds its lockKey, as last seen."""
         return bool(lock_key) and self.locks.holder(namespace, lock_key or "") == uid

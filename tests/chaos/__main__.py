@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="of the schedule; its effects depend on timing all the same")
     parser.add_argument("--pause", type=float, default=0.5, help="mean seconds between faults (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where all evidence goes, and stays")
+    parser.add_argument("--full-disks", action="store_true", help="fill the volumes' disk too (needs mount)")
     parser.add_argument("--quiet", action="store_true", help="do not tell of each fault")
     options = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
@@ -39,7 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     sys.stdout.write(f"seed {seed}, evidence in {folder}\n")
     try:
-        outcome = asyncio.run(run(folder, seconds=options.seconds, seed=seed, pause_seconds=options.pause, say=say))
+        outcome = asyncio.run(
+            run(
+                folder,
+                seconds=options.seconds,
+                seed=seed,
+                pause_seconds=options.pause,
+                full_disks=options.full_disks,
+                say=say,
+            )
+        )
     except AssertionError as error:
         sys.stdout.write(f"it did not settle: {error}\n")
         return 1

@@ -12,12 +12,15 @@ import aiohttp
 
 from controller import names
 from tests.chaos import processes
+from tests.chaos.disk import LEFT_BYTES, Disk
 from tests.support.cluster import Child, Cluster, until
 
 Json = dict[str, Any]
 
 BURST_SECONDS = (3.0, 12.0)
 CALM_SECONDS = (0.0, 6.0)
+
+YOUNG_SECONDS, FOR_A_YOUNG_ONE_SECONDS, LOOK_SECONDS = 2.0, 10.0, 0.05
 
 CONTROLLER, KUBELET = names.CONTROLLER_USER, "system:node:local"
 
@@ -26,11 +29,18 @@ class Faults:
     """Injects one fault after the other. `counts` has what was done, by kind."""
 
     def __init__(
-        self, cluster: Cluster, controllers: list[Child], rng: random.Random, say: Callable[[str], None]
+        self,
+        cluster: Cluster,
+        controllers: list[Child],
+        rng: random.Random,
+        say: Callable[[str], None],
+        *,
+        disk: Disk | None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._cluster = cluster
         self._controllers = controllers
+        self._disk = disk
         self._rng = rng
         self._say = say
         self._busy: set[str] = set()
@@ -47,6 +57,10 @@ class Faults:
             self._pause_cluster: 1,
             self._freeze_kubelet: 1,
             self._lose_journal: 2,
+            self._signal_young: 3,
+            self._fill_disk: 2,
+            self._refuse_pods: 1,
+            self._fail_starts: 1,
             self._bad_answers: 3,
             self._slow_answers: 2,
             self._dropped_requests: 3,
@@ -165,6 +179,76 @@ class Faults:
         (process.state / "journal").unlink(missing_ok=True)
         process.send(signal.SIGKILL)
         return str(process.pid)
+
+    async def _signal_young(self) -> str | None:
+        """A signal in the first moments of a program, when its handlers may not be there yet."""
+        number = self._rng.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGKILL])
+        within_seconds = self._rng.uniform(0.0, YOUNG_SECONDS)
+
+        async def wait() -> None:
+            deadline = asyncio.get_running_loop().time() + FOR_A_YOUNG_ONE_SECONDS
+            while asyncio.get_running_loop().time() < deadline:
+                young = [
+                    one
+                    for one in processes.of_cluster(self._cluster.state)
+                    if one.program and one.age_seconds() < YOUNG_SECONDS
+                ]
+                if young:
+                    await asyncio.sleep(max(0.0, within_seconds - young[0].age_seconds()))
+                    young[0].send(number)
+                    return
+                await asyncio.sleep(LOOK_SECONDS)
+
+        self._later(wait())
+        return f"{number.name} to the next one, {within_seconds:.2f} s after its start"
+
+    async def _fill_disk(self) -> str | None:
+        """The disk of all volumes is full for a while: journals, output and plans find no room."""
+        if self._disk is None or "disk" in self._busy:
+            return None
+        disk, left_bytes, seconds = self._disk, self._rng.choice(LEFT_BYTES), self._rng.uniform(0.5, 8.0)
+        taken = disk.fill(left_bytes)
+        self._busy.add("disk")
+
+        async def empty() -> None:
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                disk.empty()
+                self._busy.discard("disk")
+
+        self._later(empty())
+        return f"with {taken} bytes, {left_bytes} left, for {seconds:.1f} s"
+
+    async def _refuse_pods(self) -> str | None:
+        """The node takes no new Pod: they are Failed at once, and never start."""
+        return await self._node_fault("refuse_pods", {"*": {"reason": "OutOfcpu", "message": "chaos"}})
+
+    async def _fail_starts(self) -> str | None:
+        """Containers can't be started."""
+        name = self._rng.choice(["*", "worker-*", "slot-agent"])
+        return await self._node_fault("fail_starts", {name: {"reason": "RunContainerError", "message": "chaos"}})
+
+    async def _node_fault(self, switch: str, value: Json) -> str | None:
+        if switch in self._busy:
+            return None
+        await self._cluster.kubelet({switch: value})
+        self._busy.add(switch)
+        seconds = self._rng.uniform(0.5, 5.0)
+
+        async def off() -> bool:
+            await self._cluster.kubelet({switch: {}})
+            return True
+
+        async def end() -> None:
+            try:
+                await asyncio.sleep(seconds)
+                await until(off, f"{switch} can be switched off", seconds=60)
+            finally:
+                self._busy.discard(switch)
+
+        self._later(end())
+        return f"{value} for {seconds:.1f} s"
 
     def _on_child(
         self, child: Child, act: Callable[[Child, float], Coroutine[None, None, None]], seconds: float

@@ -4,15 +4,19 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from controller.errors import AlreadyExists, ApiError, ApiUnavailable
+from controller.errors import AlreadyExists, ApiError, ApiUnavailable, NotFound
 from controller.kube.api import LEASES, SLOTPOOLS, SLOTTASKS, Object
 from tests.support.cluster import FINAL, NAMESPACE, Cluster
 
 Json = dict[str, Any]
 
 AUTOSCALED, FIXED = "scaled", "fixed"
+PASSING = ("passing-a", "passing-b")
+"""Pools that come and go, under the same names again and again."""
+POOLS = (*(AUTOSCALED,) * 5, *(FIXED,) * 3, *PASSING)
 MOST_UNDER_WAY = 10
 KEYS = ("vpc", "dns", "iam")
 TURN_SECONDS = 0.3
@@ -58,10 +62,18 @@ class Load:
                 if new:
                     await self._something(under_way)
                 else:
+                    await self._end_homeless(under_way)
                     await self._unlock({task["metadata"]["uid"] for task in tasks if phase(task) == "Lost"})
         except TROUBLE:
             return False
         return not under_way
+
+    async def _end_homeless(self, under_way: list[Object]) -> None:
+        """Nobody makes the pools any more that some tasks wait for."""
+        for task in under_way:
+            if task["spec"]["pool"] in PASSING and phase(task) == "Queued" and not task["spec"].get("cancel"):
+                await self._patch(task, {"cancel": True})
+                self.counts["cancels of the homeless"] += 1
 
     async def _unlock(self, lost: set[str]) -> None:
         """What `podslots unlock` does. The lock of a lost apply is a person's to free, as long as its Pod is there."""
@@ -78,10 +90,14 @@ class Load:
             await self._resize()
         elif chance < 0.07:
             await self._update()
-        elif chance < 0.1 and under_way:
+        elif chance < 0.1:
+            await self._make_a_pool()
+        elif chance < 0.12:
+            await self._delete_a_pool()
+        elif chance < 0.15 and under_way:
             await self._patch(self._rng.choice(under_way), {"cancel": True})
             self.counts["cancels"] += 1
-        elif chance < 0.12 and under_way:
+        elif chance < 0.17 and under_way:
             name = self._rng.choice(under_way)["metadata"]["name"]
             await self._cluster.api.delete(SLOTTASKS, NAMESPACE, name)
             self.counts["deletes"] += 1
@@ -91,7 +107,7 @@ class Load:
     async def _create(self) -> None:
         rng = self._rng
         (kind,) = rng.choices(["plan", "plan_and_apply", "apply"], weights=[5, 5, 2])
-        spec: Json = {"pool": rng.choice([AUTOSCALED, AUTOSCALED, FIXED]), "priority": rng.choice([0, 0, 0, 5])}
+        spec: Json = {"pool": rng.choice(POOLS), "priority": rng.choice([0, 0, 0, 5])}
         if rng.random() < 0.5:
             spec["lockKey"] = rng.choice(KEYS)
         if kind == "plan_and_apply" and rng.random() < 0.25:
@@ -160,6 +176,21 @@ class Load:
             await self._cluster.api.patch(SLOTPOOLS, NAMESPACE, FIXED, {"spec": change})
         self._say(f"resize: {change}")
         self.counts["resizes"] += 1
+
+    async def _make_a_pool(self) -> None:
+        name, rng = self._rng.choice(PASSING), self._rng
+        spec: Json = {"autoscaling": autoscaling(rng.randint(0, 1), 1), "slots": ONE, "template": template(name)}
+        with suppress(AlreadyExists):
+            await self._cluster.create_pool(name, deletionPolicy=rng.choice(["Drain", "Force"]), **spec)
+            self._say(f"pool {name}")
+            self.counts["pools made"] += 1
+
+    async def _delete_a_pool(self) -> None:
+        name = self._rng.choice(PASSING)
+        with suppress(NotFound):
+            await self._cluster.api.delete(SLOTPOOLS, NAMESPACE, name)
+            self._say(f"no pool {name}")
+            self.counts["pools deleted"] += 1
 
     async def _update(self) -> None:
         """A new template: every Pod is replaced, once it is idle."""

@@ -4,12 +4,13 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.chaos import processes
+from tests.chaos.disk import own_disk
 from tests.chaos.faults import Faults
 from tests.chaos.load import Load
 from tests.checker.verdict import Verdict, check
@@ -42,15 +43,32 @@ class Outcome:
 
 
 async def run(
-    folder: Path, *, seconds: float, seed: int, pause_seconds: float = 0.5, say: Callable[[str], None] = lambda _: None
+    folder: Path,
+    *,
+    seconds: float,
+    seed: int,
+    pause_seconds: float = 0.5,
+    full_disks: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Run; AssertionError if something does not settle. The folder keeps the evidence."""
-    async with Cluster(folder) as cluster:
+    """Run; AssertionError if something does not settle. The folder keeps the evidence.
+
+    `full_disks`: the volumes' disk fills, too. The embedded kubelet keeps its own records on it, and may then never see
+    a container's end.
+    """
+    async with AsyncExitStack() as stack:
+        disk = None
+        if full_disks:
+            disk = stack.enter_context(own_disk(folder / "cluster" / "node" / "pods", beside=folder / "disk"))
+        if full_disks and disk is None:
+            say("no disk is filled: this process may not mount one")
+        cluster = await stack.enter_async_context(Cluster(folder))
         standby = cluster.new_controller("standby")
         try:
             await standby.start()
             load = Load(cluster, random.Random(f"load {seed}"), say)
-            faults = Faults(cluster, [cluster.controller, standby], random.Random(f"faults {seed}"), say)
+            controllers = [cluster.controller, standby]
+            faults = Faults(cluster, controllers, random.Random(f"faults {seed}"), say, disk=disk)
             await load.begin()
             await _for(seconds, load.run(), faults.run(pause_seconds))
             say("no more faults")

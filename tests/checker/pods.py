@@ -182,6 +182,8 @@ class Pod:
     died: datetime | None = None
     removed: datetime | None = None
     runs: dict[str, int] = field(default_factory=dict)
+    never_began: set[tuple[str, int]] = field(default_factory=set)
+    """Runs of containers that the kubelet counted, and does not know to have begun."""
 
     @property
     def over(self) -> datetime | None:
@@ -231,6 +233,8 @@ def _take(pod: Pod, write: Write) -> None:
     entries = [entry for kind in CONTAINER_STATUSES for entry in status.get(kind) or ()]
     for entry in entries:
         if entry.get("containerID"):
+            if _never_began(entry):
+                pod.never_began.add((entry["name"], int(entry.get("restartCount", 0))))
             pod.runs[entry["name"]] = max(pod.runs.get(entry["name"], 0), int(entry.get("restartCount", 0)))
     if status.get("phase") in {"Failed", "Succeeded"} and entries and all(_has_ended(entry) for entry in entries):
         pod.died = pod.died or write.at
@@ -254,6 +258,15 @@ def _annotations(body: Json) -> Json:
     return (body.get("metadata") or {}).get("annotations") or {}
 
 
+def _never_began(entry: Json) -> bool:
+    """Whether the kubelet does not know that this run of a container ever began: it was killed over starting it."""
+    ended = (entry.get("state") or {}).get("terminated") or {}
+    return ended.get("reason") == "ContainerStatusUnknown" and str(ended.get("startedAt")) == NO_TIME
+
+
+NO_TIME = "1970-01-01T00:00:00Z"
+
+
 def missing_logs(pods: dict[str, Pod], records: Records) -> Iterator[str]:
     """Logs of containers that the kubelet said it had started, and that are not there."""
     for pod in pods.values():
@@ -261,5 +274,5 @@ def missing_logs(pods: dict[str, Pod], records: Records) -> Iterator[str]:
         for container, last in pod.runs.items():
             have = records.logs.get(pod.uid, {}).get(container, {})
             for run in range(last + 1):
-                if run not in have:
+                if run not in have and (container, run) not in pod.never_began:
                     yield f"no log of run {run} of container {container} of Pod {pod.name} ({pod.uid})"

@@ -1,7 +1,9 @@
 """Tasks on virtual time, one situation a test: what must come of it, and by when."""
 
 import asyncio
+import json
 import random
+from typing import Any
 
 import pytest
 
@@ -154,6 +156,54 @@ def _locks(world: World) -> list[str]:
     ]
 
 
+@pytest.mark.parametrize("locked", [True, False], ids=["locked", "first"])
+@pytest.mark.parametrize("why", ["pool", "type", "spec", "template", "deleted", "unreadable"])
+def test_a_task_that_can_not_run_holds_up_none_of_its_lock(why: str, locked: bool) -> None:
+    """`locked`: it has the lockKey, as where its Pod was lost or a leader died over its assignment."""
+
+    async def story(world: World) -> None:
+        bad: dict[str, dict[str, Any]] = {
+            "spec": {"autoscaling": {"minReplicas": 2, "maxReplicas": 1}},
+            "template": {
+                "template": {"spec": {"containers": [{"name": "worker", "image": "i"}], "shareProcessNamespace": True}}
+            },
+        }
+        if why != "pool":
+            world.add_pool("other", **bad.get(why, {}))
+        if why == "deleted":
+            world.add_task("holds", pool="other")
+            await world.until(lambda: world.phase("holds") is TaskPhase.AWAITING_APPROVAL, 60, "waiting")
+            world.cluster.delete(SLOTPOOLS, NS, "other")
+        amiss: dict[str, dict[str, Any]] = {"type": {"type": "render"}, "unreadable": {"files": {"/etc/x": ""}}}
+        spec = amiss.get(why, {})
+        world.add_task("stuck", "apply", pool="other", lockKey="vpc", **spec)
+        task = world.task("stuck")
+        assert task is not None
+        if locked:
+            world.cluster.create(
+                LEASES,
+                NS,
+                {
+                    "metadata": {
+                        "name": names.lock_lease("vpc"),
+                        "labels": {names.LOCK_LABEL: "true"},
+                        "annotations": {names.LOCK_KEY: "vpc", names.LOCK_TASK: "stuck"},
+                    },
+                    "spec": {"holderIdentity": task["metadata"]["uid"]},
+                },
+            )
+        await asyncio.sleep(1.1)
+        world.add_task("next", "apply", lockKey="vpc")
+        await world.until(lambda: world.phase("next") is TaskPhase.SUCCEEDED, 90, "done")
+        assert world.phase("stuck") is TaskPhase.QUEUED
+        said = (world.task("stuck") or {})["status"]["conditions"]
+        assert [entry["status"] for entry in said if entry["type"] == "Accepted"] == ["False"]
+        if why == "deleted":
+            world.approve("holds")
+
+    play(story)
+
+
 def test_an_apply_that_vanished_keeps_its_lock_until_its_death_is_proven() -> None:
     """R7: the object of its Pod is gone and proves nothing; a person's word frees it."""
 
@@ -258,6 +308,42 @@ def test_a_deleted_pool_drains_and_leaves_nothing() -> None:
         await world.until(lambda: not world.cluster.all(SLOTPOOLS), 60, "gone")
         assert world.phase("waits") is TaskPhase.SUCCEEDED
         assert not world.pods()
+
+    play(story)
+
+
+def test_a_pool_deleted_by_force_waits_for_a_program_that_holds_a_slot_and_says_so() -> None:
+    """T30: nobody but the program releases that; its tasks are cancelled."""
+
+    async def story(world: World) -> None:
+        world.add_pool("forced", deletionPolicy="Force")
+        world.add_task("runs", "plan", seconds=900, pool="forced")
+        await world.until(lambda: world.phase("runs") is TaskPhase.RUNNING, 60, "running")
+        pod = holder(world, "runs")
+        headers = {"Authorization": f"Bearer {pod.home.local_token}"}
+
+        async def call(path: str, **body: Any) -> dict[str, Any]:
+            assert pod.agent is not None
+            asked = pod.agent.request("POST", path, headers, json.dumps(body).encode())
+            status, answer = await pod.agent.run(asked, 10.0)
+            assert status == 200, answer
+            return dict(json.loads(answer))
+
+        held = await call("/slots/acquire", task_id="job-7", task_type="plan")
+        world.cluster.delete(SLOTPOOLS, NS, "forced")
+
+        def said() -> str:
+            pool = next((each for each in world.cluster.all(SLOTPOOLS) if each["metadata"]["name"] == "forced"), {})
+            conditions = (pool.get("status") or {}).get("conditions") or ()
+            return next((each["message"] for each in conditions if each["reason"] == "DeletionWaits"), "")
+
+        await world.until(lambda: world.phase("runs") is TaskPhase.CANCELLED, 60, "cancelled")
+        await world.until(lambda: f"slot {held['slot']} (job-7)" in said(), 30, "said")
+        await asyncio.sleep(300)
+        assert said()
+        world.rules.released.add((pod.uid, "job-7"))
+        await call(f"/slots/{held['slot']}/release", task_id="job-7", fence=held["fence"])
+        await world.until(lambda: len(world.cluster.all(SLOTPOOLS)) == 1, 60, "gone")
 
     play(story)
 

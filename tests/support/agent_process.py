@@ -145,6 +145,12 @@ class AgentProcess:
         limit = resource.RLIM_INFINITY if size_bytes is None else size_bytes
         resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
+    def memory_mib(self, field: str) -> float:
+        """A line of its /proc/PID/status in MiB: VmRSS is what it has now, VmHWM the most that it had."""
+        assert self.process
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+
     def log_lines(self) -> list[dict[str, Any]]:
         """What it logged."""
         return [json.loads(line) for line in (self.folder / "agent.log").read_bytes().splitlines()]

@@ -88,6 +88,7 @@ def pod(name: str, slots: str | None = "...", *, state: PodState = PodState.ACTI
         ready=report is not None,
         agent=report,
         connected=report is not None,
+        tracked=state is PodState.ACTIVE,
     )
     return replace(view, **given)
 

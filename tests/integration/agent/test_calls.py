@@ -349,21 +349,6 @@ ANSWERS: dict[str, dict[str, Scenario]] = {
     "POST /work/register": {
         JSON: after(nothing),
         E.SUPERSEDED: after(superseded),
-        E.INVALID: after(
-            nothing,
-            tasks=[
-                {
-                    "assignment": {
-                        "task_id": "t.9",
-                        "task_type": "plan",
-                        "step": "plan",
-                        "fence": NO_FENCE,
-                        "work": encode(one_step()),
-                    },
-                    "started": True,
-                }
-            ],
-        ),
         E.STORAGE: on_a_full_disk(nothing),  # with a lost journal: else there is nothing to write down
     },
     "POST /work/started": {

@@ -186,7 +186,7 @@ def _() -> Plant:
 def _() -> Plant:
     original = recovery._lose
 
-    def lose(value: State, slot_id: int, request: RegisterRequest, now: Any) -> tuple[Record, ...]:
-        return original(value, slot_id, RegisterRequest(instance=request.instance), now)
+    def lose(value: State, slot_id: int, request: RegisterRequest, _named: Any, now: Any) -> tuple[Record, ...]:
+        return original(value, slot_id, RegisterRequest(instance=request.instance), (), now)
 
     return patch.object(recovery, "_lose", lose)

@@ -362,6 +362,17 @@ def test_the_log_of_each_run_of_a_container_is_needed(run: MadeRun) -> None:
     assert found(run) == {"missing_evidence": 2}
 
 
+def test_a_run_that_never_began_needs_no_log(run: MadeRun) -> None:
+    """Its kubelet was killed, or its disk was full, while it started the container."""
+    whole(run)
+    unknown = {"reason": "ContainerStatusUnknown", "startedAt": "1970-01-01T00:00:00Z"}
+    for count, ended in ((1, unknown), (2, {**unknown, "startedAt": "2026-03-01T12:00:00Z"})):
+        again = {**RUNNING, "name": "worker-1", "restartCount": count, "state": {"terminated": ended}}
+        status = {"phase": "Running", "containerStatuses": [again]}
+        run.write(3, "patch", "pods/status:p", {"status": status}, user=KUBELET)
+    assert found(run) == {"missing_evidence": 1}, "of the one that began"
+
+
 def test_a_transition_that_was_not_logged_is_said(run: MadeRun) -> None:
     whole(run)
     lines = run.logs["u-p", "slot-agent", 0]

@@ -5,7 +5,9 @@ Objects are validated by the embedded API server's own engine, which is held to 
 
 import copy
 import json
+import math
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
@@ -479,6 +481,77 @@ def test_every_list_map_and_string_is_bounded(plural: str) -> None:
                 assert {"maxItems", "items", "x-kubernetes-list-type"} <= schema.keys(), path
             case "object" if "additionalProperties" in schema:
                 assert "maxProperties" in schema, path
+
+
+MOST_OF_A_RULE, MOST_OF_A_DEFINITION = 10_000_000, 100_000_000
+"""What kube-apiserver takes (StaticEstimatedCostLimit, StaticEstimatedCRDCostLimit of its apiextensions): the
+estimated cost of a rule times how often its place can occur, and the sum of these."""
+
+STRING_FACTOR = 0.1
+"""What the estimator counts for each character or entry that is compared."""
+
+
+def size(schema: Json) -> int:
+    """What the estimator takes for the size of such a value. Of an object it counts no fields either."""
+    match schema.get("type"):
+        case "string":
+            return int(schema.get("maxLength") or max((len(word) for word in schema.get("enum", ())), default=64))
+        case "array":
+            return int(schema["maxItems"])
+        case "object" if "additionalProperties" in schema:
+            return int(schema["maxProperties"])
+    return 1
+
+
+def mentioned(rule: str, schema: Json) -> Iterator[tuple[Json, bool]]:
+    """The schemas of what a rule names, and whether it goes through all that is in it."""
+    for path, loop in re.findall(
+        r"\b(?:self|oldSelf)((?:\.\w+\b(?!\())*)(\.(?:all|exists|exists_one|map|filter)\()?", rule
+    ):
+        found = schema
+        for name in path.split(".")[1:]:
+            found = found.get("properties", {}).get(name) or {"type": "string", "maxLength": 253}  # of metadata
+        yield found, bool(loop)
+
+
+def most_cost(rule: str, schema: Json) -> float:
+    """No less than the estimate: each word costs one, what is named is compared once, and all of it in each loop."""
+    named = list(mentioned(rule, schema))
+    once = len(re.findall(r"\w+|[^\w\s]", rule)) + sum(size(value) for value, _ in named) * (
+        1 if " in " in rule else STRING_FACTOR
+    )
+    return once * math.prod(max(1, size(value)) for value, loop in named if loop)
+
+
+def rules(schema: Json, times: int = 1) -> Iterator[tuple[str, Json, int]]:
+    """Each rule, the schema it stands in, and how often that can occur in an object."""
+    for entry in schema.get("x-kubernetes-validations", ()):
+        yield entry["rule"], schema, times
+    for child in schema.get("properties", {}).values():
+        yield from rules(child, times)
+    for name in ("items", "additionalProperties"):
+        if name in schema:
+            yield from rules(schema[name], times * size(schema))
+
+
+@pytest.mark.parametrize("plural", DEFINITIONS)
+def test_no_rule_costs_more_than_an_api_server_takes(plural: str) -> None:
+    """It refuses the whole definition otherwise; the embedded one counts no costs."""
+    root = DEFINITIONS[plural]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    costs = {f"{times} times {rule}": most_cost(rule, schema) * times for rule, schema, times in rules(root)}
+    assert costs
+    assert {rule: cost for rule, cost in costs.items() if cost > MOST_OF_A_RULE} == {}
+    assert sum(costs.values()) < MOST_OF_A_DEFINITION
+
+
+def test_a_rule_over_what_has_no_small_bound_is_seen_to_cost_too_much() -> None:
+    text = {"type": "string", "maxLength": 32768}
+    wide = {"type": "array", "maxItems": 4096, "items": text}
+    schema = {"type": "object", "properties": {"a": wide, "b": wide}}
+    assert most_cost("self.a.all(x, x in self.b)", schema) > MOST_OF_A_RULE
+    assert most_cost("self.a == oldSelf.a", schema) < 1000
+    (found,) = rules({"type": "array", "maxItems": 9, "items": {"x-kubernetes-validations": [{"rule": "self != ''"}]}})
+    assert found[2] == 9
 
 
 @pytest.mark.parametrize("plural", DEFINITIONS)

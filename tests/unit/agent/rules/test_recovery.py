@@ -8,11 +8,10 @@ import pytest
 
 from agent.errors import Refusal
 from agent.rules import slots, tasks
-from agent.rules.recovery import MAX_FENCE_JUMP, MAX_KEPT_TASKS, MAX_LOST_FENCE, recover, vouch
-from agent.rules.state import Event, State, apply, initial_state
+from agent.rules.recovery import MAX_FENCE_JUMP, MAX_KEPT_TASKS, MAX_LOST_FENCE, Dropped, recover, vouch
+from agent.rules.state import Event, SlotRecovered, State, apply, initial_state
 from agent.wire import (
     Assignment,
-    ErrorCode,
     ExitReport,
     KeptTask,
     Outcome,
@@ -256,31 +255,70 @@ def far(fence: int, task_id: str = "far") -> KeptTask:
     return KeptTask(assignment=given, started=True)
 
 
-def refusal(state: State, *kept: KeptTask) -> ErrorCode:
-    with pytest.raises(Refusal) as refused:
-        registered(state, *kept)
-    return refused.value.code
+def ignored(state: State, *kept: KeptTask) -> tuple[State, list[str]]:
+    """The state after a registration, and what of it was not looked at."""
+    request = RegisterRequest(instance="2", tasks=kept)
+    recovered = recover(state, 0, request, NOW, repeated=False)
+    for record in recovered.records:
+        state = apply(state, record)
+    return state, [each.task_id for each in recovered.dropped]
 
 
-def test_a_fence_that_nobody_can_have_given_is_refused_and_moves_nothing() -> None:
-    """Otherwise one worker could use up the fences of all slots."""
+def test_a_fence_that_nobody_can_have_given_moves_nothing_and_keeps_nothing_else_out() -> None:
+    """Otherwise one worker could use up the fences of all slots, or one bad record lock it out."""
     state = acquired()
-    assert refusal(state, far(state.fence + MAX_FENCE_JUMP + 1)) is ErrorCode.INVALID
+    running = started(state)
+    true = KeptTask(assignment=assignment(running), started=True, exit=exit_of(running))
+    after, dropped = ignored(running, far(state.fence + MAX_FENCE_JUMP + 1), true)
+    assert dropped == ["far"]
+    assert (after.fence, "far" in after.tasks) == (running.fence + 1, False)
+    assert after.tasks["t"].state is TaskState.RESERVED, "the rest is taken"
     lost = initial_state(LAYOUT, drain_id="born", lost=True, now=NOW)
     assert registered(lost, far(lost.fence * 2))[0].slots[0].task_id == "far", "the clock was wrong at the loss before"
-    assert refusal(lost, far(MAX_LOST_FENCE + 1)) is ErrorCode.INVALID
+    after, dropped = ignored(lost, far(MAX_LOST_FENCE + 1))
+    assert (dropped, after.fence, after.recovering) == (["far"], lost.fence, (1,))
     hold = slots.Hold(call=Event.RESERVE, slot=0, task_id="t", fence=MAX_LOST_FENCE + 1)
     with pytest.raises(Refusal):
         vouch(lost, hold, NOW)
 
 
+def test_a_task_that_is_named_amiss_is_not_taken_for_one_that_is_gone() -> None:
+    """A new instance that does not have a task's directory is proof of its loss; a bad record of it is none."""
+    running = started(acquired())
+    fence = running.fence + MAX_FENCE_JUMP + 1
+    assert ignored(running)[0].tasks["t"].outcome is Outcome.LOST
+    assert ignored(running, far(fence, "t")) == (running, ["t"])
+    unread = (Dropped("t", "is no record", may_run=True),)
+    empty = RegisterRequest(instance="2")
+    assert recover(running, 0, empty, NOW, repeated=False, unusable=unread).records == ()
+    lost = initial_state(LAYOUT, drain_id="born", lost=True, now=NOW)
+    assert recover(lost, 0, empty, NOW, repeated=False, unusable=unread).records == (), "it may run: nothing is idle"
+    over_there = (Dropped("t", "is no record"),)
+    assert recover(lost, 0, empty, NOW, repeated=False, unusable=over_there).records == (SlotRecovered(slot=0),)
+
+
 def test_a_slot_has_a_bounded_number_of_tasks_however_often_its_worker_registers() -> None:
     lost = initial_state(LAYOUT, drain_id="born", lost=True, now=NOW)
-    kept = [far(1 + number, f"t{number}") for number in range(MAX_KEPT_TASKS + 1)]
-    assert refusal(lost, *kept) is ErrorCode.INVALID
-    full, _ = registered(lost, *(over(each) for each in kept[:-1]))
-    assert len(full.tasks) == MAX_KEPT_TASKS
-    assert refusal(full, over(kept[-1])) is ErrorCode.INVALID
+    kept = [over(far(1 + number, f"t{number}")) for number in range(MAX_KEPT_TASKS + 1)]
+    full, dropped = ignored(lost, *kept)
+    assert (len(full.tasks), dropped) == (MAX_KEPT_TASKS, ["t0"]), "the newest are taken"
+    fence = full.fence + 1
+    more = [over(far(fence + number, f"u{number}")) for number in range(3)]
+    again, dropped = ignored(full, *more)
+    assert (len(again.tasks), sorted(dropped)) == (MAX_KEPT_TASKS, ["u0", "u1", "u2"])
+
+
+def test_of_too_many_tasks_those_that_are_known_and_those_that_may_run_are_taken() -> None:
+    """A task that stole its slot's credential makes up newer ones: what runs is not hidden behind them."""
+    running = started(acquired())
+    true = KeptTask(assignment=assignment(running), started=True, exit=exit_of(running))
+    made_up = [over(far(running.fence + 1 + number, f"x{number}")) for number in range(2 * MAX_KEPT_TASKS)]
+    after, dropped = ignored(running, *made_up, true)
+    assert after.tasks["t"].state is TaskState.RESERVED
+    assert len(dropped) == MAX_KEPT_TASKS + 1
+    lost = initial_state(LAYOUT, drain_id="born", lost=True, now=NOW)
+    after, _ = ignored(lost, *(over(far(2 + number, f"x{number}")) for number in range(MAX_KEPT_TASKS)), far(500, "r"))
+    assert after.slots[0].task_id == "r"
 
 
 def over(kept: KeptTask) -> KeptTask:

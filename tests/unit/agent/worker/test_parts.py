@@ -190,6 +190,24 @@ def test_mounts_show_keys_and_no_more(tmp_path: Path) -> None:
     assert mounts.read("s", "..data/key") is None
 
 
+@pytest.mark.parametrize("broken", ["key", "folder"])
+def test_a_mount_that_can_not_be_read_is_not_one_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """N8: a command would run without its credentials, as if they were optional."""
+    (tmp_path / "key").write_text("value")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files, "open" if broken == "key" else "os", refuse, raising=False)
+    if broken == "folder":
+        monkeypatch.setattr(files, "os", type("Os", (), {"listdir": staticmethod(refuse), "path": os.path}))
+    mounts = files.FolderMounts({"s": str(tmp_path)})
+    with pytest.raises(StepRefusedError, match="can't be read: Permission denied"):
+        mounts.read("s", "key") if broken == "key" else mounts.keys("s")
+
+
 # --- paths ----------------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from controller.act.events import EventRecorder, EventSettings
 from controller.errors import ApiError, ApiUnavailable
 from controller.kube.api import EVENTS, Object, Resource
@@ -217,3 +219,25 @@ def test_a_stop_says_the_steps_that_still_wait_for_the_next_one() -> None:
         assert [event["reason"] for event in written(api)] == ["Assigned"]
 
     play(script)
+
+
+def test_an_event_that_breaks_takes_no_other_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def breaks(verb: str, resource: Resource, name: str) -> None:
+        del verb, resource, name
+        raise RuntimeError("a mistake")
+
+    async def script(api: MemoryApi, recorder: EventRecorder) -> None:
+        api.before, whole = breaks, api.before
+        for number in range(3):
+            recorder.event(POD, "Broken", str(number))
+        await asyncio.sleep(60)
+        assert recorder.dropped == 3
+        recorder.event(POD, "Broken", "at the stop")
+        await recorder.flush(1)
+        api.before = whole
+        recorder.event(POD, "Whole", "")
+        await asyncio.sleep(60)
+        assert [event["reason"] for event in written(api)] == ["Whole"]
+
+    play(script)
+    assert [record.message for record in caplog.records] == ["writing an event broke"], "and is said once"

@@ -89,7 +89,8 @@ class Site:
         await step()
 
     async def _agent_answer(self, path: str) -> None:
-        del path
+        if path == "/open" and self.agent.view().phase is Phase.OPEN:
+            assert names.POD_FINALIZER in self.pod["metadata"]["finalizers"], "opened without our finalizer"
         if self.lossy and await chance():
             raise AgentUnreachable("the answer was lost")
 
@@ -114,6 +115,7 @@ class Site:
             ready=True,
             agent=self.agent.view(),
             connected=True,
+            tracked=names.POD_FINALIZER in metadata["finalizers"],
         )
 
     def check(self) -> None:
@@ -302,6 +304,20 @@ def test_a_busy_pod_that_is_labelled_draining_gets_its_protection_back() -> None
     replica = Replica(site, 1)
     assert _run(replica.pods.drain_and_delete(site.view(), NS, replica.client)) is False
     assert site.pod["metadata"]["labels"][names.STATE_LABEL] == PodState.ACTIVE
+    assert site.pod["metadata"]["finalizers"] == ["kubelet", names.POD_FINALIZER]
+
+
+def test_a_pod_whose_finalizer_went_after_it_was_looked_at_gets_it_back_before_it_is_opened() -> None:
+    """N5: another replica has drained it meanwhile, and its label says so: what was known of it is old."""
+    site = Site()
+    site.agent.execute(slots.Drain(drain_id="d0"))
+    site.api.put(PODS, {**site.pod, "metadata": {**site.pod["metadata"], "finalizers": [names.POD_FINALIZER]}})
+    known = site.view()
+    site.api.put(PODS, {**site.pod, "metadata": {**site.pod["metadata"], "finalizers": ["kubelet"]}})
+    replica = Replica(site, 1)
+    _run(replica.pods.open(known, NS, replica.client))
+    assert site.pod["metadata"]["finalizers"] == ["kubelet", names.POD_FINALIZER]
+    assert site.agent.view().phase is Phase.OPEN
 
 
 def test_a_silent_agent_keeps_its_pod() -> None:

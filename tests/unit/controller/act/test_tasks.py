@@ -770,6 +770,21 @@ def test_saying_nothing_new_writes_nothing() -> None:
     assert site.api.version == version
 
 
+def test_an_assignment_from_before_a_lock_was_given_up_comes_too_late() -> None:
+    """The write of a former leader that is still on its way names a version that is none any more."""
+    site = DispatchSite()
+    task = site.add(lockKey="vpc")
+    run(site.replica().locks.take(task))
+    run(site.replica().writer.words.say_not_accepted(task, "UnknownTaskType", "no slot takes it"))
+    refused = site.task()
+    run(site.replica(2).writer.words.give_up_lock(refused))
+    assert site.lock("vpc") is None
+    with pytest.raises(Conflict):
+        run(site.replica().assign(refused))
+    assert site.phase() is TaskPhase.QUEUED
+    assert site.holders("uid-t") == []
+
+
 def test_finalizers_of_others_are_kept() -> None:
     site = DispatchSite()
     replica = site.replica()
@@ -792,7 +807,11 @@ def test_a_task_that_can_not_be_read_says_why_and_can_be_cancelled(cancel: bool)
     obj = site.api.all(SLOTTASKS)[NS, "a"]
     problem = unsaid(obj, "spec.type: is required")
     assert problem == "spec.type: is required"
-    run(site.replica().writer.words.say_unreadable(obj, problem))
+    replica = site.replica()
+    run(replica.locks.take(site.add("b", lockKey="vpc")))
+    run(replica.locks.take(replace(task, spec=replace(task.spec, lock_key="dns"))))
+    run(replica.writer.words.say_unreadable(obj, problem))
+    assert (site.lock("dns"), site.lock("vpc")) == (None, "uid-b"), "what can't run holds no lock"
     status = site.api.all(SLOTTASKS)[NS, "a"]["status"]
     assert status["phase"] == ("Cancelled" if cancel else "Queued")
     assert [entry["message"] for entry in status["conditions"] if entry["type"] == "Accepted"] == [problem]

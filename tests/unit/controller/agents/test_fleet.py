@@ -334,3 +334,19 @@ def test_nothing_is_written_without_leadership() -> None:
         assert (await client.state()).pod_uid == "u"
 
     virtual_time.run(main)
+
+
+def test_an_agent_is_followed_on_whatever_broke(monkeypatch: pytest.MonkeyPatch) -> None:
+    """D1: it would be taken for silent for ever."""
+
+    async def script(scene: Scene) -> None:
+        def breaks(*_: object, **__: object) -> None:
+            raise RuntimeError("a mistake")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(scene.network, "stream", breaks)
+            scene.agent.cut()
+            await scene.until(lambda: not scene.connected(), 60)
+        await scene.until(scene.knows, 120)
+
+    play(script)

@@ -213,9 +213,23 @@ def test_pods_on_their_way_out_take_up_room_below_the_maximum() -> None:
     ]
 
 
+def test_an_open_pod_without_our_finalizer_gets_it_back() -> None:
+    """N5: somebody took it off, or an older controller opened the Pod. What it holds goes on meanwhile."""
+    bare = pod("b", "r..", tracked=False)
+    assert shown(pool((bare, pod("p", "r..")))) == ["OpenPod b"]
+    assert shown(pool((replace(bare, drain_requested=True),))) == ["OpenPod b"]
+    for left in (
+        replace(bare, deleting=True),
+        replace(bare, connected=False),
+        replace(bare, dead=True),
+        replace(bare, in_flight=PodOperation.OPEN),
+    ):
+        assert not any(word.startswith("OpenPod") for word in shown(pool((left,))))
+
+
 def test_dead_pods_are_deleted_once_no_task_needs_them_as_proof() -> None:
     """T27, R7."""
-    dead = pod("x", "...", dead=True)
+    dead = pod("x", "...", dead=True, tracked=False)
     running = task("t", phase=TaskPhase.RUNNING, on="x")
     assert shown(pool((dead,), (running,))) == []
     assert shown(pool((dead,), (task("t"),), dispatching={"t": "uid-x"})) == []

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
-from agent.wire import format_time
+from agent.wire import Origin, Step, format_time
 from controller.act.pools import differs
-from controller.decide.pool_status import Before, Problem, Problems, invalid_pool_status, pool_status
+from controller.cli import tables
+from controller.decide.pool_status import Before, Problem, Problems, deletion_waits, invalid_pool_status, pool_status
 from controller.decide.protection import Finding, finding
 from controller.decide.scaling import decide_size
-from controller.decide.view import PodState, PoolView
+from controller.decide.view import PodState, PodView, PoolView
+from controller.objects.pool import DeletionPolicy
 from controller.objects.task import TaskPhase
 from tests.support.pools import NOW, pod, pool, task, tasks
 
@@ -57,6 +59,34 @@ def test_a_silent_agent_degrades_its_pool() -> None:
     assert conditions(status(pool([silent], replicas=1)))["Degraded"] == ("True", "AgentsUnreachable")
     young = replace(silent, contacting=True)
     assert conditions(status(pool([young], replicas=1)))["Degraded"][0] == "False"
+
+
+def holding(name: str, origin: Origin) -> PodView:
+    view = pod(name, "r..", tasks=("job-7",))
+    assert view.agent is not None
+    slots = (replace(view.agent.slots[0], origin=origin, step=None if origin is Origin.LOCAL else Step.PLAN),)
+    return replace(view, agent=replace(view.agent, slots=(*slots, *view.agent.slots[1:])))
+
+
+@pytest.mark.parametrize("policy", list(DeletionPolicy))
+def test_a_deleted_pool_says_whom_it_waits_for_without_end_and_what_to_do(policy: DeletionPolicy) -> None:
+    """The controller never releases what a program of the Pod holds, and no answer is not idle: somebody must act."""
+    works, mine = holding("works", Origin.CONTROLLER), holding("mine", Origin.LOCAL)
+    silent, lost = pod("silent", "r..", connected=False), pod("lost", "?..")
+    assert deletion_waits(pool([mine, silent, lost])) is None, "of a pool that stays nobody has to go"
+    assert deletion_waits(pool([works, replace(silent, contacting=True)], deleting=True)) is None
+    found = deletion_waits(pool([works, mine, silent, lost], deleting=True, deletion_policy=policy))
+    assert found is not None
+    for part in ("Pod mine: ", "slot 0 (job-7)", "kubectl delete pod mine", "podslots forget silent", "Pod lost: "):
+        assert part in found.message
+    assert "works" not in found.message
+    document = status(pool([mine], deleting=True, deletion_policy=policy))
+    ready = next(entry for entry in document["conditions"] if entry["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "DeletionWaits")
+    assert "slot 0 (job-7)" in ready["message"]
+    assert conditions(document)["Degraded"] == ("True", "DeletionWaits")
+    listed = tables.pools([{"metadata": {"name": "x"}, "status": document}], NOW, namespaces=False).text()
+    assert "slot 0 (job-7) and has to release that" in listed
 
 
 def test_an_agent_that_is_never_heard_degrades_its_pool_once_its_pod_runs() -> None:

@@ -21,6 +21,7 @@ from controller.decide.task_actions import (
     DeleteTask,
     Finish,
     Follow,
+    GiveUpLock,
     RejectApproval,
     ReleaseLock,
     RemoveFinalizer,
@@ -417,3 +418,18 @@ def test_a_second_attempt_is_told_of_a_cancel_too() -> None:
     again = report((SlotState.RUNNING, Step.PLAN), attempt=2)
     assert next_action(first, Whereabouts(pod=view), lock_held=False, now=NOW) is None
     assert isinstance(next_action(second, Whereabouts(pod=again), lock_held=False, now=NOW), Cancel)
+
+
+def test_a_queued_task_that_can_not_run_gives_up_its_lock_and_no_other_does() -> None:
+    waits = a_task(phase=TaskPhase.QUEUED, step=None)
+    refused = replace(
+        waits, status=replace(waits.status, conditions=(Condition(type="Accepted", status="False", reason="R"),))
+    )
+    nowhere = Whereabouts(pod=None)
+    assert isinstance(next_action(refused, nowhere, lock_held=True, now=NOW), GiveUpLock)
+    assert isinstance(next_action(refused, nowhere, lock_held=False, now=NOW), Assign)
+    assert isinstance(next_action(waits, nowhere, lock_held=True, now=NOW), Assign)
+    placed = replace(refused, status=replace(refused.status, phase=TaskPhase.ASSIGNED, pod="p", pod_uid="uid-p"))
+    assert not isinstance(
+        next_action(placed, Whereabouts(pod=report(None)), lock_held=True, now=NOW), GiveUpLock | ReleaseLock
+    )

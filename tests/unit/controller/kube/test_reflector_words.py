@@ -39,3 +39,20 @@ def test_a_watch_that_is_refused_is_a_warning(caplog: pytest.LogCaptureFixture) 
     api.before = no_watches
     virtual_time.run(lambda: watch_for(api, 600))
     assert {record.message for record in caplog.records} == {"reading the API failed"}
+
+
+def test_a_step_that_breaks_is_said_once_and_begins_anew(caplog: pytest.LogCaptureFixture) -> None:
+    left = 5
+
+    async def breaks(verb: str, resource: Resource, name: str) -> None:
+        nonlocal left
+        del resource, name
+        if verb == "list" and left:
+            left -= 1
+            raise RuntimeError("a mistake")
+
+    api = MemoryApi()
+    api.before = breaks
+    virtual_time.run(lambda: watch_for(api, 60))
+    assert left == 0
+    assert [record.message for record in caplog.records] == ["reading the API broke"]

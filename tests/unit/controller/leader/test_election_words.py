@@ -35,3 +35,22 @@ def test_an_outage_is_said_once_and_then_every_half_minute(caplog: pytest.LogCap
         virtual_time.run(main)
     said = [record.message for record in caplog.records if record.message != "leadership"]
     assert said == ["lease not reached"] * 4 + ["lease reached again"]
+
+
+def test_a_step_that_breaks_does_not_end_the_replica(caplog: pytest.LogCaptureFixture) -> None:
+    async def breaks(verb: str, resource: Resource, name: str) -> None:
+        raise RuntimeError(f"a mistake in {verb} {resource.plural}/{name}")
+
+    async def main() -> None:
+        api = MemoryApi()
+        election = Election(api, "ns", "one", now=lambda: datetime.now(UTC), rng=random.Random(1))
+        whole, api.before = api.before, breaks
+        standing = asyncio.create_task(election.run())
+        await asyncio.sleep(OUTAGE_SECONDS)
+        api.before = whole
+        await election.wait(leading=True)
+        standing.cancel()
+        await asyncio.wait({standing})
+
+    virtual_time.run(main)
+    assert [record.message for record in caplog.records].count("standing for election broke") == 1

@@ -29,6 +29,8 @@ def definition(spec: Json, *, subresources: Json | None = None, **root: Any) -> 
         **root,
     }
     return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
         "metadata": {"name": KEY},
         "spec": {
             "group": "example.dev",
