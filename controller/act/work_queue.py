@@ -9,6 +9,9 @@ from typing import Generic, TypeVar
 
 Key = TypeVar("Key")
 
+LEAST_SECONDS = 0.001
+"""A shorter delay rounds to none on uvloop: the key would come back again and again until its moment is there."""
+
 
 class WorkQueue(Generic[Key]):
     """Keys in the order they were added. Adding one that waits already changes nothing."""
@@ -26,7 +29,7 @@ class WorkQueue(Generic[Key]):
     def add_after(self, key: Key, delay_seconds: float) -> None:
         """Let `key` be processed after a delay, unless an earlier moment is set already."""
         loop = asyncio.get_running_loop()
-        due = loop.time() + delay_seconds
+        due = loop.time() + max(delay_seconds, LEAST_SECONDS)
         if known := self._timers.get(key):
             known_due, timer = known
             if known_due <= due:

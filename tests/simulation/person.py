@@ -64,6 +64,8 @@ class Person:
         kind = rng.choice(theme.kinds)
         if rng.random() < theme.lock_share:
             spec["lockKey"] = rng.choice(theme.locks)
+        if theme.kept_seconds:
+            spec["ttlSecondsAfterFinished"] = rng.choice(theme.kept_seconds)
         if kind == "plan_and_apply":
             spec["approvalPolicy"] = rng.choice(["Manual", "Manual", "Auto"])
             spec["onLostReservation"] = rng.choice(["Fail", "Replan"])

@@ -51,6 +51,8 @@ class Theme:
     """Whether plans end with codes that their tasks name: nothing to change, try again. They hand a file over."""
     replace_share: float = 0.2
     """How likely somebody deletes the pool while it is used, and makes it again."""
+    kept_seconds: tuple[int, ...] = ()
+    """How long tasks are kept after their end; empty: a day."""
     mount_seconds: float = 0.0
     """How long a mounted Secret takes at most to show what is written."""
     rotation_seconds: tuple[int, ...] = (30 * 86400,)
@@ -240,6 +242,17 @@ THEMES = (
         operator_share=1.0,
         replace_share=0.7,
         mount_seconds=90.0,
+    ),
+    Theme(
+        "tasks that go soon after their end",
+        mishaps=("watches end", "agent is cut off"),
+        mishap_seconds=(20.0,),
+        kinds=("plan",),
+        task_seconds=(0.5, 5.0),
+        lock_share=0.0,
+        tasks=40,
+        kept_seconds=(1, 5),
+        operator_share=0.2,
     ),
     Theme(
         "limits and clocks",

@@ -29,6 +29,7 @@ from tests.simulation.rules import Rules
 from tests.simulation.token_rules import TokenRules
 from tests.simulation.trace import Trace
 from tests.support.store_api import Cluster
+from tests.support.virtual_time import VirtualTimeLoop
 
 POOL = "pool"
 EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -71,7 +72,10 @@ class World:
         """Has people come at the worst of moments: somebody is held up at `verb` of a Pod, for so many seconds."""
         self.taken_by_force: set[str] = set()
         """UIDs of Pods that something other than the controller ended."""
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        loop.wakes_late = True
+        self._loop = loop
         self._start = self._loop.time()
         self._codes: dict[str, Sequence[int]] = {}
         self._durations: dict[tuple[str, Step], tuple[float, Outcome]] = {}
@@ -122,7 +126,8 @@ class World:
         return self._loop.time() - self._start
 
     def now(self) -> datetime:
-        return EPOCH + timedelta(seconds=self.elapsed)
+        """By a wall clock, which is finer than the loop's."""
+        return EPOCH + timedelta(microseconds=self._loop.microseconds() - round(self._start * 1e6))
 
     async def _collect_garbage(self) -> None:
         while True:

@@ -22,6 +22,7 @@ is nothing after rounding, would otherwise wait for that for ever."""
 SOME_TURNS = 64
 MOST_TURNS = 200_000
 """How often the loop may turn without waiting: far more than any burst of work needs."""
+MOST_LATE_MICROSECONDS = 700
 MOST_DELAY_SECONDS = 100 * 365 * 86400.0
 
 
@@ -31,11 +32,18 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._now_microseconds = 1_000_000_000
         self._tasks_made = 0
+        self._late = 1
+        self.wakes_late = False
+        """Whether each wait takes some microseconds more, as it does on a machine."""
         super().__init__(_Selector(self))
         self.set_task_factory(_numbered)
 
     def time(self) -> float:
         return self._now_microseconds // 1000 / 1000
+
+    def microseconds(self) -> int:
+        """What a clock shows that is finer than the loop's, as a machine's wall clock is."""
+        return self._now_microseconds
 
     def call_later(  # type: ignore[override]  # as in uvloop, it is not always a timer
         self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
@@ -59,6 +67,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def skip(self, seconds: float) -> None:
         """Move the clock."""
         self._now_microseconds += max(round(seconds * 1e6), LEAST_MICROSECONDS)
+        if self.wakes_late:
+            self._late = (self._late * 75 + 74) % 65537  # any numbers do that are the same in each run
+            self._now_microseconds += self._late % MOST_LATE_MICROSECONDS
 
 
 class NumberedTask(asyncio.Task[Any]):

@@ -120,3 +120,18 @@ def test_delays_too_short_for_a_timer_are_delays_as_any_other(new_loop: type[asy
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(main())
+
+
+@pytest.mark.parametrize("delay", [-1.0, 0.0, 0.0004])
+def test_a_key_does_not_come_back_without_a_pause(delay: float) -> None:
+    """What is due in a fraction of a millisecond was looked at again and again until then."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        queue: WorkQueue[str] = WorkQueue()
+        start = loop.time()
+        queue.add_after("a", delay)
+        await queue.get()
+        assert loop.time() - start > 0.0009
+
+    virtual_time.run(main)
