@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import os
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -180,7 +179,9 @@ def test_an_agent_starts_although_its_certificate_can_not_be_handed_on(agent: Tl
     agent.start()
     wait_for(lambda: "TLS files not taken" in (agent.folder / "agent.log").read_text(), "it is said")
     # It is tried every second: a file of one try may be there at any moment, but not for long.
-    wait_for(lambda: sorted(os.listdir(place)) == ["agent.crt", "token"], "nothing is left of a try")
+    wait_for(
+        lambda: sorted(path.name for path in place.iterdir()) == ["agent.crt", "token"], "nothing is left of a try"
+    )
     (place / "agent.crt").rmdir()
     wait_for((place / "agent.crt").is_file, "it is handed on once that is possible")
 
