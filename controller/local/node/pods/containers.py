@@ -212,7 +212,9 @@ class Attempt:
         if not path.exists():  # the shim was killed; write it, so that the answer stays the same from now on
             started_at = self._read_running()[2] if (self.folder / "running").exists() else 0.0
             changed_at = max(started_at, self.folder.stat().st_mtime)
-            _write(path, f"{KILLED_EXIT_CODE} {int(signal.SIGKILL)} {started_at} {changed_at} -1\n".encode())
+            end = f"{KILLED_EXIT_CODE} {int(signal.SIGKILL)} {started_at} {changed_at} -1\n".encode()
+            while not self._wrote(path, end):  # noqa: ASYNC110 - nothing tells when a disk has room
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
         self.exit = self._read_exit(path)
         self.started_at = self.exit.started_at
         self.state = AttemptState.EXITED
@@ -220,6 +222,15 @@ class Attempt:
             if handle is not None:
                 handle.close()
         self._changed()
+
+    @staticmethod
+    def _wrote(path: Path, content: bytes) -> bool:
+        """Whether it could be written: not where the disk is full."""
+        try:
+            _write(path, content)
+        except OSError:
+            return False
+        return True
 
     def _launched(self) -> tuple[Path, dict[str, str]]:
         fields = (self.folder / "spec").read_bytes().decode().split("\0")

@@ -28,6 +28,7 @@ PR_SET_CHILD_SUBREAPER = 36
 LOCK_TRIES = 50  # the kubelet looks at the lock for an instant only: 0.5 s outlasts it
 LOCK_PAUSE_SECONDS = 0.01
 REAP_PAUSE_SECONDS = 0.002
+FULL_DISK_PAUSE_SECONDS = 0.2
 START_ERROR_EXIT_CODE = 128  # what Kubernetes shows for a program that could not be executed
 IGNORED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
 
@@ -76,7 +77,20 @@ def main() -> None:
     end_descendants(shim_pid)
     code = os.waitstatus_to_exitcode(status)
     exit_code, number = (code, 0) if code >= 0 else (128 - code, -code)
-    write_atomically(folder + "/exit", f"{exit_code} {number} {started_at:.6f} {finished_at:.6f} 0\n")
+    end = f"{exit_code} {number} {started_at:.6f} {finished_at:.6f} 0\n"
+    while not wrote(folder + "/exit", end):
+        time.sleep(FULL_DISK_PAUSE_SECONDS)  # nobody else knows the exit code
+
+
+def wrote(path: str, text: str) -> bool:
+    """Whether it could be written: not where the disk is full. Without the folder nobody asks any more."""
+    try:
+        write_atomically(path, text)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def claim(lock: int, marker: str) -> bool:

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -252,3 +252,37 @@ def test_a_process_is_not_overlooked_while_it_becomes_another_program() -> None:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "podslots-test", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small disk")
+async def test_an_end_on_a_full_disk_is_told_once_there_is_room(
+    small_disk: Path, tmp_path: Path, shim: tuple[str, ...], killed: bool
+) -> None:
+    attempt = Attempt(small_disk / "0", tmp_path / "log", identity=f"{small_disk}/0", changed=lambda: None)
+    attempt.prepare(short_runs=0)
+    await attempt.start(script("exec sleep 1000"), shim)
+    room = os.statvfs(small_disk)
+    (small_disk / "ballast").write_bytes(bytes(room.f_bavail * room.f_frsize))
+    assert attempt._shim is not None
+    assert attempt._main is not None
+    main = attempt._main.name
+    if killed:
+        os.kill(attempt._shim.name.pid, signal.SIGKILL)
+    else:
+        attempt.send(signal.SIGTERM)
+    await until(holds(lambda: start_ticks(main.pid) != main.start_ticks), what="nothing runs any more")
+    assert not (small_disk / "0" / "exit").exists()
+    (small_disk / "ballast").unlink()
+    assert await exited(attempt) == (137 if killed else 128 + signal.SIGTERM)
+    attempt.close()
