@@ -25,7 +25,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="of the schedule; its effects depend on timing all the same")
     parser.add_argument("--pause", type=float, default=0.5, help="mean seconds between faults (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where all evidence goes, and stays")
-    parser.add_argument("--full-disks", action="store_true", help="fill the volumes' disk too (needs mount)")
     parser.add_argument("--quiet", action="store_true", help="do not tell of each fault")
     options = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
@@ -46,7 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 seconds=options.seconds,
                 seed=seed,
                 pause_seconds=options.pause,
-                full_disks=options.full_disks,
                 say=say,
             )
         )

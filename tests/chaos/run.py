@@ -48,19 +48,12 @@ async def run(
     seconds: float,
     seed: int,
     pause_seconds: float = 0.5,
-    full_disks: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Run; AssertionError if something does not settle. The folder keeps the evidence.
-
-    `full_disks`: the volumes' disk fills, too. The embedded kubelet keeps its own records on it, and may then never see
-    a container's end.
-    """
+    """Run; AssertionError if something does not settle. The folder keeps the evidence."""
     async with AsyncExitStack() as stack:
-        disk = None
-        if full_disks:
-            disk = stack.enter_context(own_disk(folder / "cluster" / "node" / "pods", beside=folder / "disk"))
-        if full_disks and disk is None:
+        disk = stack.enter_context(own_disk(folder / "cluster" / "node" / "pods", beside=folder / "disk"))
+        if disk is None:
             say("no disk is filled: this process may not mount one")
         cluster = await stack.enter_async_context(Cluster(folder))
         standby = cluster.new_controller("standby")
