@@ -36,6 +36,22 @@ async def is_there(site: Guarded, name: str, *, going: bool = False) -> bool:
 
 
 @pytest.mark.parametrize("user", [ADMIN, BEN])
+async def test_pods_of_pools_are_made_by_the_controller_alone(site: Guarded, user: str) -> None:
+    """Another's, labelled active, could be deleted by nobody, and keep its namespace."""
+    spec = {"containers": [{"name": "m", "image": "i"}]}
+    labels = {names.POOL_LABEL: "p", names.STATE_LABEL: "active"}
+    answer = await site.send(
+        "POST", site.path("pods"), {"metadata": {"name": "a", "labels": labels}, "spec": spec}, user=user
+    )
+    assert denied(answer)
+    assert "only the controller makes Pods" in answer.body["message"]
+    plain = {"metadata": {"name": "a", "labels": {"app": "p"}}, "spec": spec}
+    assert (await site.send("POST", site.path("pods"), plain, user=user)).status == 201
+    joined = await site.send("PATCH", site.path("pods", "a"), {"metadata": {"labels": labels}}, user=user)
+    assert denied(joined)
+
+
+@pytest.mark.parametrize("user", [ADMIN, BEN])
 async def test_an_active_pod_is_deleted_by_nobody(site: Guarded, user: str) -> None:
     await site.pod("a")
     path = site.path("pods", "a")

@@ -100,7 +100,7 @@ class Guarded:
             "metadata": {"name": name, "labels": labels, "finalizers": [names.POD_FINALIZER], **metadata},
             "spec": {"nodeName": self.node, "containers": [{"name": "m", "image": "registry.invalid/none"}]},
         }
-        answer = await self.send("POST", self.path("pods"), body)
+        answer = await self.send("POST", self.path("pods"), body, user=self.controller)
         assert answer.status == 201, answer
         if phase:
             await self.end_with(name, phase)
@@ -254,7 +254,12 @@ class Guarded:
         approved = {**task, "spec": {**task["spec"], "approval": {"attempt": 1, "planDigest": "sha256:" + "a" * 64}}}
         automatic = {**task, "spec": {**task["spec"], "approvalPolicy": "Auto"}}
         evicted = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "probe"}}
+        stranger = {
+            "metadata": {"name": "stranger", "labels": {names.POOL_LABEL: "p"}},
+            "spec": {"containers": [{"name": "m", "image": "i"}]},
+        }
         probes: list[tuple[str, str, Any]] = [
+            ("POST", self.path("pods"), stranger),
             ("DELETE", pod, None),
             ("POST", f"{pod}/eviction", {**evicted, "deleteOptions": {"dryRun": ["All"]}}),
             ("DELETE", f"/api/v1/namespaces/{self.namespace}", None),
