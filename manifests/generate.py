@@ -139,6 +139,7 @@ def policies(user: str = names.CONTROLLER_USER) -> tuple[Policy, ...]:
     """All policies. `user` is the controller's."""
     return (
         _pod_delete(),
+        _pod_create(user),
         _pod_eviction(),
         _namespace_delete(),
         _pod_update(user),
@@ -147,6 +148,22 @@ def policies(user: str = names.CONTROLLER_USER) -> tuple[Policy, ...]:
         _lock(user),
         _approval(),
         _automatic_approval(),
+    )
+
+
+def _pod_create(user: str) -> Policy:
+    return Policy(
+        name="podslots-pod-create",
+        why=(
+            "Only the controller makes Pods of pools. One of somebody else's would count as a Pod whose agent is "
+            "silent, and, labelled active, keep itself and its namespace from being deleted."
+        ),
+        operations=("CREATE",),
+        resources=("pods",),
+        selector=OF_A_POOL,
+        validations=(
+            refuse_unless(is_user(user), f"only the controller makes Pods with the label {names.POOL_LABEL}"),
+        ),
     )
 
 

@@ -78,7 +78,7 @@ def pool_status(
     tokens: Rotation | None = None,
     protection: Finding | None = None,
 ) -> dict[str, Any]:
-    """The status of a pool whose spec is usable. `tokens` None: nothing new is known of them; `protection`: neither."""
+    """The status of a pool whose spec is usable. `tokens`, `protection` None: nothing new is known of these."""
     present = [pod for pod in view.others if not pod.dead]
     active = [pod for pod in present if pod.state is PodState.ACTIVE]
     count = _slots(view.serving, active)

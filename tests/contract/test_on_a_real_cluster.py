@@ -69,6 +69,7 @@ async def run(kubeconfig: Path, arguments: tuple[str, ...]) -> tuple[int, str]:
     return process.returncode or 0, out.decode()
 
 
+@pytest.mark.long
 async def test_several_runs_at_once_pass_and_leave_the_cluster_as_it_was(kubeconfig: Path) -> None:
     before = await left(kubeconfig)
     for status, out in await asyncio.gather(*(run(kubeconfig, arguments) for arguments in SUITES)):

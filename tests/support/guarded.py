@@ -32,6 +32,8 @@ ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
+ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+ACCESS_REVIEW = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview"}
 MADE_BY_TESTS = "podslots.dev/made-by-tests"
 
 EDIT_OF_KUBERNETES: list[Json] = [
@@ -44,6 +46,11 @@ EDIT_OF_KUBERNETES: list[Json] = [
     {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"]},
 ]
 """What Kubernetes' own role `edit` grants of what matters here, and pods/status, which it does not."""
+
+
+def denied(answer: Answer) -> bool:
+    """Whether a policy has refused it, and not the want of a right."""
+    return answer.status == 403 and "ValidatingAdmissionPolicy" in answer.body["message"]
 
 
 class Guarded:
@@ -93,7 +100,7 @@ class Guarded:
             "metadata": {"name": name, "labels": labels, "finalizers": [names.POD_FINALIZER], **metadata},
             "spec": {"nodeName": self.node, "containers": [{"name": "m", "image": "registry.invalid/none"}]},
         }
-        answer = await self.send("POST", self.path("pods"), body)
+        answer = await self.send("POST", self.path("pods"), body, user=self.controller)
         assert answer.status == 201, answer
         if phase:
             await self.end_with(name, phase)
@@ -154,10 +161,33 @@ class Guarded:
             f"{RBAC}/namespaces/{self.namespace}/roles", {"metadata": {"name": name}, "rules": rules}
         )
         await self._bind({"kind": "Role", "name": name}, {"kind": "User", "name": user})
+        await self._until_granted(user, rules)
 
     async def grant_role(self, user: str, role: str) -> None:
         """Bind a shipped ClusterRole to a user in this namespace."""
-        await self._bind({"kind": "ClusterRole", "name": f"{self.namespace}-{role}"}, {"kind": "User", "name": user})
+        name = f"{self.namespace}-{role}"
+        await self._bind({"kind": "ClusterRole", "name": name}, {"kind": "User", "name": user})
+        await self._until_granted(user, (await self.client.get(f"{RBAC}/clusterroles/{name}"))["rules"])
+
+    async def _until_granted(self, user: str, rules: list[Json]) -> None:
+        """An authorizer notices a binding a moment after it was made; until then its refusals would look like ours."""
+        for rule in rules:
+            plural, _, subresource = rule["resources"][-1].partition("/")
+            asked = {
+                "verb": rule["verbs"][-1],
+                "group": rule["apiGroups"][0],
+                "resource": plural,
+                "subresource": subresource,
+                "namespace": self.namespace,
+                "name": (rule.get("resourceNames") or [""])[0],
+            }
+            spec = {"user": user, "resourceAttributes": {key: value for key, value in asked.items() if value}}
+
+            async def granted(spec: Json = spec) -> bool:
+                review = await self.client.post(ACCESS_REVIEWS, {**ACCESS_REVIEW, "spec": spec})
+                return bool(review["status"]["allowed"])
+
+            await until(granted)
 
     async def _bind(self, role: Json, subject: Json) -> None:
         path = f"{RBAC}/namespaces/{self.namespace}/rolebindings"
@@ -224,7 +254,12 @@ class Guarded:
         approved = {**task, "spec": {**task["spec"], "approval": {"attempt": 1, "planDigest": "sha256:" + "a" * 64}}}
         automatic = {**task, "spec": {**task["spec"], "approvalPolicy": "Auto"}}
         evicted = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "probe"}}
+        stranger = {
+            "metadata": {"name": "stranger", "labels": {names.POOL_LABEL: "p"}},
+            "spec": {"containers": [{"name": "m", "image": "i"}]},
+        }
         probes: list[tuple[str, str, Any]] = [
+            ("POST", self.path("pods"), stranger),
             ("DELETE", pod, None),
             ("POST", f"{pod}/eviction", {**evicted, "deleteOptions": {"dryRun": ["All"]}}),
             ("DELETE", f"/api/v1/namespaces/{self.namespace}", None),
@@ -242,7 +277,7 @@ class Guarded:
             async def bites(method: str = method, probed: str = probed, body: Any = body, head: Json = head) -> bool:
                 user = "nobody" if "leases" in probed or "slottasks" in probed else ""
                 answer = await self.send(method, probed + dry, {**head, **body} if body else None, user=user)
-                return answer.status == 403
+                return denied(answer)
 
             await until(bites)
         await self.label("probe", "draining", user=self.controller)

@@ -64,6 +64,13 @@ def _trials(namespace: str, facts: Facts) -> Iterator[Trial]:
         "spec": {"pool": "none", "type": "plan", "steps": {"plan": {"command": ["true"]}}, "approval": approval},
     }
     yield Trial(policy="podslots-approval", verb="create", resource=SLOTTASKS, namespace=namespace, body=task)
+    stranger: Object = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "podslots-doctor", "labels": {names.POOL_LABEL: "none"}},
+        "spec": {"containers": [{"name": "none", "image": "registry.invalid/none"}]},
+    }
+    yield Trial(policy="podslots-pod-create", verb="create", resource=PODS, namespace=namespace, body=stranger)
     pod = next((pod for pod in _known(facts.pods) if _is_active(pod)), None)
     if pod is not None:
         home, name = pod["metadata"]["namespace"], pod["metadata"]["name"]

@@ -62,10 +62,18 @@ async def running() -> AsyncIterator[Site]:
             await bind(client, {"kind": "ClusterRole", "name": f"podslots-{role}"}, role)
         # Kubernetes' own `edit` may patch Pods and delete Leases: the policies are what stands in its way.
         await client.post(f"{RBAC}/clusterroles", {"metadata": {"name": "edit"}, "rules": EDIT_OF_KUBERNETES})
-        await bind(client, {"kind": "ClusterRole", "name": "edit"}, "edit")
+        for person in ("edit", names.CONTROLLER_USER):
+            await bind(client, {"kind": "ClusterRole", "name": "edit"}, person)
         labels = {names.POOL_LABEL: "p", names.STATE_LABEL: "active"}
         spec = {"nodeName": "n1", "containers": [{"name": "m", "image": "i"}]}
-        pod = await client.post(PODS, {"metadata": {"name": "p-1", "labels": labels}, "spec": spec})
+        made = await client.send(
+            "POST",
+            PODS,
+            {"metadata": {"name": "p-1", "labels": labels}, "spec": spec},
+            more_headers={"Impersonate-User": names.CONTROLLER_USER},
+        )
+        assert made.status == 201, made
+        pod = made.body
         await client.post(LEASES, lock("vpc"))
         await client.post(TASKS, task("net"))
         placed = {"pod": "p-1", "podUID": pod["metadata"]["uid"], "slot": 0, "attempt": 1}
