@@ -259,7 +259,13 @@ class Cluster:
         """Have the API server make faults, or stop making them."""
         await self._admin(method, f"{self.ready['url']}/_podslots/{call}", body)
 
-    async def _admin(self, method: str, url: str, body: dict[str, Any] | None) -> None:
+    async def faults(self) -> list[dict[str, Any]]:
+        """The rules of faults in force, with how often each has acted."""
+        answer = await self._admin("GET", f"{self.ready['url']}/_podslots/faults", None)
+        rules: list[dict[str, Any]] = answer["rules"]
+        return rules
+
+    async def _admin(self, method: str, url: str, body: dict[str, Any] | None) -> dict[str, Any]:
         identity = json.loads((self.state / "cluster.json").read_text())
         headers = {"Authorization": f"Bearer {identity['tokens']['admin']}"}
         async with (
@@ -267,6 +273,8 @@ class Cluster:
             session.request(method, url, json=body, headers=headers, ssl=False) as response,
         ):
             assert response.status == 200, await response.text()
+            answer: dict[str, Any] = await response.json()
+            return answer
 
     async def settle(self, *, seconds: float = 60.0) -> None:
         """End all there is: cancel the tasks that have not ended, delete the pools, wait until nothing is left."""
