@@ -340,7 +340,7 @@ class Tasks:
         return Task.parse(await self._writer.patch_finalizers(task, [*task.finalizers, names.TASK_FINALIZER]))
 
     async def remove_finalizer(self, task: EndedTask) -> None:
-        """Let a deleted task go. Its lock is looked for once more: with the task, nobody would know whose it was."""
+        """Let an ended task be deleted. Its lock is looked for once more: without it, nobody knows whose that is."""
         if not keeps_lock(task):
             await self._locks.release(task.namespace, task.lock_key, task.uid)
         await self._writer.patch_finalizers(task, [entry for entry in task.finalizers if entry != names.TASK_FINALIZER])

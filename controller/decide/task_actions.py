@@ -95,7 +95,7 @@ class GiveUpLock:
 
 @dataclass(frozen=True, slots=True)
 class RemoveFinalizer:
-    """It has ended and somebody deleted it: let it go."""
+    """It has ended, and nothing of it is left to be done: from now on whoever deletes it has it gone at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,13 +317,23 @@ def after_the_end(task: EndedTask, where: Whereabouts, *, lock_held: bool, now: 
         return Ack()
     if lock_held and (where.dead or not keeps_lock(task)):
         return ReleaseLock()
-    if task.deleting:
-        return RemoveFinalizer() if TASK_FINALIZER in task.finalizers else None
-    if lock_held:
+    held = TASK_FINALIZER in task.finalizers
+    if held and (task.deleting or forgotten(task, where)):
+        return RemoveFinalizer()
+    if task.deleting or lock_held:
         return None
     if task.delete_at is not None and now >= task.delete_at:
         return DeleteTask()
     return None
+
+
+def forgotten(task: EndedTask, where: Whereabouts) -> bool:
+    """Whether no agent has the task any more: its own was told to forget it, or is gone, or it never had one."""
+    if where.dead or (where.pod is None and where.synced):
+        return True
+    if not where.answers or where.pod is None or where.pod.agent is None:
+        return False
+    return task.task_id not in where.pod.agent.ended and find_slot(where.pod, task.task_id) is None
 
 
 def keeps_lock(task: EndedTask) -> bool:

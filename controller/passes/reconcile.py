@@ -43,6 +43,7 @@ from controller.errors import InvalidObject
 from controller.kube.api import Object
 from controller.objects.acceptance import going, refusal, unusable
 from controller.objects.conditions import find
+from controller.objects.ended_task import EndedTask
 from controller.objects.pool import PoolSpec
 from controller.objects.task import Task
 from controller.passes.starting import Starting
@@ -57,6 +58,9 @@ _STATUS_SECONDS = 0.5
 
 _SAID_AFTER_SECONDS = 1.0
 """A task that is queued for moments is not written to: it is assigned before anybody could read why it waits."""
+
+_MOST_LET_GO = 50
+"""How many ended tasks a pass looks at to take their finalizer off. There are more only after a long standstill."""
 
 _ORPHAN_SECONDS = 2.0
 """How long an orphan on an agent is left alone after it was looked at: it may be an apply that runs on."""
@@ -259,15 +263,23 @@ class Reconciler:
         """Start what is left to be done for tasks that have ended, and look again when the next one is to go."""
         now = self._views.now()
         for task in self._index.open_ends(key, now):
-            where = self._views.whereabouts(key, task)
-            lock_held = self._index.holds_lock(task.namespace, task.lock_key, task.uid)
-            action = after_the_end(task, where, lock_held=lock_held, now=now)
-            if action is not None:
-                self._starting.end_action(key, task, where.pod, action, terms)
-            elif not lock_held:
+            if not self._finish_end(key, task, terms) and not self._holds_lock(task):
                 self._index.settled(key, task)
+        for task in self._index.held_ends(key, _MOST_LET_GO):
+            self._finish_end(key, task, terms)
         if (due := self._index.next_due(key)) is not None:
             self._queue.add_after(key, max(0.0, (due - now).total_seconds()))
+
+    def _finish_end(self, key: Key, task: EndedTask, terms: PoolSpec) -> bool:
+        """Start what is left to be done for a task that has ended; tells whether there was anything."""
+        where = self._views.whereabouts(key, task)
+        action = after_the_end(task, where, lock_held=self._holds_lock(task), now=self._views.now())
+        if action is not None:
+            self._starting.end_action(key, task, where.pod, action, terms)
+        return action is not None
+
+    def _holds_lock(self, task: EndedTask) -> bool:
+        return self._index.holds_lock(task.namespace, task.lock_key, task.uid)
 
     def _dispatch(self, key: Key, decision: SizeDecision, leaving: frozenset[str], problem: Problem | None) -> None:
         """Give queued tasks to free slots; say on those that no slot can take why."""

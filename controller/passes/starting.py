@@ -306,6 +306,7 @@ class Starting:
 
     def end_action(self, key: Key, task: EndedTask, pod: PodView | None, action: EndAction, terms: PoolSpec) -> None:
         """What is left to be done for a task that has ended."""
+        urgency = Urgency.WORK
         match action:
             case Ack():
                 agent = self._following.client(pod.uid) if pod is not None else None
@@ -316,6 +317,7 @@ class Starting:
                 start = functools.partial(self._tasks.release_lock, task)
             case RemoveFinalizer():
                 start = functools.partial(self._tasks.remove_finalizer, task)
+                urgency = Urgency.WORK if task.deleting else Urgency.UPKEEP
             case DeleteTask():
                 start = functools.partial(self._tasks.delete, task)
-        self.on_task(key, task, start)
+        self.on_task(key, task, start, urgency=urgency)

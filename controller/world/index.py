@@ -1,7 +1,8 @@
 """What the caches hold, found by what decisions ask for: a pool's tasks, and who contends for a lockKey.
 
 An object is parsed once a version, as it comes. Tasks that have ended stand apart: a pass looks at one only while it
-holds its lockKey or is being deleted, when it is due to be, and when its agent still has its result.
+holds its lockKey or is being deleted, when it is due to be, and when its agent still has its result. Those that still
+have our finalizer are looked at a few at a time.
 """
 
 import heapq
@@ -43,6 +44,7 @@ class Index:
         self._ended: dict[Key, dict[str, Object]] = defaultdict(dict)
         """The cache's own objects: there may be a hundred thousand, and few are ever asked for."""
         self._open_ends: dict[Key, dict[str, None]] = defaultdict(dict)
+        self._held: dict[Key, dict[str, None]] = defaultdict(dict)
         self._due: dict[Key, list[tuple[datetime, str]]] = defaultdict(list)
         self._contenders: dict[Key, dict[str, Task]] = defaultdict(dict)
         """Live tasks with a lockKey, by namespace and lockKey."""
@@ -104,6 +106,15 @@ class Index:
             self.reopen(key, heapq.heappop(due)[1])
         return [EndedTask.parse(self._ended[key][uid]) for uid in self._open_ends.get(key, ())]
 
+    def held_ends(self, key: Key, most: int) -> list[EndedTask]:
+        """Up to `most` of a pool's ended tasks that still have our finalizer. Each call goes on with the next ones."""
+        held = self._held.get(key, {})
+        turn = list(itertools.islice(held, most))
+        for uid in turn:
+            del held[uid]
+            held[uid] = None
+        return [EndedTask.parse(self._ended[key][uid]) for uid in turn]
+
     def next_due(self, key: Key) -> datetime | None:
         """When the next ended task of a pool is to be deleted."""
         due = self._due.get(key)
@@ -131,12 +142,13 @@ class Index:
         return {(namespace, task.spec.pool) for task in self._contenders.get((namespace, lock_key), {}).values()}
 
     def _task_changed(self, old: Object | None, new: Object | None) -> None:
+        before = old if old is not None and new is not None and key_of_task(old) == key_of_task(new) else None
         if old is not None:
-            self._forget_task(old)
+            self._forget_task(old, stays=before is not None)
         if new is not None:
-            self._note_task(new)
+            self._note_task(new, before)
 
-    def _note_task(self, obj: Object) -> None:
+    def _note_task(self, obj: Object, before: Object | None) -> None:
         key, uid = key_of_task(obj), obj["metadata"]["uid"]
         if has_ended(obj):
             self._ended[key][uid] = obj
@@ -144,7 +156,10 @@ class Index:
             self._count(key, ended.phase, ended.changed)
             if ended.deleting or self.holds_lock(key[0], ended.lock_key, uid):
                 self.reopen(key, uid)
-            if ended.delete_at is not None:
+            if names.TASK_FINALIZER in ended.finalizers:
+                self._held[key][uid] = None
+            known = EndedTask.parse(before).delete_at if before is not None and has_ended(before) else None
+            if ended.delete_at is not None and ended.delete_at != known:
                 heapq.heappush(self._due[key], (ended.delete_at, uid))
             return
         try:
@@ -157,13 +172,14 @@ class Index:
         if task.spec.lock_key:
             self._contenders[key[0], task.spec.lock_key][uid] = task
 
-    def _forget_task(self, obj: Object) -> None:
+    def _forget_task(self, obj: Object, *, stays: bool) -> None:
         key, uid = key_of_task(obj), obj["metadata"]["uid"]
         self._unreadable.get(key, {}).pop(uid, None)
         if (known := self._ended.get(key, {}).pop(uid, None)) is not None:
             ended = EndedTask.parse(known)
             self._count(key, ended.phase, ended.changed, -1)
             self._open_ends[key].pop(uid, None)
+            self._held[key].pop(uid, None)
         elif (task := self._live.get(key, {}).pop(uid, None)) is not None:
             self._count(key, task.status.phase, task.status.changed, -1)
             if task.spec.lock_key:
@@ -171,9 +187,9 @@ class Index:
                 self._contenders[place].pop(uid, None)
                 if not self._contenders[place]:
                     del self._contenders[place]
-        if not (self.live(key) or self.ended(key) or self._unreadable.get(key)):
-            by_pool = (self._live, self._ended, self._unreadable, self._open_ends, self._due, self._phases, self._plans)
-            for kept in by_pool:
+        if not (stays or self.live(key) or self.ended(key) or self._unreadable.get(key)):
+            tasks = (self._live, self._ended, self._unreadable, self._open_ends, self._held, self._due)
+            for kept in (*tasks, self._phases, self._plans):
                 kept.pop(key, None)
 
     def _count(self, key: Key, phase: TaskPhase, changed: bool | None, one: int = 1) -> None:

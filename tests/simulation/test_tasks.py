@@ -428,3 +428,25 @@ def test_the_steps_of_a_worker_that_was_killed_are_lost_within_seconds_and_plann
         await world.until(lambda: world.phase("t") is TaskPhase.SUCCEEDED, 90, "done")
 
     play(story)
+
+
+def test_ended_tasks_are_deleted_with_no_controller_there() -> None:
+    """Its end stored, and forgotten by its agent: nothing holds a task any more. One that was never assigned, too."""
+
+    async def story(world: World) -> None:
+        for number in range(3):
+            world.add_task(f"t{number}", "plan", seconds=5)
+        world.add_task("unwanted", "plan", seconds=5)
+        world.edit_task("unwanted", cancel=True)
+
+        def let_go() -> bool:
+            return all_final(world) and not any(task["metadata"].get("finalizers") for task in world.tasks())
+
+        await world.until(let_go, 60, "ended and let go")
+        for replica in world.replicas:
+            await replica.kill()
+        for task in world.tasks():
+            world.cluster.delete(SLOTTASKS, NS, task["metadata"]["name"])
+        assert not world.tasks()
+
+    play(story)

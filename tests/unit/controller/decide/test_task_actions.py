@@ -393,7 +393,9 @@ def test_an_apply_lost_with_its_pod_is_lost(kind: str, phase: TaskPhase, step: S
         assert action.phase is TaskPhase.LOST
         lost = replace(applying, status=replace(applying.status, phase=TaskPhase.LOST, finished_at=NOW))
         after = next_action(lost, where, lock_held=True, now=NOW)
-        assert after == (ReleaseLock() if where.dead else None)
+        assert after == (ReleaseLock() if where.dead else RemoveFinalizer())
+        let_go = replace(lost, finalizers=())
+        assert next_action(let_go, where, lock_held=True, now=NOW) == (ReleaseLock() if where.dead else None)
 
 
 def test_a_running_apply_keeps_a_deleted_task() -> None:
@@ -402,8 +404,39 @@ def test_a_running_apply_keeps_a_deleted_task() -> None:
     assert next_action(applying, where, lock_held=True, now=NOW) is None
 
 
+@pytest.mark.parametrize("phase", sorted(FINAL_PHASES))
+def test_an_ended_task_is_let_go_once_no_agent_has_it(phase: TaskPhase) -> None:
+    """So that whoever deletes it later needs no controller. An agent that has it, or is silent, keeps it."""
+    ended = a_task("plan", phase, Step.PLAN)
+    other = report((SlotState.RUNNING, Step.PLAN))
+    has_it = replace(other, agent=replace(other.agent, ended=(ended.task_id,), slots=())) if other.agent else other
+    forgot = replace(other, agent=replace(other.agent, ended=(), slots=())) if other.agent else other
+    silent = replace(forgot, connected=False, agent=None)
+    for where, expected in (
+        (Whereabouts(pod=other), None),  # an old report: it still shows the task in its slot
+        (Whereabouts(pod=has_it), Ack()),
+        (Whereabouts(pod=silent), None),
+        (Whereabouts(pod=None, synced=False), None),
+        (Whereabouts(pod=forgot), RemoveFinalizer()),
+        (Whereabouts(pod=None), RemoveFinalizer()),
+        (Whereabouts(pod=None, buried=True), RemoveFinalizer()),
+    ):
+        assert next_action(ended, where, lock_held=False, now=NOW) == expected, where
+        let_go = next_action(replace(ended, finalizers=()), where, lock_held=False, now=NOW)
+        assert let_go == (Ack() if expected == Ack() else None)
+
+
+def test_the_lock_goes_before_the_finalizer_unless_it_is_kept() -> None:
+    done = a_task("apply", TaskPhase.SUCCEEDED, Step.APPLY)
+    assert next_action(done, Whereabouts(pod=None), lock_held=True, now=NOW) == ReleaseLock()
+    lost = a_task("apply", TaskPhase.LOST, Step.APPLY)
+    assert next_action(lost, Whereabouts(pod=None), lock_held=True, now=NOW) == RemoveFinalizer()
+    old = replace(lost, finalizers=(), status=replace(lost.status, finished_at=NOW - timedelta(days=9)))
+    assert next_action(old, Whereabouts(pod=None), lock_held=True, now=NOW) is None
+
+
 def test_a_finished_task_is_deleted_after_its_time_and_not_before() -> None:
-    ended = a_task("plan", TaskPhase.SUCCEEDED, Step.PLAN, ttl_seconds_after_finished=60)
+    ended = a_task("plan", TaskPhase.SUCCEEDED, Step.PLAN, finalizer=False, ttl_seconds_after_finished=60)
     where = Whereabouts(pod=None)
     for seconds, expected in ((59, None), (60, DeleteTask())):
         done = replace(ended, status=replace(ended.status, finished_at=NOW - timedelta(seconds=seconds)))
