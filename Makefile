@@ -70,8 +70,9 @@ soak: $(STAMP) ## Faults for five minutes, then judgement; 10^6 simulated steps;
 	@$(BIN)/python -m tests.simulation --steps 1000000
 	@$(BIN)/python -m tests.simulation --planted --seeds 0:200
 
-manifests: $(STAMP) ## Write the policies of manifests/protection anew
+manifests: $(STAMP) ## Write the policies of manifests/protection anew, and manifests/install.yaml
 	@$(BIN)/python -m manifests.generate
+	@$(BIN)/python -m manifests.render
 
 lint: $(STAMP) ## ruff, mypy --strict, the layers between packages, manifests and Dockerfiles
 	@$(BIN)/ruff check --quiet .
@@ -79,6 +80,7 @@ lint: $(STAMP) ## ruff, mypy --strict, the layers between packages, manifests an
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m manifests.generate --check
+	@$(BIN)/python -m manifests.render --check
 	@$(BIN)/python -m manifests.check
 	@$(BIN)/hadolint Dockerfile.agent Dockerfile.controller
 

@@ -18,10 +18,13 @@ class Config:
     `lease_seconds` is how long a leader that vanished keeps others waiting; it renews every sixth of that, and stops
     acting after two thirds without success. `kube_qps` and `kube_burst` hold back calls of the Kubernetes API, in
     calls a second and calls at once. `resync_seconds`: how often every pool is looked at without a cause.
+    `image_pod`: the controller's own Pod, in `namespace`, which says what the agent's image is; None if `agent_image`
+    was given.
     """
 
     agent_image: str
     identity: str
+    image_pod: str | None = None
     kubeconfig: str | None = None
     context: str | None = None
     namespace: str = names.CONTROLLER_NAMESPACE
@@ -37,9 +40,11 @@ class Config:
     def from_environ(environ: Mapping[str, str]) -> "Config":
         """Read PODSLOTS_* variables. Raises ConfigError."""
         identity = environ.get("PODSLOTS_IDENTITY") or environ.get("HOSTNAME") or "slot-controller"
+        image, pod = environ.get("PODSLOTS_AGENT_IMAGE"), environ.get("POD_NAME")
         return Config(
-            agent_image=environ.get("PODSLOTS_AGENT_IMAGE", "podslots/agent:latest"),
+            agent_image=image or "podslots/agent:latest",
             identity=identity,
+            image_pod=pod if pod and not image else None,
             kubeconfig=environ.get("PODSLOTS_KUBECONFIG") or None,
             context=environ.get("PODSLOTS_CONTEXT") or None,
             namespace=environ.get("PODSLOTS_NAMESPACE", names.CONTROLLER_NAMESPACE),

@@ -10,10 +10,11 @@ import resource
 import secrets
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import uvloop
 from aiohttp import web
@@ -25,12 +26,15 @@ from controller.errors import PodslotsError
 from controller.kube.access import KubeSettings
 from controller.kube.client import ClientSettings, connect
 from controller.logs import configure_logging
+from controller.own_image import agent_image
 from controller.signals import STOPPING, deliver
 from controller.status_page import create_app
 from metrics.controller import KubernetesRequests
 from metrics.exposition import new_registry
 
 log = logging.getLogger("controller")
+
+T = TypeVar("T")
 
 _OTHER_DESCRIPTORS = 400
 """Connections to the API server (64, and a watch for each kind), requests to agents (100), people, files."""
@@ -95,6 +99,13 @@ async def serve(config: Config, environ: Mapping[str, str]) -> int:
             observe = KubernetesRequests(registry).observe
             settings = kube_settings(config, environ)
             api = await stack.enter_async_context(connect(settings, _now, limits, observe=observe))
+            if config.image_pod is not None:
+                reading = agent_image(api, config.namespace, config.image_pod)
+                image = await _unless(stop, reading)
+                if image is None:
+                    return 0
+                config = replace(config, agent_image=image)
+            log.info("the agent's image", extra={"image": config.agent_image})
             transport = await stack.enter_async_context(http_transport(max_streams=streams_at_most()))
             controller = Controller(
                 config,
@@ -132,6 +143,19 @@ def streams_at_most() -> int:
     if most < _MANY_AGENTS:
         log.warning("few file descriptors", extra={"limit": hard, "streams": most})
     return most
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What `work` gives; None if it was told to stop before."""
+    working = asyncio.create_task(work, name="begin")
+    stopping = asyncio.create_task(stop.wait(), name="wait for a signal")
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
 
 
 async def _until(stop: asyncio.Event, controller: Controller) -> int:

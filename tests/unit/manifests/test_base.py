@@ -1,17 +1,25 @@
 """The manifests hang together: names, images, and examples that this version takes."""
 
+import asyncio
+import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
-from controller import crds
+from controller import crds, names
 from controller.config import Config
+from controller.kube.api import PODS
 from controller.objects.pool import PoolSpec
 from controller.objects.task import Task
 from controller.objects.template import TokenSecret, build_pod
+from controller.own_image import agent_image
+from manifests import render
 from tests.support.kubectl import KUBECTL
+from tests.support.memory_api import MemoryApi
 from tests.support.repository import ROOT
 
 MANIFESTS = ROOT / "manifests"
@@ -39,16 +47,57 @@ def test_the_base_can_be_built() -> None:
     assert kinds.count("CustomResourceDefinition") == 3
 
 
+def test_the_one_file_is_the_base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And lint says it when it no longer is; `make manifests` writes it."""
+    built = subprocess.run([KUBECTL, "kustomize", str(MANIFESTS / "base")], check=True, capture_output=True, timeout=30)
+    assert (MANIFESTS / "install.yaml").read_text() == render.HEADER + built.stdout.decode()
+    old = tmp_path / "install.yaml"
+    old.write_text("kind: Namespace")
+    monkeypatch.setattr("sys.argv", ["render", "--check", "--output", str(old)])
+    assert render.main() == 1
+    monkeypatch.setattr("sys.argv", ["render", "--output", str(old)])
+    assert render.main() == 0
+    assert old.read_text() == (MANIFESTS / "install.yaml").read_text()
+
+
+IMAGES = """
+resources: [base]
+images:
+  - {name: podslots/controller, newName: registry.example.com/tools/podslots-controller, newTag: "1.2.3"}
+  - {name: podslots/agent, newName: registry.example.com/tools/podslots-agent, newTag: "1.2.3"}
+"""
+
+
+def test_kustomize_sets_the_images_of_controller_and_agent(tmp_path: Path) -> None:
+    """The agent's, too, which the controller reads from its own Pod; nothing is left of the names in the base."""
+    for folder in ("base", "protection"):
+        shutil.copytree(MANIFESTS / folder, tmp_path / folder)
+    (tmp_path / "kustomization.yaml").write_text(IMAGES)
+    built = subprocess.run([KUBECTL, "kustomize", str(tmp_path)], check=True, capture_output=True, timeout=30)
+    found = [document for document in yaml.safe_load_all(built.stdout) if document["kind"] == "Deployment"]
+    spec = found[0]["spec"]["template"]["spec"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "podslots-system", "name": "p"}, "spec": spec}
+    api = MemoryApi()
+    api.put(PODS, pod)
+    agent = asyncio.run(agent_image(api, "podslots-system", "p"))
+    assert agent == "registry.example.com/tools/podslots-agent:1.2.3"
+    assert spec["containers"][0]["image"] == "registry.example.com/tools/podslots-controller:1.2.3"
+    assert re.findall(r"podslots/(?:agent|controller)[:@]", built.stdout.decode()) == []
+
+
 def test_the_crds_are_found_from_the_source_tree() -> None:
     assert crds.folder() == MANIFESTS / "base" / "crds"
 
 
 def test_the_deployment_gives_the_controller_settings_it_reads() -> None:
     deployment = next(document for document in documents(MANIFESTS / "base") if document["kind"] == "Deployment")
-    container = deployment["spec"]["template"]["spec"]["containers"][0]
-    given = {entry["name"]: entry.get("value", "podslots-system") for entry in container["env"]}
+    spec = deployment["spec"]["template"]["spec"]
+    container = spec["containers"][0]
+    fields = {"metadata.namespace": "podslots-system", "metadata.name": "a-pod"}
+    given = {entry["name"]: fields[entry["valueFrom"]["fieldRef"]["fieldPath"]] for entry in container["env"]}
     config = Config.from_environ(given)
-    assert config.agent_image == given["PODSLOTS_AGENT_IMAGE"]
+    assert config.image_pod == "a-pod"
+    assert [entry["name"] for entry in spec["initContainers"]] == [names.AGENT_CONTAINER]
     assert config.namespace == deployment["metadata"]["namespace"]
     assert config.http_port == container["ports"][0]["containerPort"]
 
