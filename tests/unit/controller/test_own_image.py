@@ -22,7 +22,8 @@ def site(*init_containers: dict[str, str]) -> MemoryApi:
 
 def test_it_is_read_from_its_own_pod_once_the_api_server_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_image, "RETRY_SECONDS", 0.0)
-    api, missed = site({"name": "other", "image": "o:1"}, {"name": "slot-agent", "image": "reg/agent@sha256:aa"}), []
+    api = site({"name": "other", "image": "o:1"}, {"name": "slot-agent", "image": "reg/agent@sha256:aa"})
+    missed: list[int] = []
 
     async def absent_at_first(verb: str, resource: Resource, name: str) -> None:
         del verb, resource, name
