@@ -325,6 +325,36 @@ def doctor(session: Session, *, controller_namespace: str | None, output: str) -
         raise SystemExit(1)
 
 
+@main.command()
+@click.option("--controller-namespace", help="Where it runs (default: where its Lease is).")
+@click.option("--cancel-tasks", is_flag=True, help="Cancel tasks that have not ended; an apply that runs is stopped.")
+@click.option("--wait", "patient", is_flag=True, help="Wait for Pods to be drained, and all else, and see it through.")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@pass_session
+def uninstall(
+    session: Session, *, controller_namespace: str | None, cancel_tasks: bool, patient: bool, yes: bool
+) -> None:
+    """Take podslots off the cluster: pools, tasks, policies, controller, definitions, in the order that can't hang.
+
+    Refuses while tasks have not ended, unless they are to be cancelled. Can be interrupted, and run again.
+
+    Exit codes: 0 all of it is gone; 1 it was refused; 3 something is on its way out, run it again or with --wait.
+    """
+    from controller.cli import uninstall as removing  # noqa: PLC0415 - the other commands start without it
+
+    line = session.run(
+        lambda connection: removing.uninstall(
+            connection,
+            controller_namespace=controller_namespace,
+            cancel_tasks=cancel_tasks,
+            wait=patient,
+            confirm=Asker(yes=yes, question="Uninstall podslots?"),
+            say=lambda text: click.echo(text, err=True),
+        )
+    )
+    click.echo(line)
+
+
 # --- one machine ------------------------------------------------------------------------------------------------------
 
 

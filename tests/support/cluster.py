@@ -83,8 +83,10 @@ class Cluster:
         lease_seconds: float = 2.0,
         resync_seconds: float = WITHOUT_RESYNC_SECONDS,
         options: tuple[str, ...] = (),
+        controller_namespace: str = NAMESPACE,
     ) -> None:
         self.folder = folder
+        self.controller_namespace = controller_namespace
         self.state = folder / "cluster"
         self._ready = folder / "ready.json"
         self._stack = AsyncExitStack()
@@ -122,7 +124,7 @@ class Cluster:
         """Another replica, not yet started."""
         environ = {
             "PODSLOTS_KUBECONFIG": str(self.state / "kubeconfig-podslots-controller"),
-            "PODSLOTS_NAMESPACE": NAMESPACE,
+            "PODSLOTS_NAMESPACE": self.controller_namespace,
             "PODSLOTS_AGENT_IMAGE": "podslots/agent:test",
             "PODSLOTS_HTTP_HOST": "127.0.0.1",
             "PODSLOTS_HTTP_PORT": "0",
