@@ -189,6 +189,8 @@ class Controller:
                 self._rng,
                 namespace=namespace,
                 label_selector=selector,
+                # Whoever looks after one namespace need not be trusted with what is the cluster's.
+                optional=not resource.namespaced and self._config.watch_namespace is not None,
                 stopwatch=self._stopwatch,
                 page_kept=self._page_kept,
                 settings=_PODS_PAGE if resource is PODS else None,
@@ -295,9 +297,9 @@ class Controller:
         finally:
             try:
                 await self.operations.stop()
-                await self.events.flush(1.0)
             finally:
                 await self.election.release()
+                await self.events.flush(1.0)  # no deed: the next leader need not wait for it
 
     async def _lead(self) -> None:
         for reflector in self._reflectors:
@@ -343,6 +345,7 @@ def lease_settings(lease_seconds: float) -> LeaseSettings:
         lease_duration_seconds=lease_seconds,
         renew_deadline_seconds=lease_seconds * 2 / 3,
         retry_seconds=lease_seconds * 2 / 15,
+        look_seconds=min(0.5, lease_seconds / 30),
     )
 
 

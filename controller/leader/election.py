@@ -119,7 +119,8 @@ class Election:
             self._tell()
         following = lease.next_step(self._standing, asyncio.get_running_loop().time())
         if isinstance(following, Wait):
-            return min(retry * self._rng.uniform(0.8, 1.0), max(following.seconds, 0.01))
+            look = self._settings.look_seconds
+            return min(look * self._rng.uniform(0.8, 1.0), max(following.seconds, 0.01))
         # What was just read may ask for a write at once; the jitter parts replicas that read the same.
         return retry * (self._rng.uniform(0.8, 1.0) if settled else self._rng.uniform(0.0, 0.05))
 

@@ -29,11 +29,13 @@ class LeaseSettings:
 
     The difference (5 s) is what a write that was allowed by `may_act` may take on its way; stamps and preconditions
     hold back what takes longer. Every replica must use the same figures.
+    `look`: how often one that stands by reads the Lease, and so how soon it knows of a release.
     """
 
     lease_duration_seconds: float = 15.0
     renew_deadline_seconds: float = 10.0
     retry_seconds: float = 2.0
+    look_seconds: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.retry_seconds < self.renew_deadline_seconds < self.lease_duration_seconds:

@@ -54,3 +54,30 @@ def test_a_step_that_breaks_does_not_end_the_replica(caplog: pytest.LogCaptureFi
 
     virtual_time.run(main)
     assert [record.message for record in caplog.records].count("standing for election broke") == 1
+
+
+def test_a_standby_knows_of_a_release_within_half_a_second() -> None:
+    """However long the Lease is."""
+
+    async def main() -> None:
+        api, loop = MemoryApi(), asyncio.get_running_loop()
+        first, second = (
+            Election(api, "ns", name, now=lambda: datetime.now(UTC), rng=random.Random(1)) for name in ("one", "two")
+        )
+        standing = asyncio.create_task(first.run())
+        await first.wait(leading=True)
+        waiting = asyncio.create_task(second.run())
+        for _ in range(20):
+            await asyncio.sleep(1.7)
+            standing.cancel()
+            await asyncio.wait({standing})
+            released = loop.time()
+            await first.release()
+            await second.wait(leading=True)
+            assert loop.time() - released <= 0.6
+            first, second, standing, waiting = second, first, waiting, asyncio.create_task(first.run())
+        standing.cancel()
+        waiting.cancel()
+        await asyncio.wait({standing, waiting})
+
+    virtual_time.run(main)
