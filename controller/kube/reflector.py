@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from controller.breaks import Breaks
-from controller.errors import ApiError, ApiUnavailable, Gone, PodslotsError, TooManyRequests
+from controller.errors import ApiError, ApiUnavailable, Forbidden, Gone, PodslotsError, TooManyRequests
 from controller.kube.api import Api, Object
 from controller.kube.cache import Cache
 from controller.kube.rest import Rest, Stopwatch
@@ -45,6 +45,8 @@ class ReflectorSettings:
     max_empty_streams: int = 4
     relist_seconds: float = 1800.0
     page_limit: int = 500
+    forbidden_seconds: float = 60.0
+    """How long until something optional is tried again that this replica may not list."""
 
 
 class Phase(StrEnum):
@@ -65,17 +67,22 @@ class Reflector:
         *,
         namespace: str | None = None,
         label_selector: str = "",
+        optional: bool = False,
         settings: ReflectorSettings | None = None,
         stopwatch: Stopwatch = time.perf_counter,
         page_kept: Callable[[], object] = lambda: None,
     ) -> None:
-        """`page_kept()` is called after each page of the first list, whose objects are there to stay."""
+        """`page_kept()` is called after each page of the first list, whose objects are there to stay.
+
+        `optional`: what this replica may not list counts as read, and stays as it was known; it is tried again.
+        """
         self.cache = cache
         self._page_kept = page_kept
         self._stopwatch = stopwatch
         self._api = api
         self._rng = rng
         self._namespace = namespace
+        self._optional = optional
         self._selector = label_selector
         self._settings = settings or ReflectorSettings()
         self._phase = Phase.LIST
@@ -149,6 +156,8 @@ class Reflector:
             self._failures[phase] += 1
             return 0.0 if self._failures[phase] == 1 else self._backoff(phase)
         except (ApiError, ApiUnavailable) as error:
+            if self._optional and isinstance(error, Forbidden):
+                return self._do_without(str(error))
             worked = asyncio.get_running_loop().time() - started >= self._settings.quick_end_seconds
             if phase is Phase.WATCH and worked:
                 self._failures[phase] = 0  # it did work for a while, or was merely silent
@@ -159,6 +168,16 @@ class Reflector:
             # Where nothing changes there are no bookmarks, and the stream ends for being silent: no news.
             self._say(logging.DEBUG if phase is Phase.WATCH and worked else logging.WARNING, phase, error, delay)
             return delay
+
+    def _do_without(self, error: str) -> float:
+        if not self._synced.is_set():
+            log.warning("done without", extra={"kind": self.cache.resource.kind, "error": error})
+            for _ in self.cache.end_list(set(), "0"):
+                pass
+            self._synced.set()
+        self._phase = Phase.LIST
+        self._tell_refreshed(len(self._refreshed))
+        return self._settings.forbidden_seconds
 
     async def _list(self) -> None:
         listed: set[str] = set()
@@ -190,6 +209,9 @@ class Reflector:
         self._failures[Phase.LIST] = 0
         self._relist_at = now + self._settings.relist_seconds * self._rng.uniform(0.8, 1.2)
         self._synced.set()
+        self._tell_refreshed(asked)
+
+    def _tell_refreshed(self, asked: int) -> None:
         for done in self._refreshed[:asked]:
             if not done.done():
                 done.set_result(None)

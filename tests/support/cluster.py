@@ -84,9 +84,14 @@ class Cluster:
         resync_seconds: float = WITHOUT_RESYNC_SECONDS,
         options: tuple[str, ...] = (),
         controller_namespace: str = NAMESPACE,
+        stands_in_for: str = "",
+        environ: dict[str, str] | None = None,
     ) -> None:
+        """The controller has `environ` besides; it may do what RBAC grants the user that it stands in for."""
         self.folder = folder
         self.controller_namespace = controller_namespace
+        self._stands_in_for = stands_in_for
+        self._more = environ or {}
         self.state = folder / "cluster"
         self._ready = folder / "ready.json"
         self._stack = AsyncExitStack()
@@ -131,7 +136,11 @@ class Cluster:
             "PODSLOTS_LEASE_SECONDS": str(self.lease_seconds),
             "PODSLOTS_RESYNC_SECONDS": str(self.resync_seconds),
             "PODSLOTS_IDENTITY": identity,
+            **self._more,
         }
+        if self._stands_in_for:
+            environ |= {"STANDS_IN_FOR": self._stands_in_for, "PODSLOTS_KUBECONFIG": str(self.state / "kubeconfig")}
+            return self._child(identity, ["-m", "tests.support.standing_in"], environ)
         return self._child(identity, ["-m", "controller"], environ)
 
     async def __aenter__(self) -> Self:

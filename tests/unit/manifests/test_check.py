@@ -32,7 +32,7 @@ def test_every_manifest_is_as_kubernetes_wants_it(capsys: pytest.CaptureFixture[
 
 def test_every_folder_of_manifests_is_looked_at() -> None:
     found = {path.relative_to(FOLDER).parts[0] for path, _ in documents(FOLDER)}
-    assert found == {"base", "examples", "install.yaml", "protection"}
+    assert found == {"base", "components", "examples", "install.yaml", "overlays", "protection"}
 
 
 @pytest.mark.parametrize(("change", "text"), WRONG.values(), ids=WRONG)

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from controller.errors import ApiUnavailable
+from controller.errors import ApiUnavailable, Forbidden
 from controller.kube.api import NODES, Resource
 from controller.kube.cache import Cache
 from controller.kube.reflector import Reflector
@@ -56,3 +56,35 @@ def test_a_step_that_breaks_is_said_once_and_begins_anew(caplog: pytest.LogCaptu
     virtual_time.run(lambda: watch_for(api, 60))
     assert left == 0
     assert [record.message for record in caplog.records] == ["reading the API broke"]
+
+
+def test_what_may_be_done_without_counts_as_read_and_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    """And comes once it may be read; a refresh does not wait for it. What is needed is waited for."""
+    refused = True
+
+    async def forbidden(verb: str, resource: Resource, name: str) -> None:
+        del verb, resource, name
+        if refused:
+            raise Forbidden(403, "Forbidden", "no right")
+
+    async def main() -> None:
+        nonlocal refused
+        api = MemoryApi()
+        api.put(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}})
+        api.before = forbidden
+        needed, optional = (Reflector(api, Cache(NODES), random.Random(1), optional=flag) for flag in (False, True))
+        running = [asyncio.create_task(reflector.run()) for reflector in (needed, optional)]
+        await optional.wait_synced()
+        await optional.refresh()
+        assert optional.cache.synced
+        assert list(optional.cache.items()) == []
+        assert not needed.cache.synced
+        refused = False
+        await asyncio.sleep(120)
+        assert len(list(optional.cache.items())) == 1
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
+
+    virtual_time.run(main)
+    assert [record.message for record in caplog.records].count("done without") == 1
