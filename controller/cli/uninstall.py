@@ -57,6 +57,17 @@ CONTROLLERS = (
     Resource(_RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False),
 )
 """The controller and its rights."""
+OTHERS = (
+    *(PODS, SECRETS, DEPLOYMENTS),
+    Resource("", "v1", "configmaps", "ConfigMap"),
+    Resource("", "v1", "services", "Service"),
+    Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim"),
+    *(
+        Resource("apps", "v1", plural, kind)
+        for plural, kind in (("statefulsets", "StatefulSet"), ("daemonsets", "DaemonSet"))
+    ),
+)
+"""What people put into a namespace; with one of these there, it is not ours to delete."""
 PART = "app.kubernetes.io/part-of=podslots"
 """The label that the manifests put on all that they install."""
 
@@ -106,6 +117,8 @@ class Uninstall:
         await self._until("policies", lambda: self._remove(GUARDS))
         await self._until("the controller", self._end_controller)
         await self._until("definitions", lambda: self._remove((DEFINITIONS,)))
+        if others := await self._others():
+            return f"podslots is off this cluster; namespace {self._home} stays, for it has {', '.join(others)}"
         await self._until(f"namespace {self._home}", lambda: self._remove((NAMESPACES,)))
         return "podslots is off this cluster"
 
@@ -146,7 +159,21 @@ class Uninstall:
         """With the budgets of pools that the policies kept from the garbage collector."""
         left = await self._remove(CONTROLLERS)
         await self._delete_all(BUDGETS, await self._all(BUDGETS, names.POOL_LABEL))
+        if not left:
+            leases = await self._all(LEASES, namespace=self._home)
+            await self._delete_all(LEASES, [obj for obj in leases if obj["metadata"]["name"] == names.LEADER_LEASE])
         return left
+
+    async def _others(self) -> list[str]:
+        """What else is in the controller's namespace, by which it is somebody else's too."""
+        if self._home == "default" or self._home.startswith("kube-"):
+            return ["a name of Kubernetes' own"]
+        found: list[str] = []
+        for resource in OTHERS:
+            objects = await self._all(resource, namespace=self._home)
+            strangers = [obj for obj in objects if obj["metadata"]["name"] != "kube-root-ca.crt" and not _is_part(obj)]
+            found += _words(resource.kind, strangers)
+        return found[:MOST_NAMED]
 
     async def _remove(self, kinds: tuple[Resource, ...]) -> list[str]:
         """Delete what was installed of these kinds."""
@@ -236,6 +263,13 @@ class Uninstall:
             return
 
 
+def _is_part(obj: Object) -> bool:
+    """Whether the manifests, or the controller's Deployment, made it."""
+    labels = obj["metadata"].get("labels") or {}
+    name, _, value = PART.partition("=")
+    return labels.get(name) == value or labels.get("app.kubernetes.io/name") == "podslots-controller"
+
+
 def _summary(
     home: str, pools: list[Object], pods: list[Object], tasks: list[Object], held: list[Object], *, controlled: bool
 ) -> str:
@@ -244,8 +278,7 @@ def _summary(
         f"  {len(pools)} SlotPools, whose {len(pods)} Pods are drained and deleted, with their token Secrets",
         f"  {len(tasks)} SlotTasks with their outputs"
         + (f"; {len(held)} of them are cancelled first: {_some(held)}" if held else ", all of which have ended"),
-        f"  the policies, the controller, namespace {home} with all that is in it if it was made by the manifests,",
-        "  and the definitions.",
+        f"  the policies, the controller, the definitions, and namespace {home} unless something else is in it.",
     ]
     if not controlled:
         lines.append(f"No controller runs in namespace {home}: finalizers are taken off here. No Pods are left.")

@@ -69,7 +69,12 @@ async def test_it_refuses_what_is_held_and_with_consent_takes_all_of_it(cluster:
     begun = await run(cluster, "--yes", "--cancel-tasks")
     assert begun.exit_code == uninstall.NOT_DONE
     assert "waiting for pools, and what is theirs: SlotPool default/pool" in begun.output
+    await kubectl("create", "configmap", "mine", "-n", names.CONTROLLER_NAMESPACE)
     done = await run(cluster, "--yes", "--cancel-tasks", "--wait")
+    assert done.exit_code == 0, done.output
+    assert done.output.endswith("namespace podslots-system stays, for it has ConfigMap podslots-system/mine\n")
+    await kubectl("delete", "configmap", "mine", "-n", names.CONTROLLER_NAMESPACE)
+    done = await run(cluster, "--yes", "--wait")
     assert done.exit_code == 0, done.output
     assert done.output.endswith("podslots is off this cluster\n")
     await cluster.controller.terminate()
