@@ -148,6 +148,7 @@ def policies(user: str = names.CONTROLLER_USER) -> tuple[Policy, ...]:
         _lock(user),
         _approval(),
         _automatic_approval(),
+        _task_update(user),
     )
 
 
@@ -411,6 +412,48 @@ def _automatic_approval() -> Policy:
                 f"approvalPolicy: Auto takes update on slottasks/approval in {names.GROUP}",
                 computed="request.userInfo.username + ' may not submit a task with approvalPolicy: Auto: "
                 f"it takes update on slottasks/approval in {names.GROUP} (ClusterRole podslots-approve)'",
+            ),
+        ),
+    )
+
+
+def _task_update(user: str) -> Policy:
+    """The approval alone is for who has only that right; the rest of a spec that can change is for editors."""
+    changed = " || ".join(
+        f"object.{field} != oldObject.{field}"
+        for field in (
+            "spec.?cancel",
+            "spec.?priority",
+            "metadata.?labels",
+            "metadata.?annotations",
+            "metadata.?finalizers",
+            "metadata.?ownerReferences",
+        )
+    )
+    editor = (
+        f"authorizer.group('{names.GROUP}').resource('slottasks').namespace(request.namespace).name(request.name)"
+        ".check('update').allowed()"
+    )
+    return Policy(
+        name="podslots-task-update",
+        why=(
+            "Approving takes `patch` on tasks, which RBAC grants whole. Who has no `update` on them changes the "
+            "approval and nothing else: they can't cancel a task, or keep it from going."
+        ),
+        operations=("UPDATE",),
+        resources=("slottasks",),
+        group=names.GROUP,
+        version=names.VERSION,
+        conditions=(
+            {"name": "not-the-controller", "expression": f"!({is_user(user)})"},
+            {"name": "changes-more-than-the-approval", "expression": changed},
+        ),
+        validations=(
+            refuse_unless(
+                editor,
+                f"may not change this task: it takes update on slottasks in {names.GROUP}",
+                computed="request.userInfo.username + ' may approve this task, and not change it: "
+                f"it takes update on slottasks in {names.GROUP} (ClusterRole podslots-edit)'",
             ),
         ),
     )

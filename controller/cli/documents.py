@@ -1,9 +1,11 @@
 """`podslots submit`: create the objects of YAML files, or merge what changed into those that exist."""
 
+import math
 import sys
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +45,11 @@ def parse(text: str, origin: str) -> Iterator[Object]:
         documents = [document for document in yaml.load_all(text, _Loader) if document is not None]
     except yaml.YAMLError as error:
         raise click.ClickException(f"{origin}: not YAML: {_yaml_problem(error)}") from error
+    except RecursionError as error:
+        raise click.ClickException(f"{origin}: lists or mappings in one another, too many to read") from error
     found: list[Object] = []
     for number, read in enumerate(documents, 1):
-        document = _paired(read, f"{origin}, document {number}")
+        document = _sendable(read, f"{origin}, document {number}")
         listed = document.get("items") if isinstance(document, Mapping) else None
         items = listed if isinstance(listed, list) else [document]
         for item in items:
@@ -56,19 +60,58 @@ def parse(text: str, origin: str) -> Iterator[Object]:
     yield from sorted(found, key=lambda obj: obj["kind"] != SLOTPOOLS.kind)
 
 
-def _paired(value: Any, where: str, path: str = "") -> Any:
-    """JSON writes a character past U+FFFF as two escapes, and YAML reads two halves. Makes them whole again."""
+_DEEPEST = 100
+"""Levels of a document. No object has as many, and one that has itself in it (by `&` and `*`) has no end."""
+_INTEGERS = range(-(1 << 63), 1 << 64)
+
+
+def _sendable(value: Any, where: str, path: str = "", depth: int = 0) -> Any:
+    """The value as JSON has it. Fails with the path of what JSON has no words for."""
+    if depth > _DEEPEST:
+        top = path.partition("[")[0]
+        raise click.ClickException(f"{where}: {top} is more than {_DEEPEST} levels deep, or has itself in it")
     if isinstance(value, str):
-        try:
-            return value.encode("utf-16", "surrogatepass").decode("utf-16")
-        except UnicodeDecodeError as error:
-            problem = "half of a surrogate pair, without its other half: that is no text"
-            raise click.ClickException(f"{where}: {path or 'its text'} has {problem}") from error
+        return _paired(value, where, path)
     if isinstance(value, Mapping):
-        return {_paired(key, where, path): _paired(part, where, _below(path, key)) for key, part in value.items()}
+        return {
+            _key(key, where, path): _sendable(part, where, _below(path, key), depth + 1) for key, part in value.items()
+        }
     if isinstance(value, list):
-        return [_paired(part, where, f"{path}[{index}]") for index, part in enumerate(value)]
+        return [_sendable(part, where, f"{path}[{index}]", depth + 1) for index, part in enumerate(value)]
+    if (problem := _unlike_json(value)) is not None:
+        raise click.ClickException(f"{where}: {path} {problem}")
     return value
+
+
+def _unlike_json(value: object) -> str | None:
+    """What is wrong with a value that is no text, list or mapping, if anything is."""
+    match value:
+        case None | bool():
+            return None
+        case int():
+            return None if value in _INTEGERS else "is an integer of more than 64 bits"
+        case float():
+            return None if math.isfinite(value) else "is no number"
+        case bytes():
+            return "is !!binary: write base64 as a plain text instead, as in files: {NAME: {base64: …}}"
+        case date():
+            return "is a date: put it in quotes"
+    return "is nothing that JSON has: use texts, numbers, true, false, null, lists and mappings"
+
+
+def _key(key: object, where: str, path: str) -> str:
+    if not isinstance(key, str):
+        raise click.ClickException(f"{where}: {_below(path, key)} is no text: put the key in quotes")
+    return _paired(key, where, path)
+
+
+def _paired(value: str, where: str, path: str) -> str:
+    """JSON writes a character past U+FFFF as two escapes, and YAML reads two halves. Makes them whole again."""
+    try:
+        return value.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError as error:
+        problem = "half of a surrogate pair, without its other half: that is no text"
+        raise click.ClickException(f"{where}: {path or 'its text'} has {problem}") from error
 
 
 def _below(path: str, key: object) -> str:
@@ -81,7 +124,7 @@ def _check(item: Any, where: str) -> None:
     if not isinstance(item, Mapping):
         raise click.ClickException(f"{where}: an object with apiVersion, kind, metadata and spec is expected")
     kind, version = item.get("kind"), item.get("apiVersion")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         what = f"{version or 'no apiVersion,'} {kind}" if kind else "an object without kind"
         raise click.ClickException(f"{where}: {what}, where {' or '.join(KINDS)} is expected (use kubectl for others)")
     if version != API_VERSION:
@@ -89,6 +132,9 @@ def _check(item: Any, where: str) -> None:
     metadata = item.get("metadata")
     if not isinstance(metadata, Mapping) or not (metadata.get("name") or metadata.get("generateName")):
         raise click.ClickException(f"{where}: {kind} without metadata.name")
+    for field in ("name", "generateName", "namespace"):
+        if not isinstance(metadata.get(field, ""), str):
+            raise click.ClickException(f"{where}: {kind} with a metadata.{field} that is no text: put it in quotes")
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:
@@ -149,8 +195,12 @@ async def warnings(connection: Connection, objects: list[tuple[Object, str]]) ->
         if obj["kind"] != SLOTTASKS.kind:
             continue
         namespace = obj["metadata"].get("namespace") or connection.namespace
-        with suppress(ApiError, InvalidObject):
-            task = Task.parse(await connection.api.get(SLOTTASKS, namespace, name))
+        with suppress(ApiError):
+            try:
+                task = Task.parse(await connection.api.get(SLOTTASKS, namespace, name))
+            except InvalidObject as problem:
+                yield f"slottask/{name} can't run as it is: {problem}"
+                continue
             refused = None if task.final else refusal(task, await _pool(connection, namespace, task.spec.pool))
             if refused is not None:
                 yield f"slottask/{name} can't run as it is: {': '.join(refused)}"

@@ -20,6 +20,7 @@ from controller import names
 from controller.cli import again, documents, local, logs, outputs, pods, pools, tables, tasks
 from controller.cli.asking import Asker
 from controller.cli.following import Follower
+from controller.cli.given import Name, Namespace
 from controller.cli.seeing import CouldNotSee
 from controller.cli.session import Connection, Session, settings
 from controller.cli.sink import Sink
@@ -40,7 +41,7 @@ pass_session = click.make_pass_decorator(Session)
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--kubeconfig", type=click.Path(dir_okay=False), help="Path of a kubeconfig (default: KUBECONFIG).")
 @click.option("--context", help="Context of the kubeconfig.")
-@click.option("-n", "--namespace", help="Namespace (default: the context's).")
+@click.option("-n", "--namespace", type=Namespace(), metavar="NAME", help="Namespace (default: the context's).")
 @click.option("--as", "stands_in_for", metavar="USER", help="On behalf of this user, if you may; as kubectl's --as.")
 @click.version_option(package_name="podslots")
 @click.pass_context
@@ -74,7 +75,7 @@ def main(
     type=click.Choice([*KINDS, *(kind.removesuffix("s") for kind in KINDS)]),
     callback=lambda _ctx, _argument, value: f"{value.removesuffix('s')}s",
 )
-@click.argument("names_", metavar="[NAME]...", nargs=-1)
+@click.argument("names_", metavar="[NAME]...", nargs=-1, type=Name())
 @click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="In all namespaces.")
 @click.option("-p", "--pool", help="Only of this pool.")
 @click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table")
@@ -138,7 +139,7 @@ def _attempt(_ctx: click.Context, _argument: click.Parameter, value: str | None)
 
 
 @main.command("logs")
-@click.argument("task")
+@click.argument("task", type=Name(), metavar="TASK")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the task has ended.")
 @click.option("--step", type=click.Choice(outputs.STEPS), help="Only this step's output.")
 @click.option("--attempt", callback=_attempt, metavar="N|all", help="Of this attempt, or of all (default: the last).")
@@ -165,7 +166,7 @@ def show_logs(session: Session, *, task: str, follow: bool, step: str | None, at
 
 
 @main.command()
-@click.argument("task")
+@click.argument("task", type=Name(), metavar="TASK")
 @click.option("--for", "wanted", required=True, help="Phase to wait for, or several: Succeeded,Failed.")
 @click.option("--timeout", type=click.FloatRange(min=0), help="Give up after so many seconds.")
 @pass_session
@@ -221,7 +222,7 @@ def submit(session: Session, files: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.argument("task")
+@click.argument("task", type=Name(), metavar="TASK")
 @click.option("--digest", help="Approve this plan and no other, without a question (12 hex digits or more).")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @pass_session
@@ -232,7 +233,7 @@ def approve(session: Session, task: str, digest: str | None, yes: bool) -> None:
 
 
 @main.command()
-@click.argument("task")
+@click.argument("task", type=Name(), metavar="TASK")
 @pass_session
 def retry(session: Session, task: str) -> None:
     """Run an ended task anew, as a new object: the same work under the next free name."""
@@ -240,7 +241,7 @@ def retry(session: Session, task: str) -> None:
 
 
 @main.command()
-@click.argument("task")
+@click.argument("task", type=Name(), metavar="TASK")
 @pass_session
 def cancel(session: Session, task: str) -> None:
     """Cancel a task: a step that runs is stopped, by its stop signal first; a reservation ends."""
@@ -248,7 +249,7 @@ def cancel(session: Session, task: str) -> None:
 
 
 @main.command()
-@click.argument("name", metavar="POD|NODE")
+@click.argument("name", metavar="POD|NODE", type=Name())
 @click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="A node's Pods in all namespaces.")
 @pass_session
 def drain(session: Session, name: str, everywhere: bool) -> None:
@@ -257,7 +258,7 @@ def drain(session: Session, name: str, everywhere: bool) -> None:
 
 
 @main.command()
-@click.argument("name", metavar="POD|NODE")
+@click.argument("name", metavar="POD|NODE", type=Name())
 @click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="A node's Pods in all namespaces.")
 @pass_session
 def undrain(session: Session, name: str, everywhere: bool) -> None:
@@ -266,7 +267,7 @@ def undrain(session: Session, name: str, everywhere: bool) -> None:
 
 
 @main.command("break-glass")
-@click.argument("pod")
+@click.argument("pod", type=Name(), metavar="POD")
 @click.option("--reason", required=True, help="Why. It stays on the Pod, and in the API server's audit log.")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @pass_session
@@ -277,7 +278,7 @@ def break_glass(session: Session, pod: str, reason: str, yes: bool) -> None:
 
 
 @main.command()
-@click.argument("pod")
+@click.argument("pod", type=Name(), metavar="POD")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @pass_session
 def forget(session: Session, pod: str, yes: bool) -> None:
@@ -298,7 +299,7 @@ def unlock(session: Session, lockkey: str | None, task: str | None, yes: bool) -
 
 
 @main.command()
-@click.argument("pool")
+@click.argument("pool", type=Name(), metavar="POOL")
 @pass_session
 def rotate(session: Session, pool: str) -> None:
     """Replace a pool's tokens. Takes minutes, and interrupts nothing."""

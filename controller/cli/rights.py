@@ -26,7 +26,14 @@ class Right:
     @property
     def words(self) -> str:
         """As people and RBAC rules say it."""
-        return f"{self.verb} {self.resource}" + (f".{self.group}" if self.group else "")
+        return f"{self.verb} {self.resource}" + (f" in {self.group}" if self.group else "")
+
+    @property
+    def question(self) -> str:
+        """How to ask kubectl for it: a subresource is asked for by an option."""
+        resource, _, subresource = self.resource.partition("/")
+        named = f"{resource}.{self.group}" if self.group else resource
+        return f"kubectl auth can-i {self.verb} {named}" + (f" --subresource={subresource}" if subresource else "")
 
 
 _APPROVE, _OPERATE = "podslots-approve", "podslots-operate"
@@ -77,5 +84,6 @@ async def demand(
     if missing:
         lacking = " and ".join(right.words for right in missing)
         raise click.ClickException(
-            f"you may not do this in namespace {home}: you lack {lacking}; ClusterRole {missing[0].role} has it"
+            f"you may not do this in namespace {home}: you lack {lacking}; ClusterRole {missing[0].role} has it\n"
+            f"(to ask: {missing[0].question})"
         )

@@ -27,12 +27,12 @@ class TimedOut(click.ClickException):
 
 async def approve(connection: Connection, name: str, *, digest: str | None, asker: Asker) -> str:
     """Approve the plan that waits, after `asker` was shown all of it. Returns what to tell the person."""
+    await rights.demand(connection, rights.APPROVE, name=name)
     task = await connection.get(SLOTTASKS, name)
     try:
         asked = approval.question(task, digest=digest)
     except approval.NotApprovable as error:
         raise click.ClickException(str(error)) from error
-    await rights.demand(connection, rights.APPROVE, name=name)
     seen = await outputs.of_last_attempt(connection, task, "plan")
     asker.page(approval.plan_text(seen))
     warning = approval.missing_text(seen)

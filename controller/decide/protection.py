@@ -17,6 +17,7 @@ POLICIES = {
     "podslots-lock": "release of lockKeys",
     "podslots-approval": "approvals by everyone who may write tasks",
     "podslots-automatic-approval": "tasks that approve themselves",
+    "podslots-task-update": "changes of tasks by who may only approve",
 }
 """The policies of manifests/protection, and what nothing holds back where one is missing."""
 

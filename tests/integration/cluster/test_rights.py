@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from controller import crds, names
 from controller.cli.main import main
-from tests.support.api_client import TOKEN, ApiClient, running_server
+from tests.support.api_client import MERGE, TOKEN, ApiClient, running_server
 from tests.support.guarded import EDIT_OF_KUBERNETES, RBAC
 from tests.support.repository import ROOT
 
@@ -133,7 +133,7 @@ async def test_who_operates_does_it_and_others_are_told_what_they_lack(site: Sit
     for role in ("view", "edit", "approve"):
         result = await site.run(role, *arguments)
         assert result.exit_code == 1
-        assert f"update {right}.podslots.dev; ClusterRole podslots-operate has it" in result.stderr
+        assert f"update {right} in podslots.dev; ClusterRole podslots-operate has it" in result.stderr
         assert "annotations" not in (await site.pod("p-1"))["metadata"]
     result = await site.run("operate", *arguments)
     assert result.exit_code == 0, result.stderr
@@ -187,7 +187,7 @@ async def test_who_operates_unlocks_and_others_do_not(site: Site) -> None:
         result = await site.run(role, "unlock", "vpc", "-y")
         assert result.exit_code == 1
     assert (
-        "update leases/unlock.podslots.dev; ClusterRole podslots-operate"
+        "update leases/unlock in podslots.dev; ClusterRole podslots-operate"
         in (await site.run("edit", "unlock", "vpc", "-y")).stderr
     )
     result = await site.run("operate", "unlock", "vpc", "-y")
@@ -198,11 +198,28 @@ async def test_who_approves_does_so_in_their_own_name_and_others_are_told_before
     for role in ("view", "edit", "operate"):
         result = await site.run(role, "approve", "net", "-y")
         assert result.exit_code == 1
-        assert "update slottasks/approval.podslots.dev; ClusterRole podslots-approve has it" in result.stderr
+        assert "update slottasks/approval in podslots.dev; ClusterRole podslots-approve has it" in result.stderr
         assert result.stdout == "", "nothing was asked"
     result = await site.run("approve", "approve", "net", "-y")
     assert result.exit_code == 0, result.stderr
     assert (await site.task())["spec"]["approval"] == {"attempt": 1, "planDigest": PLAN, "by": "approve"}
+
+
+async def test_who_may_only_approve_changes_nothing_else_of_a_task(site: Site) -> None:
+    """Patching tasks is one right in RBAC; a policy parts it."""
+    result = await site.run("approve", "cancel", "net")
+    assert result.exit_code == 1
+    assert "approve may approve this task, and not change it: it takes update on slottasks" in result.stderr
+    path = f"{TASKS}/net"
+    for patch in (
+        {"spec": {"priority": 7}},
+        {"metadata": {"labels": {"a": "b"}}},
+        {"metadata": {"finalizers": ["a/b"]}},
+    ):
+        person = {"Authorization": "Bearer token-of-approve"}
+        answer = await site.client.send("PATCH", path, patch, content_type=MERGE, more_headers=person)
+        assert answer.status == 403, patch
+    assert (await site.run("edit", "cancel", "net")).exit_code == 0
 
 
 async def test_an_administrator_acts_on_behalf_of_others_with_their_rights(site: Site) -> None:
@@ -212,7 +229,7 @@ async def test_an_administrator_acts_on_behalf_of_others_with_their_rights(site:
         arguments = ("--as", person, "approve", "net", "-y")
         return await asyncio.to_thread(CliRunner().invoke, main, arguments, env=environ)
 
-    assert "update slottasks/approval.podslots.dev; ClusterRole podslots-approve" in (await run("operate")).stderr
+    assert "update slottasks/approval in podslots.dev; ClusterRole podslots-approve" in (await run("operate")).stderr
     assert (await run("approve")).exit_code == 0
     assert (await site.task())["spec"]["approval"]["by"] == "approve"
 

@@ -85,3 +85,25 @@ def test_what_is_no_text_file_is_a_clear_error(tmp_path: Path) -> None:
     for path, problem in problems.items():
         with pytest.raises(click.ClickException, match=f"^{path}: {problem}"):
             read(str(path))
+
+
+TASK_HEAD = "apiVersion: podslots.dev/v1alpha1\nkind: SlotTask\n"
+NOT_JSON = {
+    "a: &a [*a]": "a is more than 100 levels deep, or has itself in it",
+    "[" * 5000: "too many to read",
+    TASK_HEAD + "metadata: {name: x, namespace: 7}": "metadata.namespace that is no text",
+    TASK_HEAD + "metadata: {name: x}\nspec: {priority: 99999999999999999999}": "spec.priority is an integer of",
+    TASK_HEAD + "metadata: {name: x}\nspec: !!set {a, b}": "spec is nothing that JSON has",
+    TASK_HEAD + "metadata: {name: x}\nspec: {1: 2}": "spec.1 is no text: put the key in quotes",
+    TASK_HEAD + "metadata: {name: x}\nspec: {a: .nan}": "spec.a is no number",
+    TASK_HEAD + "metadata: {name: x}\nspec: {a: 2020-01-01}": "spec.a is a date: put it in quotes",
+    TASK_HEAD + 'metadata: {name: x}\nspec: {files: {a: !!binary "aGVsbG8="}}': "spec.files.a is !!binary",
+    "kind: [x]": "where SlotPool or SlotTask is expected",
+}
+
+
+@pytest.mark.parametrize("text", NOT_JSON, ids=range(len(NOT_JSON)))
+def test_what_yaml_has_and_json_has_not_is_a_clear_error(text: str) -> None:
+    with pytest.raises(click.ClickException) as refused:
+        list(parse(text, "x.yaml"))
+    assert NOT_JSON[text] in refused.value.message
