@@ -62,8 +62,8 @@ async def answer(cluster: Cluster, name: str) -> dict[str, Any]:
 
 
 async def reserved(cluster: Cluster, name: str) -> Object:
-    """A pool of one Pod, which holds a plan that awaits its approval."""
-    await cluster.create_pool(name, **ONE_SLOT)
+    """A pool that keeps one Pod, which holds a plan that awaits its approval."""
+    await cluster.create_pool(name, **ONE_SLOT, autoscaling={"minReplicas": 1, "maxReplicas": 1})
     await cluster.create_task(name, "plan_and_apply", pool=name)
     status = await cluster.until_phase(name, "AwaitingApproval")
     return await cluster.api.get(PODS, NAMESPACE, status["pod"])
@@ -103,7 +103,9 @@ async def is_gone(cluster: Cluster, pod: Object) -> bool:
 
 
 async def test_withdrawn_the_pod_takes_tasks_again(cluster: Cluster) -> None:
-    await cluster.create_pool("back", **ONE_SLOT, autoscaling={"minReplicas": 1, "maxReplicas": 1})
+    """A task for its free slot waits while the Pod is asked for, and runs on it as soon as it is not."""
+    layout = [{"accepts": ["plan"]}, {"accepts": ["plan"]}]
+    await cluster.create_pool("back", slots=layout, autoscaling={"minReplicas": 1, "maxReplicas": 1})
     gate = cluster.folder / "gate"
     await cluster.create_task("first", pool="back", plan=f"until [ -e {gate} ]; do sleep 0.05; done")
     status = await cluster.until_phase("first", "Running")
@@ -114,15 +116,22 @@ async def test_withdrawn_the_pod_takes_tasks_again(cluster: Cluster) -> None:
         return "task first runs its plan" in (await answer(cluster, name)).get("message", "")
 
     await until(said, "the Eviction is answered")
+    await cluster.create_task("second", pool="back")
+
+    async def waits() -> bool:
+        return bool((await cluster.status("second")).get("queuedReason"))
+
+    await until(waits, "the second task says why it waits")
+    assert await cluster.phase("second") == "Queued"
     known = (await cluster.api.get(EVICTIONS, NAMESPACE, name))["status"]
     states = [{**known["targetResponders"][0], "state": "Canceled"}, known["targetResponders"][1]]
     withdrawn = [{"name": "example.org/maintenance", "intent": "Withdrawn"}]
     body = {"status": {"targetResponders": states, "requesters": withdrawn}}
     await cluster.api.patch(EVICTIONS, NAMESPACE, name, body, subresource="status")
-    await cluster.create_task("second", pool="back")
+    assert (await cluster.until_phase("second", "Succeeded"))["podUID"] == pod["metadata"]["uid"]
+    assert await cluster.phase("first") == "Running"
     gate.touch()
     await cluster.until_phase("first", "Succeeded")
-    assert (await cluster.until_phase("second", "Succeeded"))["podUID"] == pod["metadata"]["uid"]
     assert "completionTime" not in await answer(cluster, name)
 
 
