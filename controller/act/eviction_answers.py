@@ -54,7 +54,9 @@ class EvictionAnswers:
 
 
 def _with_answer(responders: list[Object], answer: Answer) -> list[Object]:
-    """The same entries in the same order, ours with the answer."""
+    """The same entries in the same order, ours with the answer. Kubernetes begins each entry; if not, ours is added."""
+    if all(entry["name"] != names.EVICTION_RESPONDER for entry in responders):
+        responders = [*responders, {"name": names.EVICTION_RESPONDER}]
     return [_said(entry, answer) if entry["name"] == names.EVICTION_RESPONDER else entry for entry in responders]
 
 

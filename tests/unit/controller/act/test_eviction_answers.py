@@ -73,3 +73,16 @@ async def test_nothing_is_written_once_it_was_canceled_or_is_gone() -> None:
     api.remove(EVICTIONS, "ns", "e")
     await EvictionAnswers(api, lambda _: None).write(read, ANSWER)
     assert not api.all(EVICTIONS)
+
+
+async def test_an_entry_that_is_missing_is_made() -> None:
+    """Else the answer would be lost, and given again at once."""
+    api = MemoryApi()
+    stored(api)
+    bare = api.all(EVICTIONS)["ns", "e"]
+    del bare["status"]["responders"]
+    read = Eviction.parse(api.put(EVICTIONS, bare))
+    assert read is not None
+    await EvictionAnswers(api, lambda _: None).write(read, ANSWER)
+    said = {"heartbeatTime": "2026-03-01T12:00:00Z", "message": "holds vpc"}
+    assert responders(api) == [{"name": names.EVICTION_RESPONDER, **said}]
