@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from controller import names
 from controller.act.budgets import Budgets
 from controller.act.events import EventRecorder
+from controller.act.eviction_answers import EvictionAnswers
 from controller.act.handed_over import HandedOverFiles
 from controller.act.locks import Locks
 from controller.act.operations import Operations, Result
@@ -45,6 +46,7 @@ from controller.objects.ended_task import trim_task
 from controller.passes.loop import Loop, Settings
 from controller.passes.reconcile import Reconciler
 from controller.passes.starting import OPERATION_KINDS, Starting
+from controller.world.evictions import Evictions
 from controller.world.index import Key, key_of_task, pool_of
 from controller.world.protection import Protection
 from controller.world.world import World
@@ -117,6 +119,7 @@ class Controller:
             settings=fleet_settings,
         )
         locks = Locks(leaders, self.leases)
+        self.evictions = Evictions(api, rng, namespace=config.watch_namespace, on_change=self._eviction_changed)
         self.world = World.of(
             pools=self.pools,
             pods=self.pods,
@@ -125,6 +128,7 @@ class Controller:
             secrets=self.secrets,
             locks=locks,
             fleet=self.fleet,
+            evictions=self.evictions,
             now=now,
         )
         pods = Pods(leaders, self.pods, rng=rng)
@@ -146,6 +150,7 @@ class Controller:
             budgets=Budgets(leaders, self.budgets),
             events=self.events,
             images=Images(agent=config.agent_image),
+            answers_evictions=lambda: self.evictions.answering,
         )
         self.queue: WorkQueue[Key] = WorkQueue()
         self.operations = Operations(rng, ended=self._operation_ended)
@@ -157,6 +162,7 @@ class Controller:
             pods=pods,
             tasks=tasks,
             pools=pools,
+            answers=EvictionAnswers(leaders, self.evictions.note),
             now=now,
         )
         self.protection = Protection(api, self._wake_all)
@@ -279,6 +285,11 @@ class Controller:
         if (key := self.world.views.agent_changed(pod_uid)) is not None:
             self.queue.add(key)
 
+    def _eviction_changed(self, pod_uid: str) -> None:
+        """The Pod may be known no more: its end is to be said all the same."""
+        if (key := self.world.views.agent_changed(pod_uid) or self.evictions.pool_of(pod_uid)) is not None:
+            self.queue.add(key)
+
     # --- running ------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -292,6 +303,8 @@ class Controller:
                     group.create_task(reflector.run(), name=f"watch {reflector.cache.resource.plural}")
                 group.create_task(self.events.run(), name="events")
                 group.create_task(self.protection.run(), name="protection")
+                if self._config.eviction_responder:
+                    group.create_task(self.evictions.run(), name="evictions")
                 group.create_task(self.election.run(), name="election")
                 group.create_task(self._lead(), name="lead")
         finally:
@@ -304,6 +317,8 @@ class Controller:
     async def _lead(self) -> None:
         for reflector in self._reflectors:
             await reflector.wait_synced()
+        if self._config.eviction_responder:
+            await self.evictions.looked.wait()
         while True:
             await self.election.wait(leading=True)
             reign = asyncio.create_task(self._reign(), name="reconcile")

@@ -20,6 +20,7 @@ class Config:
     calls a second and calls at once. `resync_seconds`: how often every pool is looked at without a cause.
     `image_pod`: the controller's own Pod, in `namespace`, which says what the agent's image is; None if `agent_image`
     was given.
+    `eviction_responder`: where the API server has Evictions, Pods name the controller as who is asked before.
     """
 
     agent_image: str
@@ -35,6 +36,7 @@ class Config:
     resync_seconds: float = 30.0
     kube_qps: float = 200.0
     kube_burst: int = 400
+    eviction_responder: bool = True
 
     @staticmethod
     def from_environ(environ: Mapping[str, str]) -> "Config":
@@ -55,6 +57,7 @@ class Config:
             resync_seconds=_number(environ, "PODSLOTS_RESYNC_SECONDS", 30.0, least=0.1),
             kube_qps=_number(environ, "PODSLOTS_KUBE_QPS", 200.0, least=1),
             kube_burst=int(_number(environ, "PODSLOTS_KUBE_BURST", 400, least=1)),
+            eviction_responder=_switch(environ, "PODSLOTS_EVICTION_RESPONDER", default=True),
         )
 
 
@@ -69,3 +72,12 @@ def _number(environ: Mapping[str, str], name: str, default: float, *, least: flo
     if not least <= value < float("inf"):
         raise ConfigError(f"{name} must be at least {least:g}, not {text}")
     return value
+
+
+def _switch(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = environ.get(name)
+    if text is None:
+        return default
+    if text not in {"true", "false"}:
+        raise ConfigError(f"{name} must be true or false, not {text!r}")
+    return text == "true"

@@ -31,6 +31,11 @@ BREAK_GLASS = f"{PREFIX}break-glass"
 SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
 
+EVICTION_RESPONDER = f"{PREFIX}slots"
+"""Who is asked, in a Pod's `spec.evictionResponders`, before the Pod is evicted: the controller."""
+EVICTION_PRIORITY = 10_000
+"""What Kubernetes has the controller of a Pod set, so that others can come before or after it."""
+
 # Annotations of tasks
 RETRY_OF = f"{PREFIX}retry-of"
 """The ended task that this one runs anew."""

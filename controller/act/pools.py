@@ -1,6 +1,7 @@
 """What the controller does to pools themselves: prepare one, make its Pods, write its status, and see it off."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from controller.decide.view import PodView
 from controller.errors import ApiError, ApiUnavailable, Forbidden, Invalid, InvalidObject, NotFound, TooManyRequests
 from controller.kube.api import SLOTPOOLS, Api, Object
 from controller.kube.cache import Cache
+from controller.objects import disruption
 from controller.objects.pool import PoolSpec
 from controller.objects.template import TokenSecret, build_pod
 from controller.objects.token_secret import TokenState
@@ -46,7 +48,9 @@ class Pools:
         budgets: Budgets,
         events: EventRecorder,
         images: Images,
+        answers_evictions: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`answers_evictions`: whether Pods made now are to name the controller as their eviction responder."""
         self._api = api
         self._cache = cache
         self._pods = pods
@@ -55,6 +59,7 @@ class Pools:
         self._budgets = budgets
         self._events = events
         self._images = images
+        self._answers_evictions = answers_evictions
         self._unbudgeted: dict[Key, str] = {}
         self._create_failed: dict[Key, Problem] = {}
         self._templates: dict[str, tuple[str, str | InvalidObject]] = {}
@@ -175,13 +180,16 @@ class Pools:
     def new_pod(self, pool: Object, spec: PoolSpec) -> Object:
         """The document of a new Pod, under a name of its own. Raises InvalidObject if the template can't be used."""
         namespace, name = key_of(pool)
-        return build_pod(
+        pod = build_pod(
             pool,
             spec,
             name=self._pods.new_name(name),
             token_secret=self._tokens.secret(namespace, name),
             agent_image=self._images.agent,
         )
+        if self._answers_evictions():  # no part of the template's hash: it comes and goes with the cluster
+            disruption.name_responder(pod["spec"])
+        return pod
 
     async def create_pod(self, pool: Object, pod: Object) -> None:
         """Create a Pod; that it can't be done stands in the pool's conditions until it can."""

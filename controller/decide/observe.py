@@ -27,9 +27,17 @@ class Report:
 
 
 def observe_pod(
-    pod: Object, node: Object | None, report: Report, *, in_flight: PodOperation | None, pool_uid: str | None = None
+    pod: Object,
+    node: Object | None,
+    report: Report,
+    *,
+    in_flight: PodOperation | None,
+    pool_uid: str | None = None,
+    asked_to_go: bool = False,
 ) -> PodView:
     """One Pod as decisions see it, with the UID of the pool it is for, if that is known.
+
+    `asked_to_go`: an Eviction asks for it, which is a drain request as a person's is.
 
     A state label that is missing or unknown counts as active: the safest reading.
     """
@@ -51,7 +59,7 @@ def observe_pod(
         contacting=report.contacting,
         in_flight=in_flight,
         opened=_time(annotations.get(names.OPENED)),
-        drain_requested=names.DRAIN_REQUESTED in annotations,
+        drain_requested=asked_to_go or names.DRAIN_REQUESTED in annotations,
         node_cordoned=bool(node and (node.get("spec") or {}).get("unschedulable")),
         disowned=pool_uid is not None and _owner(metadata) not in {None, pool_uid},
         template_hash=annotations.get(names.TEMPLATE_HASH, ""),

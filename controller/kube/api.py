@@ -34,6 +34,8 @@ EVENTS = Resource("", "v1", "events", "Event")
 NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
+EVICTIONS = Resource("lifecycle.k8s.io", "v1alpha1", "evictions", "Eviction")
+"""Of Kubernetes 1.37, alpha. Not the `policy/v1` Eviction that is posted to a Pod."""
 ADMISSION_POLICIES = Resource(
     "admissionregistration.k8s.io", "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False
 )

@@ -59,3 +59,15 @@ def notes(state: str) -> dict[str, str | None]:
     if state == "active":
         return {names.SAFE_TO_EVICT: "false", names.DO_NOT_DISRUPT: "true"}
     return {names.SAFE_TO_EVICT: "true", names.DO_NOT_DISRUPT: None}
+
+
+def name_responder(pod_spec: Json) -> None:
+    """Have the controller asked before a Pod is evicted, beside those whom its template names.
+
+    A Pod's spec can't get this later. Pods of a scheduling group can't be evicted so, and have none.
+    """
+    given = pod_spec.get("evictionResponders") or []
+    if "schedulingGroup" in pod_spec or any(entry.get("name") == names.EVICTION_RESPONDER for entry in given):
+        return
+    ours = {"name": names.EVICTION_RESPONDER, "priority": names.EVICTION_PRIORITY}
+    pod_spec["evictionResponders"] = [*given, ours]

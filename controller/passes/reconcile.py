@@ -11,6 +11,7 @@ from controller.act.pools import Pools, differs, rotation_request
 from controller.act.tasks import Tasks
 from controller.act.work_queue import WorkQueue
 from controller.decide.assignment import assign, next_in_turn
+from controller.decide.eviction import reply
 from controller.decide.pod_actions import CreatePods, let_go, pod_actions, removed, surplus
 from controller.decide.pool_status import (
     Before,
@@ -84,6 +85,7 @@ class Reconciler:
         self._following = world.following
         self._views = world.views
         self._failures = world.start_failures
+        self._evictions = world.evictions
         self._protection = protection
         self._queue = queue
         self._starting = starting
@@ -104,6 +106,7 @@ class Reconciler:
         self._say_unreadable(key)
         self._end_orphans(key, terms)
         self._finish_ends(key, terms)
+        self._answer_evictions(key)
         if pool is None:
             self._without_pool(key)
         elif isinstance(spec, PoolSpec):
@@ -230,6 +233,16 @@ class Reconciler:
             self._queue.add_after(key, rest)
         elif self._starting.start(key, f"status/{pool['metadata']['uid']}", write):
             self._status_due[key] = now + _STATUS_SECONDS
+
+    def _answer_evictions(self, key: Key) -> None:
+        """Say on the Evictions that ask for Pods of this pool how far their Pods are from going."""
+        pods = self._views.pods(key)
+        for eviction in self._evictions.of_pool(key, pods):
+            found = reply(eviction, pods.get(eviction.pod_uid), self._index.live(key), self._views.now())
+            if found.answer is not None:
+                self._starting.answer_eviction(key, eviction, found.answer)
+            if found.again_seconds is not None:
+                self._queue.add_after(key, found.again_seconds)
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 

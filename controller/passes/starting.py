@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 
+from controller.act.eviction_answers import EvictionAnswers
 from controller.act.operations import Operations
 from controller.act.pods import Pods
 from controller.act.pools import Pools
@@ -17,6 +18,7 @@ from controller.act.tasks import Tasks
 from controller.act.turns import Urgency
 from controller.act.work_queue import WorkQueue
 from controller.agents.client import AgentClient
+from controller.decide.eviction import Answer, Eviction
 from controller.decide.pod_actions import (
     CancelTask,
     CreatePods,
@@ -58,7 +60,7 @@ from controller.objects.task import Task
 from controller.world.index import Key
 from controller.world.world import World
 
-OPERATION_KINDS = ("pool", "budget", "status", "create", "pod", "task", "orphan", "tokens")
+OPERATION_KINDS = ("pool", "budget", "status", "create", "pod", "task", "orphan", "tokens", "eviction")
 """What stands before the first slash of an operation's key."""
 
 AGAIN_SECONDS = 0.1
@@ -82,6 +84,7 @@ class Starting:
         pods: Pods,
         tasks: Tasks,
         pools: Pools,
+        answers: EvictionAnswers,
         now: Callable[[], datetime],
     ) -> None:
         self._index = world.index
@@ -94,6 +97,7 @@ class Starting:
         self._pods = pods
         self._tasks = tasks
         self._pools = pools
+        self._answers = answers
         self._now = now
         self._words: Counter[Key] = Counter()
 
@@ -211,6 +215,11 @@ class Starting:
     async def _delete_dead(self, key: Key, pod: PodView, *, force: bool) -> None:
         if await self._pods.delete_dead(pod, key[0], self._index.reason_to_bury, force=force):
             self._pools.removed(self._index.pools.get(*key), pod, "dead, and deleted")
+
+    def answer_eviction(self, key: Key, eviction: Eviction, answer: Answer) -> None:
+        """Say how it stands with a Pod that is asked for."""
+        write = functools.partial(self._answers.write, eviction, answer)
+        self.start(key, f"eviction/{eviction.uid}", write, urgency=Urgency.UPKEEP)
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 

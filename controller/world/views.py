@@ -27,8 +27,18 @@ STUCK_SECONDS = 60.0
 class Views:
     """Makes them. Whoever learns of a change says it by `pod_changed` or one of its kin."""
 
-    def __init__(self, index: Index, following: Following, under_way: UnderWay, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        index: Index,
+        following: Following,
+        under_way: UnderWay,
+        *,
+        now: Callable[[], datetime],
+        asked_to_go: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """`asked_to_go(pod_uid)`: whether an Eviction asks for a Pod."""
         self.now = now
+        self._asked_to_go = asked_to_go
         self._index = index
         self._following = following
         self._under_way = under_way
@@ -146,6 +156,7 @@ class Views:
             self._following.report(uid),
             in_flight=self._under_way.with_pod(uid),
             pool_uid=pool["metadata"]["uid"] if pool is not None else None,
+            asked_to_go=self._asked_to_go(uid),
         )
         idle_seen, stuck = self._idle_seen(view), self._is_stuck(view)
         return replace(view, idle_seen=idle_seen, stuck=stuck) if idle_seen is not None or stuck else view

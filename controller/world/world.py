@@ -12,6 +12,7 @@ from controller.decide.start_problem import StartProblem
 from controller.decide.view import PodState
 from controller.kube.api import Object
 from controller.kube.cache import Cache
+from controller.world.evictions import Evictions
 from controller.world.following import Following
 from controller.world.index import Index, pool_of
 from controller.world.start_failures import StartFailures
@@ -28,6 +29,7 @@ class World:
     under_way: UnderWay
     views: Views
     start_failures: StartFailures
+    evictions: Evictions
 
     def note_end(self, pod: Object) -> None:
         """A Pod is gone. One that was never opened, and that was not ours to take, has failed to start."""
@@ -50,12 +52,13 @@ class World:
         secrets: Cache,
         locks: Locks,
         fleet: Fleet,
+        evictions: Evictions,
         now: Callable[[], datetime],
     ) -> "World":
         """Made on these caches, and kept up by their changes."""
         index = Index(pools=pools, pods=pods, tasks=tasks, nodes=nodes, secrets=secrets, locks=locks)
         following, under_way = Following(fleet, index), UnderWay()
-        views = Views(index, following, under_way, now=now)
+        views = Views(index, following, under_way, now=now, asked_to_go=evictions.asks_for)
         failures = StartFailures()
         pools.subscribe(lambda old, new: failures.forget(old["metadata"]["uid"]) if old and new is None else None)
-        return World(index, following, under_way, views, failures)
+        return World(index, following, under_way, views, failures, evictions)

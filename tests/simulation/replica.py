@@ -108,6 +108,7 @@ class Replica:
                 namespace=NS,
                 lease_seconds=world.lease_seconds,
                 resync_seconds=world.resync_seconds,
+                eviction_responder=False,
             ),
             api,
             self.network,

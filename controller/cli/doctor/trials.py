@@ -30,6 +30,8 @@ CONTROLLER_RIGHTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("policy", "poddisruptionbudgets"): ("get", "list", "watch", "create", "patch", "delete"),
     ("admissionregistration.k8s.io", "validatingadmissionpolicies"): ("list",),
     ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"): ("list",),
+    ("lifecycle.k8s.io", "evictions"): ("get", "list", "watch"),
+    ("lifecycle.k8s.io", "evictions/status"): ("patch",),
     ("", "nodes"): ("get", "list", "watch"),
     ("", "events"): ("create", "patch"),
 }

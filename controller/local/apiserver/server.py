@@ -76,6 +76,7 @@ class ApiServer:
         audit_path: Path | None = None,
         crds: Path | None = None,
         policies: Path | None = None,
+        evictions: bool = False,
         log_source: LogSource | None = None,
         audit: AuditSink | None = None,
         admin_users: frozenset[str] = ADMIN_USERS,
@@ -91,7 +92,8 @@ class ApiServer:
         self._now = now
         self._rng = rng
         self._admin_users = admin_users
-        self._manifests = [folder for folder in (crds, policies) if folder is not None]
+        lifecycle = Path(__file__).parent / "lifecycle" if evictions else None
+        self._manifests = [folder for folder in (crds, policies, lifecycle) if folder is not None]
         self._log_source = log_source
         self._bookmark_interval_seconds = bookmark_interval_seconds
         self._file_audit = FileAudit(audit_path) if audit is None and audit_path is not None else None

@@ -33,6 +33,7 @@ def test_with_the_default_that_it_has() -> None:
         "PODSLOTS_KUBE_BURST": config.kube_burst,
     }
     assert {name: float(values[name]) for name in numbers} == numbers
+    assert values["PODSLOTS_EVICTION_RESPONDER"] == str(config.eviction_responder).lower()
     assert values["PODSLOTS_AGENT_IMAGE"] == config.agent_image
     assert values["PODSLOTS_NAMESPACE"] == config.namespace
     assert values["PODSLOTS_HTTP_HOST"] == config.http_host

@@ -10,7 +10,7 @@ from typing import Any
 
 from controller.local.apiserver.openapi.operations import common, reference
 from controller.local.apiserver.schema.merge_keys import MERGE_KEYS
-from controller.local.apiserver.schema.typed import struct_types
+from controller.local.apiserver.schema.typed import LATER_FIELDS, struct_types
 from controller.local.apiserver.store.registry import Resource
 
 Json = dict[str, Any]
@@ -136,6 +136,8 @@ class _Structs:
         properties = {}
         keys = MERGE_KEYS.get(type_name, {})
         for field, field_type in struct_types()[type_name].items():
+            if field in LATER_FIELDS.get(type_name, ()):
+                continue
             schema = self._schema(field_type)
             if field in keys:
                 rule = keys[field]

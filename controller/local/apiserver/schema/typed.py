@@ -22,6 +22,9 @@ Json = dict[str, Any]
 # Lists that Go keeps although they are empty (no `omitempty`).
 _KEPT_EMPTY = frozenset({"containers", "storedVersions", "conditions"})
 
+# Fields of later versions than the one that is kept to: kept where their API is served, and not told of.
+LATER_FIELDS = {"PodSpec": frozenset({"evictionResponders"})}
+
 
 class DecodeError(ValueError):
     """A value doesn't fit its field; the text is as Go's decoder words it."""

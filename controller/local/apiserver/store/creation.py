@@ -35,6 +35,7 @@ _SUFFIX_LENGTH = 5
 _GENERATED_PREFIX_LENGTH = 58
 # The real server tries a generated name again a few times before it gives AlreadyExists.
 _NAME_ATTEMPTS = 8
+_EVICTIONS = "evictions.lifecycle.k8s.io"
 
 
 def create(
@@ -53,6 +54,8 @@ def create(
     decoded = strategy.decode_request(document)
     warnings = field_warnings(decoded, options, strategy.undecodable)
     body = strategy.prepare_create(decoded.body, now)
+    if resource.key == "pods" and not core.registry.serves(_EVICTIONS):
+        (body.get("spec") or {}).pop("evictionResponders", None)  # as fields are dropped whose feature is off
     metadata = body["metadata"] = dict(body["metadata"])
     if name and metadata.setdefault("name", name) != name:
         raise name_mismatch(metadata["name"], name)
