@@ -24,6 +24,7 @@ from controller.decide.pool_status import (
     too_old_agents,
 )
 from controller.decide.protection import Finding, without_budget
+from controller.decide.rollout import Starts, roll_out
 from controller.decide.rotation import Rotation, rotation
 from controller.decide.scaling import SizeDecision, decide_size
 from controller.decide.start_problem import StartProblem
@@ -140,6 +141,7 @@ class Reconciler:
         if self._pools.needs_budget(pool):
             self._starting.start(key, f"budget/{view.uid}", functools.partial(self._pools.keep_budget, pool))
         self._note_start_failures(view)
+        view = roll_out(view, self._starts(view, template))
         decision = decide_size(view)
         actions = pod_actions(view, decision)
         for action in actions:
@@ -195,6 +197,17 @@ class Reconciler:
         """Whether others are kept from the pool's Pods: by the cluster's policies, and the pool's own budget."""
         problem = self._pools.budget_problem(pool)
         return self._protection.found if problem is None else without_budget(problem)
+
+    def _starts(self, view: PoolView, template: str | InvalidObject) -> Starts:
+        """What is known of Pods of the present template."""
+        if isinstance(template, InvalidObject):
+            return Starts(problem=StartProblem(reason="InvalidTemplate", message=str(template)))
+        held, now = (view.uid, view.template_hash or ""), asyncio.get_running_loop().time()
+        return Starts(
+            proven=self._failures.has_started(held),
+            problem=self._failures.problem(held),
+            retry_due=not self._failures.wait_seconds(held, now),
+        )
 
     def _problems(self, view: PoolView, pool: Object, template: str | InvalidObject) -> Problems:
         """What keeps the pool from working as it should, and from changing its size, as of now."""
