@@ -18,6 +18,7 @@ from controller import names
 from controller.act.budgets import Budgets
 from controller.act.events import EventRecorder
 from controller.act.handed_over import HandedOverFiles
+from controller.act.history import History
 from controller.act.locks import Locks
 from controller.act.operations import Operations, Result
 from controller.act.outputs import TaskOutputs
@@ -147,6 +148,8 @@ class Controller:
             events=self.events,
             images=Images(agent=config.agent_image),
         )
+        history = History(leaders)
+        self.pools.subscribe(lambda old, new: history.forget(old["metadata"]["uid"]) if old and new is None else None)
         self.queue: WorkQueue[Key] = WorkQueue()
         self.operations = Operations(rng, ended=self._operation_ended)
         self.metrics.in_flight.set_function(lambda: len(self.operations))
@@ -167,6 +170,7 @@ class Controller:
             self.protection,
             tasks=tasks,
             pools=pools,
+            history=history,
             figures=self.metrics.pools,
         )
         self.loop = Loop(

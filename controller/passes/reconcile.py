@@ -7,8 +7,10 @@ from typing import Any
 
 from agent.wire import Origin
 from controller import names
+from controller.act.history import History
 from controller.act.pools import Pools, differs, rotation_request
 from controller.act.tasks import Tasks
+from controller.act.turns import Urgency
 from controller.act.work_queue import WorkQueue
 from controller.decide.assignment import assign, next_in_turn
 from controller.decide.pod_actions import CreatePods, let_go, pod_actions, removed, surplus
@@ -79,6 +81,7 @@ class Reconciler:
         *,
         tasks: Tasks,
         pools: Pools,
+        history: History,
         figures: dict[Key, PoolFigures],
     ) -> None:
         self._index = world.index
@@ -90,6 +93,7 @@ class Reconciler:
         self._starting = starting
         self._tasks = tasks
         self._pools = pools
+        self._history = history
         self._figures = figures
         self._status_due: dict[Key, float] = {}
         self._orphans_looked_at: dict[Key, dict[str, float]] = {}
@@ -140,6 +144,9 @@ class Reconciler:
         rotating = self._keep_tokens(key, pool, view)
         if self._pools.needs_budget(pool):
             self._starting.start(key, f"budget/{view.uid}", functools.partial(self._pools.keep_budget, pool))
+        if hashed is not None and not view.deleting and not self._history.is_kept(pool):
+            keep = functools.partial(self._history.keep, pool, spec.revision_history_limit)
+            self._starting.start(key, f"history/{view.uid}", keep, urgency=Urgency.UPKEEP)
         self._note_start_failures(view)
         view = roll_out(view, self._starts(view, template))
         decision = decide_size(view)

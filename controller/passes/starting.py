@@ -58,7 +58,7 @@ from controller.objects.task import Task
 from controller.world.index import Key
 from controller.world.world import World
 
-OPERATION_KINDS = ("pool", "budget", "status", "create", "pod", "task", "orphan", "tokens")
+OPERATION_KINDS = ("pool", "budget", "status", "create", "pod", "task", "orphan", "tokens", "history")
 """What stands before the first slash of an operation's key."""
 
 AGAIN_SECONDS = 0.1
