@@ -287,7 +287,10 @@ def _creations(view: PoolView, decision: SizeDecision, taken_back: int) -> int:
     While Pods are replaced, all together may exceed the size by maxSurge, and maxReplicas too, as those of a Deployment
     may exceed what its autoscaler says.
     """
-    missing = decision.desired + view.rollout.extra - decision.current - taken_back
+    missing = decision.desired - decision.current
+    if view.rollout.extra:
+        missing = max(0, missing) + view.rollout.extra
+    missing -= taken_back
     scaler, surge = view.spec.scaler, view.rollout.max_surge
     if missing <= 0 or (scaler is None and surge is None):
         return missing

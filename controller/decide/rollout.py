@@ -83,12 +83,12 @@ def _with_bounds(view: PoolView, outdated: list[PodView], starts: Starts, rollou
         stuck or (rolling and not proven)
     )
     tried = view.creating + sum(pod.state is PodState.STARTING for pod in fresh)
-    rollout = replace(
-        rollout,
-        extra=int(wants_proof and not tried),
-        tolerated=min(strategy.max_surge, counted, size) if view.spec.scaler is None else int(wants_proof),
-        max_surge=strategy.max_surge,
-    )
+    extra = int(wants_proof and not tried)
+    beyond = min(strategy.max_surge, counted) if size else 0
+    if view.spec.scaler is not None:
+        beyond = int(wants_proof)
+    # Where earlier templates fill all the room there is, one of those Pods is too many: or none could be tried.
+    rollout = replace(rollout, extra=extra, tolerated=max(0, beyond - extra), max_surge=strategy.max_surge)
     retiring = _retiring(view, outdated, strategy, size, proven=proven, tried=tried) if rolling else frozenset()
     pods = tuple(replace(pod, retiring=True) if pod.uid in retiring else pod for pod in view.pods)
     return replace(view, pods=pods, rollout=rollout)

@@ -112,6 +112,19 @@ def test_until_one_new_pod_serves_none_retires_and_one_is_tried_beyond_the_size(
     assert retiring(rolled(old("a"), old("b"), new("c"), replicas=2, starts=Starts())) == {"a", "b"}
 
 
+def test_pods_of_earlier_templates_that_fill_all_room_give_way_to_a_trial() -> None:
+    """The template changed twice: there is one Pod of each, and room for no third."""
+    for starts in (Starts(), Starts(problem=NO_IMAGE)):
+        view = rolled(old("a"), pod("b", template_hash="older"), replicas=1, starts=starts)
+        assert [type(action) for action in act(view)] == [DrainPod]
+    trying = rolled(old("a"), new("c", None, state=PodState.STARTING), replicas=1, starts=Starts())
+    assert act(trying) == ()
+    roomy = UpdateStrategy(max_surge=2)
+    assert act(rolled(old("a"), pod("b", template_hash="older"), replicas=1, starts=Starts(), update=roomy)) == (
+        CreatePods(1),
+    )
+
+
 def test_without_room_for_a_trial_one_pod_retires_and_no_other_until_the_new_one_serves() -> None:
     tight = UpdateStrategy(max_surge=0, max_unavailable=2)
     assert retiring(rolled(old("a"), old("b"), replicas=2, starts=Starts(), update=tight)) == {"a"}
