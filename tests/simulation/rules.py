@@ -261,7 +261,7 @@ class Rules:
             for slot in other.state().slots
             if self._held_since.get((other.uid, slot.id), now) < now - SEEN_SECONDS
         }
-        if len(enough) >= self.sizes.bound(pod.pool):
+        if len(enough) >= self.sizes.most(pod.pool):
             self.breach(f"{pod.name} was given {entry.task_id}, and {len(enough)} others hold something, which is all")
 
     def _check_phase(self, pod: "SimPod", record: PhaseChanged, state: State) -> None:

@@ -43,10 +43,14 @@ class SizeRules:
         before = [size for at, size in known if at <= self._world.elapsed - LATELY_SECONDS]
         return max([*lately, *before[-1:]], default=0)
 
+    def most(self, pool: str) -> float:
+        """How many Pods there may be, with those that take the place of others of an earlier template."""
+        return self.bound(pool) + self._surge.get(pool, 0)
+
     def check_room(self, pool: str) -> None:
         """Nobody makes a Pod more than the pool may have, beside those that everybody knows of by now."""
         world = self._world
-        most = self.bound(pool) + self._surge.get(pool, 0)
+        most = self.most(pool)
         known = [
             pod
             for pod in world.cluster.all(PODS)
