@@ -19,6 +19,7 @@ from controller.act.budgets import Budgets
 from controller.act.events import EventRecorder
 from controller.act.eviction_answers import EvictionAnswers
 from controller.act.handed_over import HandedOverFiles
+from controller.act.history import History
 from controller.act.locks import Locks
 from controller.act.operations import Operations, Result
 from controller.act.outputs import TaskOutputs
@@ -152,6 +153,8 @@ class Controller:
             images=Images(agent=config.agent_image),
             answers_evictions=lambda: self.evictions.answering,
         )
+        history = History(leaders)
+        self.pools.subscribe(lambda old, new: history.forget(old["metadata"]["uid"]) if old and new is None else None)
         self.queue: WorkQueue[Key] = WorkQueue()
         self.operations = Operations(rng, ended=self._operation_ended)
         self.metrics.in_flight.set_function(lambda: len(self.operations))
@@ -173,6 +176,7 @@ class Controller:
             self.protection,
             tasks=tasks,
             pools=pools,
+            history=history,
             figures=self.metrics.pools,
         )
         self.loop = Loop(

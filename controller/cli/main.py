@@ -17,7 +17,7 @@ import click
 import yaml
 
 from controller import names
-from controller.cli import again, documents, local, logs, outputs, pods, pools, tables, tasks
+from controller.cli import again, documents, local, logs, outputs, pods, pools, rollouts, tables, tasks
 from controller.cli.asking import Asker
 from controller.cli.following import Follower
 from controller.cli.given import Name, Namespace
@@ -304,6 +304,64 @@ def unlock(session: Session, lockkey: str | None, task: str | None, yes: bool) -
 def rotate(session: Session, pool: str) -> None:
     """Replace a pool's tokens. Takes minutes, and interrupts nothing."""
     click.echo(session.run(lambda connection: pools.rotate(connection, pool)))
+
+
+# --- templates --------------------------------------------------------------------------------------------------------
+
+
+@main.group()
+def rollout() -> None:
+    """The way of a pool's Pods to its present template and layout."""
+
+
+@rollout.command("status")
+@click.argument("pool")
+@click.option("-w", "--watch", is_flag=True, help="Until it is over.")
+@click.option("--timeout", type=click.FloatRange(min=0), help="Give up after so many seconds.")
+@pass_session
+def rollout_status(session: Session, pool: str, *, watch: bool, timeout: float | None) -> None:
+    """Say how far it is.
+
+    Exit codes as kubectl's: 0 it is over, or (without --watch) on its way; 1 new Pods don't start (watched: for a
+    minute), the template can't be used, Pods are replaced only when somebody drains them, or the time is over.
+    """
+    session.run(
+        lambda connection: rollouts.status(connection, pool, watch=watch, timeout_seconds=timeout, echo=click.echo)
+    )
+
+
+@rollout.command("pause")
+@click.argument("pool")
+@pass_session
+def rollout_pause(session: Session, pool: str) -> None:
+    """Replace no further Pod."""
+    click.echo(session.run(lambda connection: rollouts.pause(connection, pool, paused=True)))
+
+
+@rollout.command("resume")
+@click.argument("pool")
+@pass_session
+def rollout_resume(session: Session, pool: str) -> None:
+    """Go on after a pause."""
+    click.echo(session.run(lambda connection: rollouts.pause(connection, pool, paused=False)))
+
+
+@rollout.command("history")
+@click.argument("pool")
+@click.option("--revision", type=int, help="Show all of this one.")
+@pass_session
+def rollout_history(session: Session, pool: str, revision: int | None) -> None:
+    """List the templates that the pool had."""
+    click.echo(session.run(lambda connection: rollouts.history(connection, pool, revision)))
+
+
+@rollout.command("undo")
+@click.argument("pool")
+@click.option("--to-revision", "revision", type=int, help="Back to this one (default: the one before the present).")
+@pass_session
+def rollout_undo(session: Session, pool: str, revision: int | None) -> None:
+    """Write an earlier template and layout back into the pool."""
+    click.echo(session.run(lambda connection: rollouts.undo(connection, pool, revision)))
 
 
 # --- the installation -------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ class Census:
     each is counted as held there. `rest_*` leave out the Pods that hold a reservation: those stay, whatever the load.
     A Pod whose agent is not heard, or is recovering, counts in `rest_used` as full. `idle` are the Pods that serve and
     hold nothing, by the classes of their slots, and `others` all that do not just serve: what `removal` looks at.
+    Retiring Pods are among `others` and nowhere else: what they hold is done there, and the rest is the pool.
     """
 
     size: int = 0
@@ -92,8 +93,10 @@ def take_census(view: PoolView, promised: Mapping[str, Sequence[Task]]) -> Censu
     fresh = view.creating
     for pod in (*view.others, *expecting):
         if pod.counts:
-            census.size += 1
             census.others.append(pod)
+            if pod.retiring:
+                continue
+            census.size += 1
             unheard = pod.agent is None and pod.state is PodState.STARTING
             if unheard and not pod.leaving and pod.uid not in promised:
                 fresh += 1

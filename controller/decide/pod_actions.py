@@ -140,7 +140,7 @@ def removed(actions: "tuple[PodAction, ...] | list[DrainPod | DeleteStarting]") 
 
 def _removals(view: PoolView, decision: SizeDecision) -> list[DrainPod | DeleteStarting]:
     """Pods that somebody wants gone, and as many as the decision has too many, of those that lose nothing."""
-    excess = decision.current - decision.desired
+    excess = decision.current - decision.desired - view.rollout.tolerated
     if not view.synced or (excess <= 0 and not any(pod.useless for pod in decision.basis.census.others)):
         return []
     candidates = decision.basis.removable
@@ -169,11 +169,12 @@ def surplus(view: PoolView, decision: SizeDecision, leaving: frozenset[str]) -> 
 
     The others are those that hold least, so that the size is reached as soon as what they hold is done.
     """
-    excess = decision.current - decision.desired - len(leaving)
+    going = len(leaving) - sum(pod.retiring and pod.uid in leaving for pod in view.others)
+    excess = decision.current - decision.desired - view.rollout.tolerated - going
     if excess <= 0:
         return leaving
     order = sorted(
-        (pod for pod in view.pods if pod.counts and pod.uid not in leaving),
+        (pod for pod in view.pods if pod.counts and not pod.retiring and pod.uid not in leaving),
         key=lambda pod: (pod.load.reserved, pod.load.running, pod.name),
     )
     return leaving | {pod.uid for pod in order[:excess]}
@@ -189,7 +190,7 @@ def let_go(pods: Iterable[PodView], tasks: Iterable[Task], dispatching: Mapping[
 
 
 def _victims(candidates: Removable, surplus: int) -> tuple[PodView, ...]:
-    return candidates.leaving + (tuple(candidates.victims()[:surplus]) if surplus else ())
+    return candidates.retiring + candidates.leaving + (tuple(candidates.victims()[:surplus]) if surplus else ())
 
 
 def _dead(view: PoolView) -> list[DeleteDead]:
@@ -281,13 +282,24 @@ def _draining(view: PoolView, decision: SizeDecision) -> tuple[list[TakeBack], l
 
 
 def _creations(view: PoolView, decision: SizeDecision, taken_back: int) -> int:
-    """How many Pods are missing. Those on their way out still take up room below maxReplicas."""
-    missing = decision.desired - decision.current - taken_back
-    scaler = view.spec.scaler
-    if scaler is None:
+    """How many Pods are missing. Those on their way out still take up room below maxReplicas.
+
+    While Pods are replaced, all together may exceed the size by maxSurge, and maxReplicas too, as those of a Deployment
+    may exceed what its autoscaler says.
+    """
+    missing = decision.desired - decision.current
+    if view.rollout.extra:
+        missing = max(0, missing) + view.rollout.extra
+    missing -= taken_back
+    scaler, surge = view.spec.scaler, view.rollout.max_surge
+    if missing <= 0 or (scaler is None and surge is None):
         return missing
-    alive = sum(len(pods) for _, pods in view.serving) + sum(pod.alive for pod in view.others)
-    return min(missing, scaler.max_replicas - view.creating - alive)
+    alive = view.creating + sum(len(pods) for _, pods in view.serving) + sum(pod.alive for pod in view.others)
+    if surge is not None:
+        missing = min(missing, decision.desired + surge - alive)
+    if scaler is not None:
+        missing = min(missing, scaler.max_replicas + (surge or 0) - alive)
+    return missing
 
 
 def _deletion(view: PoolView) -> list[CancelTask | FinishDeletion]:

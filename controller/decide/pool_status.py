@@ -12,7 +12,7 @@ from controller.decide.agent_version import MINIMUM
 from controller.decide.protection import Finding
 from controller.decide.rotation import Rotation, TokensStand
 from controller.decide.scaling import SizeDecision
-from controller.decide.view import Alike, PodState, PodView, PoolView
+from controller.decide.view import Alike, PodState, PodView, PoolView, Rollout, RolloutStand
 from controller.objects.conditions import Condition, put
 from controller.objects.fields import Fields
 from controller.objects.task import TaskPhase
@@ -89,6 +89,7 @@ def pool_status(
         "observedGeneration": before.generation,
         "replicas": len(serving) + len(present),
         "readyReplicas": ready,
+        "updatedReplicas": view.rollout.updated,
         "desiredReplicas": decision.desired,
         "slots": {
             "total": count.total(),
@@ -99,7 +100,7 @@ def pool_status(
         "selector": f"{names.POOL_LABEL}={view.name}",
         "lastScaleTime": format_time(view.now) if scaled else before.last_scale_time,
         "conditions": _conditions(
-            view, decision, ready, before=before, problems=problems, tokens=tokens, protection=protection
+            view, decision, before=before, problems=problems, tokens=tokens, protection=protection
         ),
     }
 
@@ -139,7 +140,6 @@ def _slots(serving: Iterable[Alike], others: Iterable[PodView]) -> Counter[str]:
 def _conditions(
     view: PoolView,
     decision: SizeDecision,
-    ready: int,
     *,
     before: Before,
     problems: Problems,
@@ -148,8 +148,11 @@ def _conditions(
 ) -> list[dict[str, Any]]:
     waits = deletion_waits(view)
     degraded, unable_to_scale = waits or problems.degraded or not_starting(view), problems.unable_to_scale
-    counting = [pod for pod in view.others if pod.counts]
-    size = sum(len(pods) for _, pods in view.serving) + len(counting)
+    counting = [pod for pod in view.others if pod.counts and not pod.retiring]
+    serving = _serving(view)
+    size = len(serving) + len(counting)
+    ready = sum(pod.ready and pod.connected for pod in serving)
+    ready += sum(pod.ready and pod.connected for pod in counting if pod.state is PodState.ACTIVE)
     moving = size + view.creating != decision.desired or ready != size
     # One that starts counts as soon as it runs: its own probes reach the agent then, and only the controller does not.
     served = [pod for pod in counting if pod.state is PodState.ACTIVE or pod.running]
@@ -158,13 +161,13 @@ def _conditions(
         degraded = Problem(reason="AgentsUnreachable", message=f"no answer from {', '.join(sorted(unreachable)[:5])}")
     degraded = degraded or too_old_agents(view)
     settled = not moving and degraded is None
-    ready_words = ("Settled" if settled else "NotSettled", f"{ready} of {len(counting)} Pods serve")
+    ready_words = ("Settled" if settled else "NotSettled", f"{ready} of {size} Pods serve")
     if waits is not None:
         ready_words = (waits.reason, waits.message)
     scaling = view.spec.scaler is not None
     entries = [
         (READY, settled, *ready_words),
-        (PROGRESSING, moving, decision.reason if moving else "Settled", decision.message),
+        (PROGRESSING, *_progress(view.rollout, decision, moving=moving)),
         (DEGRADED, degraded is not None, *_words(degraded, "AsExpected")),
         (ABLE_TO_SCALE, unable_to_scale is None, *_words(unable_to_scale, "Ready")),
         (SCALING_ACTIVE, scaling, "Autoscaling" if scaling else "FixedSize", decision.message),
@@ -175,6 +178,17 @@ def _conditions(
     if protection is not None:
         entries.append((PROTECTED, protection.protected, protection.reason, protection.message))
     return _put_all(before, entries, view.now)
+
+
+def _progress(rollout: Rollout, decision: SizeDecision, *, moving: bool) -> tuple[bool, str, str]:
+    """Whether the pool is on its way to what its spec says: to its template first, then to its size."""
+    if rollout.stand is RolloutStand.NONE:
+        return moving, decision.reason if moving else "Settled", decision.message
+    words = f"{rollout.updated} of {rollout.total} Pods have the present template"
+    words = f"{words}; {rollout.why}" if rollout.why else words
+    if rollout.stand is RolloutStand.ON_DELETE and moving:
+        return True, decision.reason, f"{decision.message}; {words}"
+    return rollout.stand is RolloutStand.ROLLING, rollout.stand, words
 
 
 def not_starting(view: PoolView) -> Problem | None:

@@ -15,7 +15,8 @@ from controller.objects.task import Task
 class Removable:
     """Pods that could go without any loss.
 
-    First `leaving` (somebody wants them gone, or they take nothing any more), then those that never served, then those
+    `retiring` ones make room for Pods of the present template and are no longer counted. Of those that are,
+    first `leaving` (somebody wants them gone, or they take nothing any more), then those that never served, then those
     idle longest. `pending` counts Pods that never served and can't go yet (their creation or opening is under way, or
     they are younger than the minimum idle time): they would go before any Pod of `idle`, so that many of those stay
     (D2).
@@ -24,6 +25,7 @@ class Removable:
     slots that would be lost.
     """
 
+    retiring: tuple[PodView, ...]
     leaving: tuple[PodView, ...]
     pending: int
     starting: list[tuple[datetime, PodView]]
@@ -93,7 +95,13 @@ def removable(
             starting.append((since, pod))
         elif since <= latest:
             idle.setdefault(_offered(pod), []).append((since, pod))
-    return Removable(leaving=tuple(leaving), pending=pending, starting=starting, idle=idle)
+    return Removable(
+        retiring=tuple(pod for pod in leaving if pod.retiring),
+        leaving=tuple(pod for pod in leaving if not pod.retiring),
+        pending=pending,
+        starting=starting,
+        idle=idle,
+    )
 
 
 def _offered(pod: PodView) -> Layout:

@@ -86,6 +86,8 @@ class PodView:
     """Why it does not start, if it was never opened and something speaks against it."""
     stuck: bool = False
     """Whether that has been so for a while: it is not counted on any more."""
+    retiring: bool = False
+    """Whether it makes room for one of the present template: not in what is kept, only in a view (see `rollout`)."""
     tracked: bool = False
     """Whether its object stays, by our finalizer, until its end is recorded."""
     idle_seen: datetime | None = None
@@ -121,7 +123,7 @@ class PodView:
     @property
     def leaving(self) -> bool:
         """Whether somebody wants it gone: it takes nothing new, and is drained as it falls idle."""
-        return self.drain_requested or self.node_cordoned or self.disowned
+        return self.drain_requested or self.node_cordoned or self.disowned or self.retiring
 
     @property
     def useless(self) -> bool:
@@ -202,6 +204,34 @@ class Alike(NamedTuple):
     pods: list[PodView]
 
 
+class RolloutStand(StrEnum):
+    """How the replacement of Pods of an earlier template stands: a condition's reason."""
+
+    NONE = "UpToDate"
+    ROLLING = "RollingOut"
+    PAUSED = "RolloutPaused"
+    STUCK = "RolloutStuck"
+    ON_DELETE = "OnDelete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """Where a pool stands between two templates. `updated` of its `total` Pods have the present one.
+
+    `extra` Pods are wanted beyond the size: one that shows whether the present template starts. `tolerated` beyond it
+    are not taken away. `max_surge`: by how many all Pods may exceed the size; None: nothing is replaced, no bound.
+    `why` is what a person should know about it, empty if there is nothing to add.
+    """
+
+    stand: RolloutStand = RolloutStand.NONE
+    why: str = ""
+    updated: int = 0
+    total: int = 0
+    extra: int = 0
+    tolerated: int = 0
+    max_surge: int | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class PoolView:
     """A pool at one moment. `now` is wall time; `tasks` are those of the pool that are not final.
@@ -228,6 +258,7 @@ class PoolView:
     """UID of the pool's token Secret, if there is one: every Pod is to have it as its second owner."""
     deleting: bool = False
     synced: bool = True
+    rollout: Rollout = field(default_factory=Rollout)
 
     @property
     def serving(self) -> list[Alike]:

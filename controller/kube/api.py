@@ -46,6 +46,7 @@ ADMISSION_BINDINGS = Resource(
     "ValidatingAdmissionPolicyBinding",
     namespaced=False,
 )
+CONTROLLERREVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
 SLOTPOOLS = Resource("podslots.dev", "v1alpha1", "slotpools", "SlotPool")
 SLOTTASKS = Resource("podslots.dev", "v1alpha1", "slottasks", "SlotTask")
 SLOTTASKOUTPUTS = Resource("podslots.dev", "v1alpha1", "slottaskoutputs", "SlotTaskOutput")

@@ -19,6 +19,7 @@ MAX_SLOTS = 16
 MAX_REPLICAS = 10_000
 MAX_TYPES_OF_SLOT = 16
 MAX_NAME_LENGTH = 253
+MAX_REVISIONS = 100
 MAX_RESERVATION_SECONDS = 365 * 86400
 MAX_IDLE_SECONDS = 86400
 ROTATION_SECONDS = (60, 10 * 365 * 86400)
@@ -38,6 +39,27 @@ class DeletionPolicy(StrEnum):
 
     DRAIN = "Drain"
     FORCE = "Force"
+
+
+class UpdateType(StrEnum):
+    """When Pods of an earlier template or layout are replaced."""
+
+    WHEN_IDLE = "WhenIdle"
+    ON_DELETE = "OnDelete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateStrategy:
+    """How Pods of an earlier template are replaced: a few at a time, as they fall idle.
+
+    A Pod that is to be replaced takes nothing new, so `max_unavailable` is at least 1. `max_surge` Pods may be there
+    beyond the size, so that a new one serves before an old one has gone.
+    """
+
+    type: UpdateType = UpdateType.WHEN_IDLE
+    max_unavailable: int = 1
+    max_surge: int = 1
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +118,8 @@ class PoolSpec:
     output: OutputLimits = field(default_factory=OutputLimits)
     deletion_policy: DeletionPolicy = DeletionPolicy.DRAIN
     auth: Auth = field(default_factory=Auth)
+    update: UpdateStrategy = field(default_factory=UpdateStrategy)
+    revision_history_limit: int = 5
     template: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -147,6 +171,8 @@ class PoolSpec:
             output=_output(spec),
             deletion_policy=DeletionPolicy(spec.choice("deletionPolicy", DeletionPolicy.DRAIN, policies)),
             auth=_auth(spec, pool),
+            update=_update(spec),
+            revision_history_limit=spec.integer("revisionHistoryLimit", 5, most=MAX_REVISIONS),
             template=template.data,
         )
 
@@ -177,6 +203,16 @@ def _output(spec: Fields) -> OutputLimits:
     return OutputLimits(
         max_bytes=given.integer("maxBytes", 262144, least=least, most=most),
         waiting_max_bytes=given.integer("waitingMaxBytes", 921600, least=least, most=most),
+    )
+
+
+def _update(spec: Fields) -> UpdateStrategy:
+    given = spec.optional_child("updateStrategy") or Fields({}, spec.at("updateStrategy"))
+    return UpdateStrategy(
+        type=UpdateType(given.choice("type", UpdateType.WHEN_IDLE, tuple(UpdateType))),
+        max_unavailable=given.integer("maxUnavailable", 1, least=1, most=MAX_REPLICAS),
+        max_surge=given.integer("maxSurge", 1, most=MAX_REPLICAS),
+        paused=given.boolean("paused"),
     )
 
 

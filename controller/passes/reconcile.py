@@ -7,8 +7,10 @@ from typing import Any
 
 from agent.wire import Origin
 from controller import names
+from controller.act.history import History
 from controller.act.pools import Pools, differs, rotation_request
 from controller.act.tasks import Tasks
+from controller.act.turns import Urgency
 from controller.act.work_queue import WorkQueue
 from controller.decide.assignment import assign, next_in_turn
 from controller.decide.eviction import reply
@@ -25,6 +27,7 @@ from controller.decide.pool_status import (
     too_old_agents,
 )
 from controller.decide.protection import Finding, without_budget
+from controller.decide.rollout import Starts, roll_out
 from controller.decide.rotation import Rotation, rotation
 from controller.decide.scaling import SizeDecision, decide_size
 from controller.decide.start_problem import StartProblem
@@ -79,6 +82,7 @@ class Reconciler:
         *,
         tasks: Tasks,
         pools: Pools,
+        history: History,
         figures: dict[Key, PoolFigures],
     ) -> None:
         self._index = world.index
@@ -91,6 +95,7 @@ class Reconciler:
         self._starting = starting
         self._tasks = tasks
         self._pools = pools
+        self._history = history
         self._figures = figures
         self._status_due: dict[Key, float] = {}
         self._orphans_looked_at: dict[Key, dict[str, float]] = {}
@@ -142,7 +147,11 @@ class Reconciler:
         rotating = self._keep_tokens(key, pool, view)
         if self._pools.needs_budget(pool):
             self._starting.start(key, f"budget/{view.uid}", functools.partial(self._pools.keep_budget, pool))
+        if hashed is not None and not view.deleting and not self._history.is_kept(pool):
+            keep = functools.partial(self._history.keep, pool, spec.revision_history_limit)
+            self._starting.start(key, f"history/{view.uid}", keep, urgency=Urgency.UPKEEP)
         self._note_start_failures(view)
+        view = roll_out(view, self._starts(view, template))
         decision = decide_size(view)
         actions = pod_actions(view, decision)
         for action in actions:
@@ -198,6 +207,17 @@ class Reconciler:
         """Whether others are kept from the pool's Pods: by the cluster's policies, and the pool's own budget."""
         problem = self._pools.budget_problem(pool)
         return self._protection.found if problem is None else without_budget(problem)
+
+    def _starts(self, view: PoolView, template: str | InvalidObject) -> Starts:
+        """What is known of Pods of the present template."""
+        if isinstance(template, InvalidObject):
+            return Starts(problem=StartProblem(reason="InvalidTemplate", message=str(template)))
+        held, now = (view.uid, view.template_hash or ""), asyncio.get_running_loop().time()
+        return Starts(
+            proven=self._failures.has_started(held),
+            problem=self._failures.problem(held),
+            retry_due=not self._failures.wait_seconds(held, now),
+        )
 
     def _problems(self, view: PoolView, pool: Object, template: str | InvalidObject) -> Problems:
         """What keeps the pool from working as it should, and from changing its size, as of now."""

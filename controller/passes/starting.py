@@ -60,7 +60,7 @@ from controller.objects.task import Task
 from controller.world.index import Key
 from controller.world.world import World
 
-OPERATION_KINDS = ("pool", "budget", "status", "create", "pod", "task", "orphan", "tokens", "eviction")
+OPERATION_KINDS = ("pool", "budget", "status", "create", "pod", "task", "orphan", "tokens", "history", "eviction")
 """What stands before the first slash of an operation's key."""
 
 AGAIN_SECONDS = 0.1

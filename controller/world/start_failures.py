@@ -31,6 +31,8 @@ class StartFailures:
 
     def __init__(self) -> None:
         self._rows: dict[Template, _Row] = {}
+        self._started: dict[str, str] = {}
+        """Of each pool the template of which a Pod was opened last."""
 
     def failed(self, template: Template, pod_uid: str, problem: StartProblem, now: float) -> bool:
         """A Pod failed before it was opened. False if that was known."""
@@ -38,6 +40,8 @@ class StartFailures:
         if pod_uid in row.counted:
             return False
         row.counted[pod_uid] = None
+        if self._started.get(template[0]) == template[1]:
+            del self._started[template[0]]
         if len(row.counted) > MOST_REMEMBERED:
             del row.counted[next(iter(row.counted))]
         row.problem = problem
@@ -49,9 +53,15 @@ class StartFailures:
     def opened(self, template: Template) -> None:
         """A Pod of that template takes work: the row is over."""
         self._rows.pop(template, None)
+        self._started[template[0]] = template[1]
+
+    def has_started(self, template: Template) -> bool:
+        """Whether a Pod of that template was opened since this controller runs, and none of it or another since."""
+        return self._started.get(template[0]) == template[1]
 
     def forget(self, pool_uid: str) -> None:
         """The pool is gone."""
+        self._started.pop(pool_uid, None)
         for template in [template for template in self._rows if template[0] == pool_uid]:
             del self._rows[template]
 

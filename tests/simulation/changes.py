@@ -35,7 +35,7 @@ class Operator:
         self._made = 0
         self._mean_seconds = mean_seconds
         self._rng = random.Random(f"{world.seed}/operator")
-        self._autoscaling = world.cluster.all(SLOTPOOLS)[0]["spec"]["autoscaling"]
+        self._autoscaling = world.cluster.all(SLOTPOOLS)[0]["spec"].get("autoscaling")
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -53,7 +53,7 @@ class Operator:
         """Leave pools and node as they were, but for the template."""
         cluster = self._world.cluster
         cluster.patch(NODES, "", NODE, {"spec": {"unschedulable": None}})
-        if cluster.find(SLOTPOOLS, NS, POOL) is not None:
+        if self._autoscaling is not None and cluster.find(SLOTPOOLS, NS, POOL) is not None:
             scaler = {"paused": None, **self._autoscaling}
             cluster.patch(SLOTPOOLS, NS, POOL, {"spec": {"autoscaling": scaler}})
 

@@ -43,19 +43,7 @@ async def live(seed: int, trace: Trace | None = None, *, about: Theme | None = N
         )
         world.rules.minds_leases = not theme.leases_fail
         world.rules.note(f"=== a history of {theme.name}")
-        least = rng.choice([0, 0, 1])
-        pool: dict[str, Any] = {
-            "autoscaling": {
-                "minReplicas": least,
-                "maxReplicas": least + rng.choice(theme.more_pods),
-                "minIdleSeconds": rng.choice(theme.min_idle_seconds),
-                "idleSlots": rng.choice([{}, {}, {"plan": 1}]),
-            },
-            "reservation": {"ttlSeconds": rng.choice(theme.ttl_seconds)},
-        }
-        if len(theme.rotation_seconds) > 1:
-            period = random.Random(f"{seed}/tokens").choice(theme.rotation_seconds)
-            pool["auth"] = {"rotationPeriodSeconds": period}
+        pool = _pool(seed, rng, theme)
         world.node.mount_seconds = theme.mount_seconds
         world.pools = (POOL, *(f"{POOL}-{number}" for number in range(2, theme.pools + 1)))
         for name in world.pools:
@@ -92,6 +80,28 @@ async def live(seed: int, trace: Trace | None = None, *, about: Theme | None = N
             world.cluster.delete(SLOTPOOLS, NS, found["metadata"]["name"], options)
         await world.until(lambda: empty(world), 300, "gone")
         return world
+
+
+def _pool(seed: int, rng: random.Random, theme: Theme) -> dict[str, Any]:
+    """The pool's spec."""
+    least = rng.choice([0, 0, 1])
+    pool: dict[str, Any] = {
+        "autoscaling": {
+            "minReplicas": least,
+            "maxReplicas": least + rng.choice(theme.more_pods),
+            "minIdleSeconds": rng.choice(theme.min_idle_seconds),
+            "idleSlots": rng.choice([{}, {}, {"plan": 1}]),
+        },
+        "reservation": {"ttlSeconds": rng.choice(theme.ttl_seconds)},
+    }
+    if len(theme.rotation_seconds) > 1:
+        period = random.Random(f"{seed}/tokens").choice(theme.rotation_seconds)
+        pool["auth"] = {"rotationPeriodSeconds": period}
+    if theme.sizes:
+        of_pool = random.Random(f"{seed}/size")
+        pool["autoscaling"], pool["replicas"] = None, of_pool.choice(theme.sizes)
+        pool["updateStrategy"] = of_pool.choice(theme.updates)
+    return pool
 
 
 async def _replace_pool(world: World, pool: dict[str, Any], propagation: str) -> None:
@@ -133,7 +143,9 @@ def _pods_of(world: World, pool: Object) -> list[Object]:
 
 def _least(pool: Object) -> int:
     """How many Pods a pool has without any work."""
-    scaler = pool["spec"]["autoscaling"]
+    scaler = pool["spec"].get("autoscaling")
+    if scaler is None:
+        return int(pool["spec"]["replicas"])
     return max(int(scaler.get("minReplicas", 0)), 1 if scaler.get("idleSlots") else 0)
 
 

@@ -12,6 +12,7 @@ from controller import names
 from controller.kube.api import PODS, SECRETS, SLOTTASKOUTPUTS, Object
 from controller.local.apiserver.store.versions import Change, ChangeType
 from controller.objects.task import FINAL_PHASES
+from tests.simulation.rollout_rules import RolloutRules
 from tests.simulation.size_rules import SizeRules
 from tests.simulation.step_rules import StepRules
 from tests.simulation.trace import Trace
@@ -43,6 +44,7 @@ class Rules:
         self._world = world
         self.steps = StepRules(world, self)
         self.sizes = SizeRules(world, self)
+        self.rollouts = RolloutRules(world, self)
         self._phases: dict[str, str] = {}
         self._intents: dict[tuple[str, str], float] = {}
         """When each assignment was written, by (task id, Pod UID)."""
@@ -95,6 +97,7 @@ class Rules:
             sizes = f"{status.get('replicas')} → {status.get('desiredReplicas')} Pods"
             self.note(f"pool {name} v{version} {change.type} {sizes}")
             self.sizes.pool_changed(name, body["spec"])
+            self.rollouts.pool_changed(name, body["spec"])
             desired, most = status.get("desiredReplicas"), self.sizes.bound(name)
             if desired is not None and desired > most:
                 self.breach(f"{desired} Pods are wanted, and {most} is the most")
@@ -144,6 +147,7 @@ class Rules:
             self.sizes.makers[replica.name, replica.starts] = world.elapsed
         if creates and verb == "create" and not replica.was_paused and self.minds_leases:
             self.sizes.check_room(creates.rpartition("-")[0])
+            self.rollouts.made(creates.rpartition("-")[0])
 
     def pod_deleted(self, pod: "SimPod") -> None:
         """Somebody asked for its deletion just now."""
@@ -170,6 +174,7 @@ class Rules:
                 case PhaseChanged(phase=phase, drain_id=drain_id):
                     self.note(f"agent {pod.name} {phase} {drain_id or record.opened_id}")
                     self._check_phase(pod, record, state)
+                    (self.rollouts.opened if phase is Phase.OPEN else self.rollouts.drained)(pod)
                 case TaskAcked(task_id=task_id):
                     self.note(f"agent {pod.name} acked {task_id}")
                     self._acked.setdefault(pod.uid, set()).add(task_id)
@@ -256,7 +261,7 @@ class Rules:
             for slot in other.state().slots
             if self._held_since.get((other.uid, slot.id), now) < now - SEEN_SECONDS
         }
-        if len(enough) >= self.sizes.bound(pod.pool):
+        if len(enough) >= self.sizes.most(pod.pool):
             self.breach(f"{pod.name} was given {entry.task_id}, and {len(enough)} others hold something, which is all")
 
     def _check_phase(self, pod: "SimPod", record: PhaseChanged, state: State) -> None:

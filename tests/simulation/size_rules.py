@@ -22,6 +22,9 @@ class SizeRules:
         self._rules = rules
         self._most: dict[str, list[tuple[float, float]]] = {}
         """By pool: when it changed, and how many Pods it might have from then on."""
+        self._templates: dict[str, Object] = {}
+        self._surge: dict[str, int] = {}
+        """How many Pods more there may be, in pools whose template has changed."""
         self.makers: dict[tuple[str, int], float] = {}
         """When each process of a controller last made a Pod."""
         self._refused: dict[tuple[str, str], list[float]] = {}
@@ -29,6 +32,9 @@ class SizeRules:
 
     def pool_changed(self, name: str, spec: Object) -> None:
         self._most.setdefault(name, []).append((self._world.elapsed, _bound(spec)))
+        template = spec["template"]
+        if self._templates.setdefault(name, template) != template:
+            self._surge[name] = (spec.get("updateStrategy") or {}).get("maxSurge", 0)
 
     def bound(self, pool: str) -> float:
         """How many Pods there may be, by the pool as it is and as it was lately: a decision may be that old."""
@@ -37,10 +43,14 @@ class SizeRules:
         before = [size for at, size in known if at <= self._world.elapsed - LATELY_SECONDS]
         return max([*lately, *before[-1:]], default=0)
 
+    def most(self, pool: str) -> float:
+        """How many Pods there may be, with those that take the place of others of an earlier template."""
+        return self.bound(pool) + self._surge.get(pool, 0)
+
     def check_room(self, pool: str) -> None:
         """Nobody makes a Pod more than the pool may have, beside those that everybody knows of by now."""
         world = self._world
-        most = self.bound(pool)
+        most = self.most(pool)
         known = [
             pod
             for pod in world.cluster.all(PODS)
@@ -71,5 +81,5 @@ class SizeRules:
 
 def _bound(spec: Object) -> float:
     """The most Pods that a pool may have. A size set by hand bounds those that stay, not those that are replaced."""
-    scaler = spec.get("autoscaling") or {}
+    scaler = spec.get("autoscaling") or {"paused": True}
     return float("inf") if scaler.get("paused") else scaler["maxReplicas"]

@@ -35,6 +35,10 @@ class Theme:
     layouts: tuple[tuple[tuple[str, ...], ...], ...] = (DEFAULT_LAYOUT, (EVERY_TYPE,), (EVERY_TYPE,) * 2)
     min_idle_seconds: tuple[int, ...] = (0, 5, 30)
     more_pods: tuple[int, ...] = (1, 2, 3)
+    sizes: tuple[int, ...] = ()
+    """If there are any, the pool has one of these, and no autoscaling."""
+    updates: tuple[dict[str, int], ...] = ({},)
+    """Their `updateStrategy`."""
     operator_share: float = 0.6
     changes: tuple[str, ...] = ()
     bystander_share: float = 0.5
@@ -261,6 +265,19 @@ THEMES = (
         kinds=("plan_and_apply",),
         task_seconds=(0.5, 5.0),
         ttl_seconds=(30, 90),
+    ),
+    Theme(
+        "templates that change",
+        mishaps=("leader dies", "leader is stopped", "watches end", "node refuses pods"),
+        mishap_seconds=(20.0,),
+        task_seconds=(0.5, 5.0, 30.0),
+        lock_share=0.1,
+        changes=("edit template",),
+        operator_share=1.0,
+        bystander_share=0.0,
+        replace_share=0.0,
+        sizes=(1, 3, 4),
+        updates=({}, {}, {"maxUnavailable": 2, "maxSurge": 2}, {"maxSurge": 0}),
     ),
 )
 

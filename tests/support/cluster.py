@@ -48,6 +48,10 @@ class Child:
     def running(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
+    def set_environment(self, name: str, value: str) -> None:
+        """For its next start."""
+        self._environ = {**self._environ, name: value}
+
     async def kill(self) -> None:
         """SIGKILL."""
         await self._end(signal.SIGKILL)

@@ -27,6 +27,7 @@ CONTROLLER_RIGHTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("", "pods"): ("get", "list", "watch", "create", "patch", "delete"),
     ("", "secrets"): ("get", "list", "watch", "create", "patch", "delete"),
     ("coordination.k8s.io", "leases"): ("get", "list", "watch", "create", "patch", "delete"),
+    ("apps", "controllerrevisions"): ("list", "create", "patch", "delete"),
     ("policy", "poddisruptionbudgets"): ("get", "list", "watch", "create", "patch", "delete"),
     ("admissionregistration.k8s.io", "validatingadmissionpolicies"): ("list",),
     ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"): ("list",),

@@ -11,8 +11,8 @@ from controller.act.pod_owners import PodOwners
 from controller.act.pods import Pods
 from controller.act.pools import Pools
 from controller.act.tokens import PoolTokens
-from controller.decide import pod_actions, rotation
-from controller.decide.view import PodState
+from controller.decide import pod_actions, rollout, rotation
+from controller.decide.view import PodState, PodView
 from controller.objects import template
 from controller.passes import reconcile
 from controller.world.index import Index
@@ -66,6 +66,32 @@ def _() -> Plant:
 @bug("a Pod too many gets tasks", theme="sizes that are lowered", seed=16)
 def _() -> Plant:
     return patch.object(reconcile, "surplus", lambda _view, _decision, leaving: leaving)
+
+
+@bug("a new template takes every idle Pod at once", theme="templates that change", seed=0)
+def _() -> Plant:
+    def retiring(_view: Any, outdated: Any, *_: Any, **__: Any) -> frozenset[str]:
+        return frozenset(pod.uid for pod in outdated)
+
+    return patch.object(rollout, "_retiring", retiring)
+
+
+@bug("a new template needs no proof", theme="templates that change", seed=13)
+def _() -> Plant:
+    original = rollout.roll_out
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(rollout, "_problem", lambda _view, _starts: None))
+    proven = rollout.Starts(proven=True)
+    stack.enter_context(patch.object(reconcile, "roll_out", lambda view, _starts: original(view, proven)))
+    return stack
+
+
+@bug("a Pod that retires takes new tasks", theme="templates that change", seed=0)
+def _() -> Plant:
+    def leaving(self: PodView) -> bool:
+        return self.drain_requested or self.node_cordoned or self.disowned
+
+    return patch.object(PodView, "leaving", property(leaving))
 
 
 @bug("a lockKey's other pools are not woken", theme="pools that share a lock", seed=6)

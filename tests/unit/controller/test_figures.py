@@ -116,7 +116,7 @@ async def operations_by_kind_and_end(world: World) -> None:
         pairs = [(kind, result) for kind in OPERATION_KINDS for result in Result]
         return {pair for pair in pairs if figure(world, name, kind=pair[0], result=pair[1])}
 
-    assert moved() <= {("pool", "done"), ("budget", "done"), ("status", "done")}
+    assert moved() <= {("pool", "done"), ("budget", "done"), ("status", "done"), ("history", "done")}
     world.faults.api_refused = 1.0
     world.add_task("t", "plan")
     await asyncio.sleep(2)

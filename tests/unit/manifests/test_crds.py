@@ -22,7 +22,7 @@ from controller.local.apiserver.schema.structural import CustomSchema
 from controller.local.apiserver.schema.validation import validate
 from controller.objects.conditions import Condition
 from controller.objects.output import Gap, Output, Source, document, packed
-from controller.objects.pool import DEFAULT_LAYOUT, DeletionPolicy, PoolSpec
+from controller.objects.pool import DEFAULT_LAYOUT, DeletionPolicy, PoolSpec, UpdateStrategy, UpdateType
 from controller.objects.task import Task, TaskPhase, TaskStatus
 from controller.objects.task_spec import ApprovalPolicy, KeepOutput, OnLostReservation, TaskSpec
 from tests.support.pools import NOW
@@ -103,6 +103,8 @@ GOOD_POOLS: dict[str, Json] = {
             "tls": {"secretName": "a", "serverName": "a.b.svc", "clientAuth": {"secretName": "c.d"}},
         },
         "deletionPolicy": "Force",
+        "updateStrategy": {"type": "OnDelete", "maxUnavailable": 2, "maxSurge": 0, "paused": True},
+        "revisionHistoryLimit": 0,
     },
     "locked reads": {"auth": {"lockReads": True}},
     "tls, the least": {"auth": {"tls": {"secretName": "agents-tls"}}},
@@ -140,7 +142,11 @@ BAD_POOLS: dict[str, tuple[Json, str]] = {
     "no template": ({"template": None}, "spec.template"),
     "a template without a spec": ({"template": {"spec": None}}, "spec.template.spec"),
     "a typing mistake": ({"autoscaling": {"maxReplicas": 3, "minReplica": 1}}, "minReplica: unknown field"),
-    "a setting that does not exist yet": ({"updateStrategy": {"type": "WhenIdle"}}, "updateStrategy: unknown field"),
+    "a setting that does not exist yet": ({"mode": "Deployment"}, "mode: unknown field"),
+    "an update that interrupts": ({"updateStrategy": {"type": "Recreate"}}, "spec.updateStrategy.type"),
+    "an update that may do nothing": ({"updateStrategy": {"maxUnavailable": 0}}, "spec.updateStrategy.maxUnavailable"),
+    "a share of Pods": ({"updateStrategy": {"maxSurge": "25%"}}, "spec.updateStrategy.maxSurge"),
+    "too long a history": ({"revisionHistoryLimit": 101}, "spec.revisionHistoryLimit"),
     "tls without a Secret": ({"auth": {"tls": {}}}, "spec.auth.tls.secretName"),
     "tls by an empty Secret": ({"auth": {"tls": {"secretName": ""}}}, "spec.auth.tls.secretName"),
     "tls by no Secret's name": ({"auth": {"tls": {"secretName": "A_b"}}}, "spec.auth.tls.secretName"),
@@ -585,6 +591,14 @@ def test_enumerations_are_those_of_the_code() -> None:
     assert spec["keepOutput"]["enum"] == list(KeepOutput)
     assert spec["onLostReservation"]["enum"] == list(OnLostReservation)
     assert pools["spec"]["properties"]["deletionPolicy"]["enum"] == list(DeletionPolicy)
+    update = pools["spec"]["properties"]["updateStrategy"]["properties"]
+    assert update["type"]["enum"] == list(UpdateType)
+    assert {name: rule["default"] for name, rule in update.items()} == {
+        "type": UpdateStrategy().type,
+        "maxUnavailable": UpdateStrategy().max_unavailable,
+        "maxSurge": UpdateStrategy().max_surge,
+        "paused": UpdateStrategy().paused,
+    }
     assert status["phase"]["enum"] == list(TaskPhase)
     assert status["step"]["enum"] == list(Step)
     for step in Step:

@@ -47,6 +47,7 @@ _SCALARS: Mapping[str, Json] = {
 # Where the schemas of a group's types have their names; the others are found by turning the group round.
 _PACKAGES = {
     "": "io.k8s.api.core",
+    "apps": "io.k8s.api.apps",
     "coordination.k8s.io": "io.k8s.api.coordination",
     "policy": "io.k8s.api.policy",
     "rbac.authorization.k8s.io": "io.k8s.api.rbac",

@@ -202,6 +202,29 @@ class LeaseStrategy(Strategy):
         return causes
 
 
+class RevisionStrategy(Strategy):
+    """ControllerRevisions: what they hold never changes, their number may."""
+
+    def prepare_create(self, body: Json, now: datetime) -> Json:
+        """Go keeps a number that is 0."""
+        del now
+        body.setdefault("revision", 0)
+        return body
+
+    def validate(self, body: Json) -> list[Cause]:
+        """Numbers are counted."""
+        number = body.get("revision") or 0
+        if number < 0:
+            return [invalid_value("revision", str(number), "must be greater than or equal to 0")]
+        return []
+
+    def validate_update(self, new: Json, old: Json, subresource: str) -> list[Cause]:
+        """The data is fixed."""
+        del subresource
+        changed = new.get("data") != old.get("data")
+        return [*self.validate(new), *([invalid_value("data", "{}", "field is immutable")] if changed else [])]
+
+
 class CrdStrategy(Strategy):
     """CustomResourceDefinitions: established as soon as they are stored."""
 
@@ -293,6 +316,7 @@ _STRATEGIES: dict[str, type[Strategy]] = {
     "configmaps": ConfigMapStrategy,
     "events": EventStrategy,
     "leases.coordination.k8s.io": LeaseStrategy,
+    "controllerrevisions.apps": RevisionStrategy,
     BUDGETS: BudgetStrategy,
     "serviceaccounts": Strategy,
     **{f"{plural}.{RBAC}": RbacStrategy for plural in ("roles", "rolebindings", "clusterroles", "clusterrolebindings")},

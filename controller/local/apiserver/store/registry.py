@@ -93,6 +93,7 @@ BUILTINS = (
         "coordination.k8s.io", "v1", "leases", "lease", "Lease",
         unconditional_update=False, create_on_update=True,
     ),
+    Resource("apps", "v1", "controllerrevisions", "controllerrevision", "ControllerRevision"),
     Resource(
         "policy", "v1", "poddisruptionbudgets", "poddisruptionbudget", "PodDisruptionBudget",
         short_names=("pdb",), subresources=STATUS, has_generation=True,

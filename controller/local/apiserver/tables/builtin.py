@@ -139,6 +139,16 @@ def _policy_binding(body: Json, now: datetime) -> list[Any]:
     return [_name(body), spec.get("policyName", ""), shown, created(body, now)]
 
 
+def _revision(body: Json, now: datetime) -> list[Any]:
+    owners = body["metadata"].get("ownerReferences") or ()
+    owner = next((entry for entry in owners if entry.get("controller")), None)
+    shown = NONE
+    if owner is not None:
+        group = owner["apiVersion"].rpartition("/")[0]
+        shown = f"{owner['kind'].lower()}{'.' if group else ''}{group}/{owner['name']}"
+    return [_name(body), shown, body.get("revision", 0), created(body, now)]
+
+
 _DATA_TEXT = (
     "Data contains the configuration data. Each key must consist of alphanumeric characters, '-', '_' or '.'. Values "
     "with non-UTF-8 byte sequences must use the BinaryData field. The keys stored in Data must not overlap with the "
@@ -188,6 +198,19 @@ _LAYOUTS: Mapping[str, Layout] = {
     "leases.coordination.k8s.io": Layout(
         (NAME, Column("Holder", _HOLDER_TEXT), AGE),
         lambda body, now: [_name(body), (body.get("spec") or {}).get("holderIdentity", ""), created(body, now)],
+    ),
+    "controllerrevisions.apps": Layout(
+        (
+            NAME,
+            Column("Controller", "Controller of the object"),
+            Column(
+                "Revision",
+                "Revision indicates the revision of the state represented by Data.",
+                type="integer",
+            ),
+            AGE,
+        ),
+        _revision,
     ),
     "poddisruptionbudgets.policy": Layout(
         (

@@ -11,7 +11,7 @@ from controller.cli import tables
 from controller.decide.pool_status import Before, Problem, Problems, deletion_waits, invalid_pool_status, pool_status
 from controller.decide.protection import Finding, finding
 from controller.decide.scaling import decide_size
-from controller.decide.view import PodState, PodView, PoolView
+from controller.decide.view import PodState, PodView, PoolView, Rollout, RolloutStand
 from controller.objects.pool import DeletionPolicy
 from controller.objects.task import TaskPhase
 from tests.support.pools import NOW, pod, pool, task, tasks
@@ -120,6 +120,25 @@ def test_the_time_of_a_change_of_size_is_kept() -> None:
     assert first["lastScaleTime"] == format_time(NOW)
     again = status(view, Before(generation=1, desired=first["desiredReplicas"], last_scale_time="2026-01-01T00:00:00Z"))
     assert again["lastScaleTime"] == "2026-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("stand", "progressing"),
+    [(RolloutStand.ROLLING, "True"), (RolloutStand.PAUSED, "False"), (RolloutStand.STUCK, "False")],
+)
+def test_a_rollout_says_how_far_it_is(stand: RolloutStand, progressing: str) -> None:
+    rollout = Rollout(stand=stand, why="why", updated=1, total=2)
+    document = status(replace(pool([pod("a"), pod("b")], replicas=2), rollout=rollout))
+    assert document["updatedReplicas"] == 1
+    assert conditions(document)["Progressing"] == (progressing, stand.value)
+    (entry,) = [entry for entry in document["conditions"] if entry["type"] == "Progressing"]
+    assert entry["message"] == "1 of 2 Pods have the present template; why"
+
+
+def test_a_pod_that_retires_is_ready_but_no_part_of_the_size() -> None:
+    document = status(pool([pod("a"), pod("b", retiring=True)], replicas=1))
+    assert (document["replicas"], document["readyReplicas"]) == (2, 2)
+    assert conditions(document)["Ready"] == ("True", "Settled")
 
 
 @pytest.mark.parametrize("replicas", [None, 2])

@@ -43,3 +43,17 @@ def test_templates_and_pools_are_held_back_apart() -> None:
     assert failures.wait_seconds(("other", "hash"), 0.0) == 0
     failures.forget("pool")
     assert failures.problem(OURS) is None
+
+
+def test_a_template_has_started_until_a_pod_of_it_fails_or_another_one_starts() -> None:
+    failures = StartFailures()
+    assert not failures.has_started(OURS)
+    failures.opened(OURS)
+    assert failures.has_started(OURS)
+    failures.failed(OURS, "a", REFUSED, 0.0)
+    assert not failures.has_started(OURS)
+    failures.opened(OURS)
+    failures.opened(("pool", "mended"))
+    assert not failures.has_started(OURS)
+    failures.forget("pool")
+    assert not failures.has_started(("pool", "mended"))

@@ -500,3 +500,16 @@ def test_a_list_at_an_exact_version_shows_the_past() -> None:
     query = {"resourceVersion": version, "resourceVersionMatch": "Exact"}
     page = lists.read(cluster.store, pods, "default", lists.ListRequest.parse(pods, query))
     assert ([record.name for record in page.records], page.version) == (["a"], int(version))
+
+
+def test_what_a_controller_revision_holds_never_changes_and_its_number_may() -> None:
+    cluster = Cluster()
+    cluster.create("controllerrevisions.apps", "p-1", data={"template": {"spec": {}}})
+    assert cluster.patch("controllerrevisions.apps", "p-1", {"revision": 7})["revision"] == 7
+    for patch, field in (({"data": {"template": None}}, "data"), ({"revision": -1}, "revision")):
+        with pytest.raises(ApiError) as refused:
+            cluster.patch("controllerrevisions.apps", "p-1", patch)
+        assert f"{field}: Invalid value" in refused.value.message
+    kept = cluster.get("controllerrevisions.apps", "p-1")
+    assert kept is not None
+    assert (kept["data"], kept["revision"]) == ({"template": {"spec": {}}}, 7)

@@ -114,3 +114,13 @@ def test_a_value_of_another_type_is_left_empty() -> None:
 def test_a_path_that_does_not_parse_is_refused() -> None:
     with pytest.raises(custom.InvalidPathError):
         custom.layout([{"name": "Bad", "type": "string", "jsonPath": ".spec["}])
+
+
+def test_a_controller_revision_shows_its_owner_and_its_number() -> None:
+    owner = {"apiVersion": "podslots.dev/v1alpha1", "kind": "SlotPool", "name": "p", "controller": True}
+    metadata = {"name": "p-1", "creationTimestamp": "2026-03-01T11:59:00Z"}
+    shown = layout("controllerrevisions.apps")
+    assert [column.name for column in shown.columns] == ["Name", "Controller", "Revision", "Age"]
+    owned = {"metadata": {**metadata, "ownerReferences": [owner]}, "revision": 3}
+    assert shown.cells(owned, NOW) == ["p-1", "slotpool.podslots.dev/p", 3, "60s"]
+    assert shown.cells({"metadata": metadata}, NOW)[1:3] == ["<none>", 0]

@@ -1,0 +1,154 @@
+"""`podslots rollout`: how far a pool is on its way to its present template, to hold that, and to go back.
+
+An undo writes an earlier template and layout into the pool, as whoever asks for it; the controller then sees one more
+change. What ran with a pool's templates is in ControllerRevisions, which the controller writes.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import click
+import yaml
+
+from controller import names
+from controller.cli.session import Connection
+from controller.cli.tables import Table
+from controller.kube.api import CONTROLLERREVISIONS, SLOTPOOLS, Object
+from controller.objects.revision import FIELDS, belongs_to, name_of
+
+POLL_SECONDS = 1.0
+STUCK_SECONDS = 60.0
+"""How long a watched rollout may be stuck before the command gives up: nodes are added, images are pulled again."""
+UNUSABLE = frozenset({"InvalidTemplate", "InvalidSpec"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stand:
+    """How a rollout stands, in words. `stuck`: it does not go on, but may yet; `failed`: not without a change."""
+
+    text: str
+    done: bool = False
+    stuck: bool = False
+    failed: bool = False
+
+
+def stand_of(pool: Object) -> Stand:
+    """What a pool's status says of its rollout."""
+    metadata, status = pool["metadata"], pool.get("status") or {}
+    name = metadata["name"]
+    if status.get("observedGeneration", 0) < metadata.get("generation", 0):
+        return Stand(text=f"{name}: the controller has not looked at the last change yet")
+    conditions = {entry["type"]: entry for entry in status.get("conditions") or ()}
+    degraded, progress = conditions.get("Degraded") or {}, conditions.get("Progressing") or {}
+    if degraded.get("status") == "True" and degraded.get("reason") in UNUSABLE:
+        return Stand(text=f"{name}: {degraded['reason']}: {degraded.get('message', '')}", failed=True)
+    total, updated = status.get("replicas", 0), status.get("updatedReplicas", 0)
+    if updated < total:
+        reason, message = progress.get("reason", ""), progress.get("message", "")
+        text = f"{name}: {reason}: {message}" if reason else f"{name}: {updated} of {total} Pods are updated"
+        return Stand(text=text, stuck=reason == "RolloutStuck", failed=reason == "OnDelete")
+    if status.get("readyReplicas", 0) < total:
+        return Stand(text=f"{name}: {status.get('readyReplicas', 0)} of {total} Pods are ready")
+    return Stand(text=f"{name}: rolled out: {total} Pod{'s' * (total != 1)}, all of the present template", done=True)
+
+
+async def status(
+    connection: Connection,
+    name: str,
+    *,
+    watch: bool,
+    timeout_seconds: float | None,
+    echo: Callable[[str], object],
+    poll_seconds: float = POLL_SECONDS,
+    stuck_seconds: float = STUCK_SECONDS,
+) -> None:
+    """Say how a rollout stands; with `watch` until it is over. Raises ClickException if it does not come to its end."""
+    clock = asyncio.get_running_loop().time
+    began, stuck_since, said = clock(), None, ""
+    while True:
+        found = stand_of(await connection.get(SLOTPOOLS, name))
+        now = clock()
+        stuck_since = (stuck_since if stuck_since is not None else now) if found.stuck else None
+        patience = stuck_seconds if watch else 0.0
+        if found.failed or (stuck_since is not None and now - stuck_since >= patience):
+            raise click.ClickException(found.text)
+        if found.text != said:
+            echo(found.text)
+            said = found.text
+        if found.done or not watch:
+            return
+        if timeout_seconds is not None and now - began >= timeout_seconds:
+            raise click.ClickException(f"{name}: not rolled out after {timeout_seconds:g} s")
+        await asyncio.sleep(poll_seconds)
+
+
+async def pause(connection: Connection, name: str, *, paused: bool) -> str:
+    """Have no further Pod replaced, or have that go on."""
+    pool, word = await connection.get(SLOTPOOLS, name), "paused" if paused else "resumed"
+    if bool((pool["spec"].get("updateStrategy") or {}).get("paused")) is paused:
+        raise click.ClickException(f"{name} is {'paused already' if paused else 'not paused'}")
+    body = {"metadata": {"uid": pool["metadata"]["uid"]}, "spec": {"updateStrategy": {"paused": paused}}}
+    await connection.api.patch(SLOTPOOLS, connection.namespace, name, body)
+    return f"slotpool/{name} {word}"
+
+
+async def history(connection: Connection, name: str, revision: int | None) -> str:
+    """The templates that a pool had, the latest last; or all of one of them, as YAML."""
+    pool = await connection.get(SLOTPOOLS, name)
+    found = await _revisions(connection, pool)
+    if revision is not None:
+        return yaml.safe_dump(_numbered(found, revision, name)["data"], sort_keys=False).rstrip()
+    present = name_of(pool)
+    rows = [
+        [
+            str(entry["revision"]),
+            "yes" if entry["metadata"]["name"] == present else "-",
+            ",".join(_images(entry)) or "-",
+            str(len(entry["data"].get("slots") or ())),
+            entry["metadata"].get("creationTimestamp", "-"),
+        ]
+        for entry in found
+    ]
+    return Table(["REVISION", "PRESENT", "IMAGES", "SLOTS", "FIRST SEEN"], rows).text()
+
+
+async def undo(connection: Connection, name: str, revision: int | None) -> str:
+    """Write an earlier template and layout back into the pool: that revision's, or the one before the present."""
+    pool = await connection.get(SLOTPOOLS, name)
+    if (pool["spec"].get("updateStrategy") or {}).get("paused"):
+        raise click.ClickException(f"{name} is paused; `podslots rollout resume {name}` first")
+    found, present = await _revisions(connection, pool), name_of(pool)
+    if revision is None:
+        earlier = [entry for entry in found if entry["metadata"]["name"] != present]
+        if not earlier:
+            raise click.ClickException(f"{name} has no earlier revision")
+        wanted = earlier[-1]
+    else:
+        wanted = _numbered(found, revision, name)
+    if wanted["metadata"]["name"] == present:
+        return f"slotpool/{name} is at revision {wanted['revision']} already"
+    kept = {field: value for field, value in pool["spec"].items() if field not in FIELDS}
+    body = {**pool, "spec": {**kept, **wanted["data"]}}
+    await connection.api.replace(SLOTPOOLS, connection.namespace, name, body)
+    return f"slotpool/{name} rolled back to the template of revision {wanted['revision']}"
+
+
+async def _revisions(connection: Connection, pool: Object) -> list[Object]:
+    """A pool's revisions, the latest last."""
+    selector = f"{names.POOL_LABEL}={pool['metadata']['name']}"
+    found = await connection.list_all(CONTROLLERREVISIONS, everywhere=False, label_selector=selector)
+    return sorted((entry for entry in found if belongs_to(entry, pool)), key=lambda entry: int(entry["revision"]))
+
+
+def _numbered(found: list[Object], revision: int, name: str) -> Object:
+    for entry in found:
+        if entry["revision"] == revision:
+            return entry
+    known = ", ".join(str(entry["revision"]) for entry in found) or "none"
+    raise click.ClickException(f"{name} has no revision {revision}; there are: {known}")
+
+
+def _images(revision: Object) -> list[str]:
+    containers = ((revision["data"].get("template") or {}).get("spec") or {}).get("containers") or ()
+    return [str(container["image"]) for container in containers if container.get("image")]
