@@ -105,7 +105,7 @@ class Election:
     async def step(self) -> float:
         """One decision carried out. Returns the seconds to wait before the next one."""
         decision = lease.next_step(self._standing, asyncio.get_running_loop().time())
-        retry = self._settings.retry_seconds
+        retry, seen = self._settings.retry_seconds, self._standing.seen is not None
         try:
             # Half of what a leader has, so that one answer that never comes does not cost the leadership.
             async with asyncio.timeout(self._settings.renew_deadline_seconds / 2):
@@ -121,6 +121,10 @@ class Election:
         if isinstance(following, Wait):
             look = self._settings.look_seconds
             return min(look * self._rng.uniform(0.8, 1.0), max(following.seconds, 0.01))
+        if seen and isinstance(following, Create) and self._standing.tenure is None:
+            # Somebody deleted the Lease. Its holder makes it anew at its next renewal, and goes on; whoever else made
+            # it would have to wait until nobody can act on the old one.
+            return retry * self._rng.uniform(1.0, 1.2)
         # What was just read may ask for a write at once; the jitter parts replicas that read the same.
         return retry * (self._rng.uniform(0.8, 1.0) if settled else self._rng.uniform(0.0, 0.05))
 
