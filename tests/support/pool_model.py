@@ -61,7 +61,8 @@ class PoolModel:
                     for _ in range(count):
                         self._create()
                 case OpenPod(pod=it) | TakeBack(pod=it):
-                    self._change(it.name, state=PodState.ACTIVE, opened=self.now, agent=self._agent(it, Phase.OPEN))
+                    opened = self._agent(self.pods[it.name], Phase.OPEN)
+                    self._change(it.name, state=PodState.ACTIVE, opened=self.now, agent=opened, tracked=True)
                 case DrainPod(pod=it) | DeleteStarting(pod=it) | DeleteDead(pod=it):
                     held = self.pods.pop(it.name).held
                     assert not held, f"{it.name} was taken away with {held}"
