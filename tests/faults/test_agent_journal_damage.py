@@ -276,6 +276,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("worker")
 def test_never_idle_while_a_worker_runs_something_whatever_became_of_the_journal(
     agent: AgentProcess, tmp_path: Path

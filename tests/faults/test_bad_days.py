@@ -14,7 +14,7 @@ from controller import names
 from controller.kube.api import NODES, PODS, SLOTPOOLS, Object
 from tests.support.cluster import NAMESPACE, Cluster, until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 
 CONTROLLER = names.CONTROLLER_USER
 

@@ -17,7 +17,7 @@ from controller.kube.api import LEASES, SLOTPOOLS
 from controller.names import lock_lease
 from tests.support.cluster import NAMESPACE, Cluster, until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 
 Kill = Callable[[Cluster, "Run"], Awaitable[None]]
 

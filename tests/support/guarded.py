@@ -245,6 +245,7 @@ class Guarded:
             "nobody", [{"apiGroups": ["*"], "resources": ["leases", "pods", "pods/status"], "verbs": ["*"]}]
         )
         await self.grant("nobody", [{"apiGroups": [names.GROUP], "resources": ["slottasks"], "verbs": ["*"]}])
+        await self.grant("patches", [{"apiGroups": [names.GROUP], "resources": ["slottasks"], "verbs": ["patch"]}])
         budget_path = await self._budget()
         failed = {"status": {"phase": "Failed"}}
         task: Json = {
@@ -258,6 +259,8 @@ class Guarded:
             "metadata": {"name": "stranger", "labels": {names.POOL_LABEL: "p"}},
             "spec": {"containers": [{"name": "m", "image": "i"}]},
         }
+        head = {"apiVersion": names.API_VERSION, "kind": "SlotTask"}
+        await self.client.post(self.task_path(), {**head, **task, "metadata": {"name": "there"}})
         probes: list[tuple[str, str, Any]] = [
             ("POST", self.path("pods"), stranger),
             ("DELETE", pod, None),
@@ -269,20 +272,25 @@ class Guarded:
             ("DELETE", lease, None),
             ("POST", self.task_path(), approved),
             ("POST", self.task_path(), automatic),
+            ("PATCH", self.task_path("there"), {"metadata": {"labels": {"a": "b"}}}),
         ]
         assert len(probes) == len(policies())
         for method, probed, body in probes:
-            head = {"apiVersion": names.API_VERSION, "kind": "SlotTask"} if "slottasks" in probed else {}
+            about_tasks = "slottasks" in probed
+            sent = {**(head if about_tasks else {}), **body} if body else None
+            user = "nobody" if "leases" in probed or about_tasks else ""
+            if about_tasks and method == "PATCH":
+                user = "patches"
 
-            async def bites(method: str = method, probed: str = probed, body: Any = body, head: Json = head) -> bool:
-                user = "nobody" if "leases" in probed or "slottasks" in probed else ""
-                answer = await self.send(method, probed + dry, {**head, **body} if body else None, user=user)
+            async def bites(method: str = method, path: str = probed + dry, sent: Any = sent, user: str = user) -> bool:
+                answer = await self.send(method, path, sent, user=user)
                 return denied(answer)
 
             await until(bites)
         await self.label("probe", "draining", user=self.controller)
         await self.send("DELETE", f"{pod}?gracePeriodSeconds=0")
         await self.send("DELETE", lease, user=self.controller)
+        await self.send("DELETE", self.task_path("there"), user=self.controller)
 
     async def tear_down(self) -> None:
         """Policies first: they would keep the namespace's Pods, and so the namespace."""

@@ -17,6 +17,8 @@ from agent.wire import Assignment, KeptTask, RegisterRequest, Step, TaskState
 from tests.support.agent_process import AgentProcess, Refused, running_agent
 from tests.support.fake_worker import FakeWorker, two_steps
 
+pytestmark = pytest.mark.long
+
 FLOOD_MIB = 100
 """Of memory that a flood may cost. It was 954 MiB where a registration was taken as it came."""
 

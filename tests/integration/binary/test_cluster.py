@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.binary import installed
 from tests.support.cluster import Cluster, until
 
@@ -19,6 +21,7 @@ def _programs(part: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.long
 async def test_a_pool_of_binaries_plans_keeps_the_plan_over_kills_and_applies_it(tmp_path: Path) -> None:
     """R5, T8: the agent's image has the binary on its PATH; the workers get it from the agent's `install`."""
     image = installed(tmp_path / "image").parent

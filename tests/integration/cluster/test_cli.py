@@ -308,6 +308,7 @@ def test_wait_tells_another_end_from_a_timeout(cli: Cli) -> None:
     cli.run("cancel", "sleeps")
 
 
+@pytest.mark.long
 def test_wait_says_once_why_a_task_does_not_go_on(cli: Cli) -> None:
     cli.submit(task("homeless", "true", pool="nowhere"))
     said = cli.run("wait", "homeless", "--for", "Succeeded", "--timeout", "3", code=3).splitlines()
@@ -425,6 +426,7 @@ def kill(cli: Cli, name: str) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_up_replaces_what_was_killed_and_down_stops_what_a_killed_cluster_left(cli: Cli, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     cli.submit(task("outlives", f"while ! test -e {gate}; do sleep 0.1; done"))

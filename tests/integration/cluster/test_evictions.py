@@ -14,7 +14,7 @@ from controller.decide.eviction import format_seconds
 from controller.kube.api import EVICTIONS, PODS, SLOTPOOLS, Object
 from tests.support.cluster import NAMESPACE, Cluster, until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 
 ONE_SLOT = {"slots": [{"accepts": ["plan", "apply", "plan_and_apply"]}]}
 OTHER = "imperative-eviction.k8s.io/evictor"

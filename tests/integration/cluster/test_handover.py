@@ -5,10 +5,14 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from controller.config import Config
 from controller.kube.api import LEASES, PODS
 from controller.names import LEADER_LEASE
 from tests.support.cluster import NAMESPACE, Child, Cluster, until
+
+pytestmark = pytest.mark.long
 
 BAR_SECONDS = 2.0
 """A standby looks twice a second, and takes two requests to lead: some 0.6 s."""

@@ -5,12 +5,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from controller import names
 from controller.kube.api import LEASES, SLOTPOOLS, SLOTTASKS
 from tests.support.cluster import NAMESPACE, Cluster, pool, task, until
 from tests.support.installed import install
 from tests.support.kubectl import Kubectl
 from tests.support.repository import ROOT
+
+pytestmark = pytest.mark.long
 
 MANIFESTS = ROOT / "manifests"
 OTHER = "elsewhere"

@@ -114,6 +114,7 @@ async def test_a_pool_says_that_its_pods_are_protected(cluster: Cluster) -> None
     assert (found["status"], found["reason"]) == ("True", "PoliciesInForce")
 
 
+@pytest.mark.long
 async def test_kubectl_drain_waits_as_long_as_the_work_and_then_ends(
     cluster: Cluster, kubectl: Kubectl, tmp_path: Path
 ) -> None:
@@ -167,6 +168,7 @@ async def queued_since(cluster: Cluster, name: str) -> bool:
     return status.get("phase", "Queued") == "Queued" and bool(status.get("conditions") or status.get("queuedReason"))
 
 
+@pytest.mark.long
 async def test_deleting_a_pool_waits_and_says_for_what(cluster: Cluster, kubectl: Kubectl) -> None:
     pod = await held(cluster, "leaving")
     for cascade in ("background", "foreground"):

@@ -16,7 +16,7 @@ from controller.kube.api import CONTROLLERREVISIONS, PODS, SECRETS, SLOTPOOLS, O
 from controller.objects.fields import Fields
 from tests.support.cluster import NAMESPACE, Cluster, until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 
 ONE_SLOT = [{"accepts": ["plan", "apply", "plan_and_apply"]}]
 

@@ -106,6 +106,7 @@ async def test_a_plan_that_changes_nothing_ends_its_task_without_an_approval(clu
     assert status["message"] == "the plan found nothing to change"
 
 
+@pytest.mark.long
 async def test_a_plan_that_fails_as_its_task_foresees_is_tried_again_after_a_pause(
     cluster: Cluster, tmp_path: Path
 ) -> None:

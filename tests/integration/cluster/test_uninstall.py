@@ -23,6 +23,8 @@ KINDS = (
     "clusterrolebindings"
 )
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:

@@ -8,10 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from controller import names
 from controller.decide.agent_version import MINIMUM, is_too_old
 from controller.kube.api import PODS, SLOTPOOLS
 from tests.support.cluster import NAMESPACE, Cluster, until
+
+pytestmark = pytest.mark.long
 
 ONE_SLOT = [{"accepts": ["plan", "apply", "plan_and_apply"]}]
 OLD, NEW = "0.0.9", "99.0.0"

@@ -90,6 +90,7 @@ async def test_a_restarted_agent_is_heard_again_and_refuses_what_was_meant_for_t
         await scene.client.drain(report.state.incarnation, "drain-1")
 
 
+@pytest.mark.long
 async def test_a_stopped_agent_is_not_connected_and_is_again_when_it_goes_on(tmp_path: Path) -> None:
     """R5: SIGSTOP is silence, and silence is not idleness."""
     async with followed(tmp_path) as scene:

@@ -154,7 +154,7 @@ def _() -> Plant:
     return patch.object(Service, "check_address", lambda self, write: original(self, replace(write, incarnation=None)))
 
 
-@bug("pod_uid not checked", theme="Pods that come and go", seed=34)
+@bug("pod_uid not checked", theme="Pods that come and go", seed=128)
 def _() -> Plant:
     original = Service.check_address
 

@@ -38,6 +38,7 @@ async def test_a_pod_that_the_kubelet_refuses_is_failed_at_once_and_never_runs(l
     await local.pods.gone("full")
 
 
+@pytest.mark.long
 async def test_an_image_that_is_not_there_is_told_and_pulled_again_once_it_is(local: Local) -> None:
     local.faults.miss_images(["*typo*"])
     await local.pods.create(pod("p", [shell("c", POLITE) | {"image": "registry.example/typo:1"}]))
@@ -49,6 +50,7 @@ async def test_an_image_that_is_not_there_is_told_and_pulled_again_once_it_is(lo
     await local.pods.ready("p")
 
 
+@pytest.mark.long
 async def test_a_container_that_can_not_be_run_waits_with_the_engines_reason(local: Local) -> None:
     local.faults.fail_starts({"c": Refusal("RunContainerError", "exec format error")})
     await local.pods.create(pod("p", [shell("c", POLITE)]))
