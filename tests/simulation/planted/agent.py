@@ -59,7 +59,7 @@ def _() -> Plant:
     return patch.object(Service, "execute", execute)
 
 
-@bug("drain forgets to close admission")
+@bug("drain forgets to close admission", seed=1)
 def _() -> Plant:
     original = slots._refuse_acquire
 
@@ -74,7 +74,7 @@ def _decide(command: type, decide: Callable[[Any, Any, Any], Decision]) -> Plant
     return patch.dict(table, {command: decide})
 
 
-@bug("ended tasks not in the way of a drain", theme="agents and workers that restart", seed=11)
+@bug("ended tasks not in the way of a drain", theme="agents and workers that restart", seed=0)
 def _() -> Plant:
     def drain(state: State, command: Any, now: Any) -> Decision:
         held = {task_id: task for task_id, task in state.tasks.items() if task_id not in state.ended}
@@ -83,12 +83,12 @@ def _() -> Plant:
     return _decide(slots.Drain, drain)
 
 
-@bug("drain granted while recovering", theme="approvals", seed=7)
+@bug("drain granted while recovering", theme="approvals", seed=13)
 def _() -> Plant:
     return _decide(slots.Drain, lambda state, command, now: slots._drain(replace(state, recovering=()), command, now))
 
 
-@bug("the drain in force is confirmed whatever is held", theme="agents that forget", seed=4)
+@bug("the drain in force is confirmed whatever is held", theme="agents that forget", seed=18)
 def _() -> Plant:
     def drain(state: State, command: Any, now: Any) -> Decision:
         if state.phase is Phase.DRAINED and state.drain_id == command.drain_id:
@@ -171,7 +171,7 @@ def _() -> Plant:
     return patch.dict(state._APPLY, {state.TaskAcked: lambda value, record: replace(original(value, record), acked=())})
 
 
-@bug("acked ids not kept over a restart", theme="agents and workers that restart", seed=4)
+@bug("acked ids not kept over a restart", theme="agents and workers that restart", seed=5)
 def _() -> Plant:
     original = journal_format.replay
 
@@ -182,7 +182,7 @@ def _() -> Plant:
     return patch.object(journal, "replay", replay)
 
 
-@bug("silence of a worker taken for the loss of its step", theme="approvals", seed=6)
+@bug("silence of a worker taken for the loss of its step", theme="approvals", seed=0)
 def _() -> Plant:
     original = recovery._lose
 

@@ -52,7 +52,7 @@ def _() -> Plant:
     return patch.object(Pods, "_delete", delete)
 
 
-@bug("resourceVersion read after the agent was asked", theme="leaders that never stop", seed=26)
+@bug("resourceVersion read after the agent was asked", theme="leaders that never stop", seed=76)
 def _() -> Plant:
     async def drain_and_delete(self: Pods, pod: Any, namespace: str, agent: AgentClient) -> bool:
         drain_id = self._new_drain_id()
@@ -108,7 +108,7 @@ def _() -> Plant:
     return stack
 
 
-@bug("phase Failed taken for death", seed=1)
+@bug("phase Failed taken for death", seed=29)
 def _() -> Plant:
     def proof(pod: Any, node: Any) -> str | None:
         del node
@@ -120,7 +120,7 @@ def _() -> Plant:
     return stack
 
 
-@bug("empty list after an error trusted", theme="leaders that come back", seed=7)
+@bug("empty list after an error trusted", theme="leaders that come back", seed=2)
 def _() -> Plant:
     original = reflector.Reflector._list
 

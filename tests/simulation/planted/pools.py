@@ -20,7 +20,7 @@ from controller.world.start_failures import StartFailures
 from tests.simulation.planted.registry import Plant, bug
 
 
-@bug("nobody looks for what a pool left behind", theme="pools that come and go", seed=1)
+@bug("nobody looks for what a pool left behind", theme="pools that come and go", seed=2)
 def _() -> Plant:
     return patch.object(Pools, "has_leftovers", lambda _self, _namespace, _name: False)
 
@@ -58,7 +58,7 @@ def _() -> Plant:
     return patch.object(PoolTokens, "state", state)
 
 
-@bug("Pods that did not start are made again at once", theme="Pods that can't start", seed=2)
+@bug("Pods that did not start are made again at once", theme="Pods that can't start", seed=0)
 def _() -> Plant:
     return patch.object(StartFailures, "wait_seconds", lambda _self, _template, _now: 0.0)
 
@@ -76,7 +76,7 @@ def _() -> Plant:
     return patch.object(rollout, "_retiring", retiring)
 
 
-@bug("a new template needs no proof", theme="templates that change", seed=13)
+@bug("a new template needs no proof", theme="templates that change", seed=26)
 def _() -> Plant:
     original = rollout.roll_out
     stack = contextlib.ExitStack()
@@ -94,7 +94,7 @@ def _() -> Plant:
     return patch.object(PodView, "leaving", property(leaving))
 
 
-@bug("a lockKey's other pools are not woken", theme="pools that share a lock", seed=6)
+@bug("a lockKey's other pools are not woken", theme="pools that share a lock", seed=3)
 def _() -> Plant:
     return patch.object(Index, "rival_pools", lambda _self, _namespace, _lock_key: set())
 

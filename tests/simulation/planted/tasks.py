@@ -58,7 +58,7 @@ def _() -> Plant:
     return patch.object(Tasks, "assign", assign)
 
 
-@bug("retry on another agent", theme="one lock", seed=27)
+@bug("retry on another agent", theme="one lock", seed=7)
 def _() -> Plant:
     original = Tasks._acquire
 
@@ -88,7 +88,7 @@ def _() -> Plant:
     return patch.object(Tasks, "follow", follow)
 
 
-@bug("ack before the output is kept", seed=3)
+@bug("ack before the output is kept", seed=35)
 def _() -> Plant:
     """An output that could not be written at once is left out, as if the next pass could still read it."""
 
@@ -147,17 +147,17 @@ def _approved(same: Callable[[Any, Any], bool]) -> Plant:
     return patch.object(Task, "approved", property(approved))
 
 
-@bug("approval not bound to digest", theme="approvals", seed=14)
+@bug("approval not bound to digest", theme="approvals", seed=3)
 def _() -> Plant:
     return _approved(lambda approval, status: bool(approval.attempt == status.attempt))
 
 
-@bug("approval not bound to attempt", theme="approvals", seed=1)
+@bug("approval not bound to attempt", theme="approvals", seed=0)
 def _() -> Plant:
     return _approved(lambda approval, status: bool(approval.plan_digest == status.plan_digest))
 
 
-@bug("approval taken from the step's end", theme="approvals")
+@bug("approval taken from the step's end", theme="approvals", seed=2)
 def _() -> Plant:
     """As if `approvalPolicy` were Auto once the agent has restarted."""
     original = task_actions._reserved
@@ -170,7 +170,7 @@ def _() -> Plant:
     return patch.object(task_actions, "_reserved", reserved)
 
 
-@bug("final phase overwritten", theme="leaders that come back", seed=15)
+@bug("final phase overwritten", theme="leaders that come back", seed=20)
 def _() -> Plant:
     async def write(self: TaskWriter, task: Task, **changes: Any) -> Task:
         after = replace(task.status, observed_generation=task.generation, **changes).to_json()
@@ -231,7 +231,7 @@ def _() -> Plant:
     return patch.object(Tasks, "ack", ack)
 
 
-@bug("a new leader trusts its watch", theme="leaders that take over", seed=23)
+@bug("a new leader trusts its watch", theme="leaders that take over", seed=83)
 def _() -> Plant:
     async def refresh(self: reflector.Reflector) -> None:
         del self

@@ -10,7 +10,7 @@ from tests.simulation.planted.registry import Plant, bug
 from tests.simulation.worker import SlotDisk
 
 
-@bug("started marker after exec", theme="agents and workers that restart", seed=3)
+@bug("started marker after exec", theme="agents and workers that restart", seed=2)
 def _() -> Plant:
     original = SlotDisk.claim
 
@@ -46,6 +46,6 @@ def _() -> Plant:
     return patch.object(Run, "changed", changed)
 
 
-@bug("a step's lock not looked at", theme="agents and workers that restart", seed=118)
+@bug("a step's lock not looked at", theme="agents and workers that restart", seed=48)
 def _() -> Plant:
     return patch.object(SlotDisk, "reclaim", lambda _self, _task_id, _step: True)
