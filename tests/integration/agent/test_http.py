@@ -276,6 +276,7 @@ def read_lines(agent: AgentProcess, count: int, query: str = "") -> Iterator[Wat
         connection.close()
 
 
+@pytest.mark.long
 def test_watch_gives_the_state_then_each_change_then_heartbeats(opened: AgentProcess) -> None:
     lines = read_lines(opened, 3)
     first = next(lines)

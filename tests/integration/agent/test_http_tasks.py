@@ -172,6 +172,7 @@ def test_cancel_beats_the_reservation(agent: AgentProcess, worker: FakeWorker) -
     assert refusal(lambda: agent.post("/tasks/t.2/approve", APPROVAL)) == "illegal_transition"
 
 
+@pytest.mark.long
 def test_reservation_ends_by_its_own_limit(agent: AgentProcess, worker: FakeWorker) -> None:
     """T9: an expired reservation frees its slot by itself; a resumed one is not ended by the old limit."""
     agent.acquire("t.1", "plan_and_apply", two_steps(ttl_seconds=1))

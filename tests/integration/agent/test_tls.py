@@ -134,7 +134,10 @@ def test_files_that_do_not_fit_together_are_said_and_not_taken(agent: TlsAgent) 
     assert good.key.decode().splitlines()[1] not in text
 
 
-@pytest.mark.parametrize("junk", [b"", b"junk", "ä".encode(), CLIENTS.certificate[:300]])
+@pytest.mark.parametrize(
+    "junk",
+    [b"", *(pytest.param(junk, marks=pytest.mark.long) for junk in (b"junk", "ä".encode(), CLIENTS.certificate[:300]))],
+)
 def test_a_useless_client_ca_ends_no_agent_and_lets_nobody_in(agent: TlsAgent, junk: bytes) -> None:
     """Neither while it serves nor when it starts; the CA in use goes on, and a new certificate is taken beside it."""
     known = CLIENTS.sign("a controller")

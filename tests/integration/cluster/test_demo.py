@@ -69,7 +69,8 @@ def test_the_demo_holds_and_says_so(tmp_path: Path, leaves_nothing: Callable[[],
     leaves_nothing()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_cleans_up(tmp_path: Path, leaves_nothing: Callable[[], None], number: int) -> None:
     demo = start(tmp_path, "--unattended", "--plan-seconds", "60")
     wait_until(lambda: any(tmp_path.glob("*/records/*")), 120, "no step was started")

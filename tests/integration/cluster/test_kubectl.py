@@ -139,6 +139,7 @@ async def test_people_ask_what_they_may_do(kubectl: Kubectl) -> None:
     assert "[get list]" in await kubectl("auth", "can-i", "--list", "--as=ben")
 
 
+@pytest.mark.long
 async def test_logs_events_and_a_drain_that_a_budget_holds_up(kubectl: Kubectl) -> None:
     await kubectl("apply", "-f", "-", stdin=POD)
     await kubectl("wait", "--for=condition=Ready", "pod/busy", "--timeout=20s")

@@ -215,6 +215,7 @@ async def test_a_namespace_with_active_pods_is_kept(cluster: Cluster, kubectl: K
     await kubectl("delete", "namespace", "team")
 
 
+@pytest.mark.long
 async def test_a_broken_glass_lets_a_pod_go_and_what_it_held_is_lost(tmp_path: Path) -> None:
     """In a cluster of its own, for whoever judges a run finds that a Pod was deleted which held something."""
     async with Cluster(tmp_path) as cluster:

@@ -124,6 +124,7 @@ async def test_the_ready_line_and_kubeconfigs_lead_to_the_api(clusters: Clusters
     assert await running.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.long
 async def test_sigterm_leaves_nothing_running_and_a_new_start_runs_the_pods_again(clusters: Clusters) -> None:
     running = await clusters.start()
     await clusters.pods().create(pod("p", [shell("work", STUBBORN)], terminationGracePeriodSeconds=600))
@@ -138,6 +139,7 @@ async def test_sigterm_leaves_nothing_running_and_a_new_start_runs_the_pods_agai
     assert after["status"]["podIP"] == before["status"]["podIP"]
 
 
+@pytest.mark.long
 async def test_keep_pods_leaves_them_for_the_next_start(clusters: Clusters) -> None:
     running = await clusters.start("--keep-pods")
     await clusters.pods().create(pod("p", [shell("work", POLITE)]))
