@@ -57,8 +57,10 @@ class PoolTokens:
 
     def current(self, namespace: str, pool: str) -> Token | None:
         """The token to use now; the last one known while the Secret is missing or damaged."""
-        secret = self._remembered.get((namespace, pool))
-        return current_token(secret) if secret is not None else None
+        for secret in (self._cache.get(namespace, token_secret(pool)), self._remembered.get((namespace, pool))):
+            if secret is not None and (token := current_token(secret)) is not None:
+                return token
+        return None
 
     def _remember(self, secret: Object | None) -> None:
         if secret is None or current_token(secret) is None:

@@ -311,6 +311,7 @@ def test_wait_tells_another_end_from_a_timeout(cli: Cli) -> None:
 @pytest.mark.long
 def test_wait_says_once_why_a_task_does_not_go_on(cli: Cli) -> None:
     cli.submit(task("homeless", "true", pool="nowhere"))
+    wait_until(lambda: "PoolNotFound" in cli.run("get", "tasks", "homeless"), 60, "nobody leads, or it is not said")
     said = cli.run("wait", "homeless", "--for", "Succeeded", "--timeout", "3", code=3).splitlines()
     assert said[0].startswith("homeless does not go on: PoolNotFound: there is no SlotPool 'nowhere'")
     assert len(said) == 2

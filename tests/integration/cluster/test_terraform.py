@@ -20,6 +20,7 @@ import pytest
 import pytest_asyncio
 
 from controller.kube.api import PODS, SLOTTASKS
+from controller.names import BREAK_GLASS
 from controller.objects.task_spec import STOP_RESERVE_SECONDS
 from tests.support.cluster import NAMESPACE, Child, Cluster, until
 from tests.support.terraform import fake_aws, find_mirror
@@ -204,7 +205,9 @@ async def test_the_pods_end_does_neither(cluster: Cluster, aws: Aws, form: str) 
     # Of the Pod's grace so much is kept for the step that it is stopped at once.
     await apply(cluster, aws, name, {**STEPS[form], "cancelGraceSeconds": POD_GRACE_SECONDS - STOP_RESERVE_SECONDS})
     await until_making(cluster, aws, name)
-    await cluster.api.delete(PODS, NAMESPACE, (await cluster.status(name))["pod"])
+    pod = (await cluster.status(name))["pod"]
+    await cluster.api.patch(PODS, NAMESPACE, pod, {"metadata": {"annotations": {BREAK_GLASS: "a test of its end"}}})
+    await cluster.api.delete(PODS, NAMESPACE, pod)
     status = await cluster.until_phase(name, "Cancelled", "Failed", "Succeeded", "Lost", seconds=180)
     tail = str(status["steps"]["apply"].get("logTail"))
     assert status["phase"] == "Failed", status
