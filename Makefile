@@ -38,7 +38,7 @@ $(STAMP): pyproject.toml constraints.txt
 	grep -q '^Successfully installed' $(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }
 	@touch $@
 
-demo: $(STAMP) ## About a minute: 15 tasks, a pool from 0 to 5 Pods to 0. DEMO_ARGS=--unattended judges the run
+demo: $(STAMP) ## Half a minute, once it is set up: 15 tasks, a pool from 0 to 5 Pods to 0. DEMO_ARGS=--unattended judges the run
 	@$(BIN)/python -m controller.demo $(DEMO_ARGS)
 
 binary: $(STAMP) ## Build dist/slot-agent, one file that runs in any Linux image (needs gcc)

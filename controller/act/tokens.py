@@ -57,10 +57,14 @@ class PoolTokens:
 
     def current(self, namespace: str, pool: str) -> Token | None:
         """The token to use now; the last one known while the Secret is missing or damaged."""
-        for secret in (self._cache.get(namespace, token_secret(pool)), self._remembered.get((namespace, pool))):
+        for secret in (self._seen(namespace, pool), self._remembered.get((namespace, pool))):
             if secret is not None and (token := current_token(secret)) is not None:
                 return token
         return None
+
+    def _seen(self, namespace: str, pool: str) -> Object | None:
+        """The Secret as the cache has it."""
+        return self._cache.get(namespace, token_secret(pool))
 
     def _remember(self, secret: Object | None) -> None:
         if secret is None or current_token(secret) is None:
@@ -76,7 +80,7 @@ class PoolTokens:
         return token.value if token else None
 
     def secret(self, namespace: str, pool: str) -> TokenSecret:
-        """The Secret as Pods name it. Raises NotFound if the cache knows none; where `needs_work` is false it does."""
+        """The Secret as Pods name it. Raises NotFound if the cache knows none; where it is `usable` it does."""
         uid = self.uid(namespace, pool)
         if uid is None:
             raise NotFound(404, "NotFound", f"Secret {namespace}/{token_secret(pool)} is not known")
@@ -84,7 +88,7 @@ class PoolTokens:
 
     def uid(self, namespace: str, pool: str) -> str | None:
         """The Secret's UID, as last seen: what every Pod of the pool is to have as its second owner."""
-        secret = self._cache.get(namespace, token_secret(pool))
+        secret = self._seen(namespace, pool)
         return str(secret["metadata"]["uid"]) if secret is not None else None
 
     def has_holder(self, namespace: str, pool: str) -> bool:
@@ -93,22 +97,22 @@ class PoolTokens:
 
     def state(self, namespace: str, pool: str) -> TokenState:
         """How far a rotation of the pool's tokens has come, as last seen."""
-        secret = self._cache.get(namespace, token_secret(pool))
+        secret = self._seen(namespace, pool)
         return token_state(secret) if secret is not None else TokenState()
 
     def usable(self, namespace: str, pool: str) -> bool:
         """Whether the Secret, as last seen, has all that it needs. One that somebody deleted may, and stays for now."""
-        secret = self._cache.get(namespace, token_secret(pool))
+        secret = self._seen(namespace, pool)
         return secret is not None and self._repair(secret, pool) is None
 
     def stays(self, namespace: str, pool: str) -> bool:
         """Whether the Secret is there, as last seen, and nobody has deleted it."""
-        secret = self._cache.get(namespace, token_secret(pool))
+        secret = self._seen(namespace, pool)
         return secret is not None and not secret["metadata"].get("deletionTimestamp")
 
     def goes(self, namespace: str, pool: str) -> bool:
         """Whether the Secret was let go of, as last seen, and is not gone yet: others have finalizers on it."""
-        secret = self._cache.get(namespace, token_secret(pool))
+        secret = self._seen(namespace, pool)
         return (
             secret is not None
             and not self.stays(namespace, pool)
