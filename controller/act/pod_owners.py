@@ -35,17 +35,29 @@ class PodOwners:
                 await self._write(pod, [*owners, secret_owner(holder)])
 
     async def set(self, namespace: str, name: str, uid: str, secret: TokenSecret) -> None:
-        """Make the token Secret the second owner of a Pod, in the place of the one before and of the holder."""
+        """Make the token Secret the second owner of a Pod, in the place of the one before and of the holder.
+
+        Read live after the Pod, the Secret must still be that one, to stay: the holder gives way to nothing less. One
+        that goes later moves the Pod's version first, by `hold`.
+        """
         try:
             pod = await self._api.get(PODS, namespace, name)
         except NotFound:
             self._pods.note_gone(namespace, name, uid)
             return
         self._pods.note(pod)
-        if pod["metadata"]["uid"] != uid:
+        if pod["metadata"]["uid"] != uid or not await self._stays(namespace, secret):
             return
         others = [owner for owner in pod["metadata"].get("ownerReferences") or () if owner.get("kind") != "Secret"]
         await self._write(pod, [*others, secret_owner(secret)])
+
+    async def _stays(self, namespace: str, secret: TokenSecret) -> bool:
+        try:
+            metadata = (await self._api.get(SECRETS, namespace, secret.name))["metadata"]
+        except NotFound:
+            return False
+        # One that is being deleted stays as long as our finalizer does.
+        return metadata["uid"] == secret.uid and names.TOKENS_FINALIZER in (metadata.get("finalizers") or ())
 
     async def drop_holder(self, namespace: str, pool: str) -> None:
         """Delete the holder, if no Pod needs it any more."""

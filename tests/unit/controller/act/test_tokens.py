@@ -240,6 +240,20 @@ async def test_whatever_moment_it_stops_at_a_pod_has_an_owner_that_stays() -> No
     assert list(api.all(SECRETS)) == [("ns", NAME)]
 
 
+async def test_the_holder_gives_way_to_no_secret_that_is_gone() -> None:
+    """A cache may still have the one of before."""
+    api = MemoryApi()
+    pool = tokens_on(api)
+    await pool.ensure("ns", "p")
+    add_pod(api, "SlotPool/pool", "Secret/holder")
+    owners, stale = PodOwners(api, Cache(PODS)), pool.secret("ns", "p")
+    (pod,) = api.all(PODS).values()
+    api.remove(SECRETS, "ns", NAME)
+    await owners.set("ns", "a", pod["metadata"]["uid"], stale)
+    (pod,) = api.all(PODS).values()
+    assert [owner["uid"] for owner in pod["metadata"]["ownerReferences"]] == ["pool", "holder"]
+
+
 async def test_a_secret_that_could_not_be_made_again_is_not_let_go_of() -> None:
     """As in a namespace that is being deleted: its Pods need the tokens to the end."""
     api = MemoryApi()
