@@ -70,9 +70,10 @@ soak: $(STAMP) ## Faults for five minutes, then judgement; 10^6 simulated steps;
 	@$(BIN)/python -m tests.simulation --steps 1000000
 	@$(BIN)/python -m tests.simulation --planted --seeds 0:200
 
-manifests: $(STAMP) ## Write the policies of manifests/protection anew, and manifests/install.yaml
+manifests: $(STAMP) ## Write manifests/protection, manifests/install.yaml and docs/reference anew
 	@$(BIN)/python -m manifests.generate
 	@$(BIN)/python -m manifests.render
+	@$(BIN)/python -m manifests.reference
 
 lint: $(STAMP) ## ruff, mypy --strict, the layers between packages, manifests and Dockerfiles
 	@$(BIN)/ruff check --quiet .
@@ -81,6 +82,7 @@ lint: $(STAMP) ## ruff, mypy --strict, the layers between packages, manifests an
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m manifests.generate --check
 	@$(BIN)/python -m manifests.render --check
+	@$(BIN)/python -m manifests.reference --check
 	@$(BIN)/python -m manifests.check
 	@$(BIN)/hadolint Dockerfile.agent Dockerfile.controller
 
