@@ -6,6 +6,8 @@ import select
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -56,11 +58,16 @@ class Terminal:
             assert time.monotonic() < limit, self.seen
             assert self._read(), self.seen
 
-    def until_over(self, seconds: float = 30.0) -> int:
-        """Wait for the program's end; its exit code."""
+    def until_over(self, seconds: float = 30.0, answers: Mapping[bytes, bytes] | None = None) -> int:
+        """Wait for the program's end; its exit code. Each time a question is shown, its answer is typed."""
         limit = time.monotonic() + seconds
+        given: Counter[bytes] = Counter()
         while self._read():
             assert time.monotonic() < limit, self.seen
+            for question, answer in (answers or {}).items():
+                if self.seen.count(question) > given[question]:
+                    given[question] += 1
+                    self.type(answer)
         return self._program.wait(max(0.0, limit - time.monotonic()))
 
     def _read(self) -> bool:

@@ -1,0 +1,209 @@
+"""Pages link what is there, show objects that are valid, and name commands and flags that exist."""
+
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from controller.cli.main import main
+from controller.crds import folder
+from controller.local.apiserver.schema.structural import CustomSchema
+from controller.local.apiserver.schema.validation import validate
+from controller.names import GROUP
+from manifests.check import problems
+from tests.support.kubectl import KUBECTL
+from tests.support.pages import PAGES, Block, anchors, blocks, links
+from tests.support.repository import ROOT
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+ELSEWHERE = {"kustomize.config.k8s.io", "monitoring.coreos.com", "cert-manager.io"}
+"""Groups of which nothing here has the schemas."""
+PIPELINES = {".github/workflows/infra.yml", ".gitlab-ci.yml"}
+LANGUAGES = {"sh", "console", "yaml", "json", "hcl", "dockerfile", "python", "mermaid", "csv", "promql", ""}
+
+
+def shown(block: Block) -> str:
+    return block.place
+
+
+def test_every_page_is_linked_from_the_index() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = {(index.parent / target.partition("#")[0]).resolve() for target in links(index)}
+    assert set(PAGES) - {index, ROOT / "README.md"} <= linked
+    assert index in {(ROOT / target.partition("#")[0]).resolve() for target in links(ROOT / "README.md")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for target in links(page):
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        if not there.exists() or (anchor and anchor not in anchors(there)):
+            broken.append(target)
+    assert not broken
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=shown)
+def test_a_block_says_what_it_is(block: Block) -> None:
+    """So that none is overlooked: a shell's block in another language's name would never be run."""
+    assert block.language in LANGUAGES
+    assert block.language or not any(line.startswith(("podslots ", "kubectl ")) for line in block.text.splitlines())
+
+
+@cache
+def schema(kind: str) -> CustomSchema | None:
+    for path in folder().glob("*.yaml"):
+        definition = yaml.safe_load(path.read_text())
+        if definition["spec"]["names"]["kind"] == kind:
+            return CustomSchema.compile(definition["spec"]["versions"][0])
+    return None
+
+
+LEAST: dict[str, dict[str, Any]] = {
+    "SlotPool": {"template": {"spec": {"containers": [{"name": "worker", "image": "any"}]}}},
+    "SlotTask": {"pool": "any", "type": "plan", "steps": {"plan": {"command": ["true"]}}},
+}
+
+
+def wrong(document: dict[str, Any]) -> list[str]:
+    """What is wrong with an object."""
+    group = document.get("apiVersion", "").partition("/")[0]
+    if group != GROUP:
+        return [] if group in ELSEWHERE else list(problems(document))
+    found = schema(document["kind"])
+    assert found is not None, document["kind"]
+    own, unknown = found.prune({name: part for name, part in document.items() if name != "metadata"})
+    metadata = {"name": "n", "namespace": "ns", "uid": "u", "resourceVersion": "1", **document.get("metadata", {})}
+    stored = {"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z", **metadata}, **found.default(own)}
+    causes = [f"{cause.field}: {cause.message}" for cause in validate(found, stored, None)]
+    return [*(f"{path}: unknown field" for path in unknown), *causes]
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "yaml"], ids=shown)
+def test_objects_are_valid(block: Block) -> None:
+    if block.left_out or block.options.get("file") in PIPELINES:
+        return
+    for document in yaml.safe_load_all(block.text):
+        kind = block.options.get("part-of")
+        whole = document
+        if kind is not None:
+            spec = {**LEAST[kind], **document.get("spec", document)}
+            whole = {"apiVersion": f"{GROUP}/v1alpha1", "kind": kind, "spec": spec}
+        assert isinstance(whole, dict), "no object; say part-of=KIND, or why it is not checked"
+        assert "kind" in whole, "no object; say part-of=KIND, or why it is not checked"
+        assert not wrong(whole)
+        for task in tasks_within(whole):
+            assert not wrong(task)
+
+
+def tasks_within(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Tasks that a ConfigMap carries as text."""
+    texts = document.get("data", {}).values() if document["kind"] == "ConfigMap" else ()
+    return [yaml.safe_load(text) for text in texts if f"apiVersion: {GROUP}/" in text]
+
+
+COMMANDS = [(block, words) for block in BLOCKS if block.language in {"sh", "console"} for words in block.commands()]
+
+
+@pytest.mark.parametrize(
+    ("block", "words"), COMMANDS, ids=[f"{block.place}-{number}" for number, (block, _) in enumerate(COMMANDS)]
+)
+def test_commands_and_flags_exist(block: Block, words: list[str]) -> None:
+    del block
+    known = podslots_flags(words[1:]) if words[0] == "podslots" else kubectl_flags(words[1:])
+    own = words[: words.index("--")] if "--" in words else words
+    flags = {word.partition("=")[0] for word in own[1:] if re.fullmatch(r"--?[A-Za-z][\w-]*(=.*)?", word)}
+    assert flags <= known, f"{' '.join(words)}: no such flag"
+
+
+def podslots_flags(words: list[str]) -> set[str]:
+    """The flags of a command and of those above it. AssertionError if there is no such command."""
+    command: click.Command = main
+    found = {"-h", "--help"}
+    rest = iter(words)
+    while True:
+        options = [option for option in command.params if isinstance(option, click.Option)]
+        found |= {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
+        with_value = {flag for option in options if not option.is_flag for flag in option.opts}
+        if not isinstance(command, click.Group):
+            return found
+        word = next(rest, "--help")
+        while word.startswith("-") and word not in {"--help", "--version"}:
+            if word in with_value:
+                next(rest)
+            word = next(rest, "--help")
+        if word.startswith("-"):
+            return found
+        chosen = command.get_command(click.Context(command), word)
+        assert chosen is not None, f"no such command: podslots {' '.join(words)}"
+        command = chosen
+
+
+@cache
+def kubectl_says(*words: str) -> str:
+    return subprocess.run([KUBECTL, *words], check=False, capture_output=True, text=True, timeout=60).stdout
+
+
+def kubectl_flags(words: list[str]) -> set[str]:
+    """The flags that kubectl tells of a command, and of all. AssertionError if there is no such command."""
+    names = [word for word in words if not word.startswith("-")]
+    depth = 0
+    while depth < len(names) and re.search(
+        rf"^Usage:\n  kubectl {' '.join(names[: depth + 1])}\b",
+        kubectl_says(*names[: depth + 1], "--help"),
+        re.MULTILINE,
+    ):
+        depth += 1
+    assert depth or not names, f"no such command: kubectl {' '.join(words)}"
+    told = kubectl_says(*names[:depth], "--help") + kubectl_says("options")
+    return {"-h", "--help", *re.findall(r"(?<![\w-])(--?[A-Za-z][\w-]*)(?=[=,: ])", told)}
+
+
+NOT_RUN = {
+    "README.md": {
+        "it needs a container engine",
+        "tests of their own run the demo; this is one of the tests",
+    },
+    "getting-started.md": {
+        "it installs into the reader's own folders",
+        "it needs a container engine",
+        "it needs the images",
+        "the embedded cluster has no port-forward, and its Pods can be reached directly",
+    },
+    "local.md": {
+        "the addresses stand for those of the reader's Pods",
+    },
+    "operations.md": {
+        "it needs the images",
+        "tests of uninstalling run it",
+        "the embedded cluster has no network policies",
+    },
+    "performance.md": {
+        "it takes minutes; tests run each subject for a moment",
+    },
+    "protection.md": {
+        "it needs a cluster",
+    },
+    "security.md": {
+        "it is a part of a pool",
+        "it is for a container of a Pod; tests of secured pools make this call",
+    },
+    "terraform-workspace.md": {
+        "the embedded cluster has no CronJobs; its task is created below",
+    },
+}
+"""What no test runs or checks, so that none is added unseen."""
+
+
+def test_what_is_left_out_is_known() -> None:
+    told: dict[str, set[str]] = {}
+    for block in BLOCKS:
+        if block.left_out:
+            told.setdefault(block.page.name, set()).add(block.left_out)
+    assert told == NOT_RUN
