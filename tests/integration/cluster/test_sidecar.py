@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from shutil import which
@@ -87,6 +88,33 @@ async def create_pool(cluster: Cluster, program: Program, name: str) -> Object:
     await program.reached("job")
     (pod,) = await pods_of(cluster, name)
     return pod
+
+
+async def test_the_same_in_python(cluster: Cluster, program: Program) -> None:
+    """Killed, it lets go of what it held and goes on; its Pod is kept while it works, and goes after its last job."""
+    (example,) = documents("sidecar.yaml")
+    example["metadata"] = {"name": "python", "namespace": NAMESPACE}
+    example["spec"]["replicas"] = 1
+    script = str(EXAMPLES / "sidecar.py")
+    (main,) = example["spec"]["template"]["spec"]["containers"]
+    main |= {"command": [sys.executable, script, *program.stage("job").split()], "env": []}
+    await cluster.api.create(SLOTPOOLS, NAMESPACE, example)
+    await program.reached("job")
+    (pod,) = await pods_of(cluster, "python")
+    before = await slot(cluster, pod)
+    assert (before["state"], before["origin"], before["task_type"]) == ("running", "local", "job")
+    await cluster.kill_container(pod["metadata"]["name"], "main")
+    await program.reached("job", "job")
+    after = await slot(cluster, pod)
+    assert after["task_id"] != before["task_id"]
+    await cluster.api.patch(SLOTPOOLS, NAMESPACE, "python", {"spec": {"replicas": 0}})
+    assert await still_there(cluster, pod)
+    program.run_freely()
+
+    async def gone() -> bool:
+        return not await pods_of(cluster, "python")
+
+    await until(gone, "the Pod is deleted once its slot is idle")
 
 
 async def pods_of(cluster: Cluster, pool: str) -> list[Object]:
