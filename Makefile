@@ -71,6 +71,7 @@ soak: $(STAMP) ## Faults for five minutes, then judgement; 10^6 simulated steps;
 	@$(BIN)/python -m tests.simulation --planted --seeds 0:200
 
 manifests: $(STAMP) ## Write manifests/protection, manifests/install.yaml and docs/reference anew
+	@$(BIN)/python -m manifests.versions
 	@$(BIN)/python -m manifests.generate
 	@$(BIN)/python -m manifests.render
 	@$(BIN)/python -m manifests.reference
@@ -80,6 +81,7 @@ lint: $(STAMP) ## ruff, mypy --strict, the layers between packages, manifests an
 	@$(BIN)/ruff format --quiet --check . || { $(BIN)/ruff format --check .; exit 1; }
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m manifests.versions --check
 	@$(BIN)/python -m manifests.generate --check
 	@$(BIN)/python -m manifests.render --check
 	@$(BIN)/python -m manifests.reference --check
