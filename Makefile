@@ -19,7 +19,7 @@ BENCH_ARGS ?=
 BENCH_SOAK_ARGS ?=
 SOAK_ARGS ?=
 
-.PHONY: help venv demo binary roots moto test test-long soak manifests lint format bench bench-soak constraints clean
+.PHONY: help venv demo binary roots moto test test-long soak manifests lint format bench bench-soak release-check constraints clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -97,6 +97,9 @@ bench: $(STAMP) ## Each figure of tests/bench beside its reference, measured in 
 
 bench-soak: $(STAMP) ## 100 000 tasks through one agent: its memory and descriptors stay flat. BENCH_SOAK_ARGS="--tasks 5000"
 	@$(BIN)/python -m tests.bench.soak $(BENCH_SOAK_ARGS)
+
+release-check: $(STAMP) ## Build all that a release has into dist/release, and say how large it is: wheel, images' layers, lists of packages
+	@$(BIN)/python -m binary.release
 
 constraints: $(STAMP) ## Pin the newest versions of everything in constraints.txt
 	@$(BIN)/pip-compile --quiet --upgrade --extra dev --strip-extras --allow-unsafe --no-header \
