@@ -1,6 +1,6 @@
 """`python -m binary.release`: builds all that a release has, without a container engine, and says how large it is.
 
-The images' builds are run as their Dockerfiles have them, in a copy of what they COPY: each RUN after the copying, in an
+The images' builds are run as their Dockerfiles have them, in a copy of what they COPY: each RUN after that, in an
 environment of its own. What installs packages of the system is left out. All of it goes to dist/release, with a list of
 the Python packages in each image (CycloneDX).
 """
