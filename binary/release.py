@@ -78,9 +78,9 @@ def build_image(name: str, folder: Path) -> Path:
     environ.pop("PYTHONPATH", None)
     for word, command in instructions:
         if word == "RUN" and not any(program in command for program in _SYSTEM):
-            there = command.replace(IMAGES[name], str(layer))
+            script = command.replace(IMAGES[name], str(layer))
             run = subprocess.run(  # noqa: S603 - what the Dockerfile says
-                ["/bin/sh", "-ec", there], check=False, cwd=source, env=environ, capture_output=True, text=True
+                ["/bin/sh", "-ec", script], check=False, cwd=source, env=environ, capture_output=True, text=True
             )
             if run.returncode:
                 raise ReleaseError(f"Dockerfile.{name}: `{command}` ended with {run.returncode}:\n{run.stderr}")
@@ -91,7 +91,7 @@ def list_packages(environment: Path, output: Path) -> None:
     """Write the list of an environment's packages."""
     program = Path(sys.executable).with_name("cyclonedx-py")
     python = environment / "bin" / "python"
-    command = [program, "environment", "--output-reproducible", "--output-file", output, python]
+    command = [str(program), "environment", "--output-reproducible", "--output-file", str(output), str(python)]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)  # noqa: S603 - from our environment
 
 
@@ -107,8 +107,8 @@ def release() -> Iterator[Path]:
     shutil.rmtree(DIST, ignore_errors=True)
     DIST.mkdir(parents=True)
     check_changelog((ROOT / "CHANGELOG.md").read_text(), __version__)
-    python = Path(sys.executable)
-    wheel = [python, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", DIST, ROOT]
+    python = sys.executable
+    wheel = [python, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(DIST), str(ROOT)]
     subprocess.run(wheel, check=True)  # noqa: S603 - our own
     yield next(DIST.glob("*.whl"))
     subprocess.run([python, "-m", "manifests.render", "--check"], check=True, cwd=ROOT)  # noqa: S603 - our own
