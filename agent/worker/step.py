@@ -4,9 +4,8 @@ How a command starts. The worker forks; the child makes its session, asks the ke
 The worker records the child's id in the step's marker, syncs it, and only then lets it go on to the command. So
 whatever runs was recorded, and a later worker can find it.
 
-How it ends. The worker is the parent of all orphans below it (PR_SET_CHILD_SUBREAPER). Once the command's own process
-has ended, the others, wherever they hid, are killed and reaped until none is left. A step that is being stopped is
-given more: it has ended when nothing of it is left, so a shell that dies of the signal does not cut short what it ran.
+How it ends: `course` says what comes when. The worker is the parent of all orphans below it (PR_SET_CHILD_SUBREAPER).
+So what a command leaves behind, wherever it hid, is found, killed and reaped until nothing is left.
 """
 
 import os
@@ -15,6 +14,7 @@ from typing import Protocol
 
 from agent.work_messages import Step
 from agent.worker import marks, processes
+from agent.worker.course import Course, Then
 from agent.worker.errors import StepRefusedError
 from agent.worker.files import resolve_folder
 from agent.worker.memory import MemoryWatch
@@ -55,12 +55,10 @@ class ProcessRunner:
         self._echo = echo
         self._log = log
         self._launch: Launch | None = None
-        self._command = 0
+        self._course = Course(0)
         self._pid: int | None = None
         self._status: int | None = None
         self._sink: int | None = None
-        self._last = False  # no other command starts
-        self._patient = False  # what is left is waited for
         self._memory: MemoryWatch | None = None
         self.output: StepOutput | None = None
         self._adopts: bool | None = None
@@ -71,7 +69,7 @@ class ProcessRunner:
 
         Of a step that is being stopped the kernel tells us the last one's end, as all of it are our children by then.
         """
-        return self._pid is not None and self._status is not None and not (self._patient and self._adopts)
+        return self._pid is not None and self._status is not None and not (self._course.patient and self._adopts)
 
     def start(self, launch: Launch) -> None:
         """Start its first command. Raises StepRefusedError if that can't be run at all."""
@@ -89,19 +87,19 @@ class ProcessRunner:
             os.waitpid(self._pid, 0)
             self._close()
             raise StepRefusedError(f"command {launch.commands[0].argv[0]!r}: {problem}")
-        self._launch, self._command, self._status = launch, 0, None
-        self._last = self._patient = False
+        self._launch, self._course, self._status = launch, Course(len(launch.commands)), None
 
     def _start_next(self, launch: Launch, sink: int) -> str | None:
         """Start the command after the one that ended. Says why it can't be run, if it can't."""
-        self._command += 1
+        self._course.begin_next()
+        number = self._course.command
         try:
-            pid, problem = self._spawn(launch, self._command, sink)
+            pid, problem = self._spawn(launch, number, sink)
         except OSError as error:
             return f"the command can't be started: {error.strerror}"
         if problem:
             os.waitpid(pid, 0)
-            return f"command {launch.commands[self._command].argv[0]!r}: {problem}"
+            return f"command {launch.commands[number].argv[0]!r}: {problem}"
         self._pid, self._status = pid, None
         return None
 
@@ -173,7 +171,7 @@ class ProcessRunner:
 
     def interrupt(self, signal_name: str) -> None:
         """Send the running command's group this signal, once. No other command starts."""
-        self._last = self._patient = True
+        self._course.interrupt()
         if self._pid is not None and self._status is None:
             processes.send_group(self._pid, signal.Signals[signal_name])
 
@@ -183,7 +181,7 @@ class ProcessRunner:
 
     def kill(self) -> None:
         """SIGKILL to all that is left of it."""
-        self._last, self._patient = True, False
+        self._course.kill()
         self._send_all(signal.SIGKILL)
 
     def _send_all(self, number: signal.Signals) -> None:
@@ -201,11 +199,19 @@ class ProcessRunner:
         alone = self._collect()
         if self._pid is None or self._status is None:
             return None
-        if not alone or (not self._adopts and processes.group_lives(self._pid)):
-            if not self._patient:
+        alone = alone and (self._adopts is True or not processes.group_lives(self._pid))
+        problem = None
+        match self._course.then(alone=alone):
+            case Then.WAIT:
+                return None
+            case Then.CLEAR:
                 self._send_all(signal.SIGKILL)
-            return None
-        return self._go_on(self._status)
+                return None
+            case Then.NEXT if self._launch is not None and self._sink is not None:
+                problem = self._start_next(self._launch, self._sink)
+                if problem is None:
+                    return None
+        return self._end(self._status, problem)
 
     def _collect(self) -> bool:
         """Whether no child is left."""
@@ -218,15 +224,10 @@ class ProcessRunner:
                 return False
             if pid == self._pid:
                 self._status = status
+                self._course.ended(well=status == 0)
 
-    def _go_on(self, status: int) -> Ended | None:
-        """The next command, if there is one and this one ended well; else the step's end."""
-        launch, sink, problem = self._launch, self._sink, None
-        more = launch is not None and self._command + 1 < len(launch.commands)
-        if more and launch and sink is not None and status == 0 and not self._last:
-            problem = self._start_next(launch, sink)
-            if problem is None:
-                return None
+    def _end(self, status: int, problem: str | None) -> Ended:
+        """How the step ended. `status` is the wait status of the last command that ran."""
         memory = self._memory.ran_out() if self._memory is not None else None
         total = self._close()
         code = os.waitstatus_to_exitcode(status)
@@ -234,7 +235,7 @@ class ProcessRunner:
             exit_code=code if code >= 0 and problem is None else None,
             signal=-code if code < 0 else None,
             output_bytes=total,
-            command=self._command,
+            command=self._course.command,
             problem=problem,
             memory=memory,
         )
