@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from-constraints
 MOTO := build/moto/.made-from-requirements
+PROVIDER := build/provider/.made-from-requirements
 # The first interpreter that is new enough and can make virtual environments.
 FIND_PYTHON := for p in "$(PYTHON)" python3.11 python3 python3.12 python3.13 python3.14; do \
 	command -v "$$p" >/dev/null 2>&1 && \
@@ -19,7 +20,7 @@ BENCH_ARGS ?=
 BENCH_SOAK_ARGS ?=
 SOAK_ARGS ?=
 
-.PHONY: help venv demo binary roots moto test test-long soak manifests lint format bench bench-soak release-check constraints clean
+.PHONY: help venv demo binary roots moto provider test test-long soak manifests lint format bench bench-soak release-check constraints clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -58,11 +59,19 @@ $(MOTO): tests/support/moto.txt | $(STAMP)
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 build/moto/bin/python -m pip install --quiet --progress-bar off --requirement tests/support/moto.txt
 	@touch $@
 
+provider: $(PROVIDER) ## What runs a Terraform provider of our own, in build/provider (`make test-long` makes it if there is terraform)
+
+$(PROVIDER): tests/support/tf.txt | $(STAMP)
+	@echo "Setting up build/provider (once; a few seconds)"; \
+	$(BIN)/python -m venv --clear build/provider
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 build/provider/bin/python -m pip install --quiet --progress-bar off --requirement tests/support/tf.txt
+	@touch $@
+
 test: $(STAMP) ## All tests but the long ones, in about six minutes (PYTEST_ARGS is passed on)
 	@PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not long" $(PYTEST_ARGS)
 
 test-long: $(STAMP) ## The tests that are long by nature: many seeds, planted bugs, chaos, the bench (PYTEST_ARGS is passed on)
-	@! command -v terraform >/dev/null || $(MAKE) --no-print-directory moto || true  # those that need it say so
+	@! command -v terraform >/dev/null || $(MAKE) --no-print-directory --keep-going moto provider || true  # those that need it say so
 	@PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m long $(PYTEST_ARGS)
 
 soak: $(STAMP) ## Faults for five minutes, then judgement; 10^6 simulated steps; the planted bugs. SOAK_ARGS="--seconds 60 --seed 7"
