@@ -498,7 +498,7 @@ class Worker:
         stop_at = self._stop_at(run)
         if stop_at is not None and self._leave_at is not None and now >= stop_at:
             self._stop_run(Outcome.FAILED, POD_STOPPED)
-            run.kill_by(self._leave_at - LAST_WORD_SECONDS)
+            run.kill_by(self._leave_at - LAST_WORD_SECONDS, now)
         if run.term_at is not None and now >= run.term_at:
             run.term_at = None
             self._runner.terminate()

@@ -5,7 +5,8 @@ from agent.worker.kept_step import Kept
 from agent.worker.ports import Ended, Launch
 
 TERM_SECONDS = 5.0
-"""Before the grace is over what still runs gets SIGTERM, but not before three quarters of it."""
+"""Before the grace is over what still runs gets SIGTERM, but not before three quarters of it: what has begun to tidy
+up may die of it."""
 _SHOWN_CHARACTERS = 80
 
 
@@ -36,14 +37,14 @@ class Run:
         grace = self.spec.cancel_grace_seconds
         self._cause = (outcome, reason)
         self.kill_at = now + grace
-        self.term_at = self.kill_at - min(TERM_SECONDS, grace / 4)
+        self.term_at = _term_at(self.kill_at, grace)
         return True
 
-    def kill_by(self, moment: float) -> None:
+    def kill_by(self, moment: float, now: float) -> None:
         """The grace ends then at the latest."""
         self.kill_at = moment if self.kill_at is None else min(self.kill_at, moment)
-        if self.term_at is not None and self.kill_at == moment:
-            self.term_at = min(self.term_at, moment - TERM_SECONDS)
+        if self.term_at is not None:
+            self.term_at = min(self.term_at, _term_at(self.kill_at, max(0.0, self.kill_at - now)))
 
     def result(self, ended: Ended) -> tuple[Outcome, str | None, int | None]:
         """Outcome, reason and exit code, which for a signal is 128 and its number, as shells have it."""
@@ -78,6 +79,10 @@ class Run:
         return (
             f"{command} ended with {exit_code}" if ended.signal is None else f"{command} ended by signal {ended.signal}"
         )
+
+
+def _term_at(kill_at: float, grace_seconds: float) -> float:
+    return kill_at - min(TERM_SECONDS, grace_seconds / 4)
 
 
 def _with(reason: str, memory: str | None) -> str:

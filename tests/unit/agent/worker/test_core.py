@@ -335,7 +335,7 @@ def test_a_registration_leaves_out_the_files_of_started_tasks() -> None:
 
 @pytest.mark.parametrize(
     ("grace", "own", "interrupt", "term", "kill", "leave"),
-    [(600.0, 60, 525.0, 580.0, 585.0, 599.0), (60.0, 300, 0.0, 52.0, 57.0, 59.0), (10.0, 60, 0.0, 2.0, 7.0, 9.0)],
+    [(600.0, 60, 525.0, 580.0, 585.0, 599.0), (60.0, 300, 0.0, 52.0, 57.0, 59.0), (10.0, 60, 0.0, 5.5, 7.0, 9.0)],
 )
 def test_a_stopped_pods_step_runs_until_its_own_grace_and_fifteen_seconds_are_left(  # noqa: PLR0917 - a table
     grace: float, own: int, interrupt: float, term: float, kill: float, leave: float
@@ -360,6 +360,27 @@ def test_a_stopped_pods_step_runs_until_its_own_grace_and_fifteen_seconds_are_le
     assert moments["KILL"] == pytest.approx(kill)
     assert world.clock.seconds - began - 0.5 == pytest.approx(leave), "unheard, it leaves in time"
     assert worker.exit_status == 0
+
+
+def test_a_worker_that_comes_late_to_its_pods_end_gives_the_step_what_is_left_of_it() -> None:
+    """It was paused. SIGTERM at once would end what just begins to tidy up."""
+    world = WorkerWorld()
+    worker = _registered(world, grace_seconds=60.0)
+    _request(worker, WORK, Call.POLL)
+    worker.answered(WORK, WorkAnswer(run=assignment("run", grace_seconds=10)))
+    worker.stop()
+    world.clock.seconds += 53.0
+    worker.tick()
+    assert world.runner.signals == ["SIGINT"]
+    world.clock.seconds += 2.9
+    worker.tick()
+    assert world.runner.signals == ["SIGINT"]
+    world.clock.seconds += 0.1
+    worker.tick()
+    assert world.runner.signals == ["SIGINT", "TERM"]
+    world.clock.seconds += 1.0
+    worker.tick()
+    assert world.runner.signals == ["SIGINT", "TERM", "KILL"]
 
 
 def test_a_superseded_worker_kills_and_leaves() -> None:
