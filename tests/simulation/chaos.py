@@ -119,6 +119,63 @@ class Chaos:
 
         return mend()
 
+    def _worker_is_told_to_end(self) -> Coroutine[Any, Any, None] | None:
+        """Its container is to start anew, its Pod stays. What it stops may be told by the next one only."""
+        working = [(pod, slot) for pod in self._world.node.alive for slot in pod.working if not pod.doomed]
+        if not working:
+            return None
+        pod, slot = self._rng.choice(working)
+        worker = pod.workers[slot]
+        assert worker is not None
+        worker.stop()
+        unheard = self._rng.random() < 0.5
+        pod.workers_hang = pod.workers_hang or unheard
+
+        async def mend() -> None:
+            await pod.worker_ends(slot)
+            await asyncio.sleep(self._rng.uniform(0.1, 5.0))
+            pod.start_worker(slot)
+            await asyncio.sleep(self._rng.uniform(0.1, 5.0))
+            if unheard:
+                pod.workers_hang = False
+
+        return mend()
+
+    def _worker_dies_while_it_stops_a_step(self) -> Coroutine[Any, Any, None] | None:
+        """Or when it has, and nobody has heard of that."""
+        late = self._rng.uniform(0.0, 2.0)
+        leaves_command = self._rng.random() < 0.5
+
+        def stopping() -> tuple[SimPod, int] | None:
+            for pod in self._world.node.alive:
+                for slot, worker in enumerate(pod.workers):
+                    if worker is not None and worker.run_of_step is not None and worker.run_of_step.signals:
+                        return pod, slot
+            return None
+
+        async def mend() -> None:
+            for _ in range(120):
+                if stopping() is not None:
+                    break
+                await asyncio.sleep(0.5)
+            await asyncio.sleep(late)
+            found = stopping()
+            if found is not None:
+                pod, slot = found
+                pod.kill_worker(slot, leaves_command=leaves_command)
+                await asyncio.sleep(self._rng.uniform(0.1, 20.0))
+                pod.start_worker(slot)
+
+        return mend()
+
+    def _a_pod_is_deleted_while_it_works(self) -> None:
+        """Past all protection; its grace is left to it."""
+        busy = [pod for pod in self._world.node.alive if pod.running and not pod.doomed]
+        if busy:
+            pod = self._rng.choice(busy)
+            self._world.taken_by_force.add(pod.uid)
+            self._world.cluster.delete(PODS, pod.namespace, pod.name)
+
     def _worker_is_paused(self) -> Coroutine[Any, Any, None] | None:
         pod = self._pod()
         worker = self._rng.choice(pod.workers) if pod is not None else None

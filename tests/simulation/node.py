@@ -18,7 +18,7 @@ from controller.local.apiserver.store.deletion import DeleteOptions
 from controller.local.apiserver.store.versions import Change, ChangeType
 from controller.objects.token_secret import tokens_of
 from tests.simulation.agent import AgentHome, Answered, FakeRequest, SimAgent
-from tests.simulation.worker import GRACE_SECONDS, Commands, SimWorker, SlotDisk
+from tests.simulation.worker import GRACE_SECONDS, Commands, SimWorker, SlotDisk, unwatched
 from tests.support.store_api import Cluster
 
 T = TypeVar("T")
@@ -103,6 +103,15 @@ class SimPod:
         """The steps whose processes run."""
         return [disk.running for disk in self.disks if disk.running is not None]
 
+    @property
+    def working(self) -> list[int]:
+        """The slots whose worker runs a step."""
+        return [
+            slot
+            for slot, (disk, worker) in enumerate(zip(self.disks, self.workers, strict=True))
+            if disk.running is not None and worker is not None
+        ]
+
     def now(self) -> datetime:
         """Its machine's wall clock."""
         return self._node.cluster.now() + timedelta(seconds=self.clock_off_seconds)
@@ -153,6 +162,7 @@ class SimPod:
             now=self.now,
             rng=self._node.rng,
         )
+        self.disks[slot].stored = lambda report: self._node.commands.stops.stored(report, worker.run_of_step)
         if self.doomed:
             worker.stop()
         self.workers[slot] = worker
@@ -165,9 +175,18 @@ class SimPod:
             task.cancel()
         self.workers[slot] = None
         if (command := self.disks[slot].command) is not None:
-            command.ended = None
+            command.changed = unwatched
             if not leaves_command:
                 command.vanish()
+                self.disks[slot].clear()
+
+    async def worker_ends(self, slot: int) -> None:
+        """Wait until a worker that was told to has ended; after its grace it is killed, with all of its container."""
+        task = self._worker_tasks[slot]
+        if task is not None:
+            await asyncio.wait({task}, timeout=GRACE_SECONDS)
+        if task is self._worker_tasks[slot] and not self.over:
+            self.kill_worker(slot)
 
     def kill(self) -> None:
         """Everything ends at once, for good."""
@@ -341,6 +360,7 @@ class SimNode:
             if not pod.running:
                 break
             await asyncio.sleep(1.0)
+        self.commands.stops.pod_ends(pod)
         await asyncio.sleep(self.rng.uniform(0.1, 4.0))
         if not pod.refused:
             self.end(pod, "Succeeded")

@@ -4,11 +4,12 @@ import asyncio
 import random
 from typing import Any
 
-from agent.wire import Outcome
+from agent.wire import Outcome, Step
 from controller import names
 from controller.kube.api import LEASES, PODS, SLOTTASKS
 from controller.local.apiserver.errors import ApiError as Refusal
 from controller.objects.task import TaskPhase
+from tests.simulation.processes import Doing, Program
 from tests.simulation.replica import NS
 from tests.simulation.themes import Theme
 from tests.simulation.world import CHANGED, TRY_AGAIN, UNCHANGED, World, phase_of
@@ -78,10 +79,32 @@ class Person:
             priority=rng.choice([0, 0, 5]),
             retry={"planMaxAttempts": rng.choice([1, 2, 3])}
             | ({"planExitCodes": [TRY_AGAIN]} if theme.endings else {}),
+            doings={step.value: self._doing() for step in Step} if theme.stops else None,
             codes=[rng.choice([UNCHANGED, CHANGED, CHANGED, TRY_AGAIN]) for _ in range(3)] if theme.endings else [],
             **spec,
         )
         self._brought += 1
+
+    def _doing(self) -> Doing:
+        """What a step does that is stopped now and then."""
+        rng = self._rng
+
+        def program(seconds: float) -> Program:
+            return Program(
+                seconds,
+                code=rng.choice([0] * 9 + [3]),
+                tidy_seconds=rng.choice([None, 0.5, 3.0, 8.0, 30.0]),
+                stopped_code=rng.choice([0, 1]),
+                behind_shell=rng.random() < 0.5,
+                leaves_seconds=rng.choice([None, None, 500.0]),
+            )
+
+        before = [program(rng.choice([0.5, 5.0, 20.0])) for _ in range(rng.choice([0, 1, 2]))]
+        return Doing(
+            (*before, program(rng.choice(self._theme.task_seconds))),
+            grace_seconds=rng.choice([2, 10, 20]),
+            timeout_seconds=rng.choice([None, None, 20]),
+        )
 
     async def look_after_them(self) -> None:
         """Approve what waits; now and then cancel, delete, or approve something else."""
@@ -101,10 +124,13 @@ class Person:
                 self._world.approve(name)
         elif self.content:
             return
-        elif rng.random() < (self._theme.cancel_waiting_share if phase is TaskPhase.QUEUED else 0.004):
+        elif rng.random() < (self._cancel_share(phase)):
             self._world.edit_task(name, cancel=True)
         elif rng.random() < 0.002:
             self._world.cluster.delete(SLOTTASKS, NS, name)
+
+    def _cancel_share(self, phase: TaskPhase) -> float:
+        return self._theme.cancel_waiting_share if phase is TaskPhase.QUEUED else self._theme.cancel_running_share
 
     def give_up(self) -> None:
         """Cancel what waits in the first pool."""

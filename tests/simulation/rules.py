@@ -15,6 +15,7 @@ from controller.objects.task import FINAL_PHASES
 from tests.simulation.rollout_rules import RolloutRules
 from tests.simulation.size_rules import SizeRules
 from tests.simulation.step_rules import StepRules
+from tests.simulation.stop_rules import StopRules
 from tests.simulation.trace import Trace
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Rules:
         self.trace = trace
         self._world = world
         self.steps = StepRules(world, self)
+        self.stops = StopRules(world, self)
         self.sizes = SizeRules(world, self)
         self.rollouts = RolloutRules(world, self)
         self._phases: dict[str, str] = {}
@@ -122,6 +124,7 @@ class Rules:
             self.breach(f"task {metadata['name']} waits for an approval, and its plan found nothing to change")
         if phase in FINAL and phase != before:
             self._check_end(metadata["name"], status)
+            self.stops.task_ended(body)
         self.note(
             f"task {metadata['name']} v{metadata.get('resourceVersion', '')} {kind} {phase} {status.get('step')}"
             f" attempt {status.get('attempt')} on {status.get('pod')} {status.get('reason', '')}"
@@ -188,6 +191,7 @@ class Rules:
         if state.phase is Phase.DRAINED and (busy or state.ended) and not forgetful:
             self.breach(f"the agent of {pod.name} is drained, and has {busy} and the results of {list(state.ended)}")
         self._check_consistent(pod, state)
+        self.stops.published(pod, state)
         self._check_places()
 
     def _check_consistent(self, pod: "SimPod", state: State) -> None:

@@ -51,6 +51,10 @@ class Theme:
     ttl_seconds: tuple[int, ...] = (30, 86400)
     gives_up: bool = False
     """Whether, in the end, all that waits in the first pool is cancelled: then it is the others' turn."""
+    cancel_running_share: float = 0.004
+    """The same of one that runs."""
+    stops: bool = False
+    """Whether steps have commands before them, limits and short graces, and processes that tidy up when stopped."""
     endings: bool = False
     """Whether plans end with codes that their tasks name: nothing to change, try again. They hand a file over."""
     replace_share: float = 0.2
@@ -67,7 +71,28 @@ class Theme:
 
 ANYTHING = Theme("anything")
 THEMES = (
-    *(ANYTHING,) * 7,
+    *(ANYTHING,) * 6,
+    Theme(
+        "steps that are stopped",
+        mishaps=(
+            "worker is told to end",
+            "worker dies while it stops a step",
+            "a pod is deleted while it works",
+            "a pod is deleted while it works",
+            "worker is paused",
+            "agent dies",
+            "agent is cut off",
+        ),
+        mishap_seconds=(8.0, 20.0),
+        kinds=("plan", "apply", "plan_and_apply"),
+        task_seconds=(5.0, 20.0, 60.0),
+        lock_share=0.2,
+        operator_share=0.1,
+        bystander_share=0.0,
+        cancel_running_share=0.03,
+        replace_share=0.0,
+        stops=True,
+    ),
     Theme(
         "plans that end otherwise",
         mishaps=(

@@ -1,4 +1,4 @@
-"""A slot's container: the worker's own core and wire, over a disk in memory and commands that only take time.
+"""A slot's container: the worker's own core, course and wire, over a disk in memory and processes that only take time.
 
 What is simulated is what `agent.worker.ports` names, and the sockets. A command outlives its worker's death for a
 moment now and then, and holds the step's lock as long.
@@ -13,17 +13,19 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any, Protocol
 
-from agent.wire import Assignment, Step
+from agent.wire import Assignment, ExitReport, Step
 from agent.worker.client import CALL_TIMEOUT_SECONDS, POLL_TIMEOUT_SECONDS, RefusedError, _compose, _understand
 from agent.worker.core import Worker
+from agent.worker.course import Course, Then
 from agent.worker.errors import LinkError
 from agent.worker.ports import Answer, Call, Channel, Ended, Launch, Request
 from controller.errors import AgentUnreachable
 from tests.simulation.agent import FakeRequest
+from tests.simulation.processes import Command, Doing, Process
+from tests.simulation.stop_rules import Run, StopRules
 from tests.support.worker_world import MemoryDisk
 
 GRACE_SECONDS = 60.0
-_SIGTERM, _SIGKILL = 15, 9
 
 
 class Commands(Protocol):
@@ -33,16 +35,17 @@ class Commands(Protocol):
         """A command is about to run, with the plan of this digest in its directory."""
         ...
 
-    def seconds(self, assignment: Assignment) -> float:
-        """How long it takes."""
-        ...
-
-    def exit_code(self, assignment: Assignment) -> int:
-        """What it ends with by itself."""
+    def doing(self, assignment: Assignment) -> Doing:
+        """What its commands are."""
         ...
 
     def minds_no_sigterm(self) -> bool:
         """Whether the next one to begin goes on until SIGKILL."""
+        ...
+
+    @property
+    def stops(self) -> StopRules:
+        """Who watches how they are stopped."""
         ...
 
 
@@ -52,13 +55,29 @@ class SlotDisk(MemoryDisk):
     def __init__(self) -> None:
         super().__init__()
         self.command: Command | None = None
+        self.running: Assignment | None = None
+        """What `command` belongs to."""
+        self.stored: Callable[[ExitReport], None] = lambda _report: None
+        """Told of an end that is kept."""
         self.edited: set[str] = set()
         """Ids of tasks whose plan somebody has changed since it was made."""
 
-    @property
-    def running(self) -> Assignment | None:
-        """What runs now."""
-        return self.command.assignment if self.command is not None else None
+    def begin(self, assignment: Assignment, command: Command) -> None:
+        """The processes of a command are there."""
+        self.command, self.running = command, assignment
+        entry = self.entries[assignment.task_id, assignment.step]
+        entry.log += b"begun\n"
+
+        def heard(_process: Process) -> None:
+            if self.command is command and not command.left:
+                entry.log += b"done\n"
+                self.clear()
+
+        command.heard = heard
+
+    def clear(self) -> None:
+        """Nothing of it is there any more."""
+        self.command = self.running = None
 
     def plan_digest(self, assignment: Assignment) -> str:
         """Another one for each attempt, as its plan is another."""
@@ -71,59 +90,15 @@ class SlotDisk(MemoryDisk):
 
     def reclaim(self, task_id: str, step: Step) -> bool:
         """Kill what an earlier worker left of the step; it takes a moment."""
-        left = self.command
-        if left is None or (left.assignment.task_id, left.assignment.step) != (task_id, step):
+        left = self.running
+        if self.command is None or left is None or (left.task_id, left.step) != (task_id, step):
             return True
-        left.kill()
+        self.command.kill()
         return False
 
-
-class Command:
-    """The processes of a step."""
-
-    def __init__(self, assignment: Assignment, disk: SlotDisk, commands: Commands, rng: random.Random) -> None:
-        self.assignment = assignment
-        self.ended: Callable[[Ended], None] | None = None
-        """Told of the end; None if no worker is there to hear it."""
-        self._disk = disk
-        self._commands = commands
-        self._rng = rng
-        self._signal: int | None = None
-        self._signalled = asyncio.Event()
-        self._stubborn = commands.minds_no_sigterm()
-        self.task = asyncio.get_running_loop().create_task(self._run())
-
-    def terminate(self) -> None:
-        """SIGTERM."""
-        if not self._stubborn:
-            self._end_by(_SIGTERM)
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self._end_by(_SIGKILL)
-
-    def vanish(self) -> None:
-        """The container is gone, at once."""
-        self.ended = None
-        self._disk.command = None
-        self.task.cancel()
-
-    def _end_by(self, number: int) -> None:
-        self._signal = number
-        self._signalled.set()
-
-    async def _run(self) -> None:
-        entry = self._disk.entries[self.assignment.task_id, self.assignment.step]
-        entry.log += b"begun\n"
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._commands.seconds(self.assignment)):
-                await self._signalled.wait()
-                await asyncio.sleep(self._rng.uniform(0.0, 0.5))
-        entry.log += b"done\n"
-        self._disk.command = None
-        if self.ended is not None:
-            exit_code = None if self._signal else self._commands.exit_code(self.assignment)
-            self.ended(Ended(exit_code=exit_code, signal=self._signal, output_bytes=len(entry.log)))
+    def store_exit(self, exit_report: ExitReport) -> None:
+        super().store_exit(exit_report)
+        self.stored(exit_report)
 
 
 class SimWorker:
@@ -151,9 +126,17 @@ class SimWorker:
         self._going_on = asyncio.Event()
         self._going_on.set()
         self._asking: set[asyncio.Task[None]] = set()
+        self._launch: Launch | None = None
+        self._command: Command | None = None
+        self._course = Course(0)
+        self.run_of_step: Run | None = None
+        """The step that it runs, as the rules see it."""
+        self.grace_seconds = GRACE_SECONDS
+        self.stopped_at: float | None = None
+        self.was_paused = False
         self.core = Worker(
             instance=f"{rng.getrandbits(64):016x}",
-            grace_seconds=GRACE_SECONDS,
+            grace_seconds=self.grace_seconds,
             disk=disk,
             runner=self,
             clock=self,
@@ -163,11 +146,13 @@ class SimWorker:
 
     def stop(self) -> None:
         """SIGTERM."""
+        self.stopped_at = self.monotonic() if self.stopped_at is None else self.stopped_at
         self.core.stop()
         self._woken.set()
 
     def pause(self) -> None:
         """SIGSTOP, of the worker alone: its command goes on."""
+        self.was_paused = True
         self._going_on.clear()
 
     def go_on(self) -> None:
@@ -194,7 +179,7 @@ class SimWorker:
             for task in self._asking:
                 task.cancel()
             if self._disk.command is not None:
-                self._disk.command.ended = None
+                self._disk.command.changed = unwatched
 
     def _send(self, channel: Channel, request: Request) -> None:
         task = asyncio.get_running_loop().create_task(self._ask(channel, request))
@@ -236,33 +221,86 @@ class SimWorker:
     def start(self, launch: Launch) -> None:
         assignment = self._disk.entries[launch.task_id, launch.step].assignment
         self._commands.begins(assignment, self._disk.plan_digest(assignment))
-        self._disk.command = Command(assignment, self._disk, self._commands, self._rng)
-        self._disk.command.ended = self._ended
+        self._launch, self._course = launch, Course(len(launch.commands))
+        self.run_of_step = self._commands.stops.begins(assignment, self)
+        self._begin_command(assignment)
         self._begun()
+
+    def _begin_command(self, assignment: Assignment) -> None:
+        number = self._course.command
+        if self.run_of_step is not None:
+            self.run_of_step.command_begins(number)
+        stubborn = self._commands.minds_no_sigterm()
+        command = Command(self._commands.doing(assignment).programs[number], self._rng, stubborn=stubborn)
+        self._disk.begin(assignment, command)
+        command.changed = lambda process: self._changed(command, process)
+        self._command = command
 
     def interrupt(self, signal_name: str) -> None:
         del signal_name
-        if self._disk.command is not None:
-            self._disk.command.terminate()
+        if self.run_of_step is not None:
+            self.run_of_step.interrupted()
+        self._course.interrupt()
+        if self._disk.command is not None and not self._course.first_ended:
+            self._disk.command.interrupt()
 
     def terminate(self) -> None:
+        if self.run_of_step is not None:
+            self.run_of_step.terminated()
         if self._disk.command is not None:
             self._disk.command.terminate()
 
     def kill(self) -> None:
+        if self.run_of_step is not None:
+            self.run_of_step.killed()
+        self._course.kill()
         if self._disk.command is not None:
             self._disk.command.kill()
 
-    def _ended(self, ended: Ended) -> None:
-        async def tell() -> None:
-            await self._going_on.wait()
-            self.core.ended(ended)
-            self.core.tick()  # the plan's digest is there at once
-            self._woken.set()
+    def _changed(self, command: Command, process: Process) -> None:
+        """One of a command's processes has ended; the worker comes to see that unless it is paused."""
+        if self.run_of_step is not None:
+            self.run_of_step.process_ended(process, first=process is command.first)
 
-        task = asyncio.get_running_loop().create_task(tell())
+        async def reap() -> None:
+            await self._going_on.wait()
+            if command is not self._command:
+                return
+            if process is command.first:
+                self._course.ended(well=process.code == 0)
+            self._go_on(command)
+
+        task = asyncio.get_running_loop().create_task(reap())
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
+
+    def _go_on(self, command: Command) -> None:
+        """As `agent.worker.step` does."""
+        assert self._launch is not None
+        key = self._launch.task_id, self._launch.step
+        match self._course.then(alone=not command.left):
+            case Then.CLEAR:
+                command.kill()
+            case Then.NEXT:
+                self._course.begin_next()
+                self._begin_command(self._disk.entries[key].assignment)
+            case Then.END:
+                self._command = None
+                first, number = command.first, self._course.command
+                written = len(self._disk.entries[key].log)
+                ended = Ended(exit_code=first.code, signal=first.signal, output_bytes=written, command=number)
+                if self.run_of_step is not None:
+                    self.run_of_step.ended(ended)
+                self.core.ended(ended)
+                self.core.tick()  # the plan's digest is there at once
+                self._woken.set()
+            case Then.WAIT:
+                pass
+
+
+def unwatched(process: Process) -> None:
+    """Nobody is there to see that it ended."""
+    del process
 
 
 def _unheard(event: str, **about: Any) -> None:

@@ -24,8 +24,10 @@ from controller.objects.pool import DEFAULT_LAYOUT
 from controller.objects.task import TaskPhase
 from tests.simulation.faults import Faults
 from tests.simulation.node import SimNode, SimPod, failure_of
+from tests.simulation.processes import Doing, Program
 from tests.simulation.replica import NS, Replica
 from tests.simulation.rules import Rules
+from tests.simulation.stop_rules import StopRules
 from tests.simulation.token_rules import TokenRules
 from tests.simulation.trace import Trace
 from tests.support.store_api import Cluster
@@ -79,6 +81,7 @@ class World:
         self._start = self._loop.time()
         self._codes: dict[str, Sequence[int]] = {}
         self._durations: dict[tuple[str, Step], tuple[float, Outcome]] = {}
+        self._doings: dict[tuple[str, Step], Doing] = {}
         self.cluster = Cluster(self.now, self.rng, rules=False)
         self.rules = Rules(self, trace or Trace())
         self.token_rules = TokenRules(self.cluster, lambda: self.elapsed, self.rules.breach)
@@ -177,9 +180,10 @@ class World:
         outcome: Outcome = Outcome.SUCCEEDED,
         pool: str = POOL,
         codes: Sequence[int] = (),
+        doings: dict[str, Doing] | None = None,
         **spec: Any,
     ) -> None:
-        """A SlotTask whose steps take so long, and end so.
+        """A SlotTask whose steps take so long, and end so; or do what `doings` say, by step.
 
         With `codes`, its plans that do not fail end with them, one for each attempt, and it hands a file over.
         """
@@ -188,6 +192,9 @@ class World:
             spec["outputs"] = {"path": "outputs.json", "secretName": f"of-{name}"}
             if "plan" in steps:
                 steps["plan"]["exitCodes"] = {"changed": [CHANGED], "unchanged": [UNCHANGED]}
+        for step, doing in (doings or {}).items():
+            if step in steps:
+                steps[step] |= _asked(doing)
         made = self.cluster.create(
             SLOTTASKS,
             NS,
@@ -196,6 +203,8 @@ class World:
         self._codes[made["metadata"]["uid"]] = codes
         for step in Step:
             self._durations[made["metadata"]["uid"], step] = seconds, outcome
+            if doings is not None:
+                self._doings[made["metadata"]["uid"], step] = doings[step.value]
 
     def task(self, name: str) -> Object | None:
         return self.cluster.find(SLOTTASKS, NS, name)
@@ -244,8 +253,14 @@ class World:
     def begins(self, assignment: Assignment, plan_digest: str) -> None:
         self.rules.steps.begins(assignment, plan_digest)
 
-    def seconds(self, assignment: Assignment) -> float:
-        return self._step(assignment)[0]
+    @property
+    def stops(self) -> StopRules:
+        return self.rules.stops
+
+    def doing(self, assignment: Assignment) -> Doing:
+        uid = assignment.task_id.partition(names.TASK_ID_SEPARATOR)[0]
+        known = self._doings.get((uid, assignment.step))
+        return known or Doing((Program(self._step(assignment)[0], self.exit_code(assignment)),))
 
     def outcome(self, assignment: Assignment) -> Outcome:
         return self._step(assignment)[1]
@@ -317,6 +332,13 @@ class World:
         lines += [f"lease {lease['metadata']['name']}: {lease['spec']}" for lease in self.cluster.all(LEASES)]
         lines += [f"pool: {pool.get('status')}" for pool in self.cluster.all(SLOTPOOLS)]
         return "\n".join(lines)
+
+
+def _asked(doing: Doing) -> Object:
+    """The fields of a step that does this."""
+    before = [{"command": [f"before-{number}"]} for number in range(len(doing.programs) - 1)]
+    limit = {} if doing.timeout_seconds is None else {"timeoutSeconds": doing.timeout_seconds}
+    return {"before": before, "cancelGraceSeconds": doing.grace_seconds, **limit}
 
 
 def phase_of(task: Object) -> TaskPhase:
