@@ -15,6 +15,8 @@ What is bounded:
   times: a reservation's limit, a person's cancel or approval (of an old plan, too), a status write of the kubelet, a
   drain of any idle Pod, and every delay between two steps.
 - `--late`: messages held up at the same time. `--operations`: operations of one leader at the same time.
+- `--stopping`: steps have a command before their own one and a time limit, and take their time to stop; a Pod that
+  works may be deleted, as one of the faults. Without it a step that is being stopped is one that runs.
 - `--no-lease`: a replaced leader goes on with all it had in flight, although its Lease is gone: the order of writes and
   the stamps have to do alone.
 
@@ -42,6 +44,7 @@ from dataclasses import replace
 from tests.model.checker import check
 from tests.model.mistakes import MISTAKES
 from tests.model.protocol import Config, Protocol
+from tests.model.tables import DELETION, KINDS
 
 NUMBERS = ("controllers", "pods", "slots", "tasks", "operations", "faults", "late")
 
@@ -53,6 +56,9 @@ def main() -> int:
     for name in NUMBERS:
         parser.add_argument(f"--{name}", type=int, default=getattr(sizes, name), help="default: %(default)s")
     parser.add_argument("--no-lease", action="store_true", help="a leader that was replaced goes on")
+    parser.add_argument(
+        "--stopping", action="store_true", help="how steps are stopped, and a Pod that works is deleted"
+    )
     parser.add_argument("--max-states", type=int, help="stop after so many")
     parser.add_argument(
         "--bug", choices=[m.name for m in MISTAKES], help="plant this mistake, in the size that shows it"
@@ -68,6 +74,9 @@ def main() -> int:
             for name in ("controllers", "pods", "slots", "tasks", "operations", "faults", "late")
         },
         lease=not given.no_lease,
+        stopping=given.stopping,
+        trying_again=given.stopping,
+        kinds=KINDS | {DELETION} if given.stopping else KINDS,
     )
     findings = check(Protocol(config), max_states=given.max_states)
     _say(findings)

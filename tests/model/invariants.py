@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from agent.rules.state import Event, SlotChanged
-from agent.wire import Phase, Step
+from agent.wire import Outcome, Phase, Step
 from controller.objects.task import TaskPhase
 from tests.model.objects import PodObject, TaskObject
-from tests.model.site import Site, parse_task_id
+from tests.model.site import Kept, Site, parse_task_id
 
 
 def in_state(
@@ -24,10 +24,10 @@ def in_state(
     for number, (pod, site) in enumerate(zip(pods, sites, strict=True)):
         if site.agent is None:
             continue
-        if pod.there and pod.deleting and (found := _lost_by_deletion(site, tasks)):
+        if pod.there and pod.deleting and not pod.forced and (found := _lost_by_deletion(site, tasks)):
             return f"Pod {number} is deleted, and {found}"
         slots.update(parse_task_id(slot.task_id)[0] for slot in site.agent.slots if slot.task_id is not None)
-        running = [kept for place in site.kept for kept in place if kept.outcome is None]
+        running = [kept for place in site.kept for kept in place if kept.runs]
         commands.update(parse_task_id(kept.task_id)[0] for kept in running)
         applies.update(parse_task_id(kept.task_id)[0] for kept in running if kept.step is Step.APPLY)
     for number, task in enumerate(tasks):
@@ -61,7 +61,7 @@ def _lost_by_deletion(site: Site, tasks: Sequence[TaskObject]) -> str | None:
         return None
     if agent.phase is Phase.OPEN:
         return "its agent is open"
-    if any(kept.outcome is None for slot in site.kept for kept in slot):
+    if any(kept.runs for slot in site.kept for kept in slot):
         return "a command runs in it"
     for known in agent.tasks:
         number, attempt = parse_task_id(known.task_id)
@@ -88,6 +88,20 @@ def at_start(task: TaskObject, attempt: int, step: Step) -> str | None:
     if attempt not in task.meant:
         return f"an apply starts before that was written down: attempt {attempt}"
     return None
+
+
+def at_next_command(kept: Kept) -> str | None:
+    """What is wrong with a step's own command that is about to start, after the one before it has ended."""
+    return None if kept.stopping is None else f"a command of the {kept.step} of {kept.task_id} starts after its stop"
+
+
+def at_end(kept: Kept, outcome: Outcome) -> str | None:
+    """What is wrong with how a step is said to have ended."""
+    if outcome is not Outcome.SUCCEEDED:
+        return None
+    if kept.stopping is not None:
+        return f"the {kept.step} of {kept.task_id} was stopped, and is said to have succeeded"
+    return None if kept.own else f"the {kept.step} of {kept.task_id} is said to have succeeded, and never began"
 
 
 _ENDS_OF_A_RESERVATION = {Event.APPROVE, Event.CANCEL, Event.EXPIRE, Event.LOSE}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from tests.model.tables import Config
 
 SMALL = Config(pods=1, slots=1, tasks=1, faults=1)
+STOPPED = replace(SMALL, faults=0, stopping=True)
 SILENT = replace(SMALL, faults=2, kinds=frozenset({"vanish"}))
 LATE_AND_LOST = replace(SMALL, faults=2, kinds=frozenset({"message", "journal"}))
 
@@ -127,6 +128,21 @@ MISTAKES = (
         "asks anyway", "a plan that changes nothing waits for an approval", replace(SMALL, faults=0), "written nowhere"
     ),
     Mistake("apply again", "an apply that failed is tried again", replace(SMALL, faults=0), "whose apply has begun"),
+    Mistake(
+        "on after stop", "a step that was told to stop goes on to its next command", STOPPED, "starts after its stop"
+    ),
+    Mistake(
+        "first is last",
+        "while a step is being stopped, the end of its first process is taken for its end",
+        STOPPED,
+        "over, and a command of it runs",
+    ),
+    Mistake(
+        "stopped is well",
+        "a step that was told to stop, and ended with 0, is said to have succeeded",
+        STOPPED,
+        "was stopped, and is said to have succeeded",
+    ),
     Mistake(
         "lost unlocks",
         "the lockKey of a lost apply is released at once",

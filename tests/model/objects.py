@@ -24,13 +24,17 @@ ATTEMPTS = 2
 
 
 class PodObject(NamedTuple):
-    """A Pod in the API. `proof`: its status proves its death. `there` False: the object is gone."""
+    """A Pod in the API. `proof`: its status proves its death. `there` False: the object is gone.
+
+    `forced`: somebody else than the controller deleted it.
+    """
 
     label: PodState = PodState.STARTING
     deleting: bool = False
     proof: bool = False
     failed: bool = False
     there: bool = True
+    forced: bool = False
 
     @property
     def buried(self) -> bool:

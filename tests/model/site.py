@@ -43,12 +43,24 @@ TRUE = StepSpec(command=("true",))
 
 
 class Kept(NamedTuple):
-    """The last step of a task in a worker's directory. Without an outcome, its processes run."""
+    """The last step of a task in a worker's directory. Without an outcome, its processes run.
+
+    Of a step that runs: `own` is False while the command before its own one runs; `stopping` is what it will have come
+    to, once it was told to stop. `rest`: the step has ended, and something of it still runs.
+    """
 
     task_id: str
     step: Step
     fence: int
     outcome: Outcome | None
+    own: bool = True
+    stopping: Outcome | None = None
+    rest: bool = False
+
+    @property
+    def runs(self) -> bool:
+        """Whether anything of it does."""
+        return self.outcome is None or self.rest
 
 
 class Agent(NamedTuple):
@@ -212,7 +224,7 @@ def bare(site: Site) -> Site:
     if agent is None or agent.recovering:
         return site
     known = {task.task_id for task in agent.tasks if task.state is not TaskState.ENDED}
-    kept = tuple(tuple(k for k in slot if k.task_id in known or k.outcome is None) for slot in site.kept)
+    kept = tuple(tuple(k for k in slot if k.task_id in known or k.runs) for slot in site.kept)
     return site if kept == site.kept else tidy(Site(agent, kept))
 
 
@@ -251,19 +263,19 @@ def rename(site: Site, names: dict[int, int]) -> Site:
     )
 
 
-def ask(site: Site, command: Any) -> Result:
-    """A command decided by the agent."""
+def ask(site: Site, command: Any, *, closing: bool = False) -> Result:
+    """A command decided by the agent. `closing`: it was told that its Pod ends."""
     module = slots if isinstance(command, slots.Acquire | slots.Drain | slots.Open) else tasks
-    return change(site, lambda state: module.decide(state, command, MOMENT).records)
+    return change(site, lambda state: module.decide(replace(state, closing=closing), command, MOMENT).records)
 
 
-def acquire(site: Site, command: slots.Acquire) -> list[Result]:
+def acquire(site: Site, command: slots.Acquire, *, closing: bool = False) -> list[Result]:
     """An acquire, for each free slot that the agent may choose: the first one, in an order that is not the model's."""
     agent = site.agent
     if agent is None:
         raise ValueError("nobody is there to decide")
     free = [number for number, slot in enumerate(agent.slots) if slot.state is SlotState.IDLE]
-    return list(dict.fromkeys(ask(_swapped(site, agent, number), command) for number in free or [0]))
+    return list(dict.fromkeys(ask(_swapped(site, agent, number), command, closing=closing) for number in free or [0]))
 
 
 def _swapped(site: Site, agent: Agent, number: int) -> Site:

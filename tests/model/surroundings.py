@@ -9,8 +9,8 @@ from tests.model import site as sites
 from tests.model.checker import Move
 from tests.model.flight import NEW_LOCK, NEW_POD, NEW_TASK, REPLACED, RESTARTED, Flight
 from tests.model.objects import PodObject, TaskObject, plain
-from tests.model.site import Result, Site, parse_task_id
-from tests.model.tables import State, Tables, put
+from tests.model.site import Kept, Result, Site, parse_task_id
+from tests.model.tables import DELETION, State, Tables, put
 
 
 class Event(NamedTuple):
@@ -35,6 +35,7 @@ class Surroundings:
         self._flight = flight
         self._bugs = tables.config.bugs
         self._kinds = tables.config.kinds
+        self._stopping = tables.config.stopping
 
     def moves(self, state: State) -> Iterator[Move[State]]:
         """Everything that may happen."""
@@ -48,7 +49,8 @@ class Surroundings:
         for pod, site in enumerate(state.sites):
             if site == self._tables.dead:
                 continue
-            for event in self._tables.remember(self._events, site, state.tasks):
+            ending = self._tables.pods.of(state.pods[pod]).forced
+            for event in self._tables.remember(self._events, site, state.tasks, ending):
                 if event.faults > state.faults:
                     continue
                 objects = state.tasks if event.task is None else put(state.tasks, event.task, event.began)
@@ -62,10 +64,12 @@ class Surroundings:
                     reached = told
                 yield Move(f"Pod {pod}: {event.text}", event.fair, self._flight.tidy(reached), event.wrong)
 
-    def _events(self, number: int, numbers: tuple[int, ...]) -> list[Event]:
+    def _events(self, number: int, numbers: tuple[int, ...], ending: bool) -> list[Event]:
         site = self._tables.sites.of(number)
+        begins = () if ending else self._steps_begin(site, [self._tables.tasks.of(n) for n in numbers])
         events = [
-            *self._steps_begin(site, [self._tables.tasks.of(n) for n in numbers]),
+            *begins,
+            *(self._steps_stop(site, ending=ending) if self._stopping else ()),
             *self._steps_end(site),
             *self._kept(site),
             *self._restarts(site),
@@ -86,7 +90,7 @@ class Surroundings:
                 continue
             if workers.busy(site, task.slot):
                 continue
-            begun = workers.begin(site, task)
+            begun = workers.begin(site, task, own=not self._stopping)
             if task.cancel_requested:
                 yield self._event(f"the worker claims the cancelled {task.step} of {task.task_id}", begun, site)
                 continue
@@ -96,7 +100,7 @@ class Surroundings:
             after = self._tables.tasks[plain(obj._replace(began=obj.began | {(attempt, task.step)}))]
             text = f"the {task.step} of {task.task_id} starts"
             yield Event(text, self._tables.sites[begun.site], wrong=wrong, task=number, began=after)
-            untold = self._tables.sites[workers.begin(site, task, told=False).site]
+            untold = self._tables.sites[workers.begin(site, task, told=False, own=not self._stopping).site]
             text += "; the report of that is held up"
             yield Event(text, untold, fair=False, faults=1, wrong=wrong, task=number, began=after, kind="report")
 
@@ -104,6 +108,9 @@ class Surroundings:
         for slot, place in enumerate(site.kept):
             for kept in (kept for kept in place if kept.outcome is None):
                 name = f"the {kept.step} of {kept.task_id}"
+                if kept.stopping is not None or not kept.own:
+                    yield from self._early_ends(site, slot, kept, name)
+                    continue
                 # How an apply ended, and whether a plan failed or was cancelled, makes no difference to the protocol.
                 failed = workers.end(site, slot, Outcome.FAILED)
                 if kept.step is Step.APPLY:
@@ -114,13 +121,49 @@ class Surroundings:
                     if "reserve late" in self._bugs:
                         done = _not_reserved(done)
                     yield self._event(f"{name} succeeds", done, site)
-                if "no marker" in self._bugs:
-                    forgot = Result(workers.forgotten(site, {kept.task_id}))
-                    yield self._event("a worker is killed; the next one knows nothing", forgot, site, kind="worker")
-                elif site.agent is not None and slot not in site.agent.recovering:
-                    text = f"the worker of {kept.task_id} is killed; the next one finds that nothing of it runs"
-                    lost = workers.end(site, slot, Outcome.LOST)
-                    yield self._event(text, lost, site, kind="worker")
+                yield from self._killed(site, slot, kept)
+
+    def _killed(self, site: Site, slot: int, kept: Kept) -> Iterator[Event]:
+        if "no marker" in self._bugs:
+            forgot = Result(workers.forgotten(site, {kept.task_id}))
+            yield self._event("a worker is killed; the next one knows nothing", forgot, site, kind="worker")
+        elif site.agent is not None and slot not in site.agent.recovering:
+            text = f"the worker of {kept.task_id} is killed; the next one finds that nothing of it runs"
+            lost = workers.end(site, slot, Outcome.LOST)
+            yield self._event(text, lost, site, kind="worker")
+
+    def _early_ends(self, site: Site, slot: int, kept: Kept, name: str) -> Iterator[Event]:
+        """Of a step whose own command does not run yet, or that is being stopped: then all of it has ended."""
+        stopping = kept.stopping
+        if not kept.own and (stopping is None or "on after stop" in self._bugs):
+            after = workers.goes_on(site, slot, own=True)
+            event = self._event(f"the command before {name} ends well, and its own one starts", after, site)
+            yield event._replace(wrong=event.wrong or invariants.at_next_command(kept))
+        if stopping is None:
+            yield self._event(f"the command before {name} fails", workers.end(site, slot, Outcome.FAILED), site)
+        else:
+            said = Outcome.SUCCEEDED if "stopped is well" in self._bugs else stopping
+            event = self._event(f"nothing is left of {name}, which was stopped", workers.end(site, slot, said), site)
+            yield event._replace(wrong=event.wrong or invariants.at_end(kept, said))
+            if "first is last" in self._bugs:
+                text = f"the first process of {name} ends, which was stopped; others are left"
+                yield self._event(text, workers.end(site, slot, stopping, rest=True), site)
+        yield from self._killed(site, slot, kept)
+
+    def _steps_stop(self, site: Site, *, ending: bool) -> Iterator[Event]:
+        """A step that runs is told to stop: by cancel, its time limit, or as its Pod ends. The first one counts."""
+        agent = site.agent
+        for slot, place in enumerate(site.kept):
+            for kept in (kept for kept in place if kept.outcome is None and kept.stopping is None):
+                name = f"the {kept.step} of {kept.task_id}"
+                known = () if agent is None or slot in agent.recovering else agent.tasks
+                if any(task.task_id == kept.task_id and task.cancel_requested for task in known):
+                    after = workers.goes_on(site, slot, stopping=Outcome.CANCELLED)
+                    yield self._event(f"{name} is told to stop, as it is cancelled", after, site)
+                after = workers.goes_on(site, slot, stopping=Outcome.FAILED)
+                yield self._event(
+                    f"{name} is told to stop, as its {'Pod ends' if ending else 'limit is over'}", after, site
+                )
 
     def _kept(self, site: Site) -> Iterator[Event]:
         agent = site.agent
@@ -167,13 +210,19 @@ class Surroundings:
         if not alive and not obj.proof:
             proved = self._changed(state, pod, NEW_POD, obj=obj._replace(proof=True))
             yield Move(f"the end of Pod {pod} becomes known", True, proved)
-        if obj.deleting and (alive or obj.proof):
+        if obj.forced and alive:
+            ended = self._changed(state, pod, RESTARTED, site=self._tables.dead)
+            yield Move(f"the grace of Pod {pod} is over, and all of it ends", True, ended)
+        elif obj.deleting and (alive or obj.proof):
             news = NEW_POD | RESTARTED
             gone = self._changed(state, pod, news, obj=obj._replace(there=False), site=self._tables.dead)
             yield Move(f"Pod {pod} is ended, and gone", True, gone)
         if not alive or not state.faults:
             return
         fewer = state._replace(faults=state.faults - 1)
+        if DELETION in self._kinds and not obj.deleting:
+            deleted = self._changed(fewer, pod, NEW_POD, obj=obj._replace(deleting=True, forced=True))
+            yield Move(f"somebody deletes Pod {pod}, which has its grace to end", False, deleted)
         if "node" in self._kinds:
             crashed = self._changed(fewer, pod, RESTARTED, site=self._tables.dead)
             yield Move(f"all of Pod {pod} dies with its node", False, crashed)

@@ -18,6 +18,8 @@ V = TypeVar("V", bound=Hashable)
 T = TypeVar("T")
 
 
+DELETION = "deletion"
+"""Somebody deletes a Pod that works, past all protection. No part of `KINDS`: only where steps are stopped."""
 KINDS = frozenset({"answer", "message", "leader", "report", "worker", "agent", "journal", "node", "vanish"})
 """An answer is lost; a message is held up; the leader is replaced; a worker's report of a start is held up; a worker is
 killed; an agent restarts; it does so without its journal; a Pod dies with its node; it is gone from the API alone."""
@@ -30,7 +32,8 @@ class Config:
     `operations`: how many of the leader's are in flight at once. `faults`: how many of all kinds a run has. `late`: how
     many messages are on their way without a sender that waits for them. `lease` False: a leader that was replaced goes
     on with all that it had in flight, as if nothing told it. `kinds`: the kinds of fault, see `KINDS`. `bugs`: mistakes
-    that are planted. `trying_again`: a plan that failed may be tried again, as its exit code says.
+    that are planted. `trying_again`: a plan that failed may be tried again, as its exit code says. `stopping`: a step
+    has a command before its own one and a time limit, and what is told to stop takes its time.
     """
 
     pods: int = 2
@@ -43,6 +46,7 @@ class Config:
     lease: bool = True
     kinds: frozenset[str] = KINDS
     trying_again: bool = False
+    stopping: bool = False
     bugs: frozenset[str] = frozenset()
 
 

@@ -70,7 +70,7 @@ def _acquire(op: Op, now: Local, rules: Rules) -> list[Effect]:
     if not op.same_agent and "incarnation" not in rules:
         return end(f"asks for a slot for {name}: refused, {ErrorCode.RESTARTED}", now, taken=True)
     effects: list[Effect] = []
-    for result in sites.acquire(now.site, command):
+    for result in sites.acquire(now.site, command, closing=now.pod.forced):
         after, refused = now._replace(site=result.site, heard=True), result.refused
         if refused is None:
             at = "intend" if "acquire first" in rules else "note"

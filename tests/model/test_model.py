@@ -15,10 +15,14 @@ from tests.model.checker import check
 from tests.model.mistakes import MISTAKES, SMALL, Mistake
 from tests.model.protocol import Config, Protocol
 from tests.model.site import MOMENT, Kept, work
+from tests.model.tables import DELETION, KINDS
 
 SIZES = {
     "one of each, one fault": SMALL,
     "one of each, one fault, plans that fail are tried again": replace(SMALL, trying_again=True),
+    "one of each, one fault, steps are stopped, and a Pod is deleted while it works": replace(
+        SMALL, trying_again=True, stopping=True, kinds=KINDS | {DELETION}
+    ),
     "one of each, one fault, a replaced leader goes on": replace(SMALL, lease=False),
     "one of each, two operations at once": replace(SMALL, faults=0, operations=2),
     "two tasks of one lockKey for one slot": replace(SMALL, tasks=2, faults=0, operations=2),

@@ -1,7 +1,7 @@
 """What the workers of a Pod do, and what becomes of it at their agent."""
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from agent.rules import tasks
 from agent.rules.recovery import recover
@@ -38,16 +38,19 @@ def marked(site: Site, task: TaskEntry) -> bool:
 
 def busy(site: Site, slot: int) -> bool:
     """Whether the slot's worker runs a step."""
-    return any(kept.outcome is None for kept in site.kept[slot])
+    return any(kept.runs for kept in site.kept[slot])
 
 
-def begin(site: Site, task: TaskEntry, *, told: bool = True) -> Result:
-    """The worker claims the step and starts its command; a cancelled one it claims only. `told`: the agent hears it."""
+def begin(site: Site, task: TaskEntry, *, told: bool = True, own: bool = True) -> Result:
+    """The worker claims the step and starts its command; a cancelled one it claims only. `told`: the agent hears it.
+
+    `own`: the step has no command before its own.
+    """
     fence = task.step_fence
     if fence is None:
         raise ValueError("a step without a fence is not offered")
     outcome = Outcome.CANCELLED if task.cancel_requested else None
-    kept = _keep(site, task.slot, Kept(task.task_id, task.step, fence, outcome))
+    kept = _keep(site, task.slot, Kept(task.task_id, task.step, fence, outcome, own or outcome is not None))
     if outcome is not None:
         return ask(kept, tasks.Exited(slot=task.slot, report=_exit(kept.kept[task.slot][-1])))
     if not told:
@@ -56,10 +59,16 @@ def begin(site: Site, task: TaskEntry, *, told: bool = True) -> Result:
     return ask(kept, tasks.Started(slot=task.slot, report=report))
 
 
-def end(site: Site, slot: int, outcome: Outcome) -> Result:
-    """The command that runs in a slot ends, and its worker reports that."""
+def goes_on(site: Site, slot: int, **changes: Any) -> Result:
+    """Something changes about the step that runs in a slot, which nobody else hears of."""
+    (running,) = (kept for kept in site.kept[slot] if kept.runs)
+    return Result(tidy(_keep(site, slot, running._replace(**changes))))
+
+
+def end(site: Site, slot: int, outcome: Outcome, *, rest: bool = False) -> Result:
+    """The command that runs in a slot ends, and its worker reports that. `rest`: something of it still runs."""
     (running,) = (kept for kept in site.kept[slot] if kept.outcome is None)
-    ended = running._replace(outcome=outcome)
+    ended = running._replace(outcome=outcome, own=True, stopping=None, rest=rest)
     kept = _keep(site, slot, ended)
     if site.agent is not None and slot in site.agent.recovering:
         return Result(tidy(kept))  # the agent hears of it as the worker registers
