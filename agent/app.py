@@ -45,6 +45,10 @@ from metrics.exposition import new_registry
 SHUTDOWN_SECONDS = 1.0
 """How long requests under way may take once the server stops; streams and polls are ended by then."""
 
+FETCH_SECONDS = 60.0
+"""How long results that nobody has fetched hold up the end. Another leader is there after a lease, 15 s unless set, and
+reads every agent anew."""
+
 FILE_THREADS = 2
 """For output and tokens; the journal has its own. asyncio would take four more than there are cores, up to 32, and each
 thread has memory of its own in the C library, which grows to 1 MiB and is not given back."""
@@ -264,11 +268,21 @@ async def _every_second(log: StreamLog, steps: dict[str, _Step]) -> None:
 
 
 async def _drain_steps(settings: Settings, service: Service, log: StreamLog) -> None:
-    """Wait for what runs, as long as the Pod's grace allows, counted from the first word of the stop."""
+    """Wait for what runs, and then for its results to be fetched, as long as the Pod's grace allows.
+
+    The grace counts from the first word of the stop. The journal goes with the Pod: what nobody has fetched is lost.
+    """
     service.close()
     loop = asyncio.get_running_loop()
     deadline = (service.closing_since or loop.time()) + settings.stop_seconds
     log.event("stopping", running=service.running, seconds=max(0, round(deadline - loop.time())))
-    while service.running and (rest := deadline - loop.time()) > 0:
+    await _until(service, lambda: not service.running, deadline)
+    await _until(service, lambda: not service.state.ended, min(deadline, loop.time() + FETCH_SECONDS))
+
+
+async def _until(service: Service, done: Callable[[], bool], deadline: float) -> None:
+    """Wait until the state is so, or the deadline has come."""
+    loop = asyncio.get_running_loop()
+    while not done() and (rest := deadline - loop.time()) > 0:
         with suppress(TimeoutError):
             await service.changed_since(service.revision, rest)

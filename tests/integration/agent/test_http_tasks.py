@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -329,11 +330,37 @@ def test_sigterm_lets_steps_end_then_exits_true(agent: AgentProcess, worker: Fak
     wait_for(lambda: agent.state().closing, "it refuses new work")
     assert refusal(lambda: agent.acquire("t.3")) == "closing"
     worker.end(assignment)
+    agent.post("/tasks/t.2/ack")
     assert agent.process is not None
     assert agent.process.wait(10) == 0
     agent.start()
     assert agent.state().slots[0].state is SlotState.RESERVED
     assert agent.state().phase is Phase.OPEN
+
+
+def test_sigterm_lets_results_be_fetched(agent: AgentProcess, worker: FakeWorker) -> None:
+    """The journal goes with the Pod: what is not fetched by then is lost, though the step has ended."""
+    agent.acquire("t.1", "plan_and_apply", one_step())
+    worker.run()
+    agent.terminate()
+    assert agent.process is not None
+    with pytest.raises(subprocess.TimeoutExpired):
+        agent.process.wait(3)
+    assert agent.task("t.1").outcome is Outcome.SUCCEEDED
+    agent.post("/tasks/t.1/ack")
+    assert agent.process.wait(10) == 0
+
+
+def test_sigterm_waits_for_nobody_to_fetch_longer_than_the_grace(tmp_path: Path) -> None:
+    with running_agent(tmp_path, grace_seconds=17) as agent:
+        agent.open()
+        worker = FakeWorker(agent, 0)
+        worker.register()
+        agent.acquire("t.1", "plan_and_apply", one_step())
+        worker.run()
+        agent.terminate()
+        assert agent.process is not None
+        assert agent.process.wait(10) == 0
 
 
 def test_sigterm_does_not_wait_longer_than_the_grace(tmp_path: Path) -> None:
