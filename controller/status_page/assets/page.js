@@ -354,7 +354,8 @@ class Pods {
     );
     this.pager = make("div", { class: "controls" }, this.back, this.place, this.next);
     this.problem = make("p", { class: "bad", hidden: "" });
-    this.node = make("details", { class: "pods" }, this.summary, controls, this.problem, this.table, this.pager);
+    this.nothing = make("p", { class: "empty", hidden: "" }, "No such Pod.");
+    this.node = make("details", { class: "pods" }, this.summary, controls, this.problem, this.nothing, this.table, this.pager);
     this.node.addEventListener("toggle", () => this.node.open && this.ask());
     for (const control of [this.state, this.sort]) control.addEventListener("change", () => this.askFrom(0));
     this.text.addEventListener("input", () => this.askFrom(0));
@@ -417,11 +418,12 @@ class Pods {
     }
     this.total = list.total;
     const last = Math.min(this.offset + PODS_AT_ONCE, list.total);
-    setText(this.place, list.total === 0 ? "none" : `${this.offset + 1} to ${last} of ${list.total}`);
+    setText(this.place, `${this.offset + 1} to ${last} of ${list.total}`);
     this.back.disabled = this.offset === 0;
     this.next.disabled = last >= list.total;
     setHidden(this.pager, list.total <= PODS_AT_ONCE && this.offset === 0);
     setHidden(this.table, list.items.length === 0);
+    setHidden(this.nothing, list.items.length > 0);
     keyed(this.body, list.items, (pod) => pod.name, () => makeRow(["Pod", "State", "Slots"]), updatePod);
   }
 }
