@@ -83,10 +83,14 @@ class _BadQuery(Exception):
 
 
 def create_app(
-    controller: Controller, registry: CollectorRegistry, config: Config, reviewer: Reviewer
+    controller: Controller,
+    registry: CollectorRegistry,
+    config: Config,
+    reviewer: Reviewer,
+    live: Live | None = None,
 ) -> web.Application:
     """The application: `/`, `/api/v1/…`, `/healthz`, `/readyz`, `/metrics`."""
-    live = Live(controller)
+    live = live or Live(controller)
     app = web.Application(middlewares=[_with_headers, _guard(config, reviewer)])
     files = {name: _asset(name) for name in _ASSETS}
 

@@ -1,5 +1,7 @@
 """The controller's HTTP server: health by what is true, metrics, the page's files, and the API as it is described."""
 
+import asyncio
+import itertools
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -9,7 +11,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 
 from controller.status_page.access import Reviewer
+from controller.status_page.live import Live, Settings
 from controller.status_page.server import create_app
+from tests.support.cluster import until
 from tests.support.status_site import ReviewingApi, Site
 
 Client = TestClient[web.Request, web.Application]
@@ -18,9 +22,9 @@ EVIL = "<script>alert(1)</script>"
 CALLS = ("status", "pools", "plans", "queue", "pods", "decisions")
 
 
-def app(site: Site, api: ReviewingApi | None = None) -> web.Application:
+def app(site: Site, api: ReviewingApi | None = None, live: Live | None = None) -> web.Application:
     reviewer = Reviewer(api or ReviewingApi({}, lambda _user, _path: False))
-    return create_app(site.controller, site.registry, site.config, reviewer)
+    return create_app(site.controller, site.registry, site.config, reviewer, live)
 
 
 async def read(client: Client, path: str, **headers: str) -> tuple[int, Any]:
@@ -123,6 +127,46 @@ async def test_a_stream_says_what_is_and_ends_with_the_server(aiohttp_client: Ai
         assert b'"name":"network"' in await answer.content.readuntil(b"\n\n")
         await client.app.shutdown()
         assert await answer.content.read() == b""
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off(
+    aiohttp_client: AiohttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller.status_page.server._SLOW_SECONDS", 0.2)
+    site = Site()
+    live = Live(site.controller, Settings(period_seconds=0.001))
+    client = await aiohttp_client(app(site, live=live))
+    reader, writer = await asyncio.open_connection(client.host, client.port, limit=1024)
+    writer.write(b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    await until(lambda: live.readers == 1, "it reads")
+    for number in itertools.count():
+        site.add_task("t", queuedReason=f"{number}".zfill(500))
+        for other in range(20):
+            site.add_plan(f"p{other}", pod=f"{number}".zfill(10_000))
+        if (await live.latest()).number and not live.readers:
+            break
+        await asyncio.sleep(0)
+    writer.close()
+    assert (await read(client, "/healthz"))[0] == 200
+
+
+async def test_a_reader_that_goes_is_noticed(aiohttp_client: AiohttpClient) -> None:
+    live = Live(Site().controller, Settings(beat_seconds=0.01))
+    client = await aiohttp_client(app(Site(), live=live))
+    async with client.get("/api/v1/stream") as answer:
+        await answer.content.readuntil(b"\n\n")
+        assert live.readers == 1
+    await until(lambda: live.readers == 0, "it is known to have gone")
+
+
+async def test_one_reader_too_many_is_refused(aiohttp_client: AiohttpClient) -> None:
+    live = Live(Site().controller, Settings(most_readers=1))
+    client = await aiohttp_client(app(Site(), live=live))
+    async with client.get("/api/v1/stream") as answer:
+        await answer.content.readuntil(b"\n\n")
+        status, said = await read(client, "/api/v1/stream")
+        assert (status, said["error"]) == (503, "too_many_readers")
 
 
 # --- who may read -----------------------------------------------------------------------------------------------------
