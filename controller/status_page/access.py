@@ -14,6 +14,19 @@ from typing import Any
 
 from controller.kube.api import ACCESS_REVIEWS, TOKEN_REVIEWS, Api, Object
 
+_API = "/api/"
+_OUR_API = "/podslots/api/"
+
+
+def right_to(path: str) -> str:
+    """The nonResourceURL that a path takes `get` on: itself, or under `/podslots` if it is the API's.
+
+    For Kubernetes grants `/api/*` to everybody whom it knows (ClusterRole `system:discovery`): each Pod that mounts a
+    token would have this API too.
+    """
+    return _OUR_API + path.removeprefix(_API) if path.startswith(_API) else path
+
+
 LASTS_SECONDS = 10.0
 """How long an answer holds, either way: as long as the API server itself takes a token for good without looking."""
 
@@ -83,7 +96,7 @@ class Reviewer:
         if review.get("authenticated") is not True or not user.get("username"):
             return Verdict.UNKNOWN
         subject = {name: user[name] for name in ("uid", "groups", "extra") if user.get(name)}
-        wanted = {"path": path, "verb": "get"}
+        wanted = {"path": right_to(path), "verb": "get"}
         answer = await self._review(
             ACCESS_REVIEWS, {"user": user["username"], **subject, "nonResourceAttributes": wanted}
         )

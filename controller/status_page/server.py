@@ -20,7 +20,7 @@ from controller.app import Controller
 from controller.config import Config, Guarded
 from controller.errors import ApiError, ApiUnavailable
 from controller.status_page import schema
-from controller.status_page.access import Reviewer, Verdict
+from controller.status_page.access import Reviewer, Verdict, right_to
 from controller.status_page.live import FORMAT, Live, TooManyReaders
 from controller.status_page.model import (
     MOST_LISTED,
@@ -340,7 +340,7 @@ async def refusal(request: web.Request, config: Config, reviewer: Reviewer) -> w
         case Verdict.ALLOWED:
             return None
         case Verdict.FORBIDDEN:
-            return _problem(403, "forbidden", f"this needs `get` on the nonResourceURL {request.path}")
+            return _problem(403, "forbidden", f"this needs `get` on the nonResourceURL {right_to(request.path)}")
         case Verdict.UNKNOWN:
             return _problem(401, "unauthorized", "the API server does not know this token")
 

@@ -36,6 +36,13 @@ async def test_the_user_of_the_token_is_asked_about_as_the_review_named_him() ->
     }
 
 
+async def test_what_kubernetes_grants_everybody_is_not_what_is_asked_for() -> None:
+    """`/api/*` is in the ClusterRole `system:discovery`, which every service account has."""
+    api, reviewer, _ = reviewing()
+    await reviewer.judge("anna-token", "/api/v1/status")
+    assert api.asked[1][1]["nonResourceAttributes"]["path"] == "/podslots/api/v1/status"
+
+
 async def test_who_is_not_known_and_who_may_not_are_told_apart() -> None:
     _, reviewer, _ = reviewing()
     assert await reviewer.judge("made-up", "/") is Verdict.UNKNOWN
