@@ -248,3 +248,31 @@ async def test_a_stream_ends_when_its_token_is_good_no_more(aiohttp_client: Aioh
         site.add_pool()
         rest = await answer.content.read()
     assert b'"name":"pool"' not in rest
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/assets/../api/v1/status",
+        "/assets/%2e%2e/api/v1/status",
+        "/assets//../api/v1/status",
+        "/healthz/../api/v1/status",
+        "//api/v1/status",
+        "/api/v1/status/",
+        "/%61pi/v1/status",
+        "/api/v1/status?x=/healthz",
+        "/api/v1/status#/healthz",
+        "http://localhost/api/v1/status",
+        "http://localhost/healthz/../api/v1/status",
+    ],
+)
+async def test_no_way_of_writing_a_path_gets_around_the_token(aiohttp_client: AiohttpClient, target: str) -> None:
+    site = Site(**FAR)
+    site.add_plan("network")
+    client = await aiohttp_client(app(site))
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    writer.write(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    assert int(answer.split()[1]) in {400, 401, 404}
+    assert b"network" not in answer
