@@ -20,7 +20,8 @@ BENCH_ARGS ?=
 BENCH_SOAK_ARGS ?=
 SOAK_ARGS ?=
 
-.PHONY: help venv demo binary roots moto provider test test-long soak manifests lint format bench bench-soak release-check constraints clean
+.PHONY: help venv demo binary roots moto provider test test-long soak manifests lint format bench bench-soak release-check screenshots constraints \
+	clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -109,6 +110,9 @@ bench-soak: $(STAMP) ## 100 000 tasks through one agent: its memory and descript
 
 release-check: $(STAMP) ## Build all that a release has into dist/release, and say how large it is: wheel, images' layers, lists of packages
 	@$(BIN)/python -m binary.release
+
+screenshots: $(STAMP) ## Pictures of the status page, into docs/images (needs Debian's chromium)
+	@$(BIN)/python -m tests.screenshots
 
 constraints: $(STAMP) ## Pin the newest versions of everything in constraints.txt
 	@$(BIN)/pip-compile --quiet --upgrade --extra dev --strip-extras --allow-unsafe --no-header \

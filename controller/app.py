@@ -346,6 +346,11 @@ class Controller:
         await self.loop.run()
 
     @property
+    def watches(self) -> str | None:
+        """The only namespace that is looked after; None: all."""
+        return self._config.watch_namespace
+
+    @property
     def synced(self) -> bool:
         """Whether everything was read at least once."""
         return self.world.index.synced

@@ -2,9 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from controller import names
 from controller.errors import PodslotsError
+
+
+class Guarded(StrEnum):
+    """What of the HTTP server takes a token. Health never does."""
+
+    NOTHING = "nothing"
+    PAGE = "page"
+    """The page and its API, which name the tasks of all namespaces."""
+    ALL = "all"
+    """Metrics too."""
 
 
 class ConfigError(PodslotsError):
@@ -20,6 +31,8 @@ class Config:
     calls a second and calls at once. `resync_seconds`: how often every pool is looked at without a cause.
     `image_pod`: the controller's own Pod, in `namespace`, which says what the agent's image is; None if `agent_image`
     was given.
+    `guarded`: what a request needs a token for. `trust_loopback`: one from this Pod itself, as those that `kubectl
+    port-forward` brings, needs none.
     `eviction_responder`: where the API server has Evictions, Pods name the controller as who is asked before.
     """
 
@@ -32,6 +45,8 @@ class Config:
     watch_namespace: str | None = None
     http_host: str = "0.0.0.0"
     http_port: int = 8080
+    guarded: Guarded = Guarded.PAGE
+    trust_loopback: bool = True
     lease_seconds: float = 15.0
     resync_seconds: float = 30.0
     kube_qps: float = 200.0
@@ -53,6 +68,8 @@ class Config:
             watch_namespace=environ.get("PODSLOTS_WATCH_NAMESPACE") or None,
             http_host=environ.get("PODSLOTS_HTTP_HOST", "0.0.0.0"),
             http_port=int(_number(environ, "PODSLOTS_HTTP_PORT", 8080, least=0)),
+            guarded=Guarded(_choice(environ, "PODSLOTS_HTTP_GUARDED", Guarded.PAGE, tuple(Guarded))),
+            trust_loopback=_switch(environ, "PODSLOTS_HTTP_TRUST_LOOPBACK", default=True),
             lease_seconds=_number(environ, "PODSLOTS_LEASE_SECONDS", 15.0, least=1),
             resync_seconds=_number(environ, "PODSLOTS_RESYNC_SECONDS", 30.0, least=0.1),
             kube_qps=_number(environ, "PODSLOTS_KUBE_QPS", 200.0, least=1),
@@ -72,6 +89,13 @@ def _number(environ: Mapping[str, str], name: str, default: float, *, least: flo
     if not least <= value < float("inf"):
         raise ConfigError(f"{name} must be at least {least:g}, not {text}")
     return value
+
+
+def _choice(environ: Mapping[str, str], name: str, default: str, options: tuple[str, ...]) -> str:
+    text = environ.get(name, default)
+    if text not in options:
+        raise ConfigError(f"{name} must be one of {', '.join(options)}, not {text!r}")
+    return text
 
 
 def _switch(environ: Mapping[str, str], name: str, *, default: bool) -> bool:

@@ -28,7 +28,8 @@ from controller.kube.client import ClientSettings, connect
 from controller.logs import configure_logging
 from controller.own_image import agent_image
 from controller.signals import STOPPING, deliver
-from controller.status_page import create_app
+from controller.status_page.access import Reviewer
+from controller.status_page.server import create_app
 from metrics.controller import KubernetesRequests
 from metrics.exposition import new_registry
 
@@ -118,7 +119,7 @@ async def serve(config: Config, environ: Mapping[str, str]) -> int:
                 over_tls=transport.over_tls,
                 page_kept=gc.freeze,
             )
-            runner = web.AppRunner(create_app(controller, registry), handle_signals=False)
+            runner = web.AppRunner(create_app(controller, registry, config, Reviewer(api)), handle_signals=False)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             site = web.TCPSite(runner, config.http_host, config.http_port)

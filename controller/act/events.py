@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from controller.act.recent import RecentDecisions
 from controller.breaks import Breaks
 from controller.errors import ApiError, ApiUnavailable, NotFound
 from controller.kube.api import EVENTS, Api, Object
@@ -99,10 +100,13 @@ class EventRecorder:
         self._wakeup = asyncio.Event()
         self.dropped = 0
         """How many were not written: the queue was full, or the API server refused."""
+        self.recent = RecentDecisions()
+        """The last things said, whether they were written or not."""
 
     def event(self, involved: Object, reason: str, message: str, *, warning: bool = False) -> None:
         """Say something of an object: itself, or a reference to it."""
         reference = _reference(involved)
+        self._remember(reference, reason, message, warning=warning)
         self._end_steps(reference.get("uid", ""))
         self._put(reference, reason, message, warning=warning)
 
@@ -112,6 +116,7 @@ class EventRecorder:
         Those that waited for each other are one Event: the last one's reason, and the messages of all.
         """
         reference = _reference(involved)
+        self._remember(reference, reason, message, warning=False)
         uid = reference.get("uid", "")
         if (steps := self._steps.get(uid)) is None:
             self._steps[uid] = _Steps(reference, reason, [message], self._now())
@@ -121,6 +126,17 @@ class EventRecorder:
             steps.messages.append(message)
         if at_once or len(self._steps) > self._settings.max_waiting:
             self._end_steps(uid)
+
+    def _remember(self, reference: Object, reason: str, message: str, *, warning: bool) -> None:
+        self.recent.note(
+            reference.get("kind", ""),
+            reference.get("namespace", ""),
+            reference.get("name", ""),
+            reason=reason,
+            message=message,
+            warning=warning,
+            at=self._now(),
+        )
 
     def _end_steps(self, uid: str) -> None:
         if (steps := self._steps.pop(uid, None)) is not None:

@@ -46,6 +46,8 @@ ADMISSION_BINDINGS = Resource(
     "ValidatingAdmissionPolicyBinding",
     namespaced=False,
 )
+TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False)
+ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False)
 CONTROLLERREVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
 SLOTPOOLS = Resource("podslots.dev", "v1alpha1", "slotpools", "SlotPool")
 SLOTTASKS = Resource("podslots.dev", "v1alpha1", "slottasks", "SlotTask")

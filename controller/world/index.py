@@ -221,6 +221,10 @@ class Index:
         owned = itertools.chain(self.pods.items(), self.secrets.items())
         return pools | tasks | {key for obj in owned if (key := pool_of(obj))}
 
+    def task_keys(self) -> set[Key]:
+        """Every pool that a task which has not ended names, whether there is one or not."""
+        return {*self._live, *self._unreadable}
+
     def holds_any_lock(self, metadata: Object) -> bool:
         """Whether a task whose object can't be read, its lockKey included, holds one, as last seen."""
         return bool(self.locks.held_by(metadata["namespace"], metadata["uid"]))

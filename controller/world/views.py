@@ -107,6 +107,10 @@ class Views:
 
     # --- views --------------------------------------------------------------------------------------------------------
 
+    def keys(self) -> set[Key]:
+        """Every pool that has Pods."""
+        return {key for kept in (self._pods, self._stale) for key, pods in kept.items() if pods}
+
     def stale(self, key: Key) -> int:
         """How many views of a pool's Pods have to be made anew."""
         return len(self._stale.get(key, ()))

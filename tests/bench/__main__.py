@@ -18,6 +18,7 @@ from tests.bench import (
     fleet,
     footprint,
     memory,
+    page,
     passes,
     reads,
     starts,
@@ -40,6 +41,7 @@ SUBJECTS: dict[str, Callable[[Effort, Cores], AsyncIterator[Row]]] = {
     "dispatch": dispatch.measure,
     "commands": commands.measure,
     "passes": passes.measure,
+    "page": page.measure,
     "fairness": fairness.measure,
     "footprint": footprint.measure,
 }

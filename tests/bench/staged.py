@@ -17,6 +17,8 @@ import orjson
 
 from controller.kube.api import PODS, SLOTTASKS
 from controller.process import spare_the_collector
+from controller.status_page.live import FORMAT, Live, Settings
+from controller.status_page.model import PodsWanted, pods_said
 from tests.bench.cpu_clock import CpuClockLoop
 from tests.bench.machine import Cores, rss_bytes, running_on
 from tests.bench.stage import (
@@ -171,7 +173,43 @@ async def _reached(stage: Stage, name: str, phase: str) -> None:
     await stage.until(has, every_seconds=0.001)
 
 
-SCENARIOS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {"large_pool": large_pool, "two_pools": two_pools}
+async def looked_at(pods: int) -> None:
+    """A pool of so many Pods, and somebody who looks at its page. A round is one change of an agent's slots."""
+    api, (pool,) = await prepared(pool_object("bench", autoscaling={"minReplicas": pods, "maxReplicas": pods}))
+    api.many = {PODS: [active_pods(pods, pool)], SLOTTASKS: [queued_tasks(pods, "none")]}
+    agents = StageAgents()
+    _take_slots(agents, pods, 0)
+    async with staged(api, agents) as stage:
+        await stage.until(lambda: stage.passes)
+        await stage.rest()
+        live = Live(stage.controller, Settings(period_seconds=0.0))
+        whole = len((await live.latest()).body(live.now))
+        _say({"whole_bytes": whole})
+        for number in count():
+            if not sys.stdin.readline():
+                return
+            before = (await live.latest()).number
+            await _one_change(stage, number)
+            began = time.thread_time()
+            sent = (await live.latest()).body(live.now, before)
+            made = time.thread_time()
+            page = pods_said(await live.pools({(NAMESPACE, "bench")}), PodsWanted(limit=50, oldest_first=True))
+            listed = orjson.dumps(page, option=FORMAT)
+            _say(
+                {
+                    "cpu_seconds": made - began,
+                    "sent_bytes": len(sent),
+                    "page_seconds": time.thread_time() - made,
+                    "page_bytes": len(listed),
+                }
+            )
+
+
+SCENARIOS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+    "large_pool": large_pool,
+    "two_pools": two_pools,
+    "looked_at": looked_at,
+}
 
 
 def _loop() -> CpuClockLoop:

@@ -53,7 +53,7 @@ LEFT_OUT: dict[tuple[str, int], str] = {
     **{("protobuf", index): _JSON_ONLY for index in (3, 6, 13, 15, 19, 20)},
     ("dry-run", 11): _APPLY,
     ("dry-run", 12): _APPLY,
-    **{("self-review", index): _TOKENS for index in range(25, 30)},
+    **{("self-review", index): _TOKENS for index in range(25, 28)},
     **{("server-side-apply", index): _APPLY for index in (*range(16), *range(17, 35), 36)},
     **{("scale", index): _DEPLOYMENTS for index in (1, *range(20, 37))},
     **{("strategic-merge", index): _DEPLOYMENTS for index in range(10, 17)},

@@ -12,10 +12,9 @@ from controller.cli.doctor.facts import Facts
 from controller.cli.doctor.findings import Finding, State, Unseen
 from controller.cli.session import Connection
 from controller.errors import ApiError, Forbidden, NotFound
-from controller.kube.api import BUDGETS, PODS, SLOTTASKS, Object, Resource
+from controller.kube.api import ACCESS_REVIEWS, BUDGETS, PODS, SLOTTASKS, Object, Resource
 
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
-ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False)
 APPLY = "apply the manifests: kubectl apply -k manifests/base"
 
 CONTROLLER_RIGHTS: dict[tuple[str, str], tuple[str, ...]] = {
@@ -35,6 +34,8 @@ CONTROLLER_RIGHTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("lifecycle.k8s.io", "evictions/status"): ("patch",),
     ("", "nodes"): ("get", "list", "watch"),
     ("", "events"): ("create", "patch"),
+    ("authentication.k8s.io", "tokenreviews"): ("create",),
+    ("authorization.k8s.io", "subjectaccessreviews"): ("create",),
 }
 """What the controller does, by group and resource: as manifests/base/rbac/controller.yaml grants it."""
 

@@ -105,7 +105,7 @@ class ApiServer:
         self._authorizer = Authorizer(Rbac(self.store), frozenset(users.values()), enforce=enforce_rbac)
         pods = PodCollector(self.store) if collect_pods else None
         self._controllers = ControllerLoop(self.store, self._journal, now, pods)
-        self._reviews = Reviews(self._authorizer)
+        self._reviews = Reviews(self._authorizer, lambda header: authenticate(users, admin_users, header))
         self.store.admit = Policies(self.store, self._authorizer).admit
         self._openapi = Documents(self.store.registry)
         self._administration = Administration(self.store, self.hub, self.faults)

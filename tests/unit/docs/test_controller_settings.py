@@ -37,3 +37,5 @@ def test_with_the_default_that_it_has() -> None:
     assert values["PODSLOTS_AGENT_IMAGE"] == config.agent_image
     assert values["PODSLOTS_NAMESPACE"] == config.namespace
     assert values["PODSLOTS_HTTP_HOST"] == config.http_host
+    assert values["PODSLOTS_HTTP_GUARDED"] == config.guarded
+    assert values["PODSLOTS_HTTP_TRUST_LOOPBACK"] == str(config.trust_loopback).lower()

@@ -193,6 +193,11 @@ NOT_RUN = {
     "security.md": {
         "it is a part of a pool",
         "it is for a container of a Pod; tests of secured pools make this call",
+        "it is a part of a Prometheus configuration",
+    },
+    "status-page.md": {
+        "it needs a cluster",
+        "it takes the port forwarded above",
     },
     "terraform-workspace.md": {
         "the embedded cluster has no CronJobs; its task is created below",

@@ -1,7 +1,8 @@
-"""What people ask about themselves and others: who they are, and what they may do. Answered, never stored."""
+"""What is asked about people: who they are, whose token it is, and what they may do. Answered, never stored."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -16,10 +17,12 @@ from controller.local.apiserver.store.users import User
 
 Json = dict[str, Any]
 
+AUDIENCE = "https://kubernetes.default.svc"
 AUTHENTICATION, AUTHORIZATION = "authentication.k8s.io", "authorization.k8s.io"
 # (group, plural) → kind, and whether it stands in a namespace.
 REVIEWS: dict[tuple[str, str], tuple[str, bool]] = {
     (AUTHENTICATION, "selfsubjectreviews"): ("SelfSubjectReview", False),
+    (AUTHENTICATION, "tokenreviews"): ("TokenReview", False),
     (AUTHORIZATION, "selfsubjectaccessreviews"): ("SelfSubjectAccessReview", False),
     (AUTHORIZATION, "selfsubjectrulesreviews"): ("SelfSubjectRulesReview", False),
     (AUTHORIZATION, "subjectaccessreviews"): ("SubjectAccessReview", False),
@@ -35,8 +38,10 @@ def is_review(info: RequestInfo) -> bool:
 class Reviews:
     """Answers reviews."""
 
-    def __init__(self, authorizer: Authorizer) -> None:
+    def __init__(self, authorizer: Authorizer, known: Callable[[str], User]) -> None:
+        """`known(authorization)`: the user behind an Authorization header; raises Unauthorized for a bad one."""
         self._authorizer = authorizer
+        self._known = known
 
     def answer(self, info: RequestInfo, raw: bytes, content_type: str, user: User, *, now: datetime) -> Json:
         """The review with its status. Raises ApiError."""
@@ -47,6 +52,8 @@ class Reviews:
             case "SelfSubjectReview":
                 about = {"username": user.name, "groups": list(user.groups)}
                 return {**head, "metadata": {"creationTimestamp": stamp(now)}, "status": {"userInfo": about}}
+            case "TokenReview":
+                return {**head, "metadata": {}, "spec": spec, "status": self._whose(spec)}
             case "SelfSubjectRulesReview":
                 return {**head, "metadata": {}, "spec": {}, "status": self._rules(user, spec)}
             case "SelfSubjectAccessReview":
@@ -59,6 +66,22 @@ class Reviews:
         if decision.reason:
             status["reason"] = decision.reason
         return {**head, "metadata": metadata, "spec": spec, "status": status}
+
+    def _whose(self, spec: Json) -> Json:
+        """Whose token it is. All tokens here are for the API server, and for no other audience."""
+        if not spec.get("token"):
+            raise bad_request("token is required for TokenReview in authentication")
+        wanted = spec.get("audiences") or [AUDIENCE]
+        try:
+            user = self._known(f"Bearer {spec['token']}")
+        except ApiError:
+            return {"user": {}, "error": "invalid bearer token"}
+        if AUDIENCE not in wanted:
+            listed = " ".join(f'"{audience}"' for audience in wanted)
+            why = f'token audiences ["{AUDIENCE}"] is invalid for the target audiences [{listed}]'
+            return {"user": {}, "error": f"[invalid bearer token, {why}]"}
+        about = {"username": user.name, "groups": list(user.groups)}
+        return {"authenticated": True, "user": about, "audiences": [AUDIENCE]}
 
     def _rules(self, user: User, spec: Json) -> Json:
         namespace = spec.get("namespace", "")
