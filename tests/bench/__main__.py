@@ -20,6 +20,7 @@ from tests.bench import (
     memory,
     passes,
     reads,
+    simulator,
     starts,
     writes,
 )
@@ -42,6 +43,7 @@ SUBJECTS: dict[str, Callable[[Effort, Cores], AsyncIterator[Row]]] = {
     "passes": passes.measure,
     "fairness": fairness.measure,
     "footprint": footprint.measure,
+    "simulator": simulator.measure,
 }
 
 MAX_MEMORY_BYTES = 4 << 30

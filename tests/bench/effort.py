@@ -22,6 +22,7 @@ class Effort:
     waiting: int = 10_000
     warm_pods: int = 5
     short_tasks: int = 300
+    simulated: int = 100_000
 
 
 FULL = Effort()
@@ -42,4 +43,5 @@ TINY = Effort(
     waiting=50,
     warm_pods=1,
     short_tasks=3,
+    simulated=300,
 )

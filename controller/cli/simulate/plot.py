@@ -45,18 +45,18 @@ def draw(comparison: Comparison, path: Path) -> None:
     with library.rc_context({"svg.hashsalt": "podslots", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=SIZE_INCHES, layout="constrained")
         pods, ours, queued, lost = figure.subplots(4, 1, sharex=True)
+        until = _hours_shown(comparison)
         for rank, found in enumerate(comparison.figures):
             colour = COLOURS[rank % len(COLOURS)]
-            hours = [second / HOUR_SECONDS for second in found.series.seconds]
             for axes, values in (
                 (pods, found.series.pods),
                 (queued, found.series.queued),
                 (lost, found.series.lost),
             ):
-                axes.step(
-                    hours, values, where="post", color=colour, linewidth=1.2, zorder=9 - rank, label=found.strategy
-                )
-        _slots(ours, comparison.figures[0])
+                hours, (shown,) = _course(found, until, values)
+                style = {"color": colour, "linewidth": 1.2, "zorder": 9 - rank}
+                axes.step(hours, shown, where="post", label=found.strategy, **style)
+        _slots(ours, comparison.figures[0], until)
         pods.set_title("Pods", loc="left")
         ours.set_title(f"Slots of {comparison.figures[0].strategy}", loc="left")
         queued.set_title("Tasks that wait for a slot or a lockKey", loc="left")
@@ -69,20 +69,36 @@ def draw(comparison: Comparison, path: Path) -> None:
             axes.margins(x=0)
         figure.legend(*pods.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
         ours.legend(loc="upper right", fontsize=8)
-        lost.set_xlim(0, _hours_shown(comparison))
+        lost.set_xlim(0, until)
         try:
             figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix.lower() == ".svg" else {})
         except OSError as error:
             raise NoPlot(f"{path}: {error.strerror}") from error
 
 
-def _slots(axes: Any, figures: Figures) -> None:
+def _slots(axes: Any, figures: Figures, until: float) -> None:
     series = figures.series
-    hours = [second / HOUR_SECONDS for second in series.seconds]
     held = [running + reserved for running, reserved in zip(series.running, series.reserved, strict=True)]
-    axes.fill_between(hours, series.slots, step="post", color=FREE, label="free")
-    axes.fill_between(hours, held, step="post", color=RUNNING, label="running")
-    axes.fill_between(hours, series.reserved, step="post", color=RESERVED, label="reserved")
+    hours, (slots, used, reserved) = _course(figures, until, series.slots, held, series.reserved)
+    axes.fill_between(hours, slots, step="post", color=FREE, linewidth=0, label="free")
+    axes.fill_between(hours, used, step="post", color=RUNNING, linewidth=0, label="running")
+    axes.fill_between(hours, reserved, step="post", color=RESERVED, linewidth=0, label="reserved")
+
+
+def _course(figures: Figures, until: float, *courses: list[int]) -> tuple[list[float], list[list[int]]]:
+    """The hours at which any of these courses changes, and what each is then; the last value is held to the end."""
+    hours: list[float] = []
+    kept: list[tuple[int, ...]] = []
+    for second, *values in zip(figures.series.seconds, *courses, strict=True):
+        hour = second / HOUR_SECONDS
+        if hour > until:
+            break
+        if not kept or kept[-1] != tuple(values):
+            hours.append(hour)
+            kept.append(tuple(values))
+    hours.append(until)
+    kept.append(kept[-1])
+    return hours, [list(course) for course in zip(*kept, strict=True)]
 
 
 def _hours_shown(comparison: Comparison) -> float:

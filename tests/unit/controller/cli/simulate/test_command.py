@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from controller.cli.main import main
 from controller.cli.simulate.trace import read
+from tests.support.repository import ROOT
 
 POOL = """
 apiVersion: podslots.dev/v1alpha1
@@ -139,6 +140,13 @@ def test_without_the_plotting_library_only_the_plot_is_missing(folder: Path, mon
     assert (found.exit_code, folder / "x.svg" in folder.iterdir()) == (1, False)
     assert "pip install 'podslots[simulate]'" in found.output
     assert call("--pool", "pool.yaml", "--trace", "trace.csv").exit_code == 0
+
+
+def test_the_table_in_the_document_is_what_comes_out() -> None:
+    pool, trace = ROOT / "manifests" / "examples" / "pool.yaml", ROOT / "docs" / "simulator" / "arrivals.csv"
+    found = call("--pool", str(pool), "--trace", str(trace))
+    assert found.exit_code == 0, found.output
+    assert f"```\n{found.output}```\n" in (ROOT / "docs" / "simulator.md").read_text(), "make simulator"
 
 
 def test_other_commands_start_without_it() -> None:
