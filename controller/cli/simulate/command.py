@@ -41,7 +41,7 @@ def _moment(_ctx: click.Context, _option: click.Parameter, value: str | None) ->
 @click.option("--prometheus", metavar="URL", help="What arrived, by a query to this Prometheus.")
 @click.option("--tasks", type=click.IntRange(1, 10_000_000), help=f"Of --day (default: {DEFAULT_TASKS}).")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of all that is left to chance.")
-@click.option("--query", help="PromQL for --prometheus: how many tasks arrived; {step} is replaced by the step.")
+@click.option("--query", help="PromQL for --prometheus: how many tasks arrived; {step} and {pool} are filled in.")
 @click.option("--from", "begin", callback=_moment, metavar="TIME", help="Of --prometheus, as 2026-03-01T08:00:00Z.")
 @click.option("--to", "end", callback=_moment, metavar="TIME", help="Of --prometheus (default: now).")
 @click.option("--step", "step_seconds", type=click.IntRange(1), default=60, show_default=True, help="Its resolution.")
@@ -121,8 +121,8 @@ def simulate(
     try:
         if plot is not None:
             picture.check(plot)
-        spec = _pool(pool)
-        trace = asked.trace(spec, seed)
+        name, spec = _pool(pool)
+        trace = asked.trace(name, spec, seed)
         if save_trace is not None:
             _save(trace, save_trace)
         found = comparison.compare(trace, spec, settings)
@@ -179,7 +179,7 @@ class Demand:
         }
         return {name: seconds for name, seconds in given.items() if seconds is not None}
 
-    def trace(self, spec: "PoolSpec", seed: int) -> "Trace":
+    def trace(self, pool: str, spec: "PoolSpec", seed: int) -> "Trace":
         """Read, make or ask for it. Raises PodslotsError."""
         from controller.cli.simulate.day import make_day  # noqa: PLC0415 - the other commands start without it
         from controller.cli.simulate.durations import Durations  # noqa: PLC0415
@@ -190,14 +190,15 @@ class Demand:
         durations = Durations(**self._medians)
         if self.day:
             return make_day(spec.layout, tasks=self.tasks or DEFAULT_TASKS, seed=seed, durations=durations)
-        return self._ask(durations, seed)
+        return self._ask(pool, durations, seed)
 
-    def _ask(self, durations: "Durations", seed: int) -> "Trace":
+    def _ask(self, pool: str, durations: "Durations", seed: int) -> "Trace":
         from controller.cli.simulate import prometheus  # noqa: PLC0415 - the other commands start without it
 
         question = prometheus.Question(
             url=self.prometheus or "",
             query=self.query or prometheus.DEFAULT_QUERY,
+            pool=pool,
             begin=self.begin or datetime.now(UTC),
             end=self.end or datetime.now(UTC),
             step_seconds=self.step_seconds,
@@ -207,15 +208,15 @@ class Demand:
         return prometheus.ask(question, durations, seed=seed)
 
 
-def _pool(path: str) -> "PoolSpec":
-    """The pool that a file describes."""
+def _pool(path: str) -> "tuple[str, PoolSpec]":
+    """The pool that a file describes, and its name."""
     from controller.kube.api import SLOTPOOLS  # noqa: PLC0415 - the other commands start without it
     from controller.objects.pool import PoolSpec  # noqa: PLC0415
 
     pools = [obj for obj in documents.parse(documents.read(path), path) if obj["kind"] == SLOTPOOLS.kind]
     if len(pools) != 1:
         raise click.ClickException(f"{path}: {len(pools) or 'no'} SlotPools in it; a simulation is of one")
-    return PoolSpec.parse(pools[0])
+    return str(pools[0]["metadata"].get("name", "")), PoolSpec.parse(pools[0])
 
 
 def _save(demand: "Trace", path: Path) -> None:

@@ -15,9 +15,10 @@ from controller.cli.simulate.durations import Durations
 from controller.cli.simulate.trace import Arrival, Trace
 from controller.errors import PodslotsError
 
-DEFAULT_QUERY = 'sum(increase(podslots_slot_transitions_total{cause="acquire"}[{step}s]))'
-"""Slots taken, as all agents that are scraped count them: `sum by (type)` of a counter of yours tells types apart."""
-STEP_MARK = "{step}"
+DEFAULT_QUERY = 'sum(increase(podslots_pool_slot_wait_seconds_count{pool="{pool}"}[{step}s]))'
+"""Tasks that got a slot of the pool, as the controller counts them. It knows no types: `sum by (type)` of a counter of
+somebody else's does."""
+STEP_MARK, POOL_MARK = "{step}", "{pool}"
 TYPE_LABELS = ("type", "task_type")
 DEFAULT_TYPE = "plan_and_apply"
 MOST_POINTS = 10_000
@@ -34,10 +35,11 @@ class NoDemand(PodslotsError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked. Each point of the answer counts the tasks of the `step_seconds` before it."""
+    """What is asked, of which pool. Each point of the answer counts the tasks of the `step_seconds` before it."""
 
     url: str
     query: str
+    pool: str
     begin: datetime
     end: datetime
     step_seconds: int = 60
@@ -107,8 +109,9 @@ async def _series(question: Question) -> list[Any]:
 
 
 async def _range(session: aiohttp.ClientSession, question: Question, first: datetime, last: datetime) -> list[Any]:
+    query = question.query.replace(STEP_MARK, str(question.step_seconds)).replace(POOL_MARK, question.pool)
     form = {
-        "query": question.query.replace(STEP_MARK, str(question.step_seconds)),
+        "query": query,
         "start": str(first.timestamp()),
         "end": str(last.timestamp()),
         "step": str(question.step_seconds),
