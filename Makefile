@@ -20,8 +20,8 @@ BENCH_ARGS ?=
 BENCH_SOAK_ARGS ?=
 SOAK_ARGS ?=
 
-.PHONY: help venv demo binary roots moto provider test test-long soak manifests lint format bench bench-soak release-check screenshots constraints \
-	clean
+.PHONY: help venv demo binary roots moto provider test test-long soak manifests simulator screenshots lint format \
+	bench bench-soak release-check constraints clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -85,6 +85,11 @@ manifests: $(STAMP) ## Write manifests/protection, manifests/install.yaml and do
 	@$(BIN)/python -m manifests.generate
 	@$(BIN)/python -m manifests.render
 	@$(BIN)/python -m manifests.reference
+
+simulator: $(STAMP) ## Simulate the day of docs/simulator again: its picture, and its table in docs/simulator.md
+	@mkdir -p build && { echo '```'; $(BIN)/podslots simulate --pool manifests/examples/pool.yaml \
+		--trace docs/simulator/arrivals.csv --plot docs/simulator/course.svg; echo '```'; } >build/simulated
+	@sed -i -e '/^<!-- begin simulated/,/^<!-- end simulated/{//!d}' -e '/^<!-- begin simulated/r build/simulated' docs/simulator.md
 
 lint: $(STAMP) ## ruff, mypy --strict, the layers between packages, manifests and Dockerfiles
 	@$(BIN)/ruff check --quiet .

@@ -23,6 +23,7 @@ from controller.cli.following import Follower
 from controller.cli.given import Name, Namespace
 from controller.cli.seeing import CouldNotSee
 from controller.cli.session import Connection, Session, settings
+from controller.cli.simulate.command import simulate
 from controller.cli.sink import Sink
 from controller.cli.stack import Stack
 from controller.errors import PodslotsError
@@ -412,6 +413,9 @@ def uninstall(
         )
     )
     click.echo(line)
+
+
+main.add_command(simulate)
 
 
 # --- one machine ------------------------------------------------------------------------------------------------------

@@ -9,11 +9,13 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 from controller.decide.basis import Basis
 from controller.decide.capacity import take_promised, waiting
 from controller.decide.matching import Matching, SlotClass, agents_choice, restriction
 from controller.decide.view import Offer, PodView
+from controller.objects.pool import Layout
 from controller.objects.task import Task
 
 _Entry = tuple[tuple[int, str], int]
@@ -72,11 +74,8 @@ def assign(basis: Basis, excluded: frozenset[str] = frozenset()) -> tuple[Placem
     tasks = [] if view.deleting else sorted(waiting(view), key=lambda task: task.order)
     if not tasks:
         return ()
-    rooms = _rooms(basis, excluded)
-    capacity: Counter[SlotClass] = Counter()
-    for room in rooms:
-        capacity.update(room.free)
-    matching = Matching(capacity)
+    rooms = _Rooms(basis, excluded)
+    matching = Matching(rooms.capacity)
     full: set[str] = set()
     placed: list[Task] = []
     for task in tasks:
@@ -87,15 +86,15 @@ def assign(basis: Basis, excluded: frozenset[str] = frozenset()) -> tuple[Placem
             placed.append(task)
         else:
             full.add(task.spec.type)
-    return _on_pods(placed, matching.placed(), rooms)
+    return _on_pods(placed, matching.placed(), rooms.first(len(placed)))
 
 
 class _Room:
     """A Pod with free slots."""
 
-    def __init__(self, pod: PodView, free: list[SlotClass]) -> None:
+    def __init__(self, pod: PodView, free: Layout) -> None:
         self.pod = pod
-        self.free = free
+        self.free = list(free)
 
     @property
     def rank(self) -> tuple[int, str]:
@@ -103,16 +102,55 @@ class _Room:
         return len(self.free), self.pod.name
 
 
-def _rooms(basis: Basis, excluded: frozenset[str]) -> list[_Room]:
-    rooms: list[_Room] = []
-    for pod in basis.view.pods:
-        if pod.offer is not Offer.NOW or pod.uid in excluded:
-            continue
-        free = list(pod.load.free)
-        take_promised(free, basis.promised.get(pod.uid, ()))
-        if free:
-            rooms.append(_Room(pod, free))
-    return rooms
+class _Rooms:
+    """Pods with free slots. Those with the same ones are kept together: of thousands only the first few are needed."""
+
+    def __init__(self, basis: Basis, excluded: frozenset[str]) -> None:
+        self.capacity: Counter[SlotClass] = Counter()
+        self._alike: dict[Layout, list[PodView]] = {}
+        for load, pods in basis.view.serving:
+            self._add(basis, load.free, [pod for pod in pods if pod.uid not in excluded] if excluded else pods)
+        for pod in basis.view.others:
+            if pod.offer is Offer.NOW and pod.uid not in excluded:
+                self._add(basis, pod.load.free, [pod])
+
+    def _add(self, basis: Basis, free: Layout, pods: list[PodView]) -> None:
+        if basis.promised:
+            for pod in pods:
+                if pod.uid in basis.promised:
+                    left = list(free)
+                    take_promised(left, basis.promised[pod.uid])
+                    self._keep(tuple(left), [pod])
+            pods = [pod for pod in pods if pod.uid not in basis.promised]
+        self._keep(free, pods)
+
+    def _keep(self, free: Layout, pods: list[PodView]) -> None:
+        if free and pods:
+            self._alike.setdefault(free, []).extend(pods)
+            for slot_class in free:
+                self.capacity[slot_class] += len(pods)
+
+    def first(self, count: int) -> list[_Room]:
+        """All that `count` tasks can need: of each class the first `count` Pods by rank, and maybe more.
+
+        A task takes a slot of one Pod, so that of the first `count` one is always as it was.
+        """
+        found: dict[str, _Room] = {}
+        for slot_class in self.capacity:
+            fitting = sorted((free for free in self._alike if slot_class in free), key=len)
+            enough = 0
+            for _, alike in groupby(fitting, key=len):
+                if enough >= count:
+                    break
+                for free in alike:
+                    pods = heapq.nsmallest(count, self._alike[free], key=_name)
+                    enough += len(pods)
+                    found.update((pod.uid, _Room(pod, free)) for pod in pods if pod.uid not in found)
+        return list(found.values())
+
+
+def _name(pod: PodView) -> str:
+    return pod.name
 
 
 def _on_pods(

@@ -21,6 +21,7 @@ from tests.bench import (
     page,
     passes,
     reads,
+    simulator,
     starts,
     writes,
 )
@@ -44,6 +45,7 @@ SUBJECTS: dict[str, Callable[[Effort, Cores], AsyncIterator[Row]]] = {
     "page": page.measure,
     "fairness": fairness.measure,
     "footprint": footprint.measure,
+    "simulator": simulator.measure,
 }
 
 MAX_MEMORY_BYTES = 4 << 30

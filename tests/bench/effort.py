@@ -23,6 +23,7 @@ class Effort:
     warm_pods: int = 5
     short_tasks: int = 300
     page_pods: int = 2_000
+    simulated: int = 100_000
 
 
 FULL = Effort()
@@ -44,4 +45,5 @@ TINY = Effort(
     warm_pods=1,
     short_tasks=3,
     page_pods=60,
+    simulated=300,
 )

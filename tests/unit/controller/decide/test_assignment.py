@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.wire import Phase
+from controller.decide import assignment
 from controller.decide.assignment import assign, blocked
 from controller.decide.basis import Basis
 from controller.decide.matching import agents_choice
@@ -154,6 +155,23 @@ def test_as_many_as_fit_are_placed(letters: list[list[str]], kinds: list[str]) -
     waiting = tuple(task(f"t{index}", kind) for index, kind in enumerate(kinds))
     free = [slot.accepts for item in present if item.agent for slot in item.agent.slots if slot.state == "idle"]
     assert len(assign(Basis.of(pool(present, waiting)))) == largest(kinds, free)
+
+
+@given(
+    layout=st.lists(slots, min_size=1, max_size=4).map(tuple),
+    letters=st.lists(st.lists(st.sampled_from("...rR"), min_size=4, max_size=4), max_size=12),
+    kinds=st.lists(st.sampled_from(TYPES), max_size=4),
+)
+def test_looking_at_the_first_few_pods_chooses_as_looking_at_all_of_them(
+    layout: tuple[tuple[str, ...], ...], letters: list[list[str]], kinds: list[str]
+) -> None:
+    waiting = tuple(task(f"t{index}", kind) for index, kind in enumerate(kinds))
+    view = pool(pods_of(layout, letters), waiting, layout=layout)
+    few = chosen(view)
+    with pytest.MonkeyPatch.context() as patch:
+        first = assignment._Rooms.first
+        patch.setattr(assignment._Rooms, "first", lambda rooms, count: first(rooms, count + len(letters)))
+        assert chosen(view) == few
 
 
 def pods_of(layout: tuple[tuple[str, ...], ...], letters: list[list[str]]) -> tuple[PodView, ...]:
