@@ -194,6 +194,9 @@ NOT_RUN = {
         "it is a part of a pool",
         "it is for a container of a Pod; tests of secured pools make this call",
     },
+    "simulator.md": {
+        "it needs a Prometheus that has seen a day; a test of its own asks a real one",
+    },
     "terraform-workspace.md": {
         "the embedded cluster has no CronJobs; its task is created below",
     },
