@@ -13,6 +13,7 @@ FIND_PYTHON := for p in "$(PYTHON)" python3.11 python3 python3.12 python3.13 pyt
 # What pip does, in a line each: what it gets, and when it installs.
 PIP_PROGRESS := /^(Collecting|Building) / { n++; printf "  %3d  %s\n", n, $$0; fflush() } \
 	/^Installing collected/ { printf "  installing %d packages; half a minute or so\n", NF - 3; fflush() }
+SIMULATED := --pool manifests/examples/pool.yaml --trace docs/simulator/arrivals.csv
 JOBS ?= 2
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
@@ -87,8 +88,8 @@ manifests: $(STAMP) ## Write manifests/protection, manifests/install.yaml and do
 	@$(BIN)/python -m manifests.reference
 
 simulator: $(STAMP) ## Simulate the day of docs/simulator again: its picture, and its table in docs/simulator.md
-	@mkdir -p build && { echo '```'; $(BIN)/podslots simulate --pool manifests/examples/pool.yaml \
-		--trace docs/simulator/arrivals.csv --plot docs/simulator/course.svg; echo '```'; } >build/simulated
+	@mkdir -p build && { echo '```console'; echo '$$ podslots simulate $(SIMULATED)'; \
+		$(BIN)/podslots simulate $(SIMULATED) --plot docs/simulator/course.svg; echo '```'; } >build/simulated
 	@sed -i -e '/^<!-- begin simulated/,/^<!-- end simulated/{//!d}' -e '/^<!-- begin simulated/r build/simulated' docs/simulator.md
 
 lint: $(STAMP) ## ruff, mypy --strict, the layers between packages, manifests and Dockerfiles

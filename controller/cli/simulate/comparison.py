@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.wire import format_time
 from controller.cli.simulate.engine import Engine, Strategy, Terms
-from controller.cli.simulate.figures import HOUR_SECONDS, Figures
+from controller.cli.simulate.figures import HOUR_SECONDS, PERCENTILES, Figures
 from controller.cli.simulate.hpa import Bounds, Hpa
 from controller.cli.simulate.jobs import Maker
 from controller.cli.simulate.pod_per_task import PodPerTask
@@ -60,8 +60,9 @@ class Comparison:
     def table(self) -> Table:
         """A line for each strategy."""
         columns = (
-            *("STRATEGY", "PODS MAX", "POD HOURS", "SLOT HOURS", "USED", "WAIT P50", "P95", "P99", "MAX"),
-            *("KILLED PLANS", "RESERVATIONS", "APPLIES", "EXPIRED", "UNFINISHED"),
+            *("STRATEGY", "PODS MAX", "POD HOURS", "SLOT HOURS", "USED"),
+            *(f"{'WAIT ' * (rank == 0)}P{percent}" for rank, percent in enumerate(PERCENTILES)),
+            *("MAX", "KILLED PLANS", "RESERVATIONS", "APPLIES", "EXPIRED", "UNFINISHED"),
         )
         return Table(columns, [_row(found) for found in self.figures])
 
@@ -128,7 +129,7 @@ def _row(figures: Figures) -> list[str]:
         f"{figures.pod_seconds / HOUR_SECONDS:.1f}",
         f"{figures.slot_seconds / HOUR_SECONDS:.1f}",
         f"{100 * used:.0f}%",
-        *(duration(wait[name]) for name in ("p50", "p95", "p99", "max")),
+        *(duration(wait[name]) for name in wait),
         *(str(killed[name]) for name in ("plans", "reservations", "applies")),
         str(tasks["expired"]),
         str(tasks["unfinished"]),

@@ -32,6 +32,7 @@ RUN = {
     "docs/security.md",
     "docs/updates.md",
     "docs/api.md",
+    "docs/simulator.md",
 }
 """The pages that a test below runs."""
 
@@ -199,6 +200,14 @@ def test_one_machine(tmp_path: Path) -> None:
     finally:
         down = [str(BIN / "podslots"), "local", "down", "--force"]
         subprocess.run(down, check=False, timeout=200, cwd=tmp_path, capture_output=True)
+
+
+def test_simulator(tmp_path: Path) -> None:
+    """It asks no cluster anything."""
+    shutil.copytree(ROOT / "manifests", tmp_path / "manifests")
+    environ = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(tmp_path), "PAGER": "cat", "COLUMNS": "200"}
+    assert "HPA at 30 %" in Reader(tmp_path, environ).read("docs/simulator.md")
+    assert (tmp_path / "day.svg").read_text().startswith("<?xml")
 
 
 def test_troubleshooting_and_updates(reader: Reader) -> None:

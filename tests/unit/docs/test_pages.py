@@ -199,6 +199,9 @@ NOT_RUN = {
         "it needs a cluster",
         "it takes the port forwarded above",
     },
+    "simulator.md": {
+        "it needs a Prometheus that has seen a day; a test of its own asks a real one",
+    },
     "terraform-workspace.md": {
         "the embedded cluster has no CronJobs; its task is created below",
     },

@@ -146,7 +146,7 @@ def test_the_table_in_the_document_is_what_comes_out() -> None:
     pool, trace = ROOT / "manifests" / "examples" / "pool.yaml", ROOT / "docs" / "simulator" / "arrivals.csv"
     found = call("--pool", str(pool), "--trace", str(trace))
     assert found.exit_code == 0, found.output
-    assert f"```\n{found.output}```\n" in (ROOT / "docs" / "simulator.md").read_text(), "make simulator"
+    assert f".csv\n{found.output}```\n" in (ROOT / "docs" / "simulator.md").read_text(), "make simulator"
 
 
 def test_other_commands_start_without_it() -> None:
