@@ -336,6 +336,7 @@ class Controller:
                 await self.operations.stop()
                 # They would stand beside the next leader's, as they were, for as long as this process lives.
                 self.metrics.pools.clear()
+                self.world.sizes.forget_all()
             for result in results:
                 if isinstance(result, Exception):
                     raise result

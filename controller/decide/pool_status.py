@@ -99,6 +99,7 @@ def pool_status(
         },
         "selector": f"{names.POOL_LABEL}={view.name}",
         "lastScaleTime": format_time(view.now) if scaled else before.last_scale_time,
+        "scaling": decision.history.to_json(),
         "conditions": _conditions(
             view, decision, before=before, problems=problems, tokens=tokens, protection=protection
         ),
@@ -164,14 +165,14 @@ def _conditions(
     ready_words = ("Settled" if settled else "NotSettled", f"{ready} of {size} Pods serve")
     if waits is not None:
         ready_words = (waits.reason, waits.message)
-    scaling = view.spec.scaler is not None
+    scaling, limit = view.spec.scaler is not None, decision.limit
     entries = [
         (READY, settled, *ready_words),
         (PROGRESSING, *_progress(view.rollout, decision, moving=moving)),
         (DEGRADED, degraded is not None, *_words(degraded, "AsExpected")),
         (ABLE_TO_SCALE, unable_to_scale is None, *_words(unable_to_scale, "Ready")),
         (SCALING_ACTIVE, scaling, "Autoscaling" if scaling else "FixedSize", decision.message),
-        (SCALING_LIMITED, decision.limited, decision.reason if decision.limited else "WithinRange", ""),
+        (SCALING_LIMITED, limit is not None, *((limit.reason, limit.message) if limit else ("WithinRange", ""))),
     ]
     if tokens is not None:
         entries.append((TOKENS_IN_SYNC, tokens.in_sync, tokens.reason, tokens.message))

@@ -90,6 +90,7 @@ class Reconciler:
         self._views = world.views
         self._failures = world.start_failures
         self._evictions = world.evictions
+        self._sizes = world.sizes
         self._protection = protection
         self._queue = queue
         self._starting = starting
@@ -140,7 +141,8 @@ class Reconciler:
         template = self._pools.template_hash(pool, spec) if self._pools.prepared(pool) else ""
         hashed = template if isinstance(template, str) and template else None
         secret = self._pools.token_secret(pool)
-        view = self._views.pool(key, pool, spec, template_hash=hashed, token_secret=secret)
+        sizes = self._sizes.of(pool)
+        view = self._views.pool(key, pool, spec, template_hash=hashed, token_secret=secret, history=sizes)
         if not view.deleting and not self._pools.prepared(pool):
             self._starting.start(key, f"pool/{view.uid}", functools.partial(self._pools.prepare, pool))
             return
@@ -153,6 +155,7 @@ class Reconciler:
         self._note_start_failures(view)
         view = roll_out(view, self._starts(view, template))
         decision = decide_size(view)
+        self._sizes.note(view.uid, decision.history)
         actions = pod_actions(view, decision)
         for action in actions:
             self._starting.pod_action(key, pool, view, action)
@@ -180,8 +183,14 @@ class Reconciler:
         protection = self._protection_of(pool)
         status = pool_status(view, decision, before=before, problems=problems, tokens=rotating, protection=protection)
         self._report(key, pool, status)
+        self._look_again(key, view, decision)
+
+    def _look_again(self, key: Key, view: PoolView, decision: SizeDecision) -> None:
+        """Have the pool looked at when the clock alone changes something: a Pod's age, a window's or a freeze's end."""
         if (wait := self._views.recheck_seconds(view)) is not None:
             self._queue.add_after(key, wait)
+        if decision.changes_at is not None:
+            self._queue.add_after(key, (decision.changes_at - view.now).total_seconds())
 
     def _keep_tokens(self, key: Key, pool: Object, view: PoolView) -> Rotation | None:
         """Make a token Secret that was deleted again, else go on with its rotation. Tells how that stands."""
@@ -335,7 +344,7 @@ class Reconciler:
         """Say on each task that is still queued what it waits for. One that is being assigned is left alone."""
         blocked, now, youngest = decision.basis.view.blocked, decision.basis.view.now, 0.0
         following = next_in_turn(task for task in queued if task.uid in blocked)
-        for_a_slot = slot_word(decision.reason, problem)
+        for_a_slot = slot_word(decision, problem)
         for task in queued:
             if (wait := pause_left_seconds(task, now)) > 0:
                 self._queue.add_after(key, wait)

@@ -15,6 +15,7 @@ from controller.decide.view import PodView, PoolView
 from controller.kube.api import Object
 from controller.objects.ended_task import EndedTask
 from controller.objects.pool import PoolSpec
+from controller.objects.scaling_history import ScalingHistory
 from controller.objects.task import Task
 from controller.world.following import Following
 from controller.world.index import Index, Key, pool_of
@@ -187,6 +188,7 @@ class Views:
         *,
         template_hash: str | None = None,
         token_secret: str | None = None,
+        history: ScalingHistory | None = None,
     ) -> PoolView:
         """A pool as decisions see it."""
         live, under_way, locks = self._index.live(key), self._under_way, self._index.locks
@@ -206,6 +208,7 @@ class Views:
             },
             template_hash=template_hash,
             token_secret=token_secret,
+            history=history or ScalingHistory(),
             deleting="deletionTimestamp" in pool["metadata"],
             synced=self._index.synced,
         )
