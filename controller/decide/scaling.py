@@ -8,6 +8,7 @@ lower threshold says, to the least size into which all of it still fits, and fro
 That is what the load asks for. Bounds, freeze windows and `behavior` say how far the size goes towards it now.
 """
 
+import math
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,7 @@ class Reason(StrEnum):
     SCALE_UP_STABILIZED = "ScaleUpStabilized"
     SCALE_DOWN_STABILIZED = "ScaleDownStabilized"
     FROZEN = "Frozen"
+    SIGNAL_LOST = "SignalLost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,10 @@ def _load(basis: Basis, scaler: Autoscaling) -> _Load:
     found = _up(basis, scaler)
     if found.pods > size:
         return found
+    if basis.signal.held and basis.signal.problem is not None:
+        pods = max(size, basis.view.history.desired or 0)
+        message = f"{_pods(pods)} stay, as the signal can't be used: {basis.signal.problem.message}"
+        return replace(found, pods=pods, reason=Reason.SIGNAL_LOST, message=message)
     if basis.view.synced:
         pods, reason, message = _down(basis, scaler)
     else:
@@ -208,11 +214,11 @@ def _up(basis: Basis, scaler: Autoscaling) -> _Load:
     census, layout = basis.census, basis.view.spec.layout
     size = census.size
     matching = Matching(census.capacity)
-    for_queue = matching.further_pods(basis.queue, layout)
+    for_queue = matching.further_pods(basis.demand, layout)
     missing = for_queue + matching.further_pods(_buffer(basis, scaler), layout)
     for_utilization = _for_utilization(basis, scaler)
     if for_queue:
-        count = basis.queue.total()
+        count = basis.demand.total()
         reason = Reason.QUEUED_TASKS
         message = f"{count} queued task{'s' * (count != 1)}; {_more(for_queue)} needed for them"
     elif missing >= for_utilization:
@@ -235,17 +241,17 @@ def _for_utilization(basis: Basis, scaler: Autoscaling) -> int:
     """The least number of further Pods with used <= threshold * (total + further * slots per Pod)."""
     census, bound = basis.census, scaler.upper_percent
     tolerated = bound * (1 + scaler.behavior.scale_up.tolerance)
-    if not basis.active or basis.used * 100 <= tolerated * census.total_slots:
+    if basis.signal.held or not basis.active or basis.used * 100 <= tolerated * census.total_slots:
         return 0
     lacking = basis.used * 100 - bound * census.total_slots
-    return max(0, -(-lacking // (bound * len(basis.view.spec.layout))))
+    return max(0, math.ceil(lacking / (bound * len(basis.view.spec.layout))))
 
 
 def _down(basis: Basis, scaler: Autoscaling) -> tuple[int, Reason, str]:
     """The least size into which everything fits, if the load is low enough; else the current one."""
     census = basis.census
     size = census.size
-    rest_used = census.rest_used + basis.queue.total()
+    rest_used = basis.rest_used
     bound = scaler.lower_percent
     if not size:
         return 0, Reason.WITHIN_THRESHOLDS, "nothing is queued and there is no Pod"
@@ -267,7 +273,7 @@ def _down(basis: Basis, scaler: Autoscaling) -> tuple[int, Reason, str]:
 def _surplus(basis: Basis, scaler: Autoscaling, candidates: Removable) -> int:
     """How many Pods can go, in the candidates' order, so that the rest need not grow again at once."""
     offered = candidates.offered(basis.view.spec.layout)
-    wanted = basis.queue + _buffer(basis, scaler)
+    wanted = basis.demand + _buffer(basis, scaler)
     capacity = basis.census.capacity
 
     def suffices(fewer: int) -> bool:

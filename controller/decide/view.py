@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from agent.wire import AgentState, Phase, Slot, SlotState
 from controller.decide.agent_version import is_too_old
+from controller.decide.reading import Reading
 from controller.decide.start_problem import StartProblem
 from controller.objects.pool import Layout, PoolSpec
 from controller.objects.scaling_history import ScalingHistory
@@ -259,6 +260,8 @@ class PoolView:
     """UID of the pool's token Secret, if there is one: every Pod is to have it as its second owner."""
     history: ScalingHistory = field(default_factory=ScalingHistory)
     """Of its size: what the decision before has left."""
+    reading: Reading | None = None
+    """What Prometheus said last, if the pool asks one."""
     deleting: bool = False
     synced: bool = True
     rollout: Rollout = field(default_factory=Rollout)

@@ -7,6 +7,7 @@ from controller.errors import InvalidObject
 from controller.objects.behavior import Behavior, parse_behavior
 from controller.objects.fields import Fields
 from controller.objects.freeze import FreezeWindow, parse_freeze
+from controller.objects.signal import Signal, parse_signal
 
 MAX_REPLICAS = 10_000
 MAX_IDLE_SECONDS = 86400
@@ -16,7 +17,7 @@ MAX_IDLE_SECONDS = 86400
 class Autoscaling:
     """When the controller decides the size. `idle_slots` are slots kept free per task type.
 
-    `target_utilization_percent`, if it is given, is both thresholds.
+    `target_utilization_percent`, if it is given, is both thresholds. `signal` None: agents say what is in use.
     """
 
     max_replicas: int
@@ -28,6 +29,7 @@ class Autoscaling:
     min_idle_seconds: int = 60
     behavior: Behavior = field(default_factory=Behavior)
     freeze: tuple[FreezeWindow, ...] = ()
+    signal: Signal | None = None
     paused: bool = False
 
     @property
@@ -58,6 +60,7 @@ def parse_autoscaling(given: Fields, accepted: Collection[str]) -> Autoscaling:
         min_idle_seconds=given.integer("minIdleSeconds", 60, most=MAX_IDLE_SECONDS),
         behavior=parse_behavior(given),
         freeze=parse_freeze(given),
+        signal=parse_signal(given),
         paused=given.boolean("paused"),
     )
     if parsed.min_replicas > parsed.max_replicas:

@@ -8,6 +8,7 @@ from typing import Any
 from controller.names import WORKER_CONTAINER, agent_server_name
 from controller.objects.autoscaling import MAX_REPLICAS, Autoscaling, parse_autoscaling
 from controller.objects.fields import Fields
+from controller.objects.signal import Signal
 
 Layout = tuple[tuple[str, ...], ...]
 """The task types that each slot of a Pod accepts, by slot id."""
@@ -127,6 +128,11 @@ class PoolSpec:
     def scaler(self) -> Autoscaling | None:
         """The autoscaling in force: none if it is absent or paused."""
         return None if self.autoscaling is None or self.autoscaling.paused else self.autoscaling
+
+    @property
+    def signal(self) -> Signal | None:
+        """The Prometheus that the size follows, if it follows one."""
+        return None if self.scaler is None else self.scaler.signal
 
     def fixed_size(self, present: int) -> int:
         """The number of Pods where autoscaling does not decide. A pool that is paused without a word stays as it is."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +25,7 @@ from controller.decide.pool_status import (
     not_starting,
     pool_figures,
     pool_status,
+    signal_problem,
     too_old_agents,
 )
 from controller.decide.protection import Finding, without_budget
@@ -91,6 +93,7 @@ class Reconciler:
         self._failures = world.start_failures
         self._evictions = world.evictions
         self._sizes = world.sizes
+        self._signals = world.signals
         self._protection = protection
         self._queue = queue
         self._starting = starting
@@ -128,6 +131,7 @@ class Reconciler:
         """There is no pool of this name: say it on its tasks, and leave nothing of it behind."""
         self._figures.pop(key, None)
         self._status_due.pop(key, None)
+        self._signals.want(key, None)
         live, pods = self._index.live(key).values(), self._views.pods(key).values()
         for task in live:
             if task.queued and not task.unwanted:
@@ -141,8 +145,10 @@ class Reconciler:
         template = self._pools.template_hash(pool, spec) if self._pools.prepared(pool) else ""
         hashed = template if isinstance(template, str) and template else None
         secret = self._pools.token_secret(pool)
-        sizes = self._sizes.of(pool)
-        view = self._views.pool(key, pool, spec, template_hash=hashed, token_secret=secret, history=sizes)
+        view = self._views.pool(key, pool, spec, template_hash=hashed, token_secret=secret)
+        view = replace(
+            view, history=self._sizes.of(pool), reading=self._signals.want(key, None if view.deleting else spec.signal)
+        )
         if not view.deleting and not self._pools.prepared(pool):
             self._starting.start(key, f"pool/{view.uid}", functools.partial(self._pools.prepare, pool))
             return
@@ -178,19 +184,14 @@ class Reconciler:
             problems.unable_to_scale,
             not_starting(view),
             too_old_agents(view),
+            signal_problem(decision),
         )
         self._pools.tell(pool, tuple(dict.fromkeys(problem for problem in found if problem is not None)))
         protection = self._protection_of(pool)
         status = pool_status(view, decision, before=before, problems=problems, tokens=rotating, protection=protection)
         self._report(key, pool, status)
-        self._look_again(key, view, decision)
-
-    def _look_again(self, key: Key, view: PoolView, decision: SizeDecision) -> None:
-        """Have the pool looked at when the clock alone changes something: a Pod's age, a window's or a freeze's end."""
-        if (wait := self._views.recheck_seconds(view)) is not None:
+        if (wait := self._views.recheck_seconds(view, decision.changes_at)) is not None:
             self._queue.add_after(key, wait)
-        if decision.changes_at is not None:
-            self._queue.add_after(key, (decision.changes_at - view.now).total_seconds())
 
     def _keep_tokens(self, key: Key, pool: Object, view: PoolView) -> Rotation | None:
         """Make a token Secret that was deleted again, else go on with its rotation. Tells how that stands."""

@@ -12,6 +12,7 @@ from controller.decide.start_problem import StartProblem
 from controller.decide.view import PodState
 from controller.kube.api import Object
 from controller.kube.cache import Cache
+from controller.prometheus.readers import Readers
 from controller.world.evictions import Evictions
 from controller.world.following import Following
 from controller.world.index import Index, pool_of
@@ -32,6 +33,7 @@ class World:
     start_failures: StartFailures
     evictions: Evictions
     sizes: Sizes
+    signals: Readers
 
     def note_end(self, pod: Object) -> None:
         """A Pod is gone. One that was never opened, and that was not ours to take, has failed to start."""
@@ -55,6 +57,7 @@ class World:
         locks: Locks,
         fleet: Fleet,
         evictions: Evictions,
+        signals: Readers,
         now: Callable[[], datetime],
     ) -> "World":
         """Made on these caches, and kept up by their changes."""
@@ -69,4 +72,4 @@ class World:
                 sizes.forget(old["metadata"]["uid"])
 
         pools.subscribe(pool_changed)
-        return World(index, following, under_way, views, failures, evictions, sizes)
+        return World(index, following, under_way, views, failures, evictions, sizes, signals)

@@ -45,6 +45,7 @@ WORDS: dict[str, list[Any]] = {
     # What is in a file the definition can't see.
     "files": [{}, {"main.tf": "x"}, {"a/b": {"text": "x", "mode": 493}, "a/c": {"base64": "AA==", "mode": "0600"}}],
     "command": [["true"], ["sh", "-c", ""]],
+    "url": ["http://prometheus:9090", "https://p.example.com/a/b/", "http://p/?q", "ftp://p", "https://u:p@host"],
     # Which days a month has, and that a range begins before it ends, the definition can't see.
     "start": ["0 22 * * *", "*/15 8-18 1,15 JAN-MAR,12 mon-FRI", "0 0 29 2 *"],
     "timeZone": ["UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+5", "Europe/Nowhere"],

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.wire import SlotState
+from controller.decide.reading import Answer, Reading, Sample
 from controller.decide.view import PodState
 from controller.objects.behavior import Behavior, PolicyType, ScalingPolicy, ScalingRules, SelectPolicy
 from controller.objects.freeze import FreezeWindow
 from controller.objects.pool import Layout
+from controller.objects.signal import Fallback, Signal
 from tests.support.pool_model import PoolModel
 from tests.support.pools import LONG_AGO, task
 
@@ -159,6 +161,31 @@ def test_however_fast_the_decision_is_always_within_bounds(
         assert model.settings["min_replicas"] <= decision.desired <= model.settings["max_replicas"]
         for name in list(model.pods)[::2]:
             del model.pods[name]
+
+
+@given(models("..rR"), st.lists(st.sampled_from(TYPES), max_size=12), st.sampled_from(Fallback), st.data())
+def test_a_signal_that_comes_and_goes_moves_no_size_under_a_constant_load(
+    model: PoolModel, kinds: list[str], fallback: Fallback, data: st.DataObject
+) -> None:
+    """K2: neither the loss of it, nor the fallback and back."""
+    model.settings["signal"] = Signal(url="http://p", fallback=fallback)
+    for index, kind in enumerate(kinds):
+        model.queue[f"t{index}"] = task(f"t{index}", kind)
+    sizes = []
+    for number in range(60):
+        known = number < 20 or data.draw(st.booleans())
+        model.settings["reading"] = _reading_of(model) if known else None
+        model.round()
+        sizes.append(len(model.pods))
+    assert len(set(sizes[20:])) <= 2, sizes
+    assert sizes[20:] in (sorted(sizes[20:]), sorted(sizes[20:], reverse=True)), sizes
+
+
+def _reading_of(model: PoolModel) -> Reading:
+    """What an exact Prometheus would say."""
+    shares = {name: (pod.load.running + pod.load.reserved) / len(model.layout) for name, pod in model.pods.items()}
+    utilization = tuple(Sample({"pod": name}, share) for name, share in shares.items())
+    return Reading(model.now, Answer(model.now, utilization), Answer(model.now, (Sample({}, 0.0),)))
 
 
 @given(models("..rR"), st.lists(st.sampled_from(TYPES), max_size=12))
