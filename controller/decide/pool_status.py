@@ -194,7 +194,7 @@ def _scaling_active(view: PoolView, decision: SizeDecision) -> tuple[bool, str, 
     """Whether the size follows the load: by what, or why not."""
     problem = decision.basis.signal.problem
     if view.spec.scaler is None:
-        return False, "FixedSize", decision.message
+        return False, "FixedSize" if view.spec.autoscaling is None else "Paused", decision.message
     if problem is None:
         return True, "Autoscaling", decision.message
     if decision.basis.signal.held:
