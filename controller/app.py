@@ -47,6 +47,8 @@ from controller.objects.ended_task import trim_task
 from controller.passes.loop import Loop, Settings
 from controller.passes.reconcile import Reconciler
 from controller.passes.starting import OPERATION_KINDS, Starting
+from controller.prometheus.client import Ask
+from controller.prometheus.readers import Readers
 from controller.world.evictions import Evictions
 from controller.world.index import Key, key_of_task, pool_of
 from controller.world.protection import Protection
@@ -79,6 +81,7 @@ class Controller:
         random_bytes: Callable[[int], bytes],
         registry: CollectorRegistry,
         over_tls: OverTls | None = None,
+        ask: Ask | None = None,
         fleet_settings: FleetSettings | None = None,
         stopwatch: Stopwatch = time.perf_counter,
         page_kept: Callable[[], object] = lambda: None,
@@ -121,6 +124,8 @@ class Controller:
         )
         locks = Locks(leaders, self.leases)
         self.evictions = Evictions(api, rng, namespace=config.watch_namespace, on_change=self._eviction_changed)
+        self.queue: WorkQueue[Key] = WorkQueue()
+        self.signals = Readers(api, ask, now=now, on_change=self.queue.add)
         self.world = World.of(
             pools=self.pools,
             pods=self.pods,
@@ -130,6 +135,7 @@ class Controller:
             locks=locks,
             fleet=self.fleet,
             evictions=self.evictions,
+            signals=self.signals,
             now=now,
         )
         pods = Pods(leaders, self.pods, rng=rng)
@@ -155,7 +161,6 @@ class Controller:
         )
         history = History(leaders)
         self.pools.subscribe(lambda old, new: history.forget(old["metadata"]["uid"]) if old and new is None else None)
-        self.queue: WorkQueue[Key] = WorkQueue()
         self.operations = Operations(rng, ended=self._operation_ended)
         self.metrics.in_flight.set_function(lambda: len(self.operations))
         starting = Starting(
@@ -307,6 +312,7 @@ class Controller:
                     group.create_task(reflector.run(), name=f"watch {reflector.cache.resource.plural}")
                 group.create_task(self.events.run(), name="events")
                 group.create_task(self.protection.run(), name="protection")
+                group.create_task(self.signals.run(), name="signals")
                 if self._config.eviction_responder:
                     group.create_task(self.evictions.run(), name="evictions")
                 group.create_task(self.election.run(), name="election")
@@ -336,6 +342,8 @@ class Controller:
                 await self.operations.stop()
                 # They would stand beside the next leader's, as they were, for as long as this process lives.
                 self.metrics.pools.clear()
+                self.world.sizes.forget_all()
+                self.signals.forget_all()
             for result in results:
                 if isinstance(result, Exception):
                     raise result

@@ -8,6 +8,7 @@ PodslotsError
 │   ├── NotFound · AlreadyExists · Conflict · Invalid · Forbidden · Gone · TooManyRequests
 ├── ApiUnavailable           no answer, or a 5xx: a write may or may not have happened
 │   └── NoConfiguration      where the API server is, or what opens it, can't be learned: nothing was sent
+├── SignalError              Prometheus gave no usable answer
 ├── AgentRefused             the agent answered with an error: it did not do it
 └── AgentUnreachable         no answer from the agent: it may or may not have done it
 """
@@ -26,6 +27,10 @@ class InvalidObject(PodslotsError):
         super().__init__(f"{field}: {problem}")
         self.field = field
         self.problem = problem
+
+
+class SignalError(PodslotsError):
+    """Prometheus gave no usable answer to a query."""
 
 
 class NotOurs(PodslotsError):

@@ -122,7 +122,16 @@ def pod_name(pool: str, choice: Callable[[str], str]) -> str:
     A Pod's name is its host name: at most 63 characters, and no dots.
     """
     suffix = "".join(choice(SUFFIX_ALPHABET) for _ in range(SUFFIX_LENGTH))
-    return f"{pool.replace('.', '-')[:_POOL_PART].rstrip('-')}-{suffix}"
+    return _pod_prefix(pool) + suffix
+
+
+def pods_pattern(pool: str) -> str:
+    """A regular expression that the names of a pool's Pods match, and few others."""
+    return f"{_pod_prefix(pool)}[a-z0-9]{{{SUFFIX_LENGTH}}}"
+
+
+def _pod_prefix(pool: str) -> str:
+    return f"{pool.replace('.', '-')[:_POOL_PART].rstrip('-')}-"
 
 
 def task_id(uid: str, attempt: int) -> str:

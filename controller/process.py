@@ -27,6 +27,7 @@ from controller.kube.access import KubeSettings
 from controller.kube.client import ClientSettings, connect
 from controller.logs import configure_logging
 from controller.own_image import agent_image
+from controller.prometheus.client import prometheus
 from controller.signals import STOPPING, deliver
 from controller.status_page.access import Reviewer
 from controller.status_page.server import create_app
@@ -108,6 +109,7 @@ async def serve(config: Config, environ: Mapping[str, str]) -> int:
                 config = replace(config, agent_image=image)
             log.info("the agent's image", extra={"image": config.agent_image})
             transport = await stack.enter_async_context(http_transport(max_streams=streams_at_most()))
+            ask = await stack.enter_async_context(prometheus())
             controller = Controller(
                 config,
                 api,
@@ -117,6 +119,7 @@ async def serve(config: Config, environ: Mapping[str, str]) -> int:
                 random_bytes=secrets.token_bytes,
                 registry=registry,
                 over_tls=transport.over_tls,
+                ask=ask,
                 page_kept=gc.freeze,
             )
             runner = web.AppRunner(create_app(controller, registry, config, Reviewer(api)), handle_signals=False)

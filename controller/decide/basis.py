@@ -7,24 +7,37 @@ from functools import cached_property
 
 from controller.decide.capacity import Census, demand, promises, take_census
 from controller.decide.removal import Removable, removable
+from controller.decide.signal import Judged, demand_with, judge
 from controller.decide.view import PoolView
 from controller.objects.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class Basis:
-    """A view with what was counted in it. `queue` are the tasks that wait for a slot, by type."""
+    """A view with what was counted in it.
+
+    `queue` are the tasks that wait for a slot, by type; `demand` those and what the signal knows of beside them.
+    """
 
     view: PoolView
     promised: Mapping[str, list[Task]]
     census: Census
     queue: Counter[str]
+    demand: Counter[str]
+    signal: Judged
 
     @staticmethod
     def of(view: PoolView) -> "Basis":
         """Count what is in a view."""
-        promised = promises(view)
-        return Basis(view=view, promised=promised, census=take_census(view, promised), queue=demand(view))
+        promised, queue, signal = promises(view), demand(view), judge(view)
+        return Basis(
+            view=view,
+            promised=promised,
+            census=take_census(view, promised),
+            queue=queue,
+            demand=demand_with(queue, signal, view.spec.layout),
+            signal=signal,
+        )
 
     @cached_property
     def removable(self) -> Removable:
@@ -33,9 +46,14 @@ class Basis:
         return removable(self.view, self.census, self.promised, scaler.min_idle_seconds if scaler else 0)
 
     @property
-    def used(self) -> int:
-        """Slots held, and those that the queue will take."""
-        return self.census.used + self.queue.total()
+    def used(self) -> float:
+        """Slots held, by the agents' word or the signal's, whichever says more; and those that the queue will take."""
+        return max(self.census.used, self.signal.used) + self.demand.total()
+
+    @property
+    def rest_used(self) -> float:
+        """The same of Pods without a reservation."""
+        return max(self.census.rest_used, self.signal.rest_used) + self.demand.total()
 
     @property
     def active(self) -> bool:

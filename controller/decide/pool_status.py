@@ -12,6 +12,7 @@ from controller.decide.agent_version import MINIMUM
 from controller.decide.protection import Finding
 from controller.decide.rotation import Rotation, TokensStand
 from controller.decide.scaling import SizeDecision
+from controller.decide.signal import SignalWord
 from controller.decide.view import Alike, PodState, PodView, PoolView, Rollout, RolloutStand
 from controller.objects.conditions import Condition, put
 from controller.objects.fields import Fields
@@ -99,6 +100,7 @@ def pool_status(
         },
         "selector": f"{names.POOL_LABEL}={view.name}",
         "lastScaleTime": format_time(view.now) if scaled else before.last_scale_time,
+        "scaling": decision.history.to_json(),
         "conditions": _conditions(
             view, decision, before=before, problems=problems, tokens=tokens, protection=protection
         ),
@@ -164,20 +166,40 @@ def _conditions(
     ready_words = ("Settled" if settled else "NotSettled", f"{ready} of {size} Pods serve")
     if waits is not None:
         ready_words = (waits.reason, waits.message)
-    scaling = view.spec.scaler is not None
+    limit = decision.limit
     entries = [
         (READY, settled, *ready_words),
         (PROGRESSING, *_progress(view.rollout, decision, moving=moving)),
         (DEGRADED, degraded is not None, *_words(degraded, "AsExpected")),
         (ABLE_TO_SCALE, unable_to_scale is None, *_words(unable_to_scale, "Ready")),
-        (SCALING_ACTIVE, scaling, "Autoscaling" if scaling else "FixedSize", decision.message),
-        (SCALING_LIMITED, decision.limited, decision.reason if decision.limited else "WithinRange", ""),
+        (SCALING_ACTIVE, *_scaling_active(view, decision)),
+        (SCALING_LIMITED, limit is not None, *((limit.reason, limit.message) if limit else ("WithinRange", ""))),
     ]
     if tokens is not None:
         entries.append((TOKENS_IN_SYNC, tokens.in_sync, tokens.reason, tokens.message))
     if protection is not None:
         entries.append((PROTECTED, protection.protected, protection.reason, protection.message))
     return _put_all(before, entries, view.now)
+
+
+def signal_problem(decision: SizeDecision) -> Problem | None:
+    """Why the signal that the pool is to scale by can't be used. That the first scrape is yet to come is no problem."""
+    found = decision.basis.signal.problem
+    if found is None or found.reason is SignalWord.AWAITED:
+        return None
+    return Problem(reason=found.reason, message=found.message)
+
+
+def _scaling_active(view: PoolView, decision: SizeDecision) -> tuple[bool, str, str]:
+    """Whether the size follows the load: by what, or why not."""
+    problem = decision.basis.signal.problem
+    if view.spec.scaler is None:
+        return False, "FixedSize" if view.spec.autoscaling is None else "Paused", decision.message
+    if problem is None:
+        return True, "Autoscaling", decision.message
+    if decision.basis.signal.held:
+        return False, problem.reason, decision.message
+    return True, "ByAgents", f"{decision.message}; by agents' reports, as the signal can't be used: {problem.message}"
 
 
 def _progress(rollout: Rollout, decision: SizeDecision, *, moving: bool) -> tuple[bool, str, str]:

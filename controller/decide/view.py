@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 from agent.wire import AgentState, Phase, Slot, SlotState
 from controller.decide.agent_version import is_too_old
+from controller.decide.reading import Reading
 from controller.decide.start_problem import StartProblem
 from controller.objects.pool import Layout, PoolSpec
+from controller.objects.scaling_history import ScalingHistory
 from controller.objects.task import Task
 
 
@@ -256,6 +258,10 @@ class PoolView:
     """Of the Pods that would be made now; None if the template can't be used."""
     token_secret: str | None = None
     """UID of the pool's token Secret, if there is one: every Pod is to have it as its second owner."""
+    history: ScalingHistory = field(default_factory=ScalingHistory)
+    """Of its size: what the decision before has left."""
+    reading: Reading | None = None
+    """What Prometheus said last, if the pool asks one."""
     deleting: bool = False
     synced: bool = True
     rollout: Rollout = field(default_factory=Rollout)

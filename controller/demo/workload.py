@@ -79,7 +79,13 @@ def pool() -> Object:
         "kind": "SlotPool",
         "metadata": {"name": POOL, "namespace": NAMESPACE},
         "spec": {
-            "autoscaling": {"minReplicas": 0, "maxReplicas": MAX_PODS, "minIdleSeconds": 2},
+            "autoscaling": {
+                "minReplicas": 0,
+                "maxReplicas": MAX_PODS,
+                "minIdleSeconds": 2,
+                # Nobody wants to watch idle Pods go one by one.
+                "behavior": {"scaleDown": {"policies": [{"type": "Pods", "value": MAX_PODS, "periodSeconds": 1}]}},
+            },
             "template": {"spec": {"containers": [worker], "terminationGracePeriodSeconds": 90}},
         },
     }

@@ -82,6 +82,17 @@ class Fields:
         """An integer or None."""
         return self.integer(name, least=least, most=most) if self.has(name) else None
 
+    def number(self, name: str, default: float, *, least: float, most: float) -> float:
+        """A number between two bounds, with a fraction or without."""
+        value = self.data.get(name)
+        if value is None:
+            return default
+        if type(value) not in {int, float}:
+            raise self.fail(name, "must be a number")
+        if not least <= value <= most:
+            raise self.fail(name, f"must be at least {least:g} and at most {most:g}")
+        return float(value)
+
     def boolean(self, name: str, default: bool = False) -> bool:
         """True or false."""
         value = self.data.get(name)

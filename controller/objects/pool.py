@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from controller.errors import InvalidObject
 from controller.names import WORKER_CONTAINER, agent_server_name
+from controller.objects.autoscaling import MAX_REPLICAS, Autoscaling, parse_autoscaling
 from controller.objects.fields import Fields
+from controller.objects.signal import Signal
 
 Layout = tuple[tuple[str, ...], ...]
 """The task types that each slot of a Pod accepts, by slot id."""
@@ -16,12 +17,10 @@ DEFAULT_LAYOUT: Layout = (("plan", "apply", "plan_and_apply"), ("plan",), ("plan
 OUTPUT_BYTES = (1024, 1_000_000)
 """The least and the most that may be kept of an output: in base64 an object of 1.5 MiB has no room for more."""
 MAX_SLOTS = 16
-MAX_REPLICAS = 10_000
 MAX_TYPES_OF_SLOT = 16
 MAX_NAME_LENGTH = 253
 MAX_REVISIONS = 100
 MAX_RESERVATION_SECONDS = 365 * 86400
-MAX_IDLE_SECONDS = 86400
 ROTATION_SECONDS = (60, 10 * 365 * 86400)
 """The shortest and the longest time that a token is used. A rotation takes minutes, and the next one waits for it."""
 DEFAULT_GRACE_SECONDS = 600
@@ -59,19 +58,6 @@ class UpdateStrategy:
     type: UpdateType = UpdateType.WHEN_IDLE
     max_unavailable: int = 1
     max_surge: int = 1
-    paused: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Autoscaling:
-    """When the controller decides the size. `idle_slots` are slots kept free per task type."""
-
-    max_replicas: int
-    min_replicas: int = 0
-    scale_up_utilization_percent: int = 80
-    scale_down_utilization_percent: int = 20
-    idle_slots: dict[str, int] = field(default_factory=dict)
-    min_idle_seconds: int = 60
     paused: bool = False
 
 
@@ -143,6 +129,11 @@ class PoolSpec:
         """The autoscaling in force: none if it is absent or paused."""
         return None if self.autoscaling is None or self.autoscaling.paused else self.autoscaling
 
+    @property
+    def signal(self) -> Signal | None:
+        """The Prometheus that the size follows, if it follows one."""
+        return None if self.scaler is None else self.scaler.signal
+
     def fixed_size(self, present: int) -> int:
         """The number of Pods where autoscaling does not decide. A pool that is paused without a word stays as it is."""
         if self.replicas is not None:
@@ -165,7 +156,9 @@ class PoolSpec:
         policies = tuple(DeletionPolicy)
         return PoolSpec(
             replicas=spec.optional_integer("replicas", most=MAX_REPLICAS),
-            autoscaling=_autoscaling(autoscaling, layout) if autoscaling else None,
+            autoscaling=parse_autoscaling(autoscaling, {name for slot in layout for name in slot})
+            if autoscaling
+            else None,
             layout=layout,
             reservation_ttl_seconds=reservation.integer("ttlSeconds", 86400, least=1, most=MAX_RESERVATION_SECONDS),
             output=_output(spec),
@@ -243,27 +236,3 @@ def _dns_name(given: Fields, name: str) -> str:
     if len(text) > MAX_NAME_LENGTH or not _DNS_NAME.fullmatch(text):
         raise given.fail(name, f"a name has 1 to {MAX_NAME_LENGTH} lower case letters, digits, '-' and '.'")
     return text
-
-
-def _autoscaling(given: Fields, layout: Layout) -> Autoscaling:
-    idle = given.optional_child("idleSlots") or Fields({}, given.at("idleSlots"))
-    accepted = {name for slot in layout for name in slot}
-    if unknown := sorted(set(idle.data) - accepted):
-        raise InvalidObject(idle.at(unknown[0]), "no slot accepts this task type")
-    parsed = Autoscaling(
-        min_replicas=given.integer("minReplicas", 0, most=MAX_REPLICAS),
-        max_replicas=given.integer("maxReplicas", most=MAX_REPLICAS),
-        scale_up_utilization_percent=given.integer("scaleUpUtilizationPercent", 80, least=1, most=100),
-        scale_down_utilization_percent=given.integer("scaleDownUtilizationPercent", 20, most=99),
-        idle_slots={name: idle.integer(name, most=MAX_REPLICAS) for name in sorted(idle.data)},
-        min_idle_seconds=given.integer("minIdleSeconds", 60, most=MAX_IDLE_SECONDS),
-        paused=given.boolean("paused"),
-    )
-    if parsed.min_replicas > parsed.max_replicas:
-        raise given.fail("minReplicas", f"must not exceed maxReplicas ({parsed.max_replicas})")
-    if parsed.scale_down_utilization_percent >= parsed.scale_up_utilization_percent:
-        raise given.fail(
-            "scaleDownUtilizationPercent",
-            f"must be below scaleUpUtilizationPercent ({parsed.scale_up_utilization_percent})",
-        )
-    return parsed

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +25,7 @@ from controller.decide.pool_status import (
     not_starting,
     pool_figures,
     pool_status,
+    signal_problem,
     too_old_agents,
 )
 from controller.decide.protection import Finding, without_budget
@@ -90,6 +92,8 @@ class Reconciler:
         self._views = world.views
         self._failures = world.start_failures
         self._evictions = world.evictions
+        self._sizes = world.sizes
+        self._signals = world.signals
         self._protection = protection
         self._queue = queue
         self._starting = starting
@@ -127,6 +131,7 @@ class Reconciler:
         """There is no pool of this name: say it on its tasks, and leave nothing of it behind."""
         self._figures.pop(key, None)
         self._status_due.pop(key, None)
+        self._signals.want(key, None)
         live, pods = self._index.live(key).values(), self._views.pods(key).values()
         for task in live:
             if task.queued and not task.unwanted:
@@ -141,6 +146,9 @@ class Reconciler:
         hashed = template if isinstance(template, str) and template else None
         secret = self._pools.token_secret(pool)
         view = self._views.pool(key, pool, spec, template_hash=hashed, token_secret=secret)
+        view = replace(
+            view, history=self._sizes.of(pool), reading=self._signals.want(key, None if view.deleting else spec.signal)
+        )
         if not view.deleting and not self._pools.prepared(pool):
             self._starting.start(key, f"pool/{view.uid}", functools.partial(self._pools.prepare, pool))
             return
@@ -153,6 +161,7 @@ class Reconciler:
         self._note_start_failures(view)
         view = roll_out(view, self._starts(view, template))
         decision = decide_size(view)
+        self._sizes.note(view.uid, decision.history)
         actions = pod_actions(view, decision)
         for action in actions:
             self._starting.pod_action(key, pool, view, action)
@@ -175,12 +184,13 @@ class Reconciler:
             problems.unable_to_scale,
             not_starting(view),
             too_old_agents(view),
+            signal_problem(decision),
         )
         self._pools.tell(pool, tuple(dict.fromkeys(problem for problem in found if problem is not None)))
         protection = self._protection_of(pool)
         status = pool_status(view, decision, before=before, problems=problems, tokens=rotating, protection=protection)
         self._report(key, pool, status)
-        if (wait := self._views.recheck_seconds(view)) is not None:
+        if (wait := self._views.recheck_seconds(view, decision.changes_at)) is not None:
             self._queue.add_after(key, wait)
 
     def _keep_tokens(self, key: Key, pool: Object, view: PoolView) -> Rotation | None:
@@ -335,7 +345,7 @@ class Reconciler:
         """Say on each task that is still queued what it waits for. One that is being assigned is left alone."""
         blocked, now, youngest = decision.basis.view.blocked, decision.basis.view.now, 0.0
         following = next_in_turn(task for task in queued if task.uid in blocked)
-        for_a_slot = slot_word(decision.reason, problem)
+        for_a_slot = slot_word(decision, problem)
         for task in queued:
             if (wait := pause_left_seconds(task, now)) > 0:
                 self._queue.add_after(key, wait)

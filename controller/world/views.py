@@ -232,11 +232,11 @@ class Views:
         )
         return Whereabouts(pod=pod, buried=buried, synced=self._index.synced)
 
-    def recheck_seconds(self, view: PoolView) -> float | None:
+    def recheck_seconds(self, view: PoolView, size_changes_at: datetime | None) -> float | None:
         """When the view changes by the clock alone; None if it doesn't.
 
         That is when the youngest idle Pod has been idle long enough to go, and when an agent that should have answered
-        is no longer taken for one that is about to.
+        is no longer taken for one that is about to; and when the size may change further, as a window or a freeze ends.
         """
         now = asyncio.get_running_loop().time()
         waits = [self._following.given_up_in(pod.uid) for pod in view.others if pod.contacting]
@@ -250,6 +250,8 @@ class Views:
             young = [since for pod in view.pods if (since := pod.idle_since) is not None and since > latest]
             if young:
                 waits.append((min(young) - latest).total_seconds())
+        if size_changes_at is not None:
+            waits.append((size_changes_at - view.now).total_seconds())
         return min((wait for wait in waits if wait > 0), default=None)
 
 

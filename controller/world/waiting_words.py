@@ -2,7 +2,7 @@
 
 from agent.wire import format_time
 from controller.decide.pool_status import Problem
-from controller.decide.scaling import Reason
+from controller.decide.scaling import Reason, SizeDecision
 from controller.objects.task import Task, TaskPhase
 from controller.world.index import Index, key_of_task
 
@@ -19,16 +19,20 @@ def pause_word(task: Task) -> str:
     return f"for its next attempt, not before {format_time(moment)}" if moment is not None else "for its next attempt"
 
 
-def slot_word(reason: Reason, problem: Problem | None) -> str:
+def slot_word(decision: SizeDecision, problem: Problem | None) -> str:
     """What a task waits for that waits for a slot. What changes from moment to moment is said on the pool."""
     if problem is not None:
         return f"for a slot: {problem.reason}: {problem.message}"
-    limit = _LIMITS.get(reason)
+    if decision.limit is not None and decision.limit.reason is Reason.FROZEN:
+        return f"for a slot: {decision.limit.message}"
+    limit = _LIMITS.get(decision.limit.reason if decision.limit else decision.reason)
     return f"for a slot: {limit}" if limit else "for a slot"
 
 
 _LIMITS = {
     Reason.AT_MAXIMUM: "the pool is at its maxReplicas",
+    Reason.SCALE_UP_LIMITED: "the pool grows no faster than its behavior.scaleUp says",
+    Reason.SCALE_UP_STABILIZED: "the pool grows no faster than its behavior.scaleUp says",
     Reason.PAUSED: "the pool's autoscaling is paused",
     Reason.FIXED_SIZE: "the pool has a fixed size",
     Reason.POOL_DELETED: "the pool is being deleted",

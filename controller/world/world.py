@@ -12,9 +12,11 @@ from controller.decide.start_problem import StartProblem
 from controller.decide.view import PodState
 from controller.kube.api import Object
 from controller.kube.cache import Cache
+from controller.prometheus.readers import Readers
 from controller.world.evictions import Evictions
 from controller.world.following import Following
 from controller.world.index import Index, pool_of
+from controller.world.sizes import Sizes
 from controller.world.start_failures import StartFailures
 from controller.world.under_way import UnderWay
 from controller.world.views import Views
@@ -30,6 +32,8 @@ class World:
     views: Views
     start_failures: StartFailures
     evictions: Evictions
+    sizes: Sizes
+    signals: Readers
 
     def note_end(self, pod: Object) -> None:
         """A Pod is gone. One that was never opened, and that was not ours to take, has failed to start."""
@@ -53,12 +57,19 @@ class World:
         locks: Locks,
         fleet: Fleet,
         evictions: Evictions,
+        signals: Readers,
         now: Callable[[], datetime],
     ) -> "World":
         """Made on these caches, and kept up by their changes."""
         index = Index(pools=pools, pods=pods, tasks=tasks, nodes=nodes, secrets=secrets, locks=locks)
         following, under_way = Following(fleet, index), UnderWay()
         views = Views(index, following, under_way, now=now, asked_to_go=evictions.asks_for)
-        failures = StartFailures()
-        pools.subscribe(lambda old, new: failures.forget(old["metadata"]["uid"]) if old and new is None else None)
-        return World(index, following, under_way, views, failures, evictions)
+        failures, sizes = StartFailures(), Sizes()
+
+        def pool_changed(old: Object | None, new: Object | None) -> None:
+            if old is not None and new is None:
+                failures.forget(old["metadata"]["uid"])
+                sizes.forget(old["metadata"]["uid"])
+
+        pools.subscribe(pool_changed)
+        return World(index, following, under_way, views, failures, evictions, sizes, signals)

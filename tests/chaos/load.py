@@ -9,6 +9,7 @@ from typing import Any
 
 from controller.errors import AlreadyExists, ApiError, ApiUnavailable, NotFound
 from controller.kube.api import LEASES, SLOTPOOLS, SLOTTASKS, Object
+from tests.support.at_once import AT_ONCE
 from tests.support.cluster import FINAL, NAMESPACE, Cluster
 
 Json = dict[str, Any]
@@ -217,7 +218,13 @@ def phase(task: Object) -> str:
 
 def autoscaling(least: int, most: int) -> Json:
     """Quick to let idle Pods go."""
-    return {"minReplicas": least, "maxReplicas": most, "minIdleSeconds": 0, "scaleUpUtilizationPercent": 90}
+    return {
+        "minReplicas": least,
+        "maxReplicas": most,
+        "minIdleSeconds": 0,
+        "scaleUpUtilizationPercent": 90,
+        "behavior": AT_ONCE,
+    }
 
 
 def template(version: str) -> Json:

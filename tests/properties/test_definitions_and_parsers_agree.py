@@ -45,6 +45,10 @@ WORDS: dict[str, list[Any]] = {
     # What is in a file the definition can't see.
     "files": [{}, {"main.tf": "x"}, {"a/b": {"text": "x", "mode": 493}, "a/c": {"base64": "AA==", "mode": "0600"}}],
     "command": [["true"], ["sh", "-c", ""]],
+    "url": ["http://prometheus:9090", "https://p.example.com/a/b/", "http://p/?q", "ftp://p", "https://u:p@host"],
+    # Which days a month has, and that a range begins before it ends, the definition can't see.
+    "start": ["0 22 * * *", "*/15 8-18 1,15 JAN-MAR,12 mon-FRI", "0 0 29 2 *"],
+    "timeZone": ["UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+5", "Europe/Nowhere"],
 }
 
 
@@ -60,6 +64,8 @@ def fitting(schema: Json, name: str = "") -> Values:
         case "integer":
             least = schema.get("minimum", -5)
             return st.integers(least, min(schema.get("maximum", least + 100), least + 100))
+        case "number":
+            return st.integers(schema["minimum"], schema["maximum"]) | st.floats(schema["minimum"], schema["maximum"])
         case "boolean":
             return st.booleans()
         case "array":
@@ -89,6 +95,8 @@ def odd(schema: Json) -> Values:
             strange += [schema[bound], schema[bound] + step]
     if schema.get("maxLength", LONGEST_TRIED) < LONGEST_TRIED:
         strange += ["x" * schema["maxLength"], "x" * (schema["maxLength"] + 1)]
+    if schema.get("type") == "number":
+        strange += [schema["maximum"] + 0.001, -0.001]
     options = [st.sampled_from(strange)]
     if schema.get("type") == "array":
         most = schema["maxItems"]
@@ -177,6 +185,60 @@ def test_of_pools(spec: Json) -> None:
 @given(specs(SPECS["slottasks"]))
 def test_of_tasks(spec: Json) -> None:
     agree("slottasks", spec, parse_task)
+
+
+FREEZE_WORDS = {
+    "0 22 * * *": "UTC",
+    "5/10 0-23/2 * 1-12 0-7": "Europe/Berlin",
+    "0 0 * * SUN,sat": "Pacific/Chatham",
+}
+BAD_FREEZE_WORDS = [
+    ("", "UTC"),
+    ("0 22 * *", "UTC"),
+    ("0 0 22 * * *", "UTC"),
+    ("60 22 * * *", "UTC"),
+    ("0 24 * * *", "UTC"),
+    ("0 22 0 * *", "UTC"),
+    ("0 22 * 13 *", "UTC"),
+    ("0 22 * * 8", "UTC"),
+    ("0 22 * * *\n", "UTC"),
+    ("22:00", "UTC"),
+    ("@daily", "UTC"),
+    ("*/0 * * * *", "UTC"),
+    ("0 22 * * L", "UTC"),
+    ("0 22 * * *", "Berlin"),
+    ("0 22 * * *", "Europe/Nowhere"),
+    ("0 22 * * *", "../etc/passwd"),
+    ("0 22 * * *", "+02:00"),
+]
+
+
+def freeze_spec(start: str, zone: str) -> Json:
+    window = {"start": start, "durationSeconds": 60, "timeZone": zone}
+    return {"autoscaling": {"maxReplicas": 1, "freeze": [window]}, "template": TEMPLATE}
+
+
+@pytest.mark.parametrize(("start", "zone"), FREEZE_WORDS.items())
+def test_a_freeze_window_that_can_be_understood_is_taken_by_both(start: str, zone: str) -> None:
+    spec = freeze_spec(start, zone)
+    stored, problems = refusal("slotpools", spec)
+    assert not problems
+    assert parse_pool(stored) == parse_pool(spec)
+
+
+@pytest.mark.parametrize(("start", "zone"), BAD_FREEZE_WORDS)
+def test_a_freeze_window_that_makes_no_sense_is_refused_by_both(start: str, zone: str) -> None:
+    """T29: none is read as midnight."""
+    assert refusal("slotpools", freeze_spec(start, zone))[1]
+    with pytest.raises(InvalidObject):
+        parse_pool(freeze_spec(start, zone))
+
+
+@pytest.mark.parametrize("start", ["0 0 31 2 *", "0 0 30 2,02 *", "50-10 * * * *", "0 0 * * FRI-MON"])
+def test_a_start_that_the_definition_can_t_see_through_is_refused_by_the_parser(start: str) -> None:
+    """T29."""
+    with pytest.raises(InvalidObject, match="start"):
+        parse_pool(freeze_spec(start, "UTC"))
 
 
 @pytest.mark.parametrize("step", ["plan", "apply"])

@@ -20,6 +20,7 @@ from tests.simulation.replica import NS
 from tests.simulation.themes import Theme, theme_of
 from tests.simulation.trace import Trace
 from tests.simulation.world import POOL, World, phase_of
+from tests.support.at_once import AT_ONCE
 
 
 async def live(seed: int, trace: Trace | None = None, *, about: Theme | None = None) -> World:
@@ -91,6 +92,7 @@ def _pool(seed: int, rng: random.Random, theme: Theme) -> dict[str, Any]:
             "maxReplicas": least + rng.choice(theme.more_pods),
             "minIdleSeconds": rng.choice(theme.min_idle_seconds),
             "idleSlots": rng.choice([{}, {}, {"plan": 1}]),
+            "behavior": AT_ONCE,
         },
         "reservation": {"ttlSeconds": rng.choice(theme.ttl_seconds)},
     }

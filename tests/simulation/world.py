@@ -30,6 +30,7 @@ from tests.simulation.rules import Rules
 from tests.simulation.stop_rules import StopRules
 from tests.simulation.token_rules import TokenRules
 from tests.simulation.trace import Trace
+from tests.support.at_once import AT_ONCE
 from tests.support.store_api import Cluster
 from tests.support.virtual_time import VirtualTimeLoop
 
@@ -156,7 +157,7 @@ class World:
     # --- objects ------------------------------------------------------------------------------------------------------
 
     def add_pool(self, name: str = POOL, **spec: Any) -> None:
-        autoscaling = {"minReplicas": 0, "maxReplicas": 4, "minIdleSeconds": 20}
+        autoscaling = {"minReplicas": 0, "maxReplicas": 4, "minIdleSeconds": 20, "behavior": AT_ONCE}
         self.cluster.create(
             SLOTPOOLS,
             NS,

@@ -23,6 +23,7 @@ from controller.kube.access import KubeSettings
 from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKS, Object, Resource
 from controller.kube.client import KubeClient, connect
 from tests.checker.verdict import check
+from tests.support.at_once import AT_ONCE
 
 NAMESPACE = "default"
 FINAL = frozenset({"Succeeded", "Failed", "Cancelled", "Expired", "Lost"})
@@ -344,7 +345,13 @@ class Cluster:
 def pool(name: str, **spec: Any) -> Object:
     """A SlotPool from zero to four Pods, quick to let idle ones go."""
     defaults: dict[str, Any] = {
-        "autoscaling": {"minReplicas": 0, "maxReplicas": 4, "minIdleSeconds": 1, "scaleUpUtilizationPercent": 100},
+        "autoscaling": {
+            "minReplicas": 0,
+            "maxReplicas": 4,
+            "minIdleSeconds": 1,
+            "scaleUpUtilizationPercent": 100,
+            "behavior": AT_ONCE,
+        },
         "template": {
             "spec": {
                 "terminationGracePeriodSeconds": 60,

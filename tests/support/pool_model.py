@@ -21,6 +21,7 @@ from controller.decide.pod_actions import (
 from controller.decide.scaling import SizeDecision, decide_size
 from controller.decide.view import PodState, PodView, PoolView
 from controller.objects.pool import Layout
+from controller.objects.scaling_history import ScalingHistory
 from controller.objects.task import Task
 from tests.support.pools import NOW, pod, pool
 
@@ -35,6 +36,7 @@ class PoolModel:
     queue: dict[str, Task] = field(default_factory=dict)
     now: datetime = NOW
     made: int = 0
+    history: ScalingHistory = field(default_factory=ScalingHistory)
 
     def add(self, slots: str, **given: Any) -> None:
         """Another Pod, as in `tests.support.pools.pod`."""
@@ -45,13 +47,19 @@ class PoolModel:
     def view(self) -> PoolView:
         """The pool as it is."""
         return pool(
-            tuple(self.pods.values()), tuple(self.queue.values()), layout=self.layout, now=self.now, **self.settings
+            tuple(self.pods.values()),
+            tuple(self.queue.values()),
+            layout=self.layout,
+            now=self.now,
+            history=self.history,
+            **self.settings,
         )
 
     def round(self, seconds: float = 30) -> SizeDecision:
         """Decide, do it, let time pass."""
         view = self.view()
         decision = decide_size(view)
+        self.history = decision.history
         actions = pod_actions(view, decision)
         for assignment in assign(decision.basis, removed(actions)):
             self._run(assignment.task, assignment.pod.name)

@@ -7,7 +7,9 @@ from typing import Any
 
 from agent.wire import AgentState, Origin, Phase, Slot, SlotState, Step, Steps, StepSpec, WorkerLink
 from controller.decide.view import PodState, PodView, PoolView
-from controller.objects.pool import DEFAULT_LAYOUT, Autoscaling, Layout, PoolSpec
+from controller.objects.autoscaling import MAX_REPLICAS, Autoscaling
+from controller.objects.behavior import Behavior, ScalingPolicy, ScalingRules
+from controller.objects.pool import DEFAULT_LAYOUT, Layout, PoolSpec
 from controller.objects.task import Task, TaskPhase, TaskStatus
 from controller.objects.task_spec import TaskSpec
 from controller.objects.work import STEPS_OF_TYPE
@@ -15,6 +17,9 @@ from controller.objects.work import STEPS_OF_TYPE
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(hours=1)
 TEMPLATE: dict[str, Any] = {"spec": {"containers": [{"name": "worker", "image": "terraform:1"}]}}
+
+_FREE = ScalingRules(policies=(ScalingPolicy(value=MAX_REPLICAS, period_seconds=1),))
+AT_ONCE = Behavior(scale_up=_FREE, scale_down=_FREE)
 
 COMMAND = StepSpec(command=("true",))
 
@@ -148,8 +153,11 @@ def pool(
     template: dict[str, Any] | None = None,
     **given: Any,
 ) -> PoolView:
-    """A pool, autoscaled from 0 to 20 unless `replicas` is given. Fields of PoolView and Autoscaling override."""
-    of_view = {"creating", "blocked", "dispatching", "deleting", "synced", "now"}
+    """A pool, autoscaled from 0 to 20 unless `replicas` is given. Fields of PoolView and Autoscaling override.
+
+    What the load asks for is met at once, up and down, unless `behavior` says otherwise.
+    """
+    of_view = {"creating", "blocked", "dispatching", "deleting", "synced", "now", "history", "reading"}
     of_spec = {"deletion_policy"}
     scaler = {key: value for key, value in given.items() if key not in of_view | of_spec}
     return PoolView(
@@ -158,7 +166,9 @@ def pool(
         uid="uid-pool",
         spec=PoolSpec(
             replicas=replicas,
-            autoscaling=Autoscaling(**{"max_replicas": 20, **scaler}) if replicas is None or scaler else None,
+            autoscaling=Autoscaling(**{"max_replicas": 20, "behavior": AT_ONCE, **scaler})
+            if replicas is None or scaler
+            else None,
             layout=layout,
             template=TEMPLATE if template is None else template,
             **{key: value for key, value in given.items() if key in of_spec},

@@ -1,0 +1,193 @@
+"""What Prometheus says of a pool, and how far that can be believed.
+
+It is joined with the Pods there are: series of others count for nothing. An answer that is missing, old, empty, no
+number, not about every Pod, or at odds with what agents report, is no answer. What agents report as running or reserved
+outranks all of it: it can say that more is in use than that, never that less is.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from controller.decide.matching import SlotClass
+from controller.decide.reading import Answer, Reading
+from controller.decide.view import PodState, PodView, PoolView
+from controller.objects.signal import Fallback, Signal
+
+POLL_SECONDS = 15.0
+"""How often Prometheus is asked."""
+OLD = timedelta(seconds=3 * POLL_SECONDS)
+"""An answer is good until two that should have come after it have not."""
+LATE = timedelta(seconds=60)
+"""From a slot's change until a scrape has it, at the longest; by so much clocks may differ, too."""
+_NAMED = 5
+_ROUGHLY = 0.05
+"""Averages of samples are not exact: a slot that was taken between two scrapes counts from the second one."""
+
+
+class SignalWord(StrEnum):
+    """What is wrong with a signal: the machine's word."""
+
+    UNAVAILABLE = "SignalUnavailable"
+    STALE = "SignalStale"
+    AWAITED = "SignalAwaited"
+    EMPTY = "SignalEmpty"
+    INVALID = "SignalInvalid"
+    PARTIAL = "SignalPartial"
+    CONTRADICTORY = "SignalContradictory"
+
+
+@dataclass(frozen=True, slots=True)
+class SignalProblem:
+    """Why a signal can't be used, for people."""
+
+    reason: SignalWord
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What a signal adds to the agents' reports.
+
+    `used` slots of all Pods that count, and `rest_used` of those without a reservation, as fractions; `waiting` tasks
+    by type. `held`: nothing is known of the utilisation, so no threshold is looked at.
+    """
+
+    used: float = 0.0
+    rest_used: float = 0.0
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    problem: SignalProblem | None = None
+    held: bool = False
+
+
+def judge(view: PoolView) -> Judged:
+    """What the signal of a pool says, if it has one and that can be believed."""
+    signal = view.spec.signal
+    if signal is None or view.deleting:
+        return Judged()
+    found = _judge(view, signal, view.reading or Reading())
+    if isinstance(found, SignalProblem):
+        return Judged(problem=found, held=signal.fallback is Fallback.HOLD)
+    return found
+
+
+def _judge(view: PoolView, signal: Signal, reading: Reading) -> Judged | SignalProblem:
+    if reading.taken is None or reading.utilization is None or reading.queue is None:
+        return SignalProblem(SignalWord.UNAVAILABLE, reading.error or "Prometheus has not answered yet")
+    if abs(view.now - reading.taken) > OLD:
+        return SignalProblem(
+            SignalWord.UNAVAILABLE if reading.error else SignalWord.STALE,
+            reading.error or f"the last answer is {(view.now - reading.taken).total_seconds():.0f} s old",
+        )
+    for name, answer in (("utilization", reading.utilization), ("queue", reading.queue)):
+        if answer.partial is not None:
+            return SignalProblem(SignalWord.PARTIAL, f"the {name} query: {answer.partial}")
+        if answer.samples and abs(reading.taken - answer.at) > timedelta(seconds=signal.window_seconds) + LATE:
+            off = (reading.taken - answer.at).total_seconds()
+            return SignalProblem(SignalWord.STALE, f"the answer to the {name} query is of {off:.0f} s before it came")
+    waiting = _waiting(view, reading.queue)
+    if isinstance(waiting, SignalProblem):
+        return waiting
+    used = _used(view, signal, reading.utilization)
+    return used if isinstance(used, SignalProblem) else Judged(used=used[0], rest_used=used[1], waiting=waiting)
+
+
+def _waiting(view: PoolView, answer: Answer) -> dict[str, int] | SignalProblem:
+    """How many tasks wait, by type. Those of no type count as of the one that most slots take; "" stands for it."""
+    if not answer.samples:
+        return SignalProblem(SignalWord.EMPTY, "the queue query finds nothing")
+    found: Counter[str] = Counter()
+    for sample in answer.samples:
+        if not 0 <= sample.value < math.inf:
+            return SignalProblem(SignalWord.INVALID, f"the queue query finds {sample.value:g}")
+        kind = sample.labels.get("type", "")
+        if not kind or view.spec.accepts(kind):
+            found[kind] += math.ceil(sample.value)
+    return dict(found)
+
+
+def _used(view: PoolView, signal: Signal, answer: Answer) -> tuple[float, float] | SignalProblem:
+    """Slots in use, of all Pods that count and of those without a reservation."""
+    shares = _shares(view, answer)
+    if isinstance(shares, SignalProblem):
+        return shares
+    expected_since = view.now - timedelta(seconds=signal.window_seconds) - LATE
+    used = rest_used = 0.0
+    missing: list[str] = []
+    found = serves = False
+    for pod in view.pods:
+        if not pod.counts or pod.retiring or pod.agent is None:
+            continue
+        slots, share = len(pod.agent.slots), shares.get(pod.name)
+        if share is None:
+            share = len(pod.held) / slots
+            serves = serves or pod.state is PodState.ACTIVE
+            if pod.opened is not None and pod.opened <= expected_since:
+                missing.append(pod.name)
+        elif (problem := _doubt(pod, share, expected_since)) is not None:
+            return problem
+        else:
+            found = True
+        used += share * slots
+        if not pod.load.reserved:
+            rest_used += share * slots
+    if missing:
+        return _missing(missing, found=found)
+    if serves and not found:
+        return SignalProblem(SignalWord.AWAITED, "the utilization query finds none of the pool's Pods yet")
+    return used, rest_used
+
+
+def _shares(view: PoolView, answer: Answer) -> dict[str, float] | SignalProblem:
+    """The share that is in use, by Pod. Whether it is of a Pod that is there, nobody knows here."""
+    shares: dict[str, float] = {}
+    for sample in answer.samples:
+        name = sample.labels.get("pod")
+        if name is None:
+            return SignalProblem(SignalWord.INVALID, "the utilization query finds a series without the label pod")
+        if sample.labels.get("namespace", view.namespace) != view.namespace:
+            continue
+        if name in shares:
+            return SignalProblem(SignalWord.CONTRADICTORY, f"the utilization query finds Pod {name} twice")
+        shares[name] = sample.value
+    return shares
+
+
+def _missing(pods: list[str], *, found: bool) -> SignalProblem:
+    """Pods that every scrape of the window must have had are not there."""
+    if not found:
+        return SignalProblem(SignalWord.EMPTY, "the utilization query finds none of the pool's Pods")
+    more = f" and {len(pods) - _NAMED} more" if len(pods) > _NAMED else ""
+    return SignalProblem(SignalWord.PARTIAL, f"the utilization query lacks {', '.join(sorted(pods)[:_NAMED])}{more}")
+
+
+def _doubt(pod: PodView, share: float, since: datetime) -> SignalProblem | None:
+    """Why the share of a Pod can't be right: it is none, or less than its agent has held at every moment `since`."""
+    if not 0 <= share <= 1 + _ROUGHLY:
+        text = f"the utilization query finds {share:g} for Pod {pod.name}, not 0 to 1"
+        return SignalProblem(SignalWord.INVALID, text)
+    if not pod.held or pod.agent is None:
+        return None
+    long, slots = sum(slot.since <= since for slot in pod.held), len(pod.agent.slots)
+    if share + _ROUGHLY >= long / slots:
+        return None
+    text = f"Pod {pod.name} has held {long} of {slots} slots all the while, and the utilization query finds {share:g}"
+    return SignalProblem(SignalWord.CONTRADICTORY, text)
+
+
+def demand_with(own: Counter[str], judged: Judged, layout: tuple[SlotClass, ...]) -> Counter[str]:
+    """What waits for a slot: what is known here, and of what the signal says as much as goes beyond that."""
+    if not judged.waiting:
+        return own
+    result = Counter(own)
+    for kind, count in judged.waiting.items():
+        if kind:
+            result[kind] = max(result[kind], count)
+    beyond = judged.waiting.get("", 0) - result.total()
+    if beyond > 0:
+        takers = Counter(kind for accepts in layout for kind in accepts)
+        result[min(takers, key=lambda kind: (-takers[kind], kind))] += beyond
+    return +result

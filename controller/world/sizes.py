@@ -1,0 +1,31 @@
+"""What this leader decided on pools' sizes.
+
+It stands in the pools' status too, for whoever leads next; but a write takes its time, and the next pass does not wait.
+"""
+
+from controller.kube.api import Object
+from controller.objects.scaling_history import ScalingHistory
+
+
+class Sizes:
+    """The history of each pool's size, by the pool's UID."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, ScalingHistory] = {}
+
+    def of(self, pool: Object) -> ScalingHistory:
+        """What is known of a pool: by the last decision of this leader, else by its status."""
+        known = self._known.get(pool["metadata"]["uid"])
+        return ScalingHistory.of(pool) if known is None else known
+
+    def note(self, pool_uid: str, history: ScalingHistory) -> None:
+        """A size was decided on."""
+        self._known[pool_uid] = history
+
+    def forget(self, pool_uid: str) -> None:
+        """The pool is gone."""
+        self._known.pop(pool_uid, None)
+
+    def forget_all(self) -> None:
+        """Another one leads now: what it decides stands in the status."""
+        self._known.clear()
