@@ -9,7 +9,8 @@ from controller.cli.simulate.comparison import Settings, compare
 from controller.cli.simulate.day import make_day
 from controller.cli.simulate.engine import Engine, Terms
 from controller.cli.simulate.podslots import Podslots
-from controller.objects.pool import Autoscaling, PoolSpec
+from controller.objects.autoscaling import Autoscaling
+from controller.objects.pool import PoolSpec
 from tests.bench.effort import Effort
 from tests.bench.machine import Cores
 from tests.bench.measure import Row

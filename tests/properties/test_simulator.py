@@ -10,7 +10,8 @@ from controller.cli.simulate.engine import Engine, Terms
 from controller.cli.simulate.figures import Figures
 from controller.cli.simulate.podslots import Podslots
 from controller.cli.simulate.trace import Arrival, Trace
-from controller.objects.pool import DEFAULT_LAYOUT, Autoscaling, PoolSpec
+from controller.objects.autoscaling import Autoscaling
+from controller.objects.pool import DEFAULT_LAYOUT, PoolSpec
 
 LAYOUTS = (
     DEFAULT_LAYOUT,

@@ -2,12 +2,13 @@
 
 A view has real `PodView`s, made anew when something about their Pod changes, and the tasks that wait. Tasks that have
 a slot are left out: the agent shows those, which outranks their objects. A pass comes when something changed, when an
-idle Pod becomes old enough to go, and every 30 s, as in `controller.passes`; under load no more
-often than every `pass_seconds`.
+idle Pod becomes old enough to go, when a window of `behavior` or `freeze` ends, and every 30 s, as in
+`controller.passes`; under load no more often than every `pass_seconds`. A `signal` is not simulated: agents' reports are.
 """
 
 import math
 from dataclasses import replace
+from datetime import datetime
 
 from agent.wire import AgentState, Origin, Phase, Slot, SlotState, WorkerLink
 from controller.cli.simulate.engine import Engine, Pod, Strategy
@@ -28,6 +29,7 @@ from controller.decide.view import PodState, PodView, PoolView
 from controller.errors import PodslotsError
 from controller.names import task_id
 from controller.objects.pool import PoolSpec
+from controller.objects.scaling_history import ScalingHistory
 
 RESYNC_SECONDS = 30.0
 BURST = 4
@@ -52,6 +54,8 @@ class Podslots(Strategy):
         self._stale: dict[int, Pod] = {}
         self._pass_due: float | None = None
         self._next_pass = -math.inf
+        self._history = ScalingHistory()
+        self._waits_for: datetime | None = None
 
     def begin(self, engine: Engine) -> None:
         """The first pass makes minReplicas Pods."""
@@ -103,6 +107,19 @@ class Podslots(Strategy):
             self._pass_due = max(self._engine.now, self._next_pass)
             self._engine.after(self._pass_due - self._engine.now, self._pass)
 
+    def _wake_at(self, moment: datetime) -> None:
+        """Once, for the moment that is known last: a window ends, or a time in which the size is frozen."""
+        if moment == self._waits_for:
+            return
+        self._waits_for = moment
+
+        def look() -> None:
+            if self._waits_for == moment:
+                self._waits_for = None
+                self._wake()
+
+        self._engine.after((moment - self._engine.moment(self._engine.now)).total_seconds(), look)
+
     # --- a pass -------------------------------------------------------------------------------------------------------
 
     def _pass(self) -> None:
@@ -111,6 +128,9 @@ class Podslots(Strategy):
         self._next_pass = max(self._next_pass, rested) + self._pass_seconds
         view = self._view()
         decision = decide_size(view)
+        self._history = decision.history
+        if decision.changes_at is not None:
+            self._wake_at(decision.changes_at)
         actions = pod_actions(view, decision)
         if view.tasks:
             leaving = surplus(view, decision, removed(actions))
@@ -136,6 +156,7 @@ class Podslots(Strategy):
             tasks=tuple([job.task for job in queued.values()]),
             blocked=frozenset([uid for uid, job in queued.items() if job.free_since is None]),
             now=self._engine.moment(self._engine.now),
+            history=self._history,
         )
 
     def _place(self, job: Job, view: PodView) -> None:

@@ -55,8 +55,8 @@ def test_the_pages_are_as_the_definitions_are(page: str) -> None:
 
 def test_defaults_and_bounds_are_told() -> None:
     spec = section(PAGES["slotpools.md"], "spec.autoscaling")
-    row = next(line for line in spec.splitlines() if line.startswith("| `scaleUpUtilizationPercent`"))
-    assert row.startswith("| `scaleUpUtilizationPercent` | integer | `80` | ")
-    assert row.endswith(" 1 to 100. |")
+    row = next(line for line in spec.splitlines() if line.startswith("| `minIdleSeconds`"))
+    assert row.startswith("| `minIdleSeconds` | integer | `60` | ")
+    assert row.endswith(" 0 to 86400. |")
     assert "| `maxReplicas` | integer | required | " in spec
     assert "- `minReplicas`: minReplicas must not exceed maxReplicas" in spec

@@ -9,7 +9,9 @@ from controller.cli.simulate.podslots import BURST, Podslots
 from controller.cli.simulate.trace import Arrival, Trace
 from controller.decide.scaling import SizeDecision, decide_size
 from controller.decide.view import PoolView
-from controller.objects.pool import Autoscaling, PoolSpec
+from controller.objects.autoscaling import Autoscaling
+from controller.objects.behavior import Behavior, ScalingPolicy, ScalingRules
+from controller.objects.pool import PoolSpec
 
 TERMS = Terms(pod_start_seconds=20, reservation_ttl_seconds=86400, grid_seconds=10)
 
@@ -46,6 +48,13 @@ def test_reservations_fill_apply_slots_so_that_more_pods_come_for_the_next() -> 
     figures = run(both(10), both(10), both(200))
     assert figures.waits == [20, 20, 20]
     assert figures.pods_max == 3
+
+
+def test_behavior_says_how_fast_it_grows_and_its_windows_wake_it() -> None:
+    """One Pod in a minute, for the queue too: three tasks that each need a Pod of their own."""
+    slowly = ScalingRules(policies=(ScalingPolicy(value=1, period_seconds=60),))
+    figures = run(both(10), both(10), both(10), behavior=Behavior(scale_up=slowly, limits_queue=True))
+    assert figures.waits == [20, 80, 140]
 
 
 def test_the_size_stays_within_its_bounds() -> None:
