@@ -3,7 +3,7 @@
 A view has real `PodView`s, made anew when something about their Pod changes, and the tasks that wait. Tasks that have
 a slot are left out: the agent shows those, which outranks their objects. A pass comes when something changed, when an
 idle Pod becomes old enough to go, when a window of `behavior` or `freeze` ends, and every 30 s, as in
-`controller.passes`; under load no more often than every `pass_seconds`. A `signal` is not simulated: agents' reports are.
+`controller.passes`; under load no more often than every `pass_seconds`. Of a `signal` there is nothing here.
 """
 
 import math
