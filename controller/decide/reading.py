@@ -1,7 +1,7 @@
 """What Prometheus answered: a response of its `/api/v1/query`, as values."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +24,35 @@ class Answer:
     samples: tuple[Sample, ...]
     partial: str | None = None
     """A warning that came with it: something was not asked, or did not answer."""
+    _kept: dict[str, "ByPod"] = field(default_factory=dict, compare=False, repr=False)
+
+    def by_pod(self, namespace: str) -> "ByPod":
+        """The samples of a namespace by their label `pod`; sorted once, as an answer is looked at by many passes."""
+        if namespace not in self._kept:
+            self._kept[namespace] = _by_pod(self.samples, namespace)
+        return self._kept[namespace]
+
+
+@dataclass(frozen=True, slots=True)
+class ByPod:
+    """Values by Pod. `nameless`: a sample has no label `pod`. `twice`: a Pod that several samples are about."""
+
+    values: Mapping[str, float]
+    nameless: bool = False
+    twice: str | None = None
+
+
+def _by_pod(samples: Iterable[Sample], namespace: str) -> ByPod:
+    values: dict[str, float] = {}
+    nameless, twice = False, None
+    for sample in samples:
+        name = sample.labels.get("pod")
+        if name is None:
+            nameless = True
+        elif sample.labels.get("namespace", namespace) == namespace:
+            twice = name if name in values else twice
+            values[name] = sample.value
+    return ByPod(values, nameless, twice)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,14 @@ outranks all of it: it can say that more is in use than that, never that less is
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from controller.decide.matching import SlotClass
 from controller.decide.reading import Answer, Reading
-from controller.decide.view import PodState, PodView, PoolView
+from controller.decide.view import Alike, PodState, PodView, PoolView
 from controller.objects.signal import Fallback, Signal
 
 POLL_SECONDS = 15.0
@@ -116,52 +116,60 @@ def _used(view: PoolView, signal: Signal, answer: Answer) -> tuple[float, float]
         return shares
     expected_since = view.now - timedelta(seconds=signal.window_seconds) - LATE
     used = rest_used = 0.0
-    missing: list[str] = []
-    found = serves = False
-    for pod in view.pods:
-        if not pod.counts or pod.retiring or pod.agent is None:
-            continue
-        slots, share = len(pod.agent.slots), shares.get(pod.name)
-        if share is None:
-            share = len(pod.held) / slots
-            serves = serves or pod.state is PodState.ACTIVE
-            if pod.opened is not None and pod.opened <= expected_since:
-                missing.append(pod.name)
-        elif (problem := _doubt(pod, share, expected_since)) is not None:
-            return problem
-        else:
-            found = True
-        used += share * slots
-        if not pod.load.reserved:
-            rest_used += share * slots
-    if missing:
-        return _missing(missing, found=found)
-    if serves and not found:
-        return SignalProblem(SignalWord.AWAITED, "the utilization query finds none of the pool's Pods yet")
-    return used, rest_used
+    unfound: list[PodView] = []
+    looked_for = 0
+    for load, pods in _alike(view):
+        held = load.running + load.reserved
+        slots = held + len(load.free)
+        sum_of_shares = 0.0
+        for pod in pods:
+            share = shares.get(pod.name)
+            if share is None:
+                unfound.append(pod)
+                share = held / slots
+            elif (
+                not held / slots - _ROUGHLY <= share <= 1 + _ROUGHLY
+                and (problem := _doubt(pod, share, expected_since)) is not None
+            ):
+                return problem
+            sum_of_shares += share
+        looked_for += len(pods)
+        used += sum_of_shares * slots
+        if not load.reserved:
+            rest_used += sum_of_shares * slots
+    return _missing(unfound, expected_since, found=len(unfound) < looked_for) or (used, rest_used)
 
 
-def _shares(view: PoolView, answer: Answer) -> dict[str, float] | SignalProblem:
+def _alike(view: PoolView) -> Iterable[Alike]:
+    """The Pods that count and whose agents were heard. Of 10 000 nearly all just serve, and are looked at in groups."""
+    others = (
+        Alike(pod.load, [pod]) for pod in view.others if pod.counts and not pod.retiring and pod.agent is not None
+    )
+    return (*view.serving, *others)
+
+
+def _shares(view: PoolView, answer: Answer) -> Mapping[str, float] | SignalProblem:
     """The share that is in use, by Pod. Whether it is of a Pod that is there, nobody knows here."""
-    shares: dict[str, float] = {}
-    for sample in answer.samples:
-        name = sample.labels.get("pod")
-        if name is None:
-            return SignalProblem(SignalWord.INVALID, "the utilization query finds a series without the label pod")
-        if sample.labels.get("namespace", view.namespace) != view.namespace:
-            continue
-        if name in shares:
-            return SignalProblem(SignalWord.CONTRADICTORY, f"the utilization query finds Pod {name} twice")
-        shares[name] = sample.value
-    return shares
+    found = answer.by_pod(view.namespace)
+    if found.nameless:
+        return SignalProblem(SignalWord.INVALID, "the utilization query finds a series without the label pod")
+    if found.twice is not None:
+        return SignalProblem(SignalWord.CONTRADICTORY, f"the utilization query finds Pod {found.twice} twice")
+    return found.values
 
 
-def _missing(pods: list[str], *, found: bool) -> SignalProblem:
-    """Pods that every scrape of the window must have had are not there."""
-    if not found:
+def _missing(unfound: Iterable[PodView], expected_since: datetime, *, found: bool) -> SignalProblem | None:
+    """Pods are not there that every scrape of the window must have had; or no Pod at all is there."""
+    serving = [pod for pod in unfound if pod.state is PodState.ACTIVE]
+    missing = sorted(pod.name for pod in serving if pod.opened is not None and pod.opened <= expected_since)
+    if missing and found:
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        return SignalProblem(SignalWord.PARTIAL, f"the utilization query lacks {', '.join(missing[:_NAMED])}{more}")
+    if missing:
         return SignalProblem(SignalWord.EMPTY, "the utilization query finds none of the pool's Pods")
-    more = f" and {len(pods) - _NAMED} more" if len(pods) > _NAMED else ""
-    return SignalProblem(SignalWord.PARTIAL, f"the utilization query lacks {', '.join(sorted(pods)[:_NAMED])}{more}")
+    if serving and not found:
+        return SignalProblem(SignalWord.AWAITED, "the utilization query finds none of the pool's Pods yet")
+    return None
 
 
 def _doubt(pod: PodView, share: float, since: datetime) -> SignalProblem | None:

@@ -234,6 +234,40 @@ def test_a_freeze_window_that_makes_no_sense_is_refused_by_both(start: str, zone
         parse_pool(freeze_spec(start, zone))
 
 
+REFUSED: list[Json] = [
+    {"targetUtilizationPercent": 60, "scaleUpUtilizationPercent": 80},
+    {"targetUtilizationPercent": 60, "scaleDownUtilizationPercent": 20},
+    {"targetUtilizationPercent": 0},
+    {"scaleDownUtilizationPercent": 80},
+    {"scaleUpUtilizationPercent": 20},
+    {"behavior": {"scaleUp": {"policies": []}}},
+    {"behavior": {"scaleUp": {"policies": [{"type": "Pods", "value": 0, "periodSeconds": 15}]}}},
+    {"behavior": {"scaleDown": {"policies": [{"type": "Slots", "value": 1, "periodSeconds": 15}]}}},
+    {"behavior": {"scaleDown": {"policies": [{"type": "Pods", "value": 1}]}}},
+    {"behavior": {"scaleDown": {"selectPolicy": "Sum"}}},
+    {"behavior": {"scaleDown": {"stabilizationWindowSeconds": 3601}}},
+    {"behavior": {"scaleDown": {"tolerance": 1.1}}},
+    {"behavior": {"scaleDown": {"tolerance": "0.1"}}},
+    {"freeze": [{"start": "0 22 * * *"}]},
+    {"freeze": [{"start": "0 22 * * *", "durationSeconds": 604801}]},
+    {"signal": {"source": "Prometheus"}},
+    {"signal": {"source": "Prometheus", "url": "prometheus:9090"}},
+    {"signal": {"source": "Prometheus", "url": "http://user:password@prometheus"}},
+    {"signal": {"source": "Prometheus", "url": "http://p", "tls": {"secretName": "ca"}}},
+    {"signal": {"source": "Prometheus", "url": "http://p", "fallback": "Shrink"}},
+    {"signal": {"source": "Datadog", "url": "http://p"}},
+]
+
+
+@pytest.mark.parametrize("autoscaling", REFUSED)
+def test_autoscaling_that_makes_no_sense_is_refused_by_both(autoscaling: Json) -> None:
+    """T5."""
+    spec = {"autoscaling": {"maxReplicas": 3, **autoscaling}, "template": TEMPLATE}
+    assert refusal("slotpools", spec)[1]
+    with pytest.raises(InvalidObject):
+        parse_pool(spec)
+
+
 @pytest.mark.parametrize("start", ["0 0 31 2 *", "0 0 30 2,02 *", "50-10 * * * *", "0 0 * * FRI-MON"])
 def test_a_start_that_the_definition_can_t_see_through_is_refused_by_the_parser(start: str) -> None:
     """T29."""

@@ -99,6 +99,11 @@ def _pool(seed: int, rng: random.Random, theme: Theme) -> dict[str, Any]:
     if len(theme.rotation_seconds) > 1:
         period = random.Random(f"{seed}/tokens").choice(theme.rotation_seconds)
         pool["auth"] = {"rotationPeriodSeconds": period}
+    if theme.behaviors:
+        pool["autoscaling"] |= {
+            "behavior": random.Random(f"{seed}/behavior").choice(theme.behaviors),
+            "freeze": list(theme.freezes),
+        }
     if theme.sizes:
         of_pool = random.Random(f"{seed}/size")
         pool["autoscaling"], pool["replicas"] = None, of_pool.choice(theme.sizes)

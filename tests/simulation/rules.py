@@ -12,6 +12,7 @@ from controller import names
 from controller.kube.api import PODS, SECRETS, SLOTTASKOUTPUTS, Object
 from controller.local.apiserver.store.versions import Change, ChangeType
 from controller.objects.task import FINAL_PHASES
+from tests.simulation.pace_rules import PaceRules
 from tests.simulation.rollout_rules import RolloutRules
 from tests.simulation.size_rules import SizeRules
 from tests.simulation.step_rules import StepRules
@@ -47,6 +48,7 @@ class Rules:
         self.stops = StopRules(world, self)
         self.sizes = SizeRules(world, self)
         self.rollouts = RolloutRules(world, self)
+        self.pace = PaceRules(self)
         self._phases: dict[str, str] = {}
         self._intents: dict[tuple[str, str], float] = {}
         """When each assignment was written, by (task id, Pod UID)."""
@@ -100,6 +102,7 @@ class Rules:
             self.note(f"pool {name} v{version} {change.type} {sizes}")
             self.sizes.pool_changed(name, body["spec"])
             self.rollouts.pool_changed(name, body["spec"])
+            self.pace.pool_changed(body)
             desired, most = status.get("desiredReplicas"), self.sizes.bound(name)
             if desired is not None and desired > most:
                 self.breach(f"{desired} Pods are wanted, and {most} is the most")

@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass
 
+from controller.kube.api import Object
 from controller.objects.pool import DEFAULT_LAYOUT
 
 EVERY_TYPE = ("plan", "apply", "plan_and_apply")
@@ -39,6 +40,9 @@ class Theme:
     """If there are any, the pool has one of these, and no autoscaling."""
     updates: tuple[dict[str, int], ...] = ({},)
     """Their `updateStrategy`."""
+    behaviors: tuple[Object, ...] = ()
+    """If there are any, how fast its size may change."""
+    freezes: tuple[Object, ...] = ()
     operator_share: float = 0.6
     changes: tuple[str, ...] = ()
     bystander_share: float = 0.5
@@ -67,6 +71,10 @@ class Theme:
     lease_seconds: tuple[float, ...] = (15.0,)
     leases_fail: bool = False
     """Leaders go on for long after they were replaced, against all promises: Pods must be deleted safely even so."""
+
+
+def _pods(value: int, period_seconds: int) -> Object:
+    return {"policies": [{"type": "Pods", "value": value, "periodSeconds": period_seconds}]}
 
 
 ANYTHING = Theme("anything")
@@ -307,7 +315,32 @@ THEMES = (
 )
 
 
-BY_NAME = {theme.name: theme for theme in THEMES}
+BESIDE = (
+    Theme(
+        "sizes that change slowly",
+        mishaps=("leader dies", "leader is stopped", "leader dies at a write", "watches end", "node refuses pods"),
+        mishap_seconds=(20.0,),
+        task_seconds=(0.5, 5.0, 30.0),
+        kinds=("plan", "apply", "apply"),
+        lock_share=0.0,
+        min_idle_seconds=(0, 5),
+        more_pods=(3, 4),
+        behaviors=(
+            {"scaleUp": _pods(1, 20), "scaleDown": _pods(1, 60)},
+            {"scaleUp": _pods(2, 30), "scaleDown": {**_pods(1, 45), "stabilizationWindowSeconds": 30}},
+            {"scaleUp": {**_pods(1, 10), "stabilizationWindowSeconds": 5}, "scaleDown": _pods(2, 40)},
+        ),
+        freezes=({"start": "*/10 * * * *", "durationSeconds": 120, "timeZone": "Asia/Kolkata"},),
+        changes=("scale",),
+        operator_share=0.3,
+        bystander_share=0.0,
+        replace_share=0.1,
+        lease_seconds=(4.0,),
+    ),
+)
+"""Those that no seed draws: they are asked for by name."""
+
+BY_NAME = {theme.name: theme for theme in (*THEMES, *BESIDE)}
 
 
 def theme_of(rng: random.Random) -> Theme:

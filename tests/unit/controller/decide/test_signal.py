@@ -133,6 +133,13 @@ def test_until_the_first_scrape_has_found_a_pod_the_size_is_held_and_nobody_is_w
     assert (active["status"], active["reason"]) == ("False", "SignalAwaited")
 
 
+def test_a_pod_that_was_found_is_found_whatever_the_others_do() -> None:
+    young = tuple(pod(f"young-{n}", "...", opened=NOW - timedelta(seconds=20)) for n in range(3))
+    decision = decide((*young, *served("r..")), reading({"p0": 0.33}))
+    assert (decision.reason, word(decision)) != (Reason.SIGNAL_LOST, None)
+    assert decision.basis.signal.problem is None
+
+
 # --- what is no answer ------------------------------------------------------------------------------------------------
 
 IDLE = {"p0": 0.0, "p1": 0.0, "p2": 0.0}
