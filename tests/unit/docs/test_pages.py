@@ -66,9 +66,20 @@ def schema(kind: str) -> CustomSchema | None:
 
 
 LEAST: dict[str, dict[str, Any]] = {
+    "SlotPool.spec.autoscaling": {"maxReplicas": 20},
     "SlotPool": {"template": {"spec": {"containers": [{"name": "worker", "image": "any"}]}}},
     "SlotTask": {"pool": "any", "type": "plan", "steps": {"plan": {"command": ["true"]}}},
 }
+
+
+def whole_object(part: str | None, document: dict[str, Any]) -> dict[str, Any]:
+    """The object that a block is a part of (`SlotPool`, `SlotPool.spec.autoscaling`), with the least that it needs."""
+    if part is None:
+        return document
+    if part == "SlotPool.spec.autoscaling":
+        return whole_object("SlotPool", {"autoscaling": {**LEAST[part], **document}})
+    spec = {**LEAST[part], **document.get("spec", document)}
+    return {"apiVersion": f"{GROUP}/v1alpha1", "kind": part, "spec": spec}
 
 
 def wrong(document: dict[str, Any]) -> list[str]:
@@ -90,11 +101,7 @@ def test_objects_are_valid(block: Block) -> None:
     if block.left_out or block.options.get("file") in PIPELINES:
         return
     for document in yaml.safe_load_all(block.text):
-        kind = block.options.get("part-of")
-        whole = document
-        if kind is not None:
-            spec = {**LEAST[kind], **document.get("spec", document)}
-            whole = {"apiVersion": f"{GROUP}/v1alpha1", "kind": kind, "spec": spec}
+        whole = whole_object(block.options.get("part-of"), document)
         assert isinstance(whole, dict), "no object; say part-of=KIND, or why it is not checked"
         assert "kind" in whole, "no object; say part-of=KIND, or why it is not checked"
         assert not wrong(whole)

@@ -21,7 +21,7 @@ AUTOSCALING = VERSION["schema"]["openAPIV3Schema"]["properties"]["spec"]["proper
 
 
 def examples() -> Iterator[dict[str, Any]]:
-    for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL):
+    for block in re.findall(r"```yaml part-of=SlotPool.spec.autoscaling\n(.*?)```", TEXT, re.DOTALL):
         yield yaml.safe_load(block.replace("…", "vector(0)"))
 
 
