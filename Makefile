@@ -87,6 +87,7 @@ manifests: $(STAMP) ## Write what is generated: manifests/protection, install.ya
 	@$(BIN)/python -m manifests.render
 	@$(BIN)/python -m manifests.reference
 	@$(BIN)/python -m manifests.metrics_page
+	@$(BIN)/python -m manifests.rules
 
 simulator: $(STAMP) ## Simulate the day of docs/simulator again: its picture, and its table in docs/simulator.md
 	@mkdir -p build && { echo '```console'; echo '$$ podslots simulate $(SIMULATED)'; \
@@ -103,6 +104,7 @@ lint: $(STAMP) ## ruff, mypy --strict, the layers between packages, manifests an
 	@$(BIN)/python -m manifests.render --check
 	@$(BIN)/python -m manifests.reference --check
 	@$(BIN)/python -m manifests.metrics_page --check
+	@$(BIN)/python -m manifests.rules --check
 	@$(BIN)/python -m manifests.check
 	@$(BIN)/hadolint Dockerfile.agent Dockerfile.controller
 

@@ -9,7 +9,6 @@ from typing import Any
 from agent.wire import RECOVERING, Origin, SlotState, format_time
 from controller import names
 from controller.decide.agent_version import MINIMUM
-from controller.decide.capacity import waiting
 from controller.decide.protection import Finding
 from controller.decide.rotation import Rotation, TokensStand
 from controller.decide.scaling import SizeDecision
@@ -18,7 +17,7 @@ from controller.decide.task_figures import queued_since, reserved_since
 from controller.decide.view import Alike, PodState, PodView, PoolView, Rollout, RolloutStand
 from controller.objects.conditions import Condition, put
 from controller.objects.fields import Fields
-from controller.objects.task import TaskPhase
+from controller.objects.task import Task, TaskPhase
 from metrics.figures import PoolFigures
 
 AGENT_TOO_OLD = "AgentTooOld"
@@ -317,7 +316,7 @@ def pool_figures(
     present = [pod for pod in view.others if pod.alive]
     census, queue = decision.basis.census, decision.basis.queue
     types = dict.fromkeys(name for accepts in view.spec.layout for name in accepts)
-    waits = _waiting_since(view)
+    waits = _waiting_since(view, decision.basis.waits)
     failed = sum(pod.start_problem is not None and (pod.counts or pod.dead) for pod in view.others)
     return PoolFigures(
         desired=decision.desired,
@@ -386,9 +385,9 @@ def _summed(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
     return dict(total)
 
 
-def _waiting_since(view: PoolView) -> dict[str, float | None]:
+def _waiting_since(view: PoolView, waits: Sequence[Task]) -> dict[str, float | None]:
     """Since when the oldest task waits for a slot, and the oldest plan for its approval; when the first one expires."""
-    queued = [queued_since(task) for task in waiting(view)]
+    queued = [queued_since(task) for task in waits]
     plans = [task for task in view.tasks if task.status.phase is TaskPhase.AWAITING_APPROVAL]
     reserved = [since for task in plans if (since := reserved_since(task)) is not None]
     ends = [task.status.expires_at for task in plans if task.status.expires_at is not None]

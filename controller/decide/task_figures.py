@@ -94,6 +94,9 @@ def task_figures(before: Task, after: Task, now: datetime) -> TaskFigures:
 
 def queued_since(task: Task) -> datetime:
     """Since when a task waits for a slot: since it was made, or went back to the queue and was to wait no longer."""
+    status = task.status
+    if status.not_before is None and not status.conditions:
+        return task.created  # nearly all of them, and there may be many
     since = [task.created]
     retried = find(task.status.conditions, RETRIED)
     if retried is not None and retried.since is not None:
