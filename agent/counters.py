@@ -6,6 +6,7 @@ from datetime import datetime
 
 from prometheus_client import CollectorRegistry
 
+from agent import __version__
 from agent.rules.state import RECORD_TYPES, Event, Record, Replaced, SlotChanged, State, TaskChanged, TaskEntry
 from agent.wire import RECOVERING, ErrorCode, Outcome, Phase, SlotState, Step, StepResult, TaskState
 from metrics.agent import AgentMetrics
@@ -24,6 +25,7 @@ class Counters:
         self._registry = registry
         self._metrics = AgentMetrics(
             registry,
+            version=__version__,
             slot_states=(*SlotState, RECOVERING),
             events=Event,
             outcomes=Outcome,

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
+from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry
 
+from agent.wire import Step
 from controller import names
 from controller.act.budgets import Budgets
 from controller.act.events import EventRecorder
@@ -30,10 +32,13 @@ from controller.act.tasks import Tasks
 from controller.act.tokens import PoolTokens
 from controller.act.work_queue import WorkQueue
 from controller.agents.client import Stamps
+from controller.agents.counted import Counted
 from controller.agents.fleet import Fleet, FleetSettings
 from controller.agents.tls import AgentTls, OverTls
 from controller.agents.transport import Transport
 from controller.config import Config
+from controller.decide.scaling import Reason
+from controller.decide.task_figures import ReservationEnd, task_figures
 from controller.errors import NotLeader
 from controller.kube.api import BUDGETS, LEASES, NODES, PODS, SECRETS, SLOTPOOLS, SLOTTASKS, Api, Object, Resource
 from controller.kube.cache import Cache
@@ -44,6 +49,7 @@ from controller.kube.trimming import trim_metadata, trim_pod
 from controller.leader.election import Election
 from controller.leader.lease import LeaseSettings
 from controller.objects.ended_task import trim_task
+from controller.objects.task import FINAL_PHASES, Task
 from controller.passes.loop import Loop, Settings
 from controller.passes.reconcile import Reconciler
 from controller.passes.starting import OPERATION_KINDS, Starting
@@ -54,6 +60,7 @@ from controller.world.index import Key, key_of_task, pool_of
 from controller.world.protection import Protection
 from controller.world.world import World
 from metrics.controller import ControllerMetrics
+from metrics.pools import PoolLabels
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +106,9 @@ class Controller:
             rng=rng,
             settings=lease_settings(config.lease_seconds),
         )
-        self.metrics = ControllerMetrics(registry, operations=OPERATION_KINDS, results=Result)
+        self._now = now
+        self.metrics = metrics_of(registry, now)
+        self.election.subscribe(self.metrics.leads)
         self.metrics.leader.set_function(self.election.may_act)
         self._reflectors: list[Reflector] = []
         self.pools = self._cache(SLOTPOOLS)
@@ -114,12 +123,12 @@ class Controller:
         owners = PodOwners(leaders, self.pods)
         tokens = PoolTokens(leaders, self.secrets, owners=owners, now=now, random_bytes=random_bytes)
         self.fleet = Fleet(
-            transport,
+            Counted(transport, self.metrics.agent_asked),
             tokens=tokens.value,
             stamps=Stamps(self.election.term),
             rng=rng,
             on_change=self._agent_changed,
-            secured=AgentTls(api, over_tls).transport if over_tls else None,
+            secured=Counted.each(AgentTls(api, over_tls).transport, self.metrics.agent_asked) if over_tls else None,
             settings=fleet_settings,
         )
         locks = Locks(leaders, self.leases)
@@ -138,7 +147,7 @@ class Controller:
             signals=self.signals,
             now=now,
         )
-        pods = Pods(leaders, self.pods, rng=rng)
+        pods = Pods(leaders, self.pods, rng=rng, drain_answered=self._drain_answered)
         tasks = Tasks(
             leaders,
             self.tasks,
@@ -147,6 +156,7 @@ class Controller:
             outputs=TaskOutputs(leaders),
             handed_over=HandedOverFiles(leaders),
             now=now,
+            written=self._task_written,
         )
         pools = Pools(
             leaders,
@@ -182,13 +192,13 @@ class Controller:
             tasks=tasks,
             pools=pools,
             history=history,
-            figures=self.metrics.pools,
+            shown=self.metrics.pools,
         )
         self.loop = Loop(
             self.reconciler,
             self.queue,
             self.world,
-            observe_seconds=self.metrics.reconcile_seconds.observe,
+            observe=self.metrics.passed,
             settings=Settings(resync_seconds=config.resync_seconds),
             stopwatch=stopwatch,
         )
@@ -219,6 +229,12 @@ class Controller:
 
     def _operation_ended(self, key: str, result: Result) -> None:
         self.metrics.operations[key.partition("/")[0], result].inc()
+
+    def _drain_answered(self, pool: Key, granted: bool) -> None:
+        self.metrics.pools.drained(pool, granted=granted)
+
+    def _task_written(self, before: Task, after: Task) -> None:
+        self.metrics.pools.task_written((after.namespace, after.spec.pool), task_figures(before, after, self._now()))
 
     # --- what wakes a pool --------------------------------------------------------------------------------------------
 
@@ -369,6 +385,18 @@ class Controller:
         if not self.election.may_act() or last is None or not self.world.index.pool_keys():
             return True
         return asyncio.get_running_loop().time() - last < _DEADLINE_RESYNCS * self._config.resync_seconds
+
+
+def metrics_of(registry: CollectorRegistry, now: Callable[[], datetime]) -> ControllerMetrics:
+    """The families of a controller, with every value that their labels can have."""
+    return ControllerMetrics(
+        registry,
+        version=version("podslots"),
+        operations=OPERATION_KINDS,
+        results=Result,
+        pools=PoolLabels(reasons=Reason, phases=sorted(FINAL_PHASES), steps=Step, reservation_ends=ReservationEnd),
+        now=lambda: now().timestamp(),
+    )
 
 
 def lease_settings(lease_seconds: float) -> LeaseSettings:

@@ -38,13 +38,25 @@ _CREATE_PAUSE_SECONDS = 0.2
 """How long after an answer that never came a create is tried again, at most; doubled each time."""
 
 
+DrainAnswered = Callable[[tuple[str, str], bool], None]
+"""Told of each agent that was asked for its drain: its pool's namespace and name, and whether it was granted."""
+
+
 class Pods:
     """Operations on Pods."""
 
-    def __init__(self, api: Api, cache: Cache, *, rng: random.Random) -> None:
+    def __init__(
+        self,
+        api: Api,
+        cache: Cache,
+        *,
+        rng: random.Random,
+        drain_answered: DrainAnswered = lambda _pool, _granted: None,
+    ) -> None:
         self._api = api
         self._cache = cache
         self._rng = rng
+        self._drain_answered = drain_answered
 
     def new_name(self, pool: str) -> str:
         """A name for a Pod that is to be created."""
@@ -119,6 +131,7 @@ class Pods:
             # A new one each time: who moved the version knows the last one, and may be about to take it back.
             drain_id = self._new_drain_id()
             if not await self._granted(pod, namespace, agent, drain_id):
+                self._say_drain(live, pod, granted=False)
                 return False
             try:
                 labelled = await self._label(
@@ -130,12 +143,31 @@ class Pods:
                     finalizers=_others(live),
                 )
                 if not await self._granted(pod, namespace, agent, drain_id):
+                    self._say_drain(live, pod, granted=False)
                     return False
                 await self._delete(labelled)
             except Conflict:
                 continue
+            self._say_drain(live, pod, granted=True)
             return True
         raise Conflict(409, "Conflict", f"Pod {pod.name} changed {_DRAIN_TRIES} times while it was to be deleted")
+
+    def _say_drain(self, live: Object, pod: PodView, *, granted: bool) -> None:
+        """An agent's answer: once for each drain that was asked for, however often it was confirmed."""
+        pool = live["metadata"]["namespace"], live["metadata"]["labels"][names.POOL_LABEL]
+        log.info(
+            "drain",
+            extra={
+                "pool": "/".join(pool),
+                "pod": pod.name,
+                "pod_uid": pod.uid,
+                "from": pod.state.value,
+                "to": (PodState.DRAINING if granted else PodState.ACTIVE).value,
+                "result": "granted" if granted else "refused",
+                "reason": pod.why_leaving,
+            },
+        )
+        self._drain_answered(pool, granted)
 
     async def _granted(self, pod: PodView, namespace: str, agent: AgentClient, drain_id: str) -> bool:
         """Ask the agent for the drain. Where it refuses, a label that says otherwise is put right."""

@@ -108,7 +108,10 @@ class Pools:
         """Make the next write of a rotation."""
         words = await self._tokens.rotate(*key_of(pool), step, requested=rotation_request(pool))
         if words is not None:
-            log.info("token rotation", extra={"pool": "/".join(key_of(pool)), "step": type(step).__name__})
+            log.info(
+                "token rotation",
+                extra={"pool": "/".join(key_of(pool)), "step": type(step).__name__, "reason": words},
+            )
             self._events.event(pool, "TokenRotation", words)
 
     async def prepare(self, pool: Object) -> None:

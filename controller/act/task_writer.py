@@ -10,23 +10,31 @@ from datetime import datetime
 from typing import Any
 
 from controller.act.events import EventRecorder
+from controller.decide.task_figures import event_of, reason_of
 from controller.kube.api import SLOTTASKS, Api, Object
 from controller.kube.cache import Cache
 from controller.objects.conditions import Condition, put
 from controller.objects.ended_task import EndedTask
-from controller.objects.task import Task, TaskStatus
+from controller.objects.task import Task
 
 log = logging.getLogger(__name__)
+
+
+Written = Callable[[Task, Task], None]
+"""Told of each write of a status that took effect: the task before, and after it."""
 
 
 class TaskWriter:
     """Writes what was decided about tasks."""
 
-    def __init__(self, api: Api, cache: Cache, events: EventRecorder, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, api: Api, cache: Cache, events: EventRecorder, *, now: Callable[[], datetime], written: Written
+    ) -> None:
         self._api = api
         self._cache = cache
         self._events = events
         self._now = now
+        self._written = written
 
     async def patch_finalizers(self, task: Task | EndedTask, finalizers: list[str]) -> Object:
         """Write these finalizers on this very version of the task. Returns the object."""
@@ -46,8 +54,9 @@ class TaskWriter:
         document = await self._api.patch(SLOTTASKS, task.namespace, task.name, body, subresource="status")
         self._cache.note(document)
         written = Task.parse(document)
-        if written.status.phase is not task.status.phase:
-            log.info("task", extra=_transition(task, written.status))
+        if (event := event_of(task, written)) is not None:
+            log.info("task", extra={"event": event.value, **_transition(task, written)})
+        self._written(task, written)
         return written
 
     def condition(self, task: Task, kind: str, status: bool, reason: str, message: str) -> tuple[Condition, ...]:
@@ -79,14 +88,18 @@ def _reference(task: Task) -> Object:
     }
 
 
-def _transition(task: Task, after: TaskStatus) -> dict[str, Any]:
+def _transition(before: Task, after: Task) -> dict[str, Any]:
+    """What is logged of it. One that goes back to the queue leaves the Pod and the slot that it had."""
+    where = before.status if after.queued else after.status
     return {
-        "task": f"{task.namespace}/{task.name}",
-        "from": task.status.phase.value,
-        "to": after.phase.value,
-        "pod": after.pod,
-        "slot": after.slot,
-        "attempt": after.attempt,
+        "pool": f"{after.namespace}/{after.spec.pool}",
+        "pod": where.pod,
+        "slot": where.slot,
+        "task": f"{after.namespace}/{after.name}",
+        "attempt": where.attempt,
+        "from": before.status.phase.value,
+        "to": after.status.phase.value,
+        "reason": reason_of(before, after),
     }
 
 

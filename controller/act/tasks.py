@@ -18,7 +18,7 @@ from controller.act.locks import Locks
 from controller.act.outputs import TaskOutputs
 from controller.act.task_results import TaskResults, changes_nothing
 from controller.act.task_words import TaskWords
-from controller.act.task_writer import TaskWriter, made
+from controller.act.task_writer import TaskWriter, Written, made
 from controller.agents.client import AgentClient
 from controller.decide.kept_output import lacks_output
 from controller.decide.task_actions import (
@@ -33,6 +33,7 @@ from controller.decide.task_actions import (
     keeps_lock,
     may_retry,
 )
+from controller.decide.task_figures import RETRIED
 from controller.decide.trying_again import after_end
 from controller.decide.view import PodView
 from controller.errors import AgentRefused, NotFound
@@ -78,11 +79,12 @@ class Tasks:
         outputs: TaskOutputs,
         handed_over: HandedOverFiles,
         now: Callable[[], datetime],
+        written: Written = lambda _before, _after: None,
     ) -> None:
         self._api = api
         self._cache = cache
         self._locks = locks
-        self._writer = TaskWriter(api, cache, events, now=now)
+        self._writer = TaskWriter(api, cache, events, now=now, written=written)
         self.words = TaskWords(api, cache, locks, events, self._writer, now=now)
         self._results = TaskResults(api, self._writer, outputs=outputs, handed_over=handed_over)
         self._now = now
@@ -259,7 +261,7 @@ class Tasks:
             plan_output=None,
             apply_output=None,
             not_before=action.not_before,
-            conditions=put(kept, made(task, "Retried", True, action.reason, action.message), self._now()),
+            conditions=put(kept, made(task, RETRIED, True, action.reason, action.message), self._now()),
         )
         self._writer.warn(task, action.reason, f"{action.message}; queued again as attempt {attempt}")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from controller.decide.basis import Basis
-from controller.decide.capacity import take_promised, waiting
+from controller.decide.capacity import take_promised
 from controller.decide.matching import Matching, SlotClass, agents_choice, restriction
 from controller.decide.view import Offer, PodView
 from controller.objects.pool import Layout
@@ -71,7 +71,7 @@ def _turn(group: list[Task], holder: str | None) -> str | None:
 def assign(basis: Basis, excluded: frozenset[str] = frozenset()) -> tuple[Placement, ...]:
     """Tasks that can be given to a Pod now. `excluded` are UIDs of Pods that are about to be taken away."""
     view = basis.view
-    tasks = [] if view.deleting else sorted(waiting(view), key=lambda task: task.order)
+    tasks = [] if view.deleting else sorted(basis.waits, key=lambda task: task.order)
     if not tasks:
         return ()
     rooms = _Rooms(basis, excluded)

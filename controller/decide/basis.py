@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
-from controller.decide.capacity import Census, demand, promises, take_census
+from controller.decide.capacity import Census, demand, promises, take_census, waiting
 from controller.decide.removal import Removable, removable
 from controller.decide.signal import Judged, demand_with, judge
 from controller.decide.view import PoolView
@@ -25,11 +25,14 @@ class Basis:
     queue: Counter[str]
     demand: Counter[str]
     signal: Judged
+    waits: list[Task] = field(default_factory=list)
+    """The tasks that wait for nothing but a slot."""
 
     @staticmethod
     def of(view: PoolView) -> "Basis":
         """Count what is in a view."""
-        promised, queue, signal = promises(view), demand(view), judge(view)
+        promised, waits, signal = promises(view), waiting(view), judge(view)
+        queue = demand(view, waits)
         return Basis(
             view=view,
             promised=promised,
@@ -37,6 +40,7 @@ class Basis:
             queue=queue,
             demand=demand_with(queue, signal, view.spec.layout),
             signal=signal,
+            waits=waits,
         )
 
     @cached_property

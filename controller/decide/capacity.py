@@ -171,12 +171,12 @@ def waiting(view: PoolView) -> list[Task]:
     return [task for task in found if task.spec.type not in unknown and task.spec.needed_grace_seconds <= grace_seconds]
 
 
-def demand(view: PoolView) -> Counter[str]:
-    """How many tasks of each type wait for a slot.
+def demand(view: PoolView, waits: list[Task] | None = None) -> Counter[str]:
+    """How many tasks of each type wait for a slot; `waits` are those that `waiting` found, if it was asked before.
 
     A task that was given to a Pod which is gone or dead, and never known to be there, will be queued again.
     """
-    wanted = Counter([task.spec.type for task in waiting(view)])
+    wanted = Counter([task.spec.type for task in (waiting(view) if waits is None else waits)])
     assigned = [task for task in view.tasks if task.status.phase is TaskPhase.ASSIGNED and not task.unwanted]
     if assigned:
         alive = {pod.uid for pod in view.pods if not pod.dead}

@@ -128,6 +128,17 @@ class PodView:
         return self.drain_requested or self.node_cordoned or self.disowned or self.retiring
 
     @property
+    def why_leaving(self) -> str:
+        """Why it goes, if it goes: the machine's word."""
+        reasons = {
+            "DrainRequested": self.drain_requested,
+            "NodeCordoned": self.node_cordoned,
+            "EarlierPool": self.disowned,
+            "Retiring": self.retiring,
+        }
+        return next((reason for reason, is_so in reasons.items() if is_so), "Surplus")
+
+    @property
     def useless(self) -> bool:
         """Whether it will never take work again: it makes room for one that does, as soon as it holds nothing.
 
@@ -171,6 +182,11 @@ class PodView:
         return self.idle_seen or since
 
     @cached_property
+    def taken(self) -> tuple[tuple[tuple[str, ...], SlotState], ...]:
+        """What each slot accepts that is not idle, and its state."""
+        return _same_taken(tuple((slot.accepts, slot.state) for slot in self.held))
+
+    @cached_property
     def load(self) -> "SlotLoad":
         """How its slots stand, as its agent last said."""
         free: list[tuple[str, ...]] = []
@@ -191,6 +207,12 @@ class SlotLoad(NamedTuple):
     running: int
     reserved: int
     free: Layout
+
+
+@lru_cache(maxsize=4096)
+def _same_taken(taken: tuple[tuple[tuple[str, ...], SlotState], ...]) -> tuple[tuple[tuple[str, ...], SlotState], ...]:
+    """One value for all Pods that are alike."""
+    return taken
 
 
 @lru_cache(maxsize=4096)

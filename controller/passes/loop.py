@@ -7,8 +7,8 @@ pass is logged, and ends nothing.
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from controller.act.work_queue import WorkQueue
 from controller.kube.rest import Stopwatch
@@ -37,6 +37,13 @@ class Settings:
     resync_seconds: float = 30.0
 
 
+class Observe(Protocol):
+    """Told of each pass that is over: how long it took, and whether it broke."""
+
+    def __call__(self, seconds: float, *, broken: bool) -> None:
+        """A pass is over."""
+
+
 class Loop:
     """Makes the passes."""
 
@@ -46,7 +53,7 @@ class Loop:
         queue: WorkQueue[Key],
         world: World,
         *,
-        observe_seconds: Callable[[float], None],
+        observe: Observe,
         settings: Settings,
         stopwatch: Stopwatch,
     ) -> None:
@@ -54,7 +61,7 @@ class Loop:
         self._queue = queue
         self._index = world.index
         self._views = world.views
-        self._observe_seconds = observe_seconds
+        self._observe = observe
         self._settings = settings
         self._stopwatch = stopwatch
         self._rests_until: dict[Key, float] = {}
@@ -93,13 +100,14 @@ class Loop:
         while self._views.stale(key) > CHUNK:
             self._views.freshen(key, CHUNK)
             await asyncio.sleep(0)
-        started = self._stopwatch()
+        started, broken = self._stopwatch(), True
         try:
             self._reconciler.reconcile(key)
+            broken = False
         finally:
             self.last_pass = loop.time()
             seconds = self._stopwatch() - started
             self._rests_until.pop(key, None)
             if seconds > SHORT_SECONDS:
                 self._rests_until[key] = self.last_pass + min(GAP_FACTOR * seconds, LONGEST_GAP_SECONDS)
-            self._observe_seconds(seconds)
+            self._observe(seconds, broken=broken)

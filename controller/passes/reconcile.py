@@ -20,6 +20,7 @@ from controller.decide.pool_status import (
     Before,
     Problem,
     Problems,
+    TaskCounts,
     deletion_waits,
     invalid_pool_status,
     not_starting,
@@ -57,7 +58,7 @@ from controller.world.index import Key
 from controller.world.protection import Protection
 from controller.world.waiting_words import lock_word, pause_word, slot_word
 from controller.world.world import World
-from metrics.figures import PoolFigures
+from metrics.pools import PoolMetrics
 
 _STATUS_SECONDS = 0.5
 """How long after a write of a pool's status the next one comes, at the earliest: slots may change all the time."""
@@ -85,7 +86,7 @@ class Reconciler:
         tasks: Tasks,
         pools: Pools,
         history: History,
-        figures: dict[Key, PoolFigures],
+        shown: PoolMetrics,
     ) -> None:
         self._index = world.index
         self._following = world.following
@@ -100,7 +101,7 @@ class Reconciler:
         self._tasks = tasks
         self._pools = pools
         self._history = history
-        self._figures = figures
+        self._shown = shown
         self._status_due: dict[Key, float] = {}
         self._orphans_looked_at: dict[Key, dict[str, float]] = {}
 
@@ -129,7 +130,7 @@ class Reconciler:
 
     def _without_pool(self, key: Key) -> None:
         """There is no pool of this name: say it on its tasks, and leave nothing of it behind."""
-        self._figures.pop(key, None)
+        self._shown.forget(key)
         self._status_due.pop(key, None)
         self._signals.want(key, None)
         live, pods = self._index.live(key).values(), self._views.pods(key).values()
@@ -159,7 +160,8 @@ class Reconciler:
             keep = functools.partial(self._history.keep, pool, spec.revision_history_limit)
             self._starting.start(key, f"history/{view.uid}", keep, urgency=Urgency.UPKEEP)
         self._note_start_failures(view)
-        view = roll_out(view, self._starts(view, template))
+        starts = self._starts(view, template)
+        view = roll_out(view, starts)
         decision = decide_size(view)
         self._sizes.note(view.uid, decision.history)
         actions = pod_actions(view, decision)
@@ -174,9 +176,11 @@ class Reconciler:
             self._refuse_all(key, unusable(view.name, str(template)))
         else:
             self._dispatch(key, decision, surplus(view, decision, removed(actions)), not_starting(view))
-        self._figures[key] = pool_figures(view, decision, self._index.phases(key), self._index.plans(key), rotating)
+        counts = TaskCounts(self._index.phases(key), self._index.plans(key), self._index.lost_locks(key))
+        self._shown.show(key, pool_figures(view, decision, counts, rotating, starts_fail=starts.problem is not None))
         before = Before.of(pool)
         if decision.desired not in {decision.current, before.desired}:
+            self._shown.decided(key, decision.reason)
             self._pools.scaled(pool, decision.current, decision.desired, decision.reason, decision.message)
         found = (
             deletion_waits(view),
@@ -254,7 +258,8 @@ class Reconciler:
                 self._failures.failed((view.uid, pod.template_hash), pod.uid, problem, now)
 
     def _report(self, key: Key, pool: Object, status: dict[str, Any]) -> None:
-        """Write the pool's status if it says something new."""
+        """Show its conditions, and write the pool's status if it says something new."""
+        self._shown.conditions(key, {entry["type"]: entry["status"] == "True" for entry in status["conditions"]})
         if not differs(pool, status):
             return
         now = asyncio.get_running_loop().time()

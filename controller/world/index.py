@@ -99,6 +99,13 @@ class Index:
         """How many tasks of a pool have a plan that found something to change, and one that found nothing."""
         return self._plans.get(key, {})
 
+    def lost_locks(self, key: Key) -> int:
+        """How many lockKeys lost tasks of a pool hold: nobody knows whether their applies still run."""
+        if not self.phases(key).get(TaskPhase.LOST):
+            return 0
+        ends = [EndedTask.parse(self._ended[key][uid]) for uid in self._open_ends.get(key, ())]
+        return sum(end.keeps_lock and self.holds_lock(key[0], end.lock_key, end.uid) for end in ends)
+
     def open_ends(self, key: Key, now: datetime) -> list[EndedTask]:
         """The ended tasks of a pool that may have something left to be done; see `settled`."""
         due = self._due.get(key, [])

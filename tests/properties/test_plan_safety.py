@@ -20,7 +20,7 @@ from controller.decide.pod_actions import (
     pod_actions,
     removed,
 )
-from controller.decide.pool_status import Before, Problems, pool_figures, pool_status
+from controller.decide.pool_status import Before, Problems, TaskCounts, pool_figures, pool_status
 from controller.decide.scaling import decide_size
 from controller.decide.view import PodOperation, PodState, PodView, PoolView
 from controller.objects.pool import DeletionPolicy
@@ -211,7 +211,7 @@ def test_pods_that_just_serve_are_told_apart_from_all_that_may_need_something(vi
 def test_status_and_figures_count_each_pod_and_each_slot(view: PoolView) -> None:
     decision = decide_size(view)
     status = pool_status(view, decision, before=Before(generation=1), problems=Problems())
-    figures = pool_figures(view, decision, {}, {})
+    figures = pool_figures(view, decision, TaskCounts())
     alive = [it for it in view.pods if not it.dead]
     active = [it for it in alive if it.state is PodState.ACTIVE]
     assert status["replicas"] == len(alive)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from agent import __version__
 from agent.counters import OTHER, WATCH, Counters
 from agent.http.calls import CALLS, COUNTED
 from agent.rules.state import RECORD_TYPES
@@ -68,6 +69,14 @@ def worker_of(agent: AgentProcess, slot: int) -> FakeWorker:
     worker = FakeWorker(agent, slot)
     worker.register()
     return worker
+
+
+@moves("podslots_agent_build_info")
+def what_runs(agent: AgentProcess) -> None:
+    """The one figure that stands still: an update is another process."""
+    (shown,) = [name for name in agent.metrics() if name.startswith("podslots_agent_build_info")]
+    assert f'version="{__version__}"' in shown
+    assert agent.metrics()[shown] == 1
 
 
 # --- what there is ----------------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
 """The default queries: the words in them are filled in, and the families they name exist."""
 
 import re
+from datetime import UTC, datetime
 
 from agent.wire import SlotState
+from controller.app import metrics_of
 from metrics.agent import AgentMetrics
-from metrics.controller import ControllerMetrics
 from metrics.exposition import new_registry, render
 from metrics.figures import PoolFigures
 from metrics.queries import QUEUE, UTILIZATION, fill_in
@@ -25,6 +26,7 @@ def test_the_families_and_labels_of_the_default_queries_are_exposed() -> None:
     registry = new_registry()
     AgentMetrics(
         registry,
+        version="1",
         slot_states=SlotState,
         events=(),
         outcomes=(),
@@ -33,10 +35,9 @@ def test_the_families_and_labels_of_the_default_queries_are_exposed() -> None:
         errors=(),
         record_kinds=(),
     )
-    pools = ControllerMetrics(registry, operations=(), results=()).pools
-    pools["ns", "pool"] = PoolFigures(
-        desired=0, utilization_ratio=0, queued_tasks=0, blocked_tasks=0, connected_agents=0
-    )
+    pools = metrics_of(registry, lambda: datetime.now(UTC)).pools
+    nothing = PoolFigures(desired=0, utilization_ratio=0, queued_tasks=0, blocked_tasks=0, connected_agents=0)
+    pools.show(("ns", "pool"), nothing)
     exposed = render(registry, "text/plain")[0].decode()
     for state in re.findall(r'state=~"([a-z|]+)"', UTILIZATION)[0].split("|"):
         assert f'\npodslots_slots{{state="{state}"}}' in exposed

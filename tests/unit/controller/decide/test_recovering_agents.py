@@ -9,7 +9,7 @@ from agent.wire import RECOVERING, Phase
 from controller.decide.assignment import assign
 from controller.decide.basis import Basis
 from controller.decide.capacity import promises, take_census
-from controller.decide.pool_status import Before, Problems, pool_figures, pool_status
+from controller.decide.pool_status import Before, Problems, TaskCounts, pool_figures, pool_status
 from controller.decide.scaling import decide_size
 from controller.decide.view import PodView, PoolView
 from tests.support.pools import pod, pods, pool, tasks
@@ -44,7 +44,7 @@ def test_they_are_counted_by_a_word_of_their_own() -> None:
     decision = decide_size(view)
     status = pool_status(view, decision, before=Before(generation=1), problems=Problems())
     assert status["slots"] == {"total": 6, "idle": 2, "running": 2, "reserved": 1}
-    assert pool_figures(view, decision, {}, {}).slots == {"idle": 2, "running": 2, "reserved": 1, RECOVERING: 1}
+    assert pool_figures(view, decision, TaskCounts()).slots == {"idle": 2, "running": 2, "reserved": 1, RECOVERING: 1}
 
 
 def test_an_agent_that_does_not_say_which_are_meant_means_all() -> None:
@@ -53,7 +53,7 @@ def test_an_agent_that_does_not_say_which_are_meant_means_all() -> None:
     assert lost.agent
     view = pool([dataclasses.replace(lost, agent=dataclasses.replace(lost.agent, recovering=True))], replicas=1)
     assert not census(view)
-    assert pool_figures(view, decide_size(view), {}, {}).slots == {
+    assert pool_figures(view, decide_size(view), TaskCounts()).slots == {
         "idle": 0,
         "running": 1,
         "reserved": 0,

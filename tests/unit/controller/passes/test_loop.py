@@ -40,7 +40,8 @@ class Part:
         if key == BROKEN:
             self.break_at("reconcile")
 
-    def observe(self, _seconds: float) -> None:
+    def observe(self, _seconds: float, *, broken: bool) -> None:
+        del broken
         self.break_at("observe")
 
     def break_at(self, place: str) -> None:
@@ -65,7 +66,7 @@ def run(factory: Factory, main: Callable[[], Coroutine[Any, Any, None]]) -> None
 
 def a_loop(part: Any, queue: WorkQueue[Key], stopwatch: Callable[[], float]) -> Loop:
     settings = Settings(resync_seconds=0.01)
-    return Loop(part, queue, part, observe_seconds=part.observe, settings=settings, stopwatch=stopwatch)
+    return Loop(part, queue, part, observe=part.observe, settings=settings, stopwatch=stopwatch)
 
 
 @ON_BOTH
