@@ -2,8 +2,8 @@
 
 A block of `sh` is run by a test, unless a comment above it says why not: `<!-- not run: WHY -->`. A block of YAML is
 held to its schema, unless `<!-- not checked: WHY -->` stands there; one with `file=NAME` behind its language is written
-to that file before the commands after it run, one with `part-of=KIND` or `part-of=KIND.spec.FIELD` is a piece of one. `console` shows a
-session: what it says is not compared, its commands are looked at.
+to that file before the commands after it run, one with `part-of=KIND` or `part-of=KIND.spec.FIELD` is a piece of one.
+`console` shows a session: what it says is not compared, its commands are looked at.
 """
 
 import re
