@@ -50,6 +50,11 @@ def delete_options(uid: str | None, resource_version: str | None, grace_period_s
     return body
 
 
+def dump(document: Object) -> bytes:
+    """A document as JSON."""
+    return orjson.dumps(document)
+
+
 def parse(content: bytes) -> Object:
     """A document. Raises ApiUnavailable for anything else: something in between has answered."""
     try:

@@ -14,7 +14,6 @@ from datetime import datetime
 from typing import Any
 
 import aiohttp
-import orjson
 from aiolimiter import AsyncLimiter
 from yarl import URL
 
@@ -30,6 +29,7 @@ from controller.kube.answers import (
     UNAUTHORIZED,
     USER_AGENT,
     delete_options,
+    dump,
     error_of,
     parse,
     parse_event,
@@ -249,7 +249,7 @@ class KubeClient:
         method = METHODS[verb]
         if self._rate is not None and resource != LEASES:
             await self._rate.acquire()
-        data = None if body is None else orjson.dumps(body)
+        data = None if body is None else dump(body)
         headers = {} if body is None else {"Content-Type": content_type}
         access = await self._source.current()
         for attempt in (1, 2):
