@@ -47,6 +47,7 @@ from controller.objects.ended_task import trim_task
 from controller.passes.loop import Loop, Settings
 from controller.passes.reconcile import Reconciler
 from controller.passes.starting import OPERATION_KINDS, Starting
+from controller.version import own_version
 from controller.world.evictions import Evictions
 from controller.world.index import Key, key_of_task, pool_of
 from controller.world.protection import Protection
@@ -95,6 +96,7 @@ class Controller:
             now=now,
             rng=rng,
             settings=lease_settings(config.lease_seconds),
+            version=own_version(),
         )
         self.metrics = ControllerMetrics(registry, operations=OPERATION_KINDS, results=Result)
         self.metrics.leader.set_function(self.election.may_act)

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from controller import names
 from controller.cli.main import main
-from controller.cli.stack import start_ticks
+from controller.cli.processes import start_ticks
 from controller.kube.access import KubeSettings
 from controller.kube.api import SECRETS, SLOTTASKS
 from controller.kube.client import connect
@@ -314,7 +314,8 @@ def test_wait_says_once_why_a_task_does_not_go_on(cli: Cli) -> None:
     wait_until(lambda: "PoolNotFound" in cli.run("get", "tasks", "homeless"), 60, "nobody leads, or it is not said")
     said = cli.run("wait", "homeless", "--for", "Succeeded", "--timeout", "3", code=3).splitlines()
     assert said[0].startswith("homeless does not go on: PoolNotFound: there is no SlotPool 'nowhere'")
-    assert len(said) == 2
+    assert said[1:2] == ["waiting for Succeeded of homeless"]
+    assert len(said) == 3
     assert "PoolNotFound: there is no SlotPool 'nowhere'" in cli.run("get", "tasks", "homeless")
     following = subprocess.Popen(
         [PODSLOTS, "--kubeconfig", str(cli.folder / "cluster" / "kubeconfig"), "logs", "-f", "homeless"],

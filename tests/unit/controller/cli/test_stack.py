@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.cli.stack import Running, Stack, StackError, start_ticks
+from controller.cli.processes import Running, StackError, start_ticks
+from controller.cli.stack import Stack
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(100)")
 

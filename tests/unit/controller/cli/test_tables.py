@@ -63,7 +63,7 @@ def test_an_age_has_two_units_at_most_and_never_is_negative(created: str | None,
 
 def test_a_task_nobody_has_looked_at_is_queued() -> None:
     table = tables.tasks([{"metadata": {"name": "new"}, "spec": {"pool": "a", "type": "plan"}}], NOW, namespaces=False)
-    assert (cell(table, "PHASE"), cell(table, "POD"), cell(table, "WHY")) == ("Queued", "-", "-")
+    assert (cell(table, "PHASE"), cell(table, "POD"), cell(table, "REASON")) == ("Queued", "-", "-")
 
 
 def test_why_says_what_a_queued_task_waits_for_and_why_a_task_ended() -> None:
@@ -74,7 +74,7 @@ def test_why_says_what_a_queued_task_waits_for_and_why_a_task_ended() -> None:
         task("d", phase="Running", queuedReason="LockHeld"),
     ]
     table = tables.tasks(rows, NOW, namespaces=False)
-    assert [cell(table, "WHY", row) for row in range(4)] == ["LockHeld", "TimeLimit", "-", "-"]
+    assert [cell(table, "REASON", row) for row in range(4)] == ["LockHeld", "TimeLimit", "-", "-"]
 
 
 def denied(kind: str, reason: str, message: str) -> list[dict[str, str]]:
@@ -97,7 +97,7 @@ def denied(kind: str, reason: str, message: str) -> list[dict[str, str]]:
     ],
 )
 def test_why_says_what_refused_a_task_and_what_it_failed_of(obj: dict[str, Any], shown: str) -> None:
-    assert cell(tables.tasks([obj], NOW, namespaces=False), "WHY") == shown
+    assert cell(tables.tasks([obj], NOW, namespaces=False), "REASON") == shown
 
 
 def test_an_approval_of_another_plan_is_shown_until_it_is_mended() -> None:
@@ -133,13 +133,13 @@ def test_a_pool_shows_size_bounds_and_what_its_slots_do() -> None:
         },
     }
     table = tables.pools([pool], NOW, namespaces=False)
-    shown = [cell(table, name) for name in ("PODS", "DESIRED", "BOUNDS", "IDLE", "RUNNING", "RESERVED", "READY")]
-    assert shown == ["2/3", "4", "1-9", "5", "3", "1", "False (NotSettled)"]
+    shown = [cell(table, name) for name in ("PODS", "DESIRED", "MIN", "MAX", "IDLE", "RUNNING", "RESERVED", "STATUS")]
+    assert shown == ["2/3", "4", "1", "9", "5", "3", "1", "NotSettled"]
 
 
 def test_a_pool_without_autoscaling_is_fixed_at_its_replicas() -> None:
     table = tables.pools([{"metadata": {"name": "p"}, "spec": {"replicas": 2}}], NOW, namespaces=False)
-    assert (cell(table, "BOUNDS"), cell(table, "DESIRED")) == ("fixed", "2")
+    assert (cell(table, "MIN"), cell(table, "MAX"), cell(table, "DESIRED")) == ("-", "-", "2")
 
 
 def test_a_pod_on_its_way_out_says_so_whatever_its_label() -> None:
@@ -150,7 +150,7 @@ def test_a_pod_on_its_way_out_says_so_whatever_its_label() -> None:
 
 def test_what_people_asked_of_a_pod_is_shown() -> None:
     asked = pod(annotations={"podslots.dev/drain-requested": "now", "podslots.dev/forget": "uid-p"})
-    assert cell(tables.pods([asked], NOW, namespaces=False), "ASKED") == "drain,forget"
+    assert cell(tables.pods([asked], NOW, namespaces=False), "REQUESTED") == "drain,forget"
 
 
 def test_slots_of_a_pod_without_workers_are_listed_as_its_own_programs() -> None:
