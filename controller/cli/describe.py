@@ -44,6 +44,10 @@ def _describe(connection: Connection, kind: Kind, wanted: tuple[str, ...]) -> No
         click.echo(("\n\n" if number else "") + tell(connection, obj, width))
 
 
+_EVENT_RANKS = {"Assigned": 0}
+"""Events that come before a task's steps, within one second."""
+
+
 @dataclass(frozen=True, slots=True)
 class Happening:
     """Something that happened: when, in a word, and in more. `rank` orders those of one second."""
@@ -83,7 +87,10 @@ def _task(connection: Connection, task: Object, width: int) -> str:
     )
     lines += ["", "Steps:", _steps(spec, status).text(coloured=colours.wanted())]
     lines += _conditions(status, now, width)
-    happened = [*_of_task(task), *_events(connection, task)]
+    said = _events(connection, task)
+    words = {each.word for each in said}
+    # An Event says the same with more in it, as long as there is one.
+    happened = [*said, *(each for each in _of_task(task) if each.word.partition("=")[0] not in words)]
     return "\n".join([*lines, *_told(happened, now, width)])
 
 
@@ -258,7 +265,8 @@ def _events(connection: Connection, obj: Object) -> list[Happening]:
         if last is not None:
             count = int(event.get("count") or 1)
             often = f" ({count} times since {_clock(first)})" if count > 1 and (first := _first(event)) else ""
-            happened.append(Happening(last, str(event.get("reason") or ""), f"{event.get('message') or ''}{often}", 60))
+            word = str(event.get("reason") or "")
+            happened.append(Happening(last, word, f"{event.get('message') or ''}{often}", _EVENT_RANKS.get(word, 60)))
     return happened
 
 

@@ -140,18 +140,24 @@ class _Get:
         if self._kind.resource is None and table is not None:
             _Rows(table).follow(lambda: self._table(self._list()[0]))
             return
-        shown = {_key(obj): obj["metadata"]["resourceVersion"] for obj in found}
+        shown = {_key(obj): self._seen(obj) for obj in found}
         widths = table.widths() if table is not None else []
         for obj in self._changes(version):
-            if not self._is_wanted(obj) or shown.get(_key(obj)) == obj["metadata"]["resourceVersion"]:
+            if not self._is_wanted(obj) or shown.get(_key(obj)) == self._seen(obj):
                 continue
-            shown[_key(obj)] = obj["metadata"]["resourceVersion"]
+            shown[_key(obj)] = self._seen(obj)
             if table is None:
                 self._show_names([obj])
                 continue
             row = self._table([obj])
             widths = row.widths(widths)
             click.echo("\n".join(row.lines(widths, coloured=colours.wanted())))
+
+    def _seen(self, obj: Object) -> tuple[str, ...]:
+        """What is seen of an object: its row without its age; for names, each change."""
+        if self._output == "name":
+            return (str(obj["metadata"]["resourceVersion"]),)
+        return tuple(self._table([obj]).rows[0][:-1])
 
     def _changes(self, version: str) -> Iterator[Object]:
         """Each object as it changes, through ends of streams and an API server that is away for a while."""

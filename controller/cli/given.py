@@ -40,7 +40,7 @@ class Name(click.ParamType[str]):
         """The names that are there and begin so."""
         from controller.cli.completion import names_of  # noqa: PLC0415 - it asks the API server
 
-        kind = self.kind or kinds.find(str(ctx.params.get("kind") or ""))
+        kind = self.kind or ctx.params.get("kind")
         given = ctx.params.get(param.name or "") or ()
         return [CompletionItem(name) for name in names_of(ctx, kind, incomplete) if name not in given]
 
