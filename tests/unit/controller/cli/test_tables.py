@@ -1,12 +1,14 @@
 """What `podslots get` prints, from objects alone."""
 
 import json
+import re
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from controller.cli import tables
+from controller.cli import colours, tables
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -170,3 +172,40 @@ def test_slots_hold_what_tasks_say_and_none_is_called_idle() -> None:
     ]
     rows = tables.slots([pod()], tasks, namespaces=False).rows
     assert [row[1:4] for row in rows] == [["0", "reserved", "waits"], ["1", "running", "runs"], ["2", "-", "-"]]
+
+
+def standing(**conditions: tuple[str, str]) -> str:
+    entries = [{"type": kind, "status": status, "reason": reason} for kind, (status, reason) in conditions.items()]
+    return tables.standing({"metadata": {"name": "p"}, "status": {"conditions": entries}})
+
+
+def test_a_pool_says_what_is_wrong_before_what_is_on_its_way() -> None:
+    assert standing(Ready=("False", "NotSettled"), Degraded=("True", "ErrImagePull")) == "ErrImagePull"
+    assert standing(Ready=("False", "NotSettled"), Degraded=("False", "AsExpected")) == "NotSettled"
+    assert standing(Ready=("True", "Settled")) == "Ready"
+    assert standing() == "Unknown"
+
+
+def test_one_long_name_shifts_its_own_row_and_no_other() -> None:
+    rows = tables.tasks([task("a"), task("b" * 253)], NOW, namespaces=False).text().splitlines()
+    assert len(rows[0]) < 200
+    assert rows[1].index("terraform") == rows[0].index("POOL")
+    assert rows[2].startswith("b" * 253 + "   terraform")
+
+
+def test_states_have_colours_only_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tables.tasks([task(phase="Failed")], NOW, namespaces=False)
+    assert "\x1b" not in table.text()
+    assert "\x1b[31mFailed\x1b[0m" in table.text(coloured=True)
+    plain = re.sub("\x1b\\[[0-9;]*m", "", table.text(coloured=True))
+    assert plain == table.text()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    for environ, wanted in (
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "dumb"}, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+    ):
+        monkeypatch.setenv("NO_COLOR", "")
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        assert colours.wanted() is wanted
