@@ -381,6 +381,7 @@ def test_a_kind_has_the_short_names_of_kubectl_and_every_option_may_stand_last(c
     )
     assert "slotpool.podslots.dev/terraform\n" in cli.run("get", "slp", "-o", "name")
     assert yaml.safe_load(cli.run("get", "pools", "-o", "yaml"))["items"][0]["metadata"]["name"] == "terraform"
+    cli.submit(task("wide-1", "true"))
     heads = {kind: cli.run("get", kind, "-o", "wide").splitlines()[0].split() for kind in ("pools", "tasks")}
     assert {"UPDATED", "IMAGES"} <= set(heads["pools"])
     assert {"LOCKKEY", "PRIORITY", "EXPIRES"} <= set(heads["tasks"])
