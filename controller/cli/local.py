@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import click
 
+from controller.cli.called import command
 from controller.cli.processes import is_stopped, recorded
 from controller.cli.session import LOCAL_FOLDER, Session
 from controller.cli.stack import Stack
@@ -42,7 +43,7 @@ async def start(stack: Stack, *, detach: bool, keep_pods: bool, http_port: int, 
     if detach:
         # Absolute, so that it holds in any folder.
         chosen = "" if stack.folder == LOCAL_FOLDER.absolute() else f" --state-dir {shlex.quote(str(stack.folder))}"
-        echo(f"\nStop it with: podslots local down{chosen}")
+        echo(f"\nStop it with: {command()} local down{chosen}")
         return
     echo("\nCtrl-C stops it; what ran in Pods is stopped too, all objects are kept for the next start.")
     try:
@@ -90,11 +91,13 @@ def standing(stack: Stack) -> tuple[str, bool]:
     alive = {process.name: process.pid for process in stack.running()}
     if not alive and not recorded(folder):
         there = is_stopped(folder)
-        end = "is stopped; its objects are kept. podslots local up starts it again" if there else "was never started"
+        end = (
+            f"is stopped; its objects are kept. {command()} local up starts it again" if there else "was never started"
+        )
         return f"the local cluster in {folder} {end}", False
     lines = []
     for name in ("cluster", "controller"):
-        what = f"running, pid {alive[name]}" if name in alive else "was killed; podslots local up replaces it"
+        what = f"running, pid {alive[name]}" if name in alive else f"was killed; {command()} local up replaces it"
         lines.append(f"{name.capitalize():<12} {what}")
     lines += [
         f"{'API server':<12} {stack.api_server()}",

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import click
 
+from controller.cli.called import command
 from controller.cli.processes import is_stopped
 from controller.errors import ApiError, ApiUnavailable, NoConfiguration, NotFound, PodslotsError
 from controller.kube.access import KubeSettings
@@ -128,7 +129,7 @@ def _check_local(kubeconfig: Path) -> None:
     folder = kubeconfig.absolute().parent.parent
     if is_stopped(folder):
         chosen = "" if folder == LOCAL_FOLDER.absolute() else f" --state-dir {folder}"
-        raise ApiUnavailable(f"the local cluster in {folder} is stopped. Start it again: podslots local up{chosen}")
+        raise ApiUnavailable(f"the local cluster in {folder} is stopped. Start it again: {command()} local up{chosen}")
 
 
 LOCAL_FOLDER = Path(".podslots") / "local"

@@ -35,11 +35,15 @@ class NoAnswerError(PodslotsError):
 
 
 class Display:
-    """Shows a run as it goes. `clock` gives the seconds since its start."""
+    """Shows a run as it goes. `clock` gives the seconds since its start.
+
+    A terminal that can't move its cursor (TERM=dumb) is shown lines, as a file is.
+    """
 
     def __init__(self, console: Console, clock: Callable[[], float]) -> None:
         self._console = console
         self._clock = clock
+        self._moves = console.is_terminal and not console.is_dumb_terminal
         self._said: deque[str] = deque(maxlen=LINES)
         self._live: Live | None = None
         self._observer: Observer | None = None
@@ -60,7 +64,7 @@ class Display:
             while True:
                 if self._live is not None:
                     self._live.update(self._picture(observer), refresh=True)
-                elif not self._console.is_terminal:
+                elif not self._moves:
                     self._say_changes(observer)
                 await asyncio.sleep(1 / FRAMES_PER_SECOND)
         finally:
@@ -70,7 +74,7 @@ class Display:
     @contextmanager
     def live(self) -> Iterator[None]:
         """While in it, a terminal shows the live table."""
-        if not self._console.is_terminal:
+        if not self._moves:
             yield
             return
         with Live(console=self._console, auto_refresh=False) as live:
