@@ -23,7 +23,7 @@ FRAMES_PER_SECOND = 8
 LINES = 9
 SUMMARY_SECONDS = 1.0
 """Without a terminal at most one line of figures in this time."""
-WIDE = 120
+WIDE = 130
 """Columns from which on every Pod's row has its agent's address; below, one Pod's stands under the table."""
 MOST_ENDS = 3
 """So often Ctrl-D may be hit at a terminal; after that the input has really ended."""
@@ -125,11 +125,12 @@ class Display:
 
     def _picture(self, observer: Observer) -> Group:
         wide = self._console.width >= WIDE
-        table = Table(box=None, pad_edge=False, header_style="bold")
+        # One space between columns: then the longest of them fit 80 columns, and no name is cut.
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2 if wide else 1, 0, 0))
         table.add_column("POD", no_wrap=True)
         table.add_column("STATE", no_wrap=True, min_width=8)
         for slot in range(SLOTS):
-            table.add_column(f"SLOT {slot}", no_wrap=True, min_width=15)
+            table.add_column(f"SLOT {slot}", no_wrap=True, min_width=15 if wide else 13)
         if wide:
             table.add_column("LOOK YOURSELF", no_wrap=True)
         pods = observer.present()

@@ -18,6 +18,7 @@ import yaml
 from click.testing import CliRunner
 
 from controller import names
+from controller.cli.called import command
 from controller.cli.main import main
 from controller.cli.processes import start_ticks
 from controller.kube.access import KubeSettings
@@ -85,7 +86,7 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     up = [PODSLOTS, "local", "up", "--detach", "--state-dir", str(folder)]
     said = subprocess.run(up, check=True, timeout=200, stdout=subprocess.PIPE, text=True).stdout
     try:
-        assert said.endswith(f"Stop it with: podslots local down --state-dir {folder}\n")
+        assert said.endswith(f"Stop it with: {command()} local down --state-dir {folder}\n")
         cli.submit(POOL)
         yield cli
     finally:

@@ -36,7 +36,8 @@ def test_by_its_path_where_the_path_has_none_or_another(
     other.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert command() == ".venv/bin/podslots"
-    monkeypatch.chdir("/")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     assert command() == f"'{own}/podslots'"
 
 

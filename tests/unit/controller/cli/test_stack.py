@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from controller.cli.called import command
 from controller.cli.main import main
 from controller.cli.processes import READY, Running, StackError, start_ticks
 from controller.cli.stack import Stack
@@ -96,7 +97,8 @@ def test_a_command_says_that_a_local_cluster_is_stopped_and_how_to_start_it(tmp_
         patch.chdir(tmp_path)
         patch.delenv("KUBECONFIG", raising=False)
         here = CliRunner().invoke(main, ["wait", "net"])
-        assert (here.exit_code, here.stderr.endswith("is stopped. Start it again: podslots local up\n")) == (4, True)
+        assert here.exit_code == 4
+        assert here.stderr.endswith(f"is stopped. Start it again: {command()} local up\n")
         stopped = CliRunner().invoke(main, ["local", "status"])
         assert (stopped.exit_code, "is stopped" in stopped.stdout) == (3, True)
         assert "was never started" in CliRunner().invoke(main, ["local", "status", "--state-dir", "x"]).stdout
