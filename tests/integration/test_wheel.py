@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,7 +57,7 @@ class Installed:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     folder = tmp_path_factory.mktemp("wheel")
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
     subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)], check=True)
@@ -68,7 +67,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     constraints = ("--constraint", str(ROOT / "constraints.txt"))
     subprocess.run([*into, "install", "--quiet", *constraints, str(wheel)], check=True)
     (folder / "home").mkdir()
-    yield Installed(folder / "venv", folder / "home")
+    return Installed(folder / "venv", folder / "home")
 
 
 def test_the_demo_holds(installed: Installed) -> None:
