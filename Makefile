@@ -2,6 +2,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+# What runs podslots, and on top of it what develops it: the demo does without the second, which is four times as big.
+RUNTIME := $(VENV)/.runtime-from-constraints
 STAMP := $(VENV)/.made-from-constraints
 MOTO := build/moto/.made-from-requirements
 PROVIDER := build/provider/.made-from-requirements
@@ -11,8 +13,12 @@ FIND_PYTHON := for p in "$(PYTHON)" python3.11 python3 python3.12 python3.13 pyt
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
 	echo "$$p" && break; done
 # What pip does, in a line each: what it gets, and when it installs.
-PIP_PROGRESS := /^(Collecting|Building) / { n++; printf "  %3d  %s\n", n, $$0; fflush() } \
-	/^Installing collected/ { printf "  installing %d packages; half a minute or so\n", NF - 3; fflush() }
+PIP_PROGRESS := /^(Collecting|Building) / { n++; printf "  %3d  %s\n", n, $$1 " " $$2; fflush() } \
+	/^Installing collected/ { printf "  installing %d packages\n", NF - 3; fflush() }
+# $(call INSTALL,WHAT): install what pip is told, and show how it goes.
+INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --progress-bar off --constraint constraints.txt \
+	--editable '$(1)' 2>&1 | tee $(VENV)/pip.log | awk '$(PIP_PROGRESS)'; \
+	grep -q '^Successfully installed' $(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }
 SIMULATED := --pool manifests/examples/pool.yaml --trace docs/simulator/arrivals.csv
 JOBS ?= 2
 DEMO_ARGS ?=
@@ -28,20 +34,23 @@ SOAK_ARGS ?=
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-venv: $(STAMP) ## Make the virtual environment in .venv (other targets do it when needed)
+venv: $(RUNTIME) ## Make .venv, with which podslots runs (other targets do it when needed, and add what they need)
 
-$(STAMP): pyproject.toml constraints.txt
+$(RUNTIME): pyproject.toml constraints.txt
 	@python=$$($(FIND_PYTHON)); \
 	if [ -z "$$python" ]; then echo 'podslots needs Python 3.11 or later (with venv); none was found.' >&2; exit 1; fi; \
 	echo "Setting up $(VENV) with $$($$python --version) (once)"; \
 	[ -x $(BIN)/python ] && $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 		|| "$$python" -m venv --clear $(VENV)
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --progress-bar off --constraint constraints.txt --editable '.[dev]' \
-		2>&1 | tee $(VENV)/pip.log | awk '$(PIP_PROGRESS)'; \
-	grep -q '^Successfully installed' $(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }
+	@$(call INSTALL,.)
 	@touch $@
 
-demo: $(STAMP) ## Half a minute, once it is set up: 15 tasks, a pool from 0 to 5 Pods to 0. DEMO_ARGS=--unattended judges the run
+$(STAMP): $(RUNTIME)
+	@echo "Adding what tests and lint need (once)"
+	@$(call INSTALL,.[dev])
+	@touch $@
+
+demo: $(RUNTIME) ## Half a minute, once it is set up: 15 tasks, a pool from 0 to 5 Pods to 0. DEMO_ARGS=--unattended judges the run
 	@$(BIN)/python -m controller.demo $(DEMO_ARGS)
 
 binary: $(STAMP) ## Build dist/slot-agent, one file that runs in any Linux image (needs gcc)

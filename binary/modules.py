@@ -33,7 +33,7 @@ EXCLUDED = (
     # Installed beside it, perhaps; the agent must not depend on that.
     "aiodns", "brotli", "brotlicffi", "pydantic", "twisted",
     # What the agent and its workers must not know.
-    "controller", "kubernetes_asyncio", "yaml", "click", "rich",
+    "controller", "yaml", "click", "rich",
 )  # fmt: skip
 
 _TRACE = """

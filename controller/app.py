@@ -55,6 +55,7 @@ from controller.passes.reconcile import Reconciler
 from controller.passes.starting import OPERATION_KINDS, Starting
 from controller.prometheus.client import Ask
 from controller.prometheus.readers import Readers
+from controller.version import own_version
 from controller.world.evictions import Evictions
 from controller.world.index import Key, key_of_task, pool_of
 from controller.world.protection import Protection
@@ -105,6 +106,7 @@ class Controller:
             now=now,
             rng=rng,
             settings=lease_settings(config.lease_seconds),
+            version=own_version(),
         )
         self._now = now
         self.metrics = metrics_of(registry, now)

@@ -75,6 +75,8 @@ CONTROLLER_NAMESPACE = "podslots-system"
 CONTROLLER_ACCOUNT = "podslots-controller"
 CONTROLLER_USER = f"system:serviceaccount:{CONTROLLER_NAMESPACE}:{CONTROLLER_ACCOUNT}"
 """Whom the admission policies let change what is the controller's alone."""
+CONTROLLER_VERSION = f"{PREFIX}version"
+"""Annotation of the leader's Lease: which version leads, for `podslots version`."""
 TASK_ID_SEPARATOR = "."
 
 OUT_OF_SERVICE_TAINT = "node.kubernetes.io/out-of-service"

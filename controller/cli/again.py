@@ -7,8 +7,11 @@ from typing import Any
 import click
 
 from controller import names
-from controller.cli.session import Connection
+from controller.cli import kinds
+from controller.cli.given import Name
+from controller.cli.session import Connection, Session
 from controller.cli.tables import FINAL_PHASES, phase
+from controller.cli.verbs import Verb, each, pass_session
 from controller.errors import AlreadyExists
 from controller.kube.api import SLOTTASKS, Object
 
@@ -20,14 +23,14 @@ _NUMBERED = re.compile(r"-\d+\Z")
 _NOT_COPIED = ("kubectl.kubernetes.io/", names.PREFIX)
 
 
-async def retry(connection: Connection, name: str) -> str:
+def run_again(connection: Connection, name: str) -> str:
     """Create the task again under the next free name. Returns what to tell the person."""
-    task = await connection.get(SLOTTASKS, name)
+    task = connection.get(SLOTTASKS, name)
     if phase(task) not in FINAL_PHASES:
         raise click.ClickException(f"{name} is {phase(task)}: only a task that has ended can be run again")
     for candidate in candidates(task):
         try:
-            await connection.api.create(SLOTTASKS, connection.namespace, anew(task, candidate))
+            connection.api.create(SLOTTASKS, connection.namespace, anew(task, candidate))
         except AlreadyExists:
             continue
         return f"slottask/{candidate} created"
@@ -66,3 +69,11 @@ def anew(task: Object, name: str) -> Object:
         },
         "spec": {key: value for key, value in task["spec"].items() if key not in LEFT_OUT},
     }
+
+
+@click.command(cls=Verb)
+@click.argument("names_", metavar="TASK...", nargs=-1, required=True, type=Name(kinds.TASKS))
+@pass_session
+def retry(session: Session, *, names_: tuple[str, ...]) -> None:
+    """Run ended tasks anew, as new objects: the same work under the next free name."""
+    session.run(lambda connection: each(names_, lambda name: run_again(connection, name)))

@@ -25,11 +25,11 @@ class Asker:
             return True
         drop_what_was_typed()
         try:
-            with interrupt(signal.default_int_handler):
-                return click.confirm(self.question)
-        except click.Abort:
-            # Ctrl-C, Ctrl-D, or nobody there to answer.
-            click.echo()
+            return click.confirm(self.question)
+        except click.Abort as abort:
+            if isinstance(abort.__context__, KeyboardInterrupt):
+                raise
+            click.echo()  # Ctrl-D, or nobody there to answer
             return False
 
     def page(self, text: str) -> None:
@@ -47,7 +47,7 @@ class Asker:
 
 @contextmanager
 def interrupt(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """What SIGINT does meanwhile. asyncio's own handler waits for a loop that waits for the person."""
+    """What SIGINT does meanwhile."""
     before = signal.signal(signal.SIGINT, handler)
     try:
         yield

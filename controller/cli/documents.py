@@ -1,10 +1,8 @@
-"""`podslots submit`: create the objects of YAML files, or merge what changed into those that exist."""
+"""The SlotPools and SlotTasks of YAML files, for `podslots submit`. What can't be sent is refused with its place."""
 
 import math
 import sys
-from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,8 @@ from typing import Any
 import click
 import yaml
 
-from controller.cli.session import STRICT, Connection, explain
-from controller.errors import AlreadyExists, ApiError, Invalid, InvalidObject, NotFound
-from controller.kube.api import SLOTPOOLS, SLOTTASKS, Object, Resource
+from controller.kube.api import SLOTPOOLS, SLOTTASKS, Object
 from controller.names import API_VERSION
-from controller.objects.acceptance import refusal
-from controller.objects.pool import PoolSpec
-from controller.objects.task import Task
 
 KINDS = {resource.kind: resource for resource in (SLOTPOOLS, SLOTTASKS)}
 
@@ -161,68 +154,3 @@ def read(path: str) -> str:
         raise click.ClickException(f"{path}: there is no such file") from error
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """What became of one object: a line for people, and its name; without one, it was refused."""
-
-    line: str
-    name: str | None = None
-
-
-async def submit(connection: Connection, objects: list[Object]) -> AsyncIterator[Submitted]:
-    """Create or merge each object, as kubectl does: those after one that is refused, too.
-
-    Raises ApiUnavailable at the first that can't be asked for: the rest could not be, either.
-    """
-    for obj in objects:
-        resource = KINDS[obj["kind"]]
-        namespace = obj["metadata"].get("namespace") or connection.namespace
-        shown = obj["metadata"].get("name") or obj["metadata"]["generateName"]
-        try:
-            outcome, name = await _apply(connection, resource, namespace, obj)
-        except ApiError as error:
-            own = isinstance(error, Invalid) and STRICT not in error.message  # such words name the object
-            yield Submitted(explain(error) if own else f"{resource.kind.lower()}/{shown}: {explain(error)}")
-        else:
-            yield Submitted(f"{resource.kind.lower()}/{name} {outcome}", name)
-
-
-async def warnings(connection: Connection, objects: list[tuple[Object, str]]) -> AsyncIterator[str]:
-    """What keeps the tasks among `objects`, with their names, from ever running, as far as the caller may read it."""
-    for obj, name in objects:
-        if obj["kind"] != SLOTTASKS.kind:
-            continue
-        namespace = obj["metadata"].get("namespace") or connection.namespace
-        with suppress(ApiError):
-            try:
-                task = Task.parse(await connection.api.get(SLOTTASKS, namespace, name))
-            except InvalidObject as problem:
-                yield f"slottask/{name} can't run as it is: {problem}"
-                continue
-            refused = None if task.final else refusal(task, await _pool(connection, namespace, task.spec.pool))
-            if refused is not None:
-                yield f"slottask/{name} can't run as it is: {': '.join(refused)}"
-
-
-async def _pool(connection: Connection, namespace: str, name: str) -> PoolSpec | None:
-    try:
-        return PoolSpec.parse(await connection.api.get(SLOTPOOLS, namespace, name))
-    except NotFound:
-        return None
-
-
-async def _apply(connection: Connection, resource: Resource, namespace: str, obj: Object) -> tuple[str, str]:
-    api = connection.api
-    try:
-        created = await api.create(resource, namespace, obj)
-    except AlreadyExists:
-        name = obj["metadata"]["name"]
-    else:
-        return "created", created["metadata"]["name"]
-    before = await api.get(resource, namespace, name)
-    changes = {key: value for key, value in obj.items() if key not in {"apiVersion", "kind", "status"}}
-    after = await api.patch(resource, namespace, name, changes)
-    same = before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]
-    return "unchanged" if same else "configured", name

@@ -7,15 +7,15 @@ its beginning and that many bytes are passed over. When the step has ended the c
 and what was not shown yet is shown from there. A log whose beginning is gone can't be counted; that is said.
 """
 
-import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+import queue
+import threading
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from controller.cli import outputs, terminal
 from controller.cli.logs import show_seen
-from controller.cli.marks import Kind, Line
-from controller.cli.outputs import Place
+from controller.cli.marks import Kind, Line, RunLines
 from controller.cli.seeing import CouldNotSee, Watched, ended_otherwise, seeing
 from controller.cli.session import Connection
 from controller.cli.sink import Sink
@@ -60,17 +60,17 @@ class Follower:
         self._runs: dict[tuple[int, str], Run] = {}
         self._attempt = 0
 
-    async def run(self) -> None:
+    def run(self) -> None:
         """To the task's end. Raises EndedOtherwise if that is not success, CouldNotSee if it can't be seen."""
         while True:
-            task = await self._watched.read()
+            task = self._watched.read()
             self._watched.say_obstacle(task)
-            await self._next_attempt(task)
+            self._next_attempt(task)
             for step in self._steps(task):
-                await self._follow_step(task, step)
+                self._follow_step(task, step)
             if phase(task) in FINAL_PHASES:
                 break
-            await asyncio.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
         if self._attempt == 0:
             raise ended_otherwise(task, SUCCEEDED) or CouldNotSee(f"{self._name} has not run")
         if (error := ended_otherwise(task, SUCCEEDED)) is not None:
@@ -80,40 +80,40 @@ class Follower:
         """The steps that have begun, in order, and are to be shown."""
         return [step for step in outputs.steps_of(task) if self._step in {None, step} and outputs.begun(task, step)]
 
-    async def _next_attempt(self, task: Object) -> None:
+    def _next_attempt(self, task: Object) -> None:
         """An attempt that is over, as another has come: show what is left of it, and say so."""
         now = outputs.attempt_of(task)
         while self._attempt < now:
             if self._attempt:
                 for step in outputs.steps_of(task):
                     if self._step in {None, step}:
-                        await self._finish_earlier(task, self._attempt, step)
+                        self._finish_earlier(task, self._attempt, step)
                 self._sink.say(f"attempt {self._attempt} ended here{_why_retried(task)}; attempt {self._attempt + 1}:")
             self._attempt += 1
 
-    async def _finish_earlier(self, task: Object, attempt: int, step: str) -> None:
+    def _finish_earlier(self, task: Object, attempt: int, step: str) -> None:
         run = self._run(attempt, step)
         if run.finished:
             return
         run.finished = True
         with seeing():
-            seen = await outputs.stored(self._connection, task, attempt, step)
+            seen = outputs.stored(self._connection, task, attempt, step)
         if seen is not None:
             self._show_rest(run, seen)
         elif run.shown_bytes:
             self._sink.say(f"the rest of attempt {attempt}'s {step} step was not kept")
 
-    async def _follow_step(self, task: Object, step: str) -> None:
+    def _follow_step(self, task: Object, step: str) -> None:
         run = self._run(outputs.attempt_of(task), step)
         if run.finished:
             return
         if not _over(task, run):
             if not run.log_over:
-                await self._stream(task, run)
+                self._stream(task, run)
             return
         run.finished = True
         with seeing():
-            seen = await outputs.of_last_attempt(self._connection, task, step)
+            seen = outputs.of_last_attempt(self._connection, task, step)
         if seen is not None:
             self._show_rest(run, seen)
         elif not run.shown_bytes and not run.told:
@@ -130,27 +130,36 @@ class Follower:
             missing = f"{size - run.shown_bytes:,} of its {size:,} bytes were not in the container's log"
             self._sink.say(f"{run.step} step: {missing}; podslots logs {self._name} shows what was kept")
 
-    async def _stream(self, task: Object, run: Run) -> None:
+    def _stream(self, task: Object, run: Run) -> None:
         """The container's log as it grows, until the run is over or the log ends."""
         place = outputs.place_of(task)
         if place is None:
             return
-        over = asyncio.create_task(self._until_over(run), name=f"follow {self._name}")
         try:
-            async with contextlib.aclosing(self._lines(task, run, place)) as lines:
-                await self._show_lines(run, lines, over)
+            log = self._connection.api.pod_log(self._connection.namespace, place.pod, place.container, follow=True)
         except (ApiError, ApiUnavailable):
-            pass  # whether the API server is away or the log, the next look at the task tells
+            return  # whether the API server is away or the log, the next look at the task tells
+        reader = _Reader(log, outputs.run_lines(task, run.attempt, run.step))
+        try:
+            self._show_lines(run, reader)
         finally:
             self._sink.end()
-            over.cancel()
-            with contextlib.suppress(asyncio.CancelledError, CouldNotSee):
-                await over
+            log.close()
+            reader.finish()
 
-    async def _show_lines(self, run: Run, lines: AsyncIterator[Line], over: asyncio.Task[None]) -> None:
+    def _show_lines(self, run: Run, reader: "_Reader") -> None:
         passed = 0
-        first = True
-        while (line := await _next(lines, over)) is not None:
+        first, over = True, False
+        while True:
+            try:
+                line = reader.next(QUIET_SECONDS if over else POLL_SECONDS)
+            except queue.Empty:
+                if over:
+                    return
+                over = _over(self._watched.read(), run)
+                continue
+            if line is None:
+                return
             if first and line.kind is not Kind.BEGINS:
                 self._say_cut(run)
             first = False
@@ -174,19 +183,6 @@ class Follower:
             text = "the container's log no longer has its beginning; some lines may be missing, or shown twice"
             self._sink.say(f"{run.step} step: {text}")
 
-    async def _lines(self, task: Object, run: Run, place: Place) -> AsyncGenerator[Line]:
-        lines = outputs.run_lines(task, run.attempt, run.step)
-        log = self._connection.api.pod_log(self._connection.namespace, place.pod, place.container, follow=True)
-        async for raw in log:
-            if (line := lines.read(raw)) is not None:
-                yield line
-
-    async def _until_over(self, run: Run) -> None:
-        task = await self._watched.read()
-        while not _over(task, run):
-            await asyncio.sleep(POLL_SECONDS)
-            task = await self._watched.read()
-
     def _run(self, attempt: int, step: str) -> Run:
         return self._runs.setdefault((attempt, step), Run(attempt, step))
 
@@ -205,19 +201,33 @@ def _why_retried(task: Object) -> str:
     return ""
 
 
-async def _next(lines: AsyncIterator[Line], over: asyncio.Task[None]) -> Line | None:
-    """The next line; None when the log has ended, or the run has and the log is silent."""
-    reading = asyncio.ensure_future(anext(lines, None))
-    try:
-        await asyncio.wait({reading, over}, return_when=asyncio.FIRST_COMPLETED)
-        if not reading.done():
-            await asyncio.wait({reading}, timeout=QUIET_SECONDS)
-        if reading.done():
-            return await reading
-        over.result()  # what kept us from learning how the task goes on, if anything
-        return None
-    finally:
-        if not reading.done():
-            reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reading
+class _Reader:
+    """Reads a followed log in a thread of its own, for a log may be silent and a task go on all the same."""
+
+    def __init__(self, log: Iterable[bytes], lines: RunLines) -> None:
+        self._log = log
+        self._lines = lines
+        self._read: queue.Queue[Line | None] = queue.Queue(maxsize=1000)
+        self._over = False
+        threading.Thread(target=self._run, name="follow a log", daemon=True).start()
+
+    def next(self, timeout_seconds: float) -> Line | None:
+        """The next line of the run; None at the log's end. Raises queue.Empty after a silence of so long."""
+        line = self._read.get(timeout=timeout_seconds)
+        self._over = line is None
+        return line
+
+    def finish(self) -> None:
+        """Let the thread come to its end, once the log is closed."""
+        while not self._over:
+            self._over = self._read.get() is None
+
+    def _run(self) -> None:
+        try:
+            for raw in self._log:
+                if (line := self._lines.read(raw)) is not None:
+                    self._read.put(line)
+        except (ApiError, ApiUnavailable):
+            pass  # as with its end: the next look at the task tells what has become of it
+        finally:
+            self._read.put(None)

@@ -1,39 +1,49 @@
 """`podslots local`: a cluster and a controller on this machine, for trying things out."""
 
 import asyncio
+import os
 import shlex
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
-from controller.cli.session import Session
+from controller.cli.called import command
+from controller.cli.processes import is_stopped, recorded
+from controller.cli.session import LOCAL_FOLDER, Session
 from controller.cli.stack import Stack
 from controller.cli.tables import phase
+from controller.cli.verbs import CONTEXT, now
 from controller.errors import PodslotsError
 from controller.kube.access import KubeSettings
 from controller.kube.api import SLOTTASKS
 
-DEFAULT_FOLDER = Path(".podslots") / "local"
 WATCH_SECONDS = 0.5
+NOT_RUNNING = 3
+"""As `systemctl status` says it."""
+T = TypeVar("T")
 
 
-async def up(stack: Stack, *, detach: bool, keep_pods: bool, http_port: int, echo: Callable[[str], None]) -> None:
+async def start(stack: Stack, *, detach: bool, keep_pods: bool, http_port: int, echo: Callable[[str], None]) -> None:
     """Start both processes; unless detached, stay until Ctrl-C or SIGTERM and stop them then."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+    echo(f"Starting a cluster and a controller in {stack.folder}")
+    if (this := asyncio.current_task()) is not None:
+        loop.add_signal_handler(signal.SIGTERM, this.cancel)  # as Ctrl-C does: what was started is stopped again
+    await stack.start(keep_pods=keep_pods, http_port=http_port)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    await stack.start(keep_pods=keep_pods, http_port=http_port)
     echo(f"API server   {stack.ready['url']}")
     echo(f"Status page  {stack.status_page}")
     echo(f"Logs         {stack.folder}/*.log")
     echo(f"\nexport KUBECONFIG={stack.kubeconfig}")
     if detach:
         # Absolute, so that it holds in any folder.
-        chosen = "" if stack.folder == DEFAULT_FOLDER.absolute() else f" --state-dir {shlex.quote(str(stack.folder))}"
-        echo(f"\nStop it with: podslots local down{chosen}")
+        chosen = "" if stack.folder == LOCAL_FOLDER.absolute() else f" --state-dir {shlex.quote(str(stack.folder))}"
+        echo(f"\nStop it with: {command()} local down{chosen}")
         return
     echo("\nCtrl-C stops it; what ran in Pods is stopped too, all objects are kept for the next start.")
     try:
@@ -45,7 +55,7 @@ async def up(stack: Stack, *, detach: bool, keep_pods: bool, http_port: int, ech
         await stack.stop()
 
 
-async def down(stack: Stack, session: Session, *, force: bool) -> bool:
+async def stop(stack: Stack, session: Session, *, force: bool) -> bool:
     """Stop what `up` started; False if nothing ran. Refuses while tasks run, unless forced.
 
     A cluster that was killed is started again first: what runs in its Pods has nobody else to stop it.
@@ -54,17 +64,17 @@ async def down(stack: Stack, session: Session, *, force: bool) -> bool:
         await stack.start()
     if not stack.running():
         return False
-    if not force and (busy := await _busy(session)):
+    if not force and (busy := _busy(session)):
         raise click.ClickException(f"still running: {', '.join(busy)}. Wait for them, or stop them too with --force")
     await stack.stop()
     return True
 
 
-async def _busy(session: Session) -> list[str]:
+def _busy(session: Session) -> list[str]:
     """Tasks with a step under way. A reservation is no hindrance: it survives the cluster's restart."""
     try:
-        async with session.open() as connection:
-            tasks = await connection.list_all(SLOTTASKS, everywhere=True)
+        with session.open() as connection:
+            tasks = connection.list_all(SLOTTASKS, everywhere=True)
     except PodslotsError:
         return []  # the cluster is half dead already: nothing to be learned from it
     return [task["metadata"]["name"] for task in tasks if phase(task) in {"Assigned", "Running"}]
@@ -73,3 +83,88 @@ async def _busy(session: Session) -> list[str]:
 def settings_of(stack: Stack) -> KubeSettings:
     """How the folder's cluster is reached."""
     return KubeSettings(kubeconfig=str(stack.kubeconfig))
+
+
+def standing(stack: Stack) -> tuple[str, bool]:
+    """What to say of a state folder, and whether all runs in it."""
+    folder = stack.folder
+    alive = {process.name: process.pid for process in stack.running()}
+    if not alive and not recorded(folder):
+        there = is_stopped(folder)
+        end = (
+            f"is stopped; its objects are kept. {command()} local up starts it again" if there else "was never started"
+        )
+        return f"the local cluster in {folder} {end}", False
+    lines = []
+    for name in ("cluster", "controller"):
+        what = f"running, pid {alive[name]}" if name in alive else f"was killed; {command()} local up replaces it"
+        lines.append(f"{name.capitalize():<12} {what}")
+    lines += [
+        f"{'API server':<12} {stack.api_server()}",
+        f"{'Status page':<12} {stack.page()}",
+        f"{'Logs':<12} {folder}/*.log",
+        f"{'Kubeconfig':<12} {stack.kubeconfig}",
+    ]
+    return "\n".join(lines), len(alive) > 1
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+
+@click.group(context_settings=CONTEXT)
+def local() -> None:
+    """A cluster embedded in this machine."""
+
+
+_STATE_DIR = click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=LOCAL_FOLDER,
+    show_default=True,
+    help="Where it keeps everything.",
+)
+
+
+@local.command()
+@_STATE_DIR
+@click.option("--detach", is_flag=True, help="Return once it runs.")
+@click.option("--keep-pods", is_flag=True, help="A stop leaves the Pods' processes running for the next start.")
+@click.option("--http-port", type=click.IntRange(0, 65535), default=0, help="Port of the status page.")
+def up(state_dir: Path, *, detach: bool, keep_pods: bool, http_port: int) -> None:
+    """Start the cluster and a controller, or start them again on what they left."""
+    stack = Stack(state_dir, os.environ)
+    _run(start(stack, detach=detach, keep_pods=keep_pods, http_port=http_port, echo=click.echo))
+
+
+@local.command()
+@_STATE_DIR
+@click.option("--force", is_flag=True, help="Even if tasks run: they end as lost.")
+def down(state_dir: Path, *, force: bool) -> None:
+    """Stop the cluster and its controller. Everything it knows is kept."""
+    stack = Stack(state_dir, os.environ)
+    session = Session(settings=settings_of(stack), now=now)
+    stopped = _run(stop(stack, session, force=force))
+    click.echo("stopped" if stopped else f"nothing runs in {state_dir}")
+
+
+@local.command()
+@_STATE_DIR
+@click.pass_context
+def status(ctx: click.Context, *, state_dir: Path) -> None:
+    """Say what runs, and where it is. Exit code 3 if it does not run."""
+    try:
+        text, runs = standing(Stack(state_dir, os.environ))
+    except PodslotsError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(text)
+    if not runs:
+        ctx.exit(NOT_RUNNING)
+
+
+def _run(command: Coroutine[None, None, T]) -> T:
+    try:
+        return asyncio.run(command)
+    except asyncio.CancelledError as error:
+        raise click.Abort from error
+    except PodslotsError as error:
+        raise click.ClickException(str(error)) from error

@@ -1,19 +1,23 @@
 """`podslots logs`: a task's output, all of it that is there, byte for byte."""
 
-from controller.cli import outputs
+import click
+
+from controller.cli import kinds, outputs
+from controller.cli.given import Name
 from controller.cli.outputs import Seen
 from controller.cli.seeing import CouldNotSee, Watched, seeing
-from controller.cli.session import Connection
+from controller.cli.session import Connection, Session
 from controller.cli.sink import Sink
 from controller.cli.tables import FINAL_PHASES, phase
+from controller.cli.verbs import Verb, pass_session
 from controller.kube.api import Object
 
 ALL = "all"
 
 
-async def show(connection: Connection, name: str, *, step: str | None, attempt: str | None, sink: Sink) -> None:
+def show(connection: Connection, name: str, *, step: str | None, attempt: str | None, sink: Sink) -> None:
     """Write what there is of a task's output now."""
-    task = await Watched(connection, name, sink.say).read()
+    task = Watched(connection, name, sink.say).read()
     last = outputs.attempt_of(task)
     steps = [each for each in outputs.steps_of(task) if step in {None, each}]
     numbers = _attempts(name, attempt, last)
@@ -26,22 +30,22 @@ async def show(connection: Connection, name: str, *, step: str | None, attempt: 
         for number in numbers:
             if len(numbers) > 1:
                 sink.say(f"attempt {number} of {last}:")
-            seen |= await _show_attempt(connection, task, number, steps, sink)
+            seen |= _show_attempt(connection, task, number, steps, sink)
     if not seen:
         raise CouldNotSee(f"nothing of {name}'s output can be found")
     if attempt is None and last > 1:
         sink.say(f"this was attempt {last}; --attempt {ALL} shows those before it, too")
 
 
-async def _show_attempt(connection: Connection, task: Object, number: int, steps: list[str], sink: Sink) -> bool:
+def _show_attempt(connection: Connection, task: Object, number: int, steps: list[str], sink: Sink) -> bool:
     """Whether anything was found of it."""
     last = number == outputs.attempt_of(task)
     found = False
     for step in steps:
         if last:
-            seen = await outputs.of_last_attempt(connection, task, step) if outputs.begun(task, step) else None
+            seen = outputs.of_last_attempt(connection, task, step) if outputs.begun(task, step) else None
         else:
-            seen = await outputs.stored(connection, task, number, step)
+            seen = outputs.stored(connection, task, number, step)
         if seen is not None:
             found = True
             show_seen(seen, step, sink)
@@ -69,3 +73,56 @@ def _attempts(name: str, wanted: str | None, last: int) -> list[int]:
         there = f"attempts 1 to {last}" if last > 1 else "attempt 1" if last else "no attempt yet"
         raise CouldNotSee(f"{name} has {there}, not {number}")
     return [number]
+
+
+def _attempt(_ctx: click.Context, _argument: click.Parameter, value: str | None) -> str | None:
+    if value not in {None, ALL} and not (value.isascii() and value.isdecimal() and int(value)):
+        raise click.BadParameter(f"a number from 1 on, or {ALL}")
+    return value
+
+
+@click.command(cls=Verb)
+@click.argument("names_", metavar="TASK...", nargs=-1, required=True, type=Name(kinds.TASKS))
+@click.option("-f", "--follow", is_flag=True, help="Go on until the task has ended.")
+@click.option("--step", type=click.Choice(outputs.STEPS), help="Only this step's output.")
+@click.option("--attempt", callback=_attempt, metavar="N|all", help="Of this attempt, or of all (default: the last).")
+@click.option("--raw", is_flag=True, help="Byte for byte, control characters too; for pipes and files.")
+@pass_session
+def logs(
+    session: Session, *, names_: tuple[str, ...], follow: bool, step: str | None, attempt: str | None, raw: bool
+) -> None:
+    """Show tasks' output, one task after the other.
+
+    With -f the exit code is 0 if the tasks have succeeded, 1 if one ended otherwise, and 4 if one could not be seen to
+    its end. Without, it is 0, or 4 if nothing of one could be found.
+
+    Colours pass; other control characters are shown as text, so that output can't steer your terminal.
+    """
+    if follow and attempt is not None:
+        raise click.UsageError("-f shows the last attempt and those to come; leave out --attempt")
+    sink = Sink(raw=raw)
+
+    def one(connection: Connection, name: str) -> None:
+        if follow:
+            from controller.cli.following import Follower  # noqa: PLC0415 - it rests on this module
+
+            Follower(connection, name, step=step, sink=sink).run()
+        else:
+            show(connection, name, step=step, attempt=attempt, sink=sink)
+
+    def run(connection: Connection) -> None:
+        failed: click.ClickException | None = None
+        for name in names_:
+            if len(names_) > 1:
+                sink.say(f"task {name}:")
+            try:
+                with seeing():
+                    one(connection, name)
+            except click.ClickException as error:
+                error.show()
+                if failed is None or error.exit_code > failed.exit_code:
+                    failed = error
+        if failed is not None:
+            click.get_current_context().exit(failed.exit_code)
+
+    session.run(run, failure=CouldNotSee)

@@ -67,13 +67,11 @@ def run_lines(task: Object, attempt: int, step: str) -> RunLines:
     return RunLines(name, step, names.task_id(metadata["uid"], attempt))
 
 
-async def stored(connection: Connection, task: Object, attempt: int, step: str) -> Seen | None:
+def stored(connection: Connection, task: Object, attempt: int, step: str) -> Seen | None:
     """A step's output as the controller has kept it; None if it has not."""
     metadata = task["metadata"]
     try:
-        found = await connection.api.get(
-            SLOTTASKOUTPUTS, connection.namespace, name_of(metadata["name"], attempt, step)
-        )
+        found = connection.api.get(SLOTTASKOUTPUTS, connection.namespace, name_of(metadata["name"], attempt, step))
     except NotFound:
         return None
     if not belongs_to(found, metadata["uid"]):
@@ -84,7 +82,7 @@ async def stored(connection: Connection, task: Object, attempt: int, step: str) 
         return Seen(Output(kept=b"", size_bytes=0), f"SlotTaskOutput {found['metadata']['name']} is of no use: {error}")
 
 
-async def logged(connection: Connection, task: Object, step: str) -> Seen | None:
+def logged(connection: Connection, task: Object, step: str) -> Seen | None:
     """A step's output of the last attempt as its worker's log has it; None if the log has nothing of it."""
     place = place_of(task)
     if place is None:
@@ -93,7 +91,7 @@ async def logged(connection: Connection, task: Object, step: str) -> Seen | None
     kept = bytearray()
     begins = found = False
     try:
-        async for raw in connection.api.pod_log(connection.namespace, place.pod, place.container):
+        for raw in connection.api.pod_log(connection.namespace, place.pod, place.container):
             line = lines.read(raw)
             if line is not None:
                 begins = begins or (line.kind is Kind.BEGINS and not found)
@@ -126,10 +124,6 @@ def tail(task: Object, step: str) -> Seen | None:
     return Seen(Output(kept=kept, size_bytes=size, missing=missing), "this is its end, as the task's status has it")
 
 
-async def of_last_attempt(connection: Connection, task: Object, step: str) -> Seen | None:
+def of_last_attempt(connection: Connection, task: Object, step: str) -> Seen | None:
     """A step's output of the last attempt, from the best place that has it."""
-    return (
-        await stored(connection, task, attempt_of(task), step)
-        or await logged(connection, task, step)
-        or tail(task, step)
-    )
+    return stored(connection, task, attempt_of(task), step) or logged(connection, task, step) or tail(task, step)

@@ -8,9 +8,12 @@ from collections.abc import Callable
 import click
 
 from controller import names
-from controller.cli import rights
-from controller.cli.session import Connection
+from controller.cli import kinds, rights
+from controller.cli.asking import Asker
+from controller.cli.given import Name
+from controller.cli.session import Connection, Session
 from controller.cli.tables import FINAL_PHASES, phase
+from controller.cli.verbs import Verb, each, pass_session
 from controller.errors import NotFound
 from controller.kube.api import PODS, SLOTTASKS, Object
 
@@ -18,15 +21,15 @@ MOST_REASON = 500
 """Characters of a reason: it is an annotation, read in audit logs."""
 
 
-async def drain(connection: Connection, name: str, *, everywhere: bool = False) -> str:
+def request_drain(connection: Connection, name: str, *, everywhere: bool = False) -> str:
     """Have a Pod, or a node's Pods, drained and deleted as they fall idle. Nothing is interrupted."""
-    pods, node = await _pods_named(connection, name, everywhere=everywhere)
-    await _demand_for(connection, rights.DRAIN, pods)
-    held = _by_pod(await connection.list_all(SLOTTASKS, everywhere=everywhere))
+    pods, node = _pods_named(connection, name, everywhere=everywhere)
+    _demand_for(connection, rights.DRAIN, pods)
+    held = _by_pod(connection.list_all(SLOTTASKS, everywhere=everywhere))
     note: dict[str, str | None] = {names.DRAIN_REQUESTED: connection.now().strftime("%Y-%m-%dT%H:%M:%SZ")}
     lines = []
     for pod in pods:
-        await _annotate(connection, pod, note)
+        _annotate(connection, pod, note)
         waiting = held.get(pod["metadata"]["uid"], [])
         until = f"once these are done: {', '.join(waiting)}" if waiting else "as soon as its slots are idle"
         lines.append(f"{_shown(pod, everywhere=everywhere)}: drain requested; it goes {until}")
@@ -37,26 +40,26 @@ async def drain(connection: Connection, name: str, *, everywhere: bool = False) 
     return "\n".join(lines)
 
 
-async def undrain(connection: Connection, name: str, *, everywhere: bool = False) -> str:
+def take_back(connection: Connection, name: str, *, everywhere: bool = False) -> str:
     """Take back what `drain` asked for. A drain that an agent has granted is taken back by the controller alone."""
-    pods, _ = await _pods_named(connection, name, everywhere=everywhere)
+    pods, _ = _pods_named(connection, name, everywhere=everywhere)
     asked = [pod for pod in pods if names.DRAIN_REQUESTED in (pod["metadata"].get("annotations") or {})]
     if not asked:
         raise click.ClickException(f"nobody asked for a drain of {name}")
-    await _demand_for(connection, rights.DRAIN, asked)
+    _demand_for(connection, rights.DRAIN, asked)
     lines = []
     for pod in asked:
-        await _annotate(connection, pod, {names.DRAIN_REQUESTED: None})
+        _annotate(connection, pod, {names.DRAIN_REQUESTED: None})
         going = pod["metadata"].get("deletionTimestamp")
         result = "too late: it is being deleted" if going else "drain no longer requested"
         lines.append(f"{_shown(pod, everywhere=everywhere)}: {result}")
     return "\n".join(lines)
 
 
-async def forget(connection: Connection, name: str, confirm: Callable[[str], bool]) -> str:
+def declare_dead(connection: Connection, name: str, confirm: Callable[[str], bool]) -> str:
     """Declare a Pod dead that nothing else proves dead."""
-    pod = await _slot_pod(connection, name)
-    await rights.demand(connection, rights.FORGET, name=name)
+    pod = _slot_pod(connection, name)
+    rights.demand(connection, rights.FORGET, name=name)
     node = (pod.get("spec") or {}).get("nodeName") or "no node"
     now = (pod.get("status") or {}).get("phase", "Unknown")
     warning = (
@@ -66,17 +69,17 @@ async def forget(connection: Connection, name: str, confirm: Callable[[str], boo
     )
     if not confirm(warning):
         raise click.ClickException("not forgotten")
-    await _annotate(connection, pod, {names.FORGET: pod["metadata"]["uid"]})
+    _annotate(connection, pod, {names.FORGET: pod["metadata"]["uid"]})
     return f"{name}: declared dead"
 
 
-async def break_glass(connection: Connection, name: str, reason: str, confirm: Callable[[str], bool]) -> str:
+def let_delete(connection: Connection, name: str, reason: str, confirm: Callable[[str], bool]) -> str:
     """Let a Pod be deleted whatever it holds. It is not deleted by this."""
     if not reason.strip():
         raise click.UsageError("say why with --reason: it stays on the Pod and in the audit log")
-    pod = await _slot_pod(connection, name)
-    await rights.demand(connection, rights.BREAK_GLASS, name=name)
-    held = _by_pod(await connection.list_all(SLOTTASKS, everywhere=False)).get(pod["metadata"]["uid"], [])
+    pod = _slot_pod(connection, name)
+    rights.demand(connection, rights.BREAK_GLASS, name=name)
+    held = _by_pod(connection.list_all(SLOTTASKS, everywhere=False)).get(pod["metadata"]["uid"], [])
     warning = (
         f"From now on Pod {name} can be deleted by whoever may delete Pods, and by Kubernetes itself.\n"
         "What it holds ends with it: steps that run are stopped as at a time limit, plans that wait for an\n"
@@ -85,7 +88,7 @@ async def break_glass(connection: Connection, name: str, reason: str, confirm: C
     )
     if not confirm(warning):
         raise click.ClickException("nothing was done")
-    await _annotate(connection, pod, {names.BREAK_GLASS: reason.strip()[:MOST_REASON]})
+    _annotate(connection, pod, {names.BREAK_GLASS: reason.strip()[:MOST_REASON]})
     return f"{name}: it can be deleted now: kubectl delete pod -n {connection.namespace} {name}"
 
 
@@ -99,23 +102,23 @@ def _by_pod(tasks: list[Object]) -> dict[str, list[str]]:
     return {pod: sorted(names_) for pod, names_ in found.items()}
 
 
-async def _slot_pod(connection: Connection, name: str) -> Object:
-    pod = await connection.get(PODS, name)
+def _slot_pod(connection: Connection, name: str) -> Object:
+    pod = connection.get(PODS, name)
     if names.POOL_LABEL not in (pod["metadata"].get("labels") or {}):
         raise click.ClickException(f"Pod {name} belongs to no pool")
     return pod
 
 
-async def _pods_named(connection: Connection, name: str, *, everywhere: bool) -> tuple[list[Object], bool]:
+def _pods_named(connection: Connection, name: str, *, everywhere: bool) -> tuple[list[Object], bool]:
     """The Pod of this name, or the Pods of pools on the node of this name; and whether it is a node."""
     if not everywhere:
         try:
-            await connection.api.get(PODS, connection.namespace, name)
+            connection.api.get(PODS, connection.namespace, name)
         except NotFound:
             pass
         else:
-            return [await _slot_pod(connection, name)], False
-    of_pools = await connection.list_all(PODS, everywhere=everywhere, label_selector=names.POOL_LABEL)
+            return [_slot_pod(connection, name)], False
+    of_pools = connection.list_all(PODS, everywhere=everywhere, label_selector=names.POOL_LABEL)
     found = [pod for pod in of_pools if (pod.get("spec") or {}).get("nodeName") == name]
     if not found:
         where = "in any namespace" if everywhere else f"in namespace {connection.namespace} (-A looks in all)"
@@ -123,13 +126,13 @@ async def _pods_named(connection: Connection, name: str, *, everywhere: bool) ->
     return found, True
 
 
-async def _demand_for(connection: Connection, wanted: tuple[rights.Right, ...], pods: list[Object]) -> None:
+def _demand_for(connection: Connection, wanted: tuple[rights.Right, ...], pods: list[Object]) -> None:
     """Before anything is done: either all of it can be, or nothing is."""
     by_home: dict[str, list[str]] = {}
     for pod in pods:
         by_home.setdefault(pod["metadata"].get("namespace") or connection.namespace, []).append(pod["metadata"]["name"])
     for namespace, there in by_home.items():
-        await rights.demand(connection, wanted, namespace=namespace, name=there[0] if len(there) == 1 else "")
+        rights.demand(connection, wanted, namespace=namespace, name=there[0] if len(there) == 1 else "")
 
 
 def _shown(pod: Object, *, everywhere: bool) -> str:
@@ -137,8 +140,57 @@ def _shown(pod: Object, *, everywhere: bool) -> str:
     return f"{metadata['namespace']}/{metadata['name']}" if everywhere else str(metadata["name"])
 
 
-async def _annotate(connection: Connection, pod: Object, annotations: dict[str, str | None]) -> None:
+def _annotate(connection: Connection, pod: Object, annotations: dict[str, str | None]) -> None:
     """The UID in the patch keeps it off a Pod that took the name meanwhile."""
     metadata = pod["metadata"]
     patch: Object = {"metadata": {"uid": metadata["uid"], "annotations": annotations}}
-    await connection.api.patch(PODS, metadata.get("namespace") or connection.namespace, metadata["name"], patch)
+    connection.api.patch(PODS, metadata.get("namespace") or connection.namespace, metadata["name"], patch)
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+_PODS = click.argument("names_", metavar="POD...", nargs=-1, required=True, type=Name(kinds.POD_KIND))
+_PODS_OR_NODES = click.argument("names_", metavar="POD|NODE...", nargs=-1, required=True, type=Name(kinds.POD_KIND))
+_EVERYWHERE = click.option(
+    "-A", "--all-namespaces", "everywhere", is_flag=True, help="A node's Pods in all namespaces."
+)
+_YES = click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+
+
+@click.command(cls=Verb)
+@_PODS_OR_NODES
+@_EVERYWHERE
+@pass_session
+def drain(session: Session, *, names_: tuple[str, ...], everywhere: bool) -> None:
+    """Ask for Pods, or nodes' Pods, to be deleted as they fall idle. Interrupts nothing."""
+    session.run(lambda connection: each(names_, lambda name: request_drain(connection, name, everywhere=everywhere)))
+
+
+@click.command(cls=Verb)
+@_PODS_OR_NODES
+@_EVERYWHERE
+@pass_session
+def undrain(session: Session, *, names_: tuple[str, ...], everywhere: bool) -> None:
+    """Take back what `drain` asked for."""
+    session.run(lambda connection: each(names_, lambda name: take_back(connection, name, everywhere=everywhere)))
+
+
+@click.command("break-glass", cls=Verb)
+@_PODS
+@click.option("--reason", required=True, help="Why. It stays on the Pod, and in the API server's audit log.")
+@_YES
+@pass_session
+def break_glass(session: Session, *, names_: tuple[str, ...], reason: str, yes: bool) -> None:
+    """Let Pods be deleted whatever they hold: the way out when the work in them matters less than their end."""
+    confirm = Asker(yes=yes, question="Let it be deleted?")
+    session.run(lambda connection: each(names_, lambda name: let_delete(connection, name, reason, confirm)))
+
+
+@click.command(cls=Verb)
+@_PODS
+@_YES
+@pass_session
+def forget(session: Session, *, names_: tuple[str, ...], yes: bool) -> None:
+    """Declare Pods dead that nothing else proves dead."""
+    confirm = Asker(yes=yes, question="Are its containers surely gone?")
+    session.run(lambda connection: each(names_, lambda name: declare_dead(connection, name, confirm)))

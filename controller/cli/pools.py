@@ -1,14 +1,27 @@
 """What people ask of pools. An annotation says it; only the controller acts."""
 
+import click
+
 from controller import names
-from controller.cli.session import Connection
+from controller.cli import kinds
+from controller.cli.given import Name
+from controller.cli.session import Connection, Session
+from controller.cli.verbs import Verb, each, pass_session
 from controller.kube.api import SLOTPOOLS
 
 
-async def rotate(connection: Connection, name: str) -> str:
+def request_rotation(connection: Connection, name: str) -> str:
     """Have the pool's tokens rotated once, now."""
-    pool = await connection.get(SLOTPOOLS, name)
+    pool = connection.get(SLOTPOOLS, name)
     request = connection.now().isoformat(timespec="microseconds")
     patch = {"metadata": {"uid": pool["metadata"]["uid"], "annotations": {names.ROTATION_REQUESTED: request}}}
-    await connection.api.patch(SLOTPOOLS, connection.namespace, name, patch)
+    connection.api.patch(SLOTPOOLS, connection.namespace, name, patch)
     return f"{name}: rotation of its tokens requested; its condition TokensInSync tells how it goes"
+
+
+@click.command(cls=Verb)
+@click.argument("names_", metavar="POOL...", nargs=-1, required=True, type=Name(kinds.POOLS))
+@pass_session
+def rotate(session: Session, *, names_: tuple[str, ...]) -> None:
+    """Replace pools' tokens. Takes minutes, and interrupts nothing."""
+    session.run(lambda connection: each(names_, lambda name: request_rotation(connection, name)))

@@ -52,7 +52,7 @@ UNLOCK = (
 )
 
 
-async def allowed(connection: Connection, right: Right, *, namespace: str, name: str = "") -> bool:
+def allowed(connection: Connection, right: Right, *, namespace: str, name: str = "") -> bool:
     """Whether the caller has a right on one object, or on all of them. Raises ApiError if the server does not say."""
     resource, _, subresource = right.resource.partition("/")
     wanted = {
@@ -68,17 +68,15 @@ async def allowed(connection: Connection, right: Right, *, namespace: str, name:
         "kind": SELF_ACCESS_REVIEWS.kind,
         "spec": {"resourceAttributes": {key: value for key, value in wanted.items() if value}},
     }
-    review = await connection.api.create(SELF_ACCESS_REVIEWS, None, body)
+    review = connection.api.create(SELF_ACCESS_REVIEWS, None, body)
     return bool((review.get("status") or {}).get("allowed"))
 
 
-async def demand(
-    connection: Connection, rights: tuple[Right, ...], *, name: str = "", namespace: str | None = None
-) -> None:
+def demand(connection: Connection, rights: tuple[Right, ...], *, name: str = "", namespace: str | None = None) -> None:
     """Fail with what is missing, and the role that has it. A server that does not say is left to refuse by itself."""
     home = namespace or connection.namespace
     try:
-        missing = [right for right in rights if not await allowed(connection, right, namespace=home, name=name)]
+        missing = [right for right in rights if not allowed(connection, right, namespace=home, name=name)]
     except ApiError:
         return
     if missing:

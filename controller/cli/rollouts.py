@@ -4,16 +4,19 @@ An undo writes an earlier template and layout into the pool, as whoever asks for
 change. What ran with a pool's templates is in ControllerRevisions, which the controller writes.
 """
 
-import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import click
-import yaml
 
 from controller import names
-from controller.cli.session import Connection
+from controller.cli import kinds
+from controller.cli.documented import as_text
+from controller.cli.given import Duration, Name
+from controller.cli.session import Connection, Session
 from controller.cli.tables import Table
+from controller.cli.verbs import VerbGroup, each, pass_session
 from controller.kube.api import CONTROLLERREVISIONS, SLOTPOOLS, Object
 from controller.objects.revision import FIELDS, belongs_to, name_of
 
@@ -53,7 +56,7 @@ def stand_of(pool: Object) -> Stand:
     return Stand(text=f"{name}: rolled out: {total} Pod{'s' * (total != 1)}, all of the present template", done=True)
 
 
-async def status(
+def follow(
     connection: Connection,
     name: str,
     *,
@@ -64,10 +67,10 @@ async def status(
     stuck_seconds: float = STUCK_SECONDS,
 ) -> None:
     """Say how a rollout stands; with `watch` until it is over. Raises ClickException if it does not come to its end."""
-    clock = asyncio.get_running_loop().time
+    clock = time.monotonic
     began, stuck_since, said = clock(), None, ""
     while True:
-        found = stand_of(await connection.get(SLOTPOOLS, name))
+        found = stand_of(connection.get(SLOTPOOLS, name))
         now = clock()
         stuck_since = (stuck_since if stuck_since is not None else now) if found.stuck else None
         patience = stuck_seconds if watch else 0.0
@@ -80,25 +83,25 @@ async def status(
             return
         if timeout_seconds is not None and now - began >= timeout_seconds:
             raise click.ClickException(f"{name}: not rolled out after {timeout_seconds:g} s")
-        await asyncio.sleep(poll_seconds)
+        time.sleep(poll_seconds)
 
 
-async def pause(connection: Connection, name: str, *, paused: bool) -> str:
+def set_paused(connection: Connection, name: str, *, paused: bool) -> str:
     """Have no further Pod replaced, or have that go on."""
-    pool, word = await connection.get(SLOTPOOLS, name), "paused" if paused else "resumed"
+    pool, word = connection.get(SLOTPOOLS, name), "paused" if paused else "resumed"
     if bool((pool["spec"].get("updateStrategy") or {}).get("paused")) is paused:
         raise click.ClickException(f"{name} is {'paused already' if paused else 'not paused'}")
     body = {"metadata": {"uid": pool["metadata"]["uid"]}, "spec": {"updateStrategy": {"paused": paused}}}
-    await connection.api.patch(SLOTPOOLS, connection.namespace, name, body)
+    connection.api.patch(SLOTPOOLS, connection.namespace, name, body)
     return f"slotpool/{name} {word}"
 
 
-async def history(connection: Connection, name: str, revision: int | None) -> str:
+def revisions(connection: Connection, name: str, revision: int | None) -> str:
     """The templates that a pool had, the latest last; or all of one of them, as YAML."""
-    pool = await connection.get(SLOTPOOLS, name)
-    found = await _revisions(connection, pool)
+    pool = connection.get(SLOTPOOLS, name)
+    found = _revisions(connection, pool)
     if revision is not None:
-        return yaml.safe_dump(_numbered(found, revision, name)["data"], sort_keys=False).rstrip()
+        return as_text(_numbered(found, revision, name)["data"], "yaml")
     present = name_of(pool)
     rows = [
         [
@@ -113,12 +116,12 @@ async def history(connection: Connection, name: str, revision: int | None) -> st
     return Table(["REVISION", "PRESENT", "IMAGES", "SLOTS", "FIRST SEEN"], rows).text()
 
 
-async def undo(connection: Connection, name: str, revision: int | None) -> str:
+def roll_back(connection: Connection, name: str, revision: int | None) -> str:
     """Write an earlier template and layout back into the pool: that revision's, or the one before the present."""
-    pool = await connection.get(SLOTPOOLS, name)
+    pool = connection.get(SLOTPOOLS, name)
     if (pool["spec"].get("updateStrategy") or {}).get("paused"):
         raise click.ClickException(f"{name} is paused; `podslots rollout resume {name}` first")
-    found, present = await _revisions(connection, pool), name_of(pool)
+    found, present = _revisions(connection, pool), name_of(pool)
     if revision is None:
         earlier = [entry for entry in found if entry["metadata"]["name"] != present]
         if not earlier:
@@ -130,14 +133,14 @@ async def undo(connection: Connection, name: str, revision: int | None) -> str:
         return f"slotpool/{name} is at revision {wanted['revision']} already"
     kept = {field: value for field, value in pool["spec"].items() if field not in FIELDS}
     body = {**pool, "spec": {**kept, **wanted["data"]}}
-    await connection.api.replace(SLOTPOOLS, connection.namespace, name, body)
+    connection.api.replace(SLOTPOOLS, connection.namespace, name, body)
     return f"slotpool/{name} rolled back to the template of revision {wanted['revision']}"
 
 
-async def _revisions(connection: Connection, pool: Object) -> list[Object]:
+def _revisions(connection: Connection, pool: Object) -> list[Object]:
     """A pool's revisions, the latest last."""
     selector = f"{names.POOL_LABEL}={pool['metadata']['name']}"
-    found = await connection.list_all(CONTROLLERREVISIONS, everywhere=False, label_selector=selector)
+    found = connection.list_all(CONTROLLERREVISIONS, everywhere=False, label_selector=selector)
     return sorted((entry for entry in found if belongs_to(entry, pool)), key=lambda entry: int(entry["revision"]))
 
 
@@ -152,3 +155,62 @@ def _numbered(found: list[Object], revision: int, name: str) -> Object:
 def _images(revision: Object) -> list[str]:
     containers = ((revision["data"].get("template") or {}).get("spec") or {}).get("containers") or ()
     return [str(container["image"]) for container in containers if container.get("image")]
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+_POOLS = click.argument("names_", metavar="POOL...", nargs=-1, required=True, type=Name(kinds.POOLS))
+_POOL = click.argument("pool", type=Name(kinds.POOLS))
+
+
+@click.group(cls=VerbGroup)
+def rollout() -> None:
+    """The way of a pool's Pods to its present template and layout."""
+
+
+@rollout.command("status")
+@_POOL
+@click.option("-w", "--watch", is_flag=True, help="Until it is over.")
+@click.option("--timeout", type=Duration(), metavar="TIME", help="Give up after this: 90s, 5m, 1h30m.")
+@pass_session
+def _status(session: Session, *, pool: str, watch: bool, timeout: float | None) -> None:
+    """Say how far it is.
+
+    Exit codes as kubectl's: 0 it is over, or (without --watch) on its way; 1 new Pods don't start (watched: for a
+    minute), the template can't be used, Pods are replaced only when somebody drains them, or the time is over.
+    """
+    session.run(lambda connection: follow(connection, pool, watch=watch, timeout_seconds=timeout, echo=click.echo))
+
+
+@rollout.command("pause")
+@_POOLS
+@pass_session
+def _pause(session: Session, *, names_: tuple[str, ...]) -> None:
+    """Replace no further Pod."""
+    session.run(lambda connection: each(names_, lambda name: set_paused(connection, name, paused=True)))
+
+
+@rollout.command("resume")
+@_POOLS
+@pass_session
+def _resume(session: Session, *, names_: tuple[str, ...]) -> None:
+    """Go on after a pause."""
+    session.run(lambda connection: each(names_, lambda name: set_paused(connection, name, paused=False)))
+
+
+@rollout.command("history")
+@_POOL
+@click.option("--revision", type=int, help="Show all of this one.")
+@pass_session
+def _history(session: Session, *, pool: str, revision: int | None) -> None:
+    """List the templates that the pool had."""
+    click.echo(session.run(lambda connection: revisions(connection, pool, revision)))
+
+
+@rollout.command("undo")
+@_POOL
+@click.option("--to-revision", "revision", type=int, help="Back to this one (default: the one before the present).")
+@pass_session
+def _undo(session: Session, *, pool: str, revision: int | None) -> None:
+    """Write an earlier template and layout back into the pool."""
+    click.echo(session.run(lambda connection: roll_back(connection, pool, revision)))

@@ -4,7 +4,8 @@
 task that failed.
 """
 
-import asyncio
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -43,20 +44,26 @@ def seeing() -> Iterator[None]:
 
 
 class Watched:
-    """One task, read as often as it is asked for. What its user should know is told to `say`, once."""
+    """One task, read as often as it is asked for. What its user should know is told to `say`, once.
 
-    def __init__(self, connection: Connection, name: str, say: Callable[[str], None]) -> None:
+    `deadline`, in monotonic time: nobody waits for an API server that is away any longer than that.
+    """
+
+    def __init__(
+        self, connection: Connection, name: str, say: Callable[[str], None], deadline: float | None = None
+    ) -> None:
         self.connection = connection
         self.name = name
         self.say = say
+        self.deadline = math.inf if deadline is None else deadline
         self.away = False
         self._uid = ""
         self._said = ""
 
-    async def read(self) -> Object:
+    def read(self) -> Object:
         """The task as it is now. Raises CouldNotSee if that can't be learned, or it is not there any more."""
         with seeing():
-            task = await self._answered()
+            task = self._answered()
         uid = str(task["metadata"]["uid"])
         if self._uid and uid != self._uid:
             raise CouldNotSee(f"{self.name} was deleted; there is another task of that name now")
@@ -69,23 +76,24 @@ class Watched:
             self._said = text
             self.say(f"{self.name} {text}")
 
-    async def _answered(self) -> Object:
-        loop = asyncio.get_running_loop()
-        until, pause = loop.time() + PATIENCE_SECONDS, FIRST_RETRY_SECONDS
+    def _answered(self) -> Object:
+        until, pause = min(time.monotonic() + PATIENCE_SECONDS, self.deadline), FIRST_RETRY_SECONDS
         while True:
             try:
-                task = await self.connection.api.get(SLOTTASKS, self.connection.namespace, self.name)
+                task = self.connection.api.get(SLOTTASKS, self.connection.namespace, self.name)
             except NotFound as error:
                 there = "is gone: it was deleted" if self._uid else "is not there"
                 where = f"namespace {self.connection.namespace}"
                 raise CouldNotSee(f"SlotTask {self.name} {there} ({where})") from error
             except (ApiUnavailable, TooManyRequests) as error:
-                if not self._uid or loop.time() >= until:
+                if self._uid and time.monotonic() >= self.deadline:
+                    raise CouldNotSee(f"{explain(error)}. How {self.name} goes on is not known") from error
+                if not self._uid or time.monotonic() >= until:
                     raise
                 if not self.away:
                     self.away = True
                     self.say(f"{explain(error)}; trying again")
-                await asyncio.sleep(pause)
+                time.sleep(max(0.0, min(pause, until - time.monotonic())))
                 pause = min(LAST_RETRY_SECONDS, pause * 2)
             else:
                 if self.away:

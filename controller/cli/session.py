@@ -1,18 +1,20 @@
 """A command's connection to the Kubernetes API, chosen as kubectl chooses it, and its errors as people read them."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import TypeVar
 
 import click
 
+from controller.cli.called import command
+from controller.cli.processes import is_stopped
 from controller.errors import ApiError, ApiUnavailable, NoConfiguration, NotFound, PodslotsError
 from controller.kube.access import KubeSettings
 from controller.kube.api import Object, Resource
-from controller.kube.client import KubeClient, connect
+from controller.kube.blocking import BlockingClient
 
 T = TypeVar("T")
 STRICT = "strict decoding error: "
@@ -28,27 +30,22 @@ class Session:
     now: Callable[[], datetime]
     namespace: str | None = None
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator["Connection"]:
+    @contextmanager
+    def open(self) -> Iterator["Connection"]:
         """A connection, for as long as one command runs."""
-        async with connect(self.settings, self.now, strict=True) as api:
-            namespace = self.namespace or await api.default_namespace() or "default"
+        if self.settings.kubeconfig and not self.settings.server:
+            _check_local(Path(self.settings.kubeconfig))
+        with closing(BlockingClient(self.settings, self.now)) as api:
+            namespace = self.namespace or api.default_namespace or "default"
             yield Connection(api=api, namespace=namespace, now=self.now)
 
     def run(
-        self,
-        command: Callable[["Connection"], Awaitable[T]],
-        *,
-        failure: type[click.ClickException] = click.ClickException,
+        self, command: Callable[["Connection"], T], *, failure: type[click.ClickException] = click.ClickException
     ) -> T:
-        """Run a command's coroutine. Expected errors become one line, and the exit code of `failure`."""
-
-        async def connected() -> T:
-            async with self.open() as connection:
-                return await command(connection)
-
+        """Run a command. Expected errors become one line, and the exit code of `failure`."""
         try:
-            return asyncio.run(connected())
+            with self.open() as connection:
+                return command(connection)
         except PodslotsError as error:
             raise failure(explain(error)) from error
 
@@ -57,30 +54,42 @@ class Session:
 class Connection:
     """The API and the namespace that names are looked up in."""
 
-    api: KubeClient
+    api: BlockingClient
     namespace: str
     now: Callable[[], datetime]
 
-    async def list_all(self, resource: Resource, *, everywhere: bool, label_selector: str = "") -> list[Object]:
+    def list_all(
+        self, resource: Resource, *, everywhere: bool, label_selector: str = "", field_selector: str = ""
+    ) -> list[Object]:
         """Every object of a kind, over all pages."""
+        return self.list_with_version(
+            resource, everywhere=everywhere, label_selector=label_selector, field_selector=field_selector
+        )[0]
+
+    def list_with_version(
+        self, resource: Resource, *, everywhere: bool, label_selector: str = "", field_selector: str = ""
+    ) -> tuple[list[Object], str]:
+        """The same, with the resourceVersion that a watch goes on from."""
         items: list[Object] = []
         token = ""
         while True:
-            page = await self.api.list_page(
+            page = self.api.list_page(
                 resource,
                 None if everywhere else self.namespace,
                 label_selector=label_selector,
+                field_selector=field_selector,
                 continue_token=token,
             )
             items += page.get("items") or []
-            token = (page.get("metadata") or {}).get("continue") or ""
+            metadata = page.get("metadata") or {}
+            token = metadata.get("continue") or ""
             if not token:
-                return items
+                return items, str(metadata.get("resourceVersion") or "")
 
-    async def get(self, resource: Resource, name: str) -> Object:
+    def get(self, resource: Resource, name: str) -> Object:
         """One object; a missing one is a clear error."""
         try:
-            return await self.api.get(resource, self.namespace, name)
+            return self.api.get(resource, self.namespace, name)
         except NotFound as error:
             raise click.ClickException(f"no {resource.kind} {name} in namespace {self.namespace}") from error
 
@@ -113,3 +122,15 @@ def explain(error: PodslotsError) -> str:
     if isinstance(error, ApiUnavailable):
         return f"the Kubernetes API can't be reached: {error}"
     return str(error)
+
+
+def _check_local(kubeconfig: Path) -> None:
+    """Raise ApiUnavailable if the kubeconfig is that of a local cluster which is stopped."""
+    folder = kubeconfig.absolute().parent.parent
+    if is_stopped(folder):
+        chosen = "" if folder == LOCAL_FOLDER.absolute() else f" --state-dir {folder}"
+        raise ApiUnavailable(f"the local cluster in {folder} is stopped. Start it again: {command()} local up{chosen}")
+
+
+LOCAL_FOLDER = Path(".podslots") / "local"
+"""Where `podslots local` keeps its cluster, unless it is told otherwise."""

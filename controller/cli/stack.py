@@ -14,12 +14,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from controller import crds
-from controller.errors import PodslotsError
+from controller.cli.processes import READY, RECORDS, Running, StackError, recorded, start_ticks
 
 AGENT_IMAGE = "podslots/agent:local"
 START_SECONDS = 30.0
@@ -31,30 +31,6 @@ LEASE_SECONDS = 4
 """A controller that makes a new Lease waits this long before it acts. There is only one here, on one clock."""
 POLL_SECONDS = 0.05
 LOG_TAIL_LINES = 15
-
-
-class StackError(PodslotsError):
-    """A process did not start, or ended by itself. The text has the end of its log."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """A process that we started, now or in an earlier command."""
-
-    name: str
-    pid: int
-    start_ticks: int
-
-    @property
-    def alive(self) -> bool:
-        """Whether it still runs: this very process, not another one with its pid."""
-        return start_ticks(self.pid) == self.start_ticks
-
-    def send(self, number: int) -> None:
-        """Send a signal, unless it is gone."""
-        if self.alive:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
 
 
 class Stack:
@@ -81,6 +57,20 @@ class Stack:
         """The kubeconfig of one user: admin, podslots-controller or demo."""
         return self.folder / "cluster" / f"kubeconfig-{user}"
 
+    def api_server(self) -> str:
+        """The URL of the API server that was started last; empty if there was none."""
+        try:
+            return str(json.loads((self.folder / READY).read_text())["url"])
+        except (OSError, ValueError, KeyError):
+            return ""
+
+    def page(self) -> str:
+        """The URL of the status page, as the controller has said it last; empty if it has not."""
+        log = self.folder / "controller.log"
+        if log.is_file():
+            self._serves(log, 0)
+        return self.status_page
+
     def running(self) -> list[Running]:
         """The folder's processes that are alive."""
         return [process for process in self._recorded() if self._alive(process)]
@@ -91,13 +81,7 @@ class Stack:
         return any(process.name == "cluster" and not self._alive(process) for process in self._recorded())
 
     def _recorded(self) -> list[Running]:
-        try:
-            records = json.loads((self.folder / "processes.json").read_text())
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except (OSError, ValueError) as error:
-            raise StackError(f"{self.folder / 'processes.json'} can't be read: {error}") from error
-        return [Running(**record) for record in records]
+        return recorded(self.folder)
 
     async def start(
         self,
@@ -115,7 +99,7 @@ class Stack:
         if len(found) > 1:
             raise StackError(f"cluster and controller of {self.folder} run already")
         self._make_folder()
-        ready = self.folder / "ready.json"
+        ready = self.folder / READY
         try:
             if "controller" in found:
                 await self._end(found["controller"])
@@ -159,7 +143,7 @@ class Stack:
         """Stop the controller, then the cluster with all its Pods. A process that takes too long is killed."""
         for process in sorted(self.running(), key=lambda process: process.name, reverse=True):
             await self._end(process)
-        (self.folder / "processes.json").unlink(missing_ok=True)
+        (self.folder / RECORDS).unlink(missing_ok=True)
 
     async def _end(self, process: Running) -> None:
         loop = asyncio.get_running_loop()
@@ -228,7 +212,7 @@ class Stack:
         records = [*(process for process in self.running() if process.name != name), started]
         temporary = self.folder / "processes.json.tmp"
         temporary.write_text(json.dumps([asdict(record) for record in records]))
-        temporary.rename(self.folder / "processes.json")
+        temporary.rename(self.folder / RECORDS)
 
     def _alive(self, process: Running) -> bool:
         for child in self._children.values():
@@ -244,12 +228,3 @@ class Stack:
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
             raise StackError(f"not ready after {START_SECONDS:g} s:\n{self.log_tail('cluster')}") from None
-
-
-def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if there is none, or only its remains."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == b"Z" else int(fields[19])

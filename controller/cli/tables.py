@@ -12,10 +12,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from controller import names
+from controller.cli.colours import painted
 
 Object = Mapping[str, Any]
 NONE = "-"
 GAP = "   "
+WIDEST = 48
+"""Columns are as wide as their longest cell, up to this: one long name then shifts its own row and no other."""
 MAX_MESSAGE_LENGTH = 100
 """Longer messages, as those with digests in them, are left to `get tasks -o yaml` and `wait`."""
 FINAL_PHASES = frozenset({"Succeeded", "Failed", "Cancelled", "Expired", "Lost"})
@@ -23,7 +26,7 @@ LAYOUT_VARIABLE = "PODSLOTS_LAYOUT"
 SIDECAR = "(sidecar)"
 """In place of a task: the Pod's own program holds the slots. The pool's status counts them."""
 _WISHES = ((names.DRAIN_REQUESTED, "drain"), (names.FORGET, "forget"), (names.BREAK_GLASS, "break-glass"))
-"""Annotation → how it is shown under ASKED."""
+"""Annotation → how it is shown under REQUESTED."""
 _SLOT_STATES = {"Assigned": "running", "Running": "running", "AwaitingApproval": "reserved"}
 
 
@@ -34,70 +37,113 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
-    def text(self) -> str:
+    def text(self, *, coloured: bool = False) -> str:
         """Left-aligned columns, as kubectl prints them: complete at any terminal width, easy to cut and grep."""
+        widths = self.widths()
+        return "\n".join([line(self.columns, widths), *self.lines(widths, coloured=coloured)])
+
+    def widths(self, known: Sequence[int] = ()) -> list[int]:
+        """How wide each column is, and at least as wide as is known of it already."""
         lines = [self.columns, *self.rows]
-        widths = [max(len(line[index]) for line in lines) for index in range(len(self.columns))]
-        return "\n".join(
-            GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-        )
+        wanted = [max(len(line[index]) for line in lines) for index in range(len(self.columns))]
+        return [max(min(width, WIDEST), other) for width, other in zip(wanted, known or [0] * len(wanted), strict=True)]
+
+    def lines(self, widths: Sequence[int], *, coloured: bool = False) -> list[str]:
+        """The rows alone, in columns of these widths."""
+        return [line(row, widths, coloured=coloured) for row in self.rows]
 
 
-def pools(objects: Iterable[Object], now: datetime, *, namespaces: bool) -> Table:
+def line(cells: Sequence[str], widths: Sequence[int], *, coloured: bool = False) -> str:
+    """A row, in columns of these widths."""
+    padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+    padded[-1] = padded[-1].rstrip()
+    if coloured:
+        padded = [painted(cell, text) for cell, text in zip(cells, padded, strict=True)]
+    return GAP.join(padded).rstrip()
+
+
+def pools(objects: Iterable[Object], now: datetime, *, namespaces: bool, wide: bool = False) -> Table:
     """Size, bounds and slots of each pool."""
 
     def row(pool: Object) -> list[str]:
         spec, status = pool.get("spec") or {}, pool.get("status") or {}
         scaling, slots = spec.get("autoscaling"), status.get("slots") or {}
-        bounds = f"{scaling.get('minReplicas', 0)}-{scaling.get('maxReplicas')}" if scaling else "fixed"
         desired = status.get("desiredReplicas", spec.get("replicas", 0))
+        more = [
+            f"{status.get('updatedReplicas', 0)}/{status.get('replicas', 0)}",
+            str(slots.get("total", 0)),
+            str(spec.get("mode") or "Pods"),
+            ",".join(_images(spec.get("template") or {})) or NONE,
+        ]
         return [
             f"{status.get('readyReplicas', 0)}/{status.get('replicas', 0)}",
             str(desired),
-            bounds,
+            str(scaling.get("minReplicas", 0)) if scaling else NONE,
+            str(scaling.get("maxReplicas")) if scaling else NONE,
             *(str(slots.get(state, 0)) for state in ("idle", "running", "reserved")),
-            _readiness(pool),
+            *(more if wide else ()),
+            standing(pool),
         ]
 
-    columns = ["PODS", "DESIRED", "BOUNDS", "IDLE", "RUNNING", "RESERVED", "READY"]
+    more = ["UPDATED", "SLOTS", "MODE", "IMAGES"] if wide else []
+    columns = ["PODS", "DESIRED", "MIN", "MAX", "IDLE", "RUNNING", "RESERVED", *more, "STATUS"]
     return _table(objects, columns, row, now, namespaces=namespaces)
 
 
-def _readiness(pool: Object) -> str:
-    """As any condition; but whom a deletion waits for is said in full, as nothing else will end that wait."""
-    for entry in (pool.get("status") or {}).get("conditions") or ():
-        if entry.get("type") == "Ready" and entry.get("reason") == "DeletionWaits":
-            return f"False (DeletionWaits: {entry.get('message', '')})"
-    return condition(pool, "Ready")
+def standing(pool: Object) -> str:
+    """How a pool stands, in a word: what is wrong with it if anything is, else whether it is ready.
+
+    What is wrong comes before what is on its way. Whom a deletion waits for is said in full, as nothing else will
+    end that wait.
+    """
+    conditions = {entry.get("type"): entry for entry in (pool.get("status") or {}).get("conditions") or ()}
+    ready, degraded = conditions.get("Ready") or {}, conditions.get("Degraded") or {}
+    if ready.get("reason") == "DeletionWaits":
+        return f"DeletionWaits: {ready.get('message', '')}"
+    if degraded.get("status") == "True":
+        return str(degraded.get("reason") or "Degraded")
+    if ready.get("status") == "True":
+        return "Ready"
+    return str(ready.get("reason") or "Unknown")
 
 
-def pods(objects: Iterable[Object], now: datetime, *, namespaces: bool) -> Table:
+def pods(objects: Iterable[Object], now: datetime, *, namespaces: bool, wide: bool = False) -> Table:
     """The Pods of pools and where they stand in their life."""
 
     def row(pod: Object) -> list[str]:
-        status = pod.get("status") or {}
+        status, spec = pod.get("status") or {}, pod.get("spec") or {}
         labels, notes = pod["metadata"].get("labels") or {}, pod["metadata"].get("annotations") or {}
         state = "deleting" if pod["metadata"].get("deletionTimestamp") else labels.get(names.STATE_LABEL, NONE)
         wishes = [word for key, word in _WISHES if key in notes]
+        more = [notes.get(names.TEMPLATE_HASH) or NONE, ",".join(_images(pod)) or NONE]
         return [
             labels.get(names.POOL_LABEL, NONE),
             state,
             status.get("phase", NONE),
             condition(pod, "Ready"),
             status.get("podIP", NONE),
-            (pod.get("spec") or {}).get("nodeName", NONE),
+            spec.get("nodeName", NONE),
+            *(more if wide else ()),
             ",".join(wishes) or NONE,
         ]
 
-    columns = ["POOL", "STATE", "PHASE", "READY", "IP", "NODE", "ASKED"]
+    more = ["TEMPLATE", "IMAGES"] if wide else []
+    columns = ["POOL", "STATE", "PHASE", "READY", "IP", "NODE", *more, "REQUESTED"]
     return _table(objects, columns, row, now, namespaces=namespaces)
 
 
-def tasks(objects: Iterable[Object], now: datetime, *, namespaces: bool) -> Table:
+def tasks(objects: Iterable[Object], now: datetime, *, namespaces: bool, wide: bool = False) -> Table:
     """Where each task is, and where it runs."""
 
     def row(task: Object) -> list[str]:
         spec, status = task.get("spec") or {}, task.get("status") or {}
+        changed = status.get("changed")
+        more = [
+            NONE if changed is None else "yes" if changed else "no",
+            spec.get("lockKey") or NONE,
+            str(spec.get("priority", 0)),
+            until(status.get("expiresAt"), now) if phase(task) == "AwaitingApproval" else NONE,
+        ]
         return [
             spec.get("pool", NONE),
             spec.get("type", NONE),
@@ -106,10 +152,12 @@ def tasks(objects: Iterable[Object], now: datetime, *, namespaces: bool) -> Tabl
             status.get("pod") or NONE,
             str(status.get("slot", NONE)),
             str(status.get("attempt", NONE)),
+            *(more if wide else ()),
             why(task),
         ]
 
-    columns = ["POOL", "TYPE", "PHASE", "STEP", "POD", "SLOT", "ATTEMPT", "WHY"]
+    more = ["CHANGED", "LOCKKEY", "PRIORITY", "EXPIRES"] if wide else []
+    columns = ["POOL", "TYPE", "PHASE", "STEP", "POD", "SLOT", "ATTEMPT", *more, "REASON"]
     return _table(objects, columns, row, now, namespaces=namespaces)
 
 
@@ -189,6 +237,11 @@ def _in_short(task: Object, reason: str, message: str) -> str:
     return ": ".join(part for part in parts if part) or NONE
 
 
+def until(text: object, now: datetime) -> str:
+    """How long it is to a time of the API."""
+    return age_text(datetime.fromisoformat(text) - now) if isinstance(text, str) else NONE
+
+
 def age(obj: Object, now: datetime) -> str:
     """How long ago the object was created, in its two largest units at most."""
     created = obj["metadata"].get("creationTimestamp")
@@ -246,3 +299,9 @@ def _by_its_program(pod: Object) -> bool:
     """Whether the Pod has no worker: what holds its slots tells its agent alone, and is in no task's status."""
     containers = (pod.get("spec") or {}).get("containers") or ()
     return not any(str(container.get("name")).startswith(f"{names.WORKER_CONTAINER}-") for container in containers)
+
+
+def _images(obj: Object) -> list[str]:
+    """The images of the containers that the user wrote, each once."""
+    containers = (obj.get("spec") or {}).get("containers") or ()
+    return list(dict.fromkeys(str(container["image"]) for container in containers if container.get("image")))

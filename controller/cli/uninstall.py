@@ -5,14 +5,16 @@ it takes their finalizers off, definitions when nothing of theirs is left. Each 
 from that, so it can be interrupted anywhere.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable
 
 import click
 
 from controller import names
-from controller.cli.session import Connection
+from controller.cli.asking import Asker
+from controller.cli.session import Connection, Session
 from controller.cli.tables import FINAL_PHASES, phase
+from controller.cli.verbs import Verb, pass_session
 from controller.errors import ApiUnavailable, Conflict, NotFound
 from controller.kube.api import (
     ADMISSION_BINDINGS,
@@ -92,16 +94,16 @@ class Uninstall:
         self._say = say
         self._said: list[str] = []
 
-    async def run(self, confirm: Callable[[str], bool]) -> str:
+    def run(self, confirm: Callable[[str], bool]) -> str:
         """All of it. Raises NotDoneYet where it would have to wait and should not."""
-        pools, tasks, pods = await self._all(SLOTPOOLS), await self._all(SLOTTASKS), await self._pods()
+        pools, tasks, pods = self._all(SLOTPOOLS), self._all(SLOTTASKS), self._pods()
         held = [task for task in tasks if phase(task) not in FINAL_PHASES]
         if held and not self._cancel_tasks:
             raise click.ClickException(
                 f"{len(held)} tasks have not ended: {_some(held)}. "
                 "Wait for them, or have them cancelled with --cancel-tasks: what runs is stopped, an apply too"
             )
-        controlled = not (pools or tasks or pods) or await self._controller_runs()
+        controlled = not (pools or tasks or pods) or self._controller_runs()
         if not controlled and pods:
             raise click.ClickException(
                 f"no controller runs in namespace {self._home}, and pools still have {len(pods)} Pods: {_some(pods)}. "
@@ -111,77 +113,77 @@ class Uninstall:
         if not confirm(_summary(self._home, pools, pods, tasks, held, controlled=controlled)):
             raise click.ClickException("nothing was done")
         if not controlled:
-            await self._let_go(pools, tasks)
-        await self._until("pools, and what is theirs", self._end_pools)
-        await self._until("tasks", self._end_tasks)
-        await self._until("policies", lambda: self._remove(GUARDS))
-        await self._until("the controller", self._end_controller)
-        await self._until("definitions", lambda: self._remove((DEFINITIONS,)))
-        if others := await self._others():
+            self._let_go(pools, tasks)
+        self._until("pools, and what is theirs", self._end_pools)
+        self._until("tasks", self._end_tasks)
+        self._until("policies", lambda: self._remove(GUARDS))
+        self._until("the controller", self._end_controller)
+        self._until("definitions", lambda: self._remove((DEFINITIONS,)))
+        if others := self._others():
             return f"podslots is off this cluster; namespace {self._home} stays, for it has {', '.join(others)}"
-        await self._until(f"namespace {self._home}", lambda: self._remove((NAMESPACES,)))
+        self._until(f"namespace {self._home}", lambda: self._remove((NAMESPACES,)))
         return "podslots is off this cluster"
 
-    async def _until(self, what: str, step: Callable[[], Awaitable[list[str]]]) -> None:
+    def _until(self, what: str, step: Callable[[], list[str]]) -> None:
         """Take a step again until nothing is left of what it removes."""
-        while left := await step():
+        while left := step():
             words = f"waiting for {what}: {', '.join(left[:MOST_NAMED])}{' …' if len(left) > MOST_NAMED else ''}"
             if not self._wait:
                 raise NotDoneYet(f"{words}. Run this again, or with --wait")
             if left != self._said:
                 self._said = left
                 self._say(words)
-            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            time.sleep(LOOK_AGAIN_SECONDS)
 
     # --- steps: each returns what is still there ----------------------------------------------------------------------
 
-    async def _end_pools(self) -> list[str]:
+    def _end_pools(self) -> list[str]:
         """Cancelled tasks first: a pool waits for what its Pods hold."""
-        tasks = await self._all(SLOTTASKS)
+        tasks = self._all(SLOTTASKS)
         for task in tasks:
             if phase(task) not in FINAL_PHASES and not (task.get("spec") or {}).get("cancel"):
-                await self._patch(SLOTTASKS, task, {"spec": {"cancel": True}})
-        pools = await self._delete_all(SLOTPOOLS, await self._all(SLOTPOOLS))
-        secrets = await self._all(SECRETS, names.POOL_LABEL)
+                self._patch(SLOTTASKS, task, {"spec": {"cancel": True}})
+        pools = self._delete_all(SLOTPOOLS, self._all(SLOTPOOLS))
+        secrets = self._all(SECRETS, names.POOL_LABEL)
         unended = [task for task in tasks if phase(task) not in FINAL_PHASES]
-        return [*_words("SlotPool", pools), *_words("Pod", await self._pods()), *_words("task", unended)] or (
+        return [*_words("SlotPool", pools), *_words("Pod", self._pods()), *_words("task", unended)] or (
             _words("Secret", secrets)
         )
 
-    async def _end_tasks(self) -> list[str]:
+    def _end_tasks(self) -> list[str]:
         """With the Leases of lockKeys that nobody released: nothing that they could keep apart runs any more."""
-        tasks = await self._delete_all(SLOTTASKS, await self._all(SLOTTASKS))
+        tasks = self._delete_all(SLOTTASKS, self._all(SLOTTASKS))
         if not tasks:
-            await self._delete_all(LEASES, await self._all(LEASES, names.LOCK_LABEL))
+            self._delete_all(LEASES, self._all(LEASES, names.LOCK_LABEL))
         return _words("SlotTask", tasks)
 
-    async def _end_controller(self) -> list[str]:
+    def _end_controller(self) -> list[str]:
         """With the budgets of pools that the policies kept from the garbage collector."""
-        left = await self._remove(CONTROLLERS)
-        await self._delete_all(BUDGETS, await self._all(BUDGETS, names.POOL_LABEL))
+        left = self._remove(CONTROLLERS)
+        self._delete_all(BUDGETS, self._all(BUDGETS, names.POOL_LABEL))
         if not left:
-            leases = await self._all(LEASES, namespace=self._home)
-            await self._delete_all(LEASES, [obj for obj in leases if obj["metadata"]["name"] == names.LEADER_LEASE])
+            leases = self._all(LEASES, namespace=self._home)
+            self._delete_all(LEASES, [obj for obj in leases if obj["metadata"]["name"] == names.LEADER_LEASE])
         return left
 
-    async def _others(self) -> list[str]:
+    def _others(self) -> list[str]:
         """What else is in the controller's namespace, by which it is somebody else's too."""
         if self._home == "default" or self._home.startswith("kube-"):
             return ["a name of Kubernetes' own"]
         found: list[str] = []
         for resource in OTHERS:
-            objects = await self._all(resource, namespace=self._home)
+            objects = self._all(resource, namespace=self._home)
             strangers = [obj for obj in objects if obj["metadata"]["name"] != "kube-root-ca.crt" and not _is_part(obj)]
             found += _words(resource.kind, strangers)
         return found[:MOST_NAMED]
 
-    async def _remove(self, kinds: tuple[Resource, ...]) -> list[str]:
+    def _remove(self, kinds: tuple[Resource, ...]) -> list[str]:
         """Delete what was installed of these kinds."""
         left: list[str] = []
         for resource in kinds:
-            found = await self._all(resource, PART, self._home if resource.namespaced else None)
+            found = self._all(resource, PART, self._home if resource.namespaced else None)
             ours = [obj for obj in found if resource.namespaced or self._is_ours(resource, obj)]
-            left += _words(resource.kind, await self._delete_all(resource, ours))
+            left += _words(resource.kind, self._delete_all(resource, ours))
         return left
 
     def _is_ours(self, resource: Resource, obj: Object) -> bool:
@@ -190,53 +192,52 @@ class Uninstall:
             return name == self._home
         return name.startswith("podslots") or name.endswith(f".{names.GROUP}")
 
-    async def _let_go(self, pools: list[Object], tasks: list[Object]) -> None:
+    def _let_go(self, pools: list[Object], tasks: list[Object]) -> None:
         """Take our finalizers off where no controller does. There are no Pods: nothing of it runs anywhere."""
         for resource, finalizer, found in (
             (SLOTPOOLS, names.POOL_FINALIZER, pools),
             (SLOTTASKS, names.TASK_FINALIZER, tasks),
-            (SECRETS, names.TOKENS_FINALIZER, await self._all(SECRETS, names.POOL_LABEL)),
+            (SECRETS, names.TOKENS_FINALIZER, self._all(SECRETS, names.POOL_LABEL)),
         ):
             for obj in found:
                 if finalizer in (others := obj["metadata"].get("finalizers") or []):
                     version = obj["metadata"]["resourceVersion"]
                     kept = [entry for entry in others if entry != finalizer]
-                    await self._patch(resource, obj, {"metadata": {"resourceVersion": version, "finalizers": kept}})
+                    self._patch(resource, obj, {"metadata": {"resourceVersion": version, "finalizers": kept}})
         for task in tasks:
             if phase(task) not in FINAL_PHASES:
-                await self._delete_all(SLOTTASKS, [task])
-        await self._delete_all(SECRETS, await self._all(SECRETS, names.POOL_LABEL))
+                self._delete_all(SLOTTASKS, [task])
+        self._delete_all(SECRETS, self._all(SECRETS, names.POOL_LABEL))
 
     # --- the API ------------------------------------------------------------------------------------------------------
 
-    async def _controller_runs(self) -> bool:
+    def _controller_runs(self) -> bool:
         """Whether somebody renews the leader's Lease. Seen by its changes: clocks may differ."""
         self._say("looking for the controller")
-        loop = asyncio.get_running_loop()
-        until, first = loop.time() + CONTROLLER_PATIENCE_SECONDS, None
+        until, first = time.monotonic() + CONTROLLER_PATIENCE_SECONDS, None
         while True:
             try:
-                lease = await self._api.get(LEASES, self._home, names.LEADER_LEASE)
+                lease = self._api.get(LEASES, self._home, names.LEADER_LEASE)
             except NotFound:
                 lease = {"metadata": {"resourceVersion": "none"}, "spec": {}}
             version, holder = lease["metadata"]["resourceVersion"], lease["spec"].get("holderIdentity")
             first = first or version
             if holder and version != first:
                 return True
-            if loop.time() >= until:
+            if time.monotonic() >= until:
                 return False
-            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            time.sleep(LOOK_AGAIN_SECONDS)
 
-    async def _pods(self) -> list[Object]:
-        return await self._all(PODS, names.POOL_LABEL)
+    def _pods(self) -> list[Object]:
+        return self._all(PODS, names.POOL_LABEL)
 
-    async def _all(self, resource: Resource, selector: str = "", namespace: str | None = None) -> list[Object]:
+    def _all(self, resource: Resource, selector: str = "", namespace: str | None = None) -> list[Object]:
         """All objects of a kind, everywhere or in one namespace; none where the kind is not, or no more."""
         items: list[Object] = []
         token = ""
         try:
             while True:
-                page = await self._api.list_page(resource, namespace, label_selector=selector, continue_token=token)
+                page = self._api.list_page(resource, namespace, label_selector=selector, continue_token=token)
                 items += page.get("items") or []
                 token = (page.get("metadata") or {}).get("continue") or ""
                 if not token:
@@ -244,21 +245,21 @@ class Uninstall:
         except NotFound:
             return []
 
-    async def _delete_all(self, resource: Resource, objects: list[Object]) -> list[Object]:
+    def _delete_all(self, resource: Resource, objects: list[Object]) -> list[Object]:
         """Delete those that nobody has deleted yet; returns all that were there."""
         for obj in objects:
             metadata = obj["metadata"]
             if "deletionTimestamp" not in metadata:
                 try:
-                    await self._api.delete(resource, metadata.get("namespace"), metadata["name"], uid=metadata["uid"])
+                    self._api.delete(resource, metadata.get("namespace"), metadata["name"], uid=metadata["uid"])
                 except (NotFound, Conflict):
                     continue
         return objects
 
-    async def _patch(self, resource: Resource, obj: Object, body: Object) -> None:
+    def _patch(self, resource: Resource, obj: Object, body: Object) -> None:
         metadata = obj["metadata"]
         try:
-            await self._api.patch(resource, metadata["namespace"], metadata["name"], body)
+            self._api.patch(resource, metadata["namespace"], metadata["name"], body)
         except NotFound:
             return
 
@@ -300,9 +301,9 @@ def _some(objects: list[Object]) -> str:
     return ", ".join(shown) + (", …" if len(objects) > MOST_NAMED else "")
 
 
-async def _home(connection: Connection) -> str:
+def _home(connection: Connection) -> str:
     """Where a controller has its Lease; where the base puts it, if none has."""
-    leases = await connection.list_all(LEASES, everywhere=True)
+    leases = connection.list_all(LEASES, everywhere=True)
     homes = sorted(obj["metadata"]["namespace"] for obj in leases if obj["metadata"]["name"] == names.LEADER_LEASE)
     if len(homes) > 1:
         raise click.ClickException(
@@ -312,7 +313,7 @@ async def _home(connection: Connection) -> str:
     return homes[0] if homes else names.CONTROLLER_NAMESPACE
 
 
-async def uninstall(
+def take_off(
     connection: Connection,
     *,
     controller_namespace: str | None,
@@ -322,9 +323,37 @@ async def uninstall(
     say: Say,
 ) -> str:
     """Take podslots off the cluster; returns what to say at the end."""
-    home = controller_namespace or await _home(connection)
+    home = controller_namespace or _home(connection)
     run = Uninstall(connection, home, cancel_tasks=cancel_tasks, wait=wait, say=say)
     try:
-        return await run.run(confirm)
+        return run.run(confirm)
     except ApiUnavailable as error:
         raise NotDoneYet(f"the Kubernetes API can't be reached: {error}. Run this again: it goes on") from error
+
+
+@click.command(cls=Verb)
+@click.option("--controller-namespace", help="Where it runs (default: where its Lease is).")
+@click.option("--cancel-tasks", is_flag=True, help="Cancel tasks that have not ended; an apply that runs is stopped.")
+@click.option("--wait", "patient", is_flag=True, help="Wait for Pods to be drained, and all else, and see it through.")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@pass_session
+def uninstall(
+    session: Session, *, controller_namespace: str | None, cancel_tasks: bool, patient: bool, yes: bool
+) -> None:
+    """Take podslots off the cluster: pools, tasks, policies, controller, definitions, in the order that can't hang.
+
+    Refuses while tasks have not ended, unless they are to be cancelled. Can be interrupted, and run again.
+
+    Exit codes: 0 all of it is gone; 1 it was refused; 3 something is on its way out, run it again or with --wait.
+    """
+    line = session.run(
+        lambda connection: take_off(
+            connection,
+            controller_namespace=controller_namespace,
+            cancel_tasks=cancel_tasks,
+            wait=patient,
+            confirm=Asker(yes=yes, question="Uninstall podslots?"),
+            say=lambda text: click.echo(text, err=True),
+        )
+    )
+    click.echo(line)

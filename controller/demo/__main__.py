@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import sys
 import tempfile
 import time
@@ -21,6 +22,7 @@ from pathlib import Path
 from rich.console import Console
 
 from controller.agents.transport import http_transport
+from controller.cli.called import command
 from controller.cli.stack import Stack
 from controller.demo import workload
 from controller.demo.checked import checked, has_checker
@@ -39,8 +41,8 @@ def main() -> None:
     """Run the demo."""
     arguments = _parser().parse_args()
     console = Console()
-    if not arguments.unattended and not sys.stdin.isatty():
-        sys.exit("The demo asks for approvals; there is no terminal to ask at. Use --unattended.")
+    if not arguments.unattended and not _can_answer():
+        sys.exit("The demo asks for approvals; there is nobody to ask. Use --unattended.")
     folder = Path(tempfile.mkdtemp(prefix="podslots-demo-"))
     options = Options(
         unattended=arguments.unattended,
@@ -64,6 +66,11 @@ def main() -> None:
     else:
         _tell(verdict, console)
     sys.exit(0 if held else 1)
+
+
+def _can_answer() -> bool:
+    """Whether answers can come: from a terminal, or from a program as `yes`."""
+    return sys.stdin.isatty() or stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -167,7 +174,7 @@ def _tell(verdict: Verdict, console: Console) -> None:
             f"No Pod was deleted while its agent held a slot, and {figures['applies_on_plan_pod']} applies ran on the"
             " very Pod and directory of their plan:\n"
             "that is what the agents, the tasks' own records and the API server's audit log say.\n\n"
-            "Go on by hand:  podslots local up"
+            f"Go on by hand:  {command()} local up"
         )
     console.print(f"\n{text}", markup=False, highlight=False, soft_wrap=True)
 

@@ -23,7 +23,7 @@ FRAMES_PER_SECOND = 8
 LINES = 9
 SUMMARY_SECONDS = 1.0
 """Without a terminal at most one line of figures in this time."""
-WIDE = 120
+WIDE = 130
 """Columns from which on every Pod's row has its agent's address; below, one Pod's stands under the table."""
 MOST_ENDS = 3
 """So often Ctrl-D may be hit at a terminal; after that the input has really ended."""
@@ -35,11 +35,15 @@ class NoAnswerError(PodslotsError):
 
 
 class Display:
-    """Shows a run as it goes. `clock` gives the seconds since its start."""
+    """Shows a run as it goes. `clock` gives the seconds since its start.
+
+    A terminal that can't move its cursor (TERM=dumb) is shown lines, as a file is.
+    """
 
     def __init__(self, console: Console, clock: Callable[[], float]) -> None:
         self._console = console
         self._clock = clock
+        self._moves = console.is_terminal and not console.is_dumb_terminal
         self._said: deque[str] = deque(maxlen=LINES)
         self._live: Live | None = None
         self._observer: Observer | None = None
@@ -60,7 +64,7 @@ class Display:
             while True:
                 if self._live is not None:
                     self._live.update(self._picture(observer), refresh=True)
-                elif not self._console.is_terminal:
+                elif not self._moves:
                     self._say_changes(observer)
                 await asyncio.sleep(1 / FRAMES_PER_SECOND)
         finally:
@@ -70,7 +74,7 @@ class Display:
     @contextmanager
     def live(self) -> Iterator[None]:
         """While in it, a terminal shows the live table."""
-        if not self._console.is_terminal:
+        if not self._moves:
             yield
             return
         with Live(console=self._console, auto_refresh=False) as live:
@@ -121,11 +125,12 @@ class Display:
 
     def _picture(self, observer: Observer) -> Group:
         wide = self._console.width >= WIDE
-        table = Table(box=None, pad_edge=False, header_style="bold")
+        # One space between columns: then the longest of them fit 80 columns, and no name is cut.
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2 if wide else 1, 0, 0))
         table.add_column("POD", no_wrap=True)
         table.add_column("STATE", no_wrap=True, min_width=8)
         for slot in range(SLOTS):
-            table.add_column(f"SLOT {slot}", no_wrap=True, min_width=15)
+            table.add_column(f"SLOT {slot}", no_wrap=True, min_width=15 if wide else 13)
         if wide:
             table.add_column("LOOK YOURSELF", no_wrap=True)
         pods = observer.present()

@@ -9,8 +9,8 @@ from pathlib import Path
 from agent.wire import SlotState
 from controller import names
 from controller.cli.approval import Question, missing_text, patch, plan_text, question, summary
-from controller.cli.outputs import of_last_attempt
-from controller.cli.session import Connection
+from controller.cli.outputs import Seen, of_last_attempt
+from controller.cli.session import Session
 from controller.cli.stack import Stack
 from controller.cli.tables import FINAL_PHASES, phase
 from controller.demo import workload
@@ -19,6 +19,7 @@ from controller.demo.evidence import Approval, Evidence, Settled, parse_audit, p
 from controller.demo.observe import Observer
 from controller.demo.workload import MAX_PODS, NAMESPACE, POOL
 from controller.errors import PodslotsError
+from controller.kube.access import KubeSettings
 from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKS, Object
 from controller.kube.client import KubeClient
 
@@ -153,9 +154,14 @@ class Scenario:
             self._display.say(f"cancelled {name}")
         await self._api.patch(SLOTTASKS, NAMESPACE, name, change)
 
+    def _plan_of(self, task: Object) -> Seen | None:
+        settings = KubeSettings(kubeconfig=str(self._stack.kubeconfig_of(USER)))
+        session = Session(settings=settings, now=lambda: datetime.now(UTC), namespace=NAMESPACE)
+        with session.open() as connection:
+            return of_last_attempt(connection, task, "plan")
+
     async def _shown(self, task: Object, asked: Question) -> str:
         """What a person is shown: all of the plan, as `podslots approve` shows it."""
-        connection = Connection(api=self._api, namespace=NAMESPACE, now=lambda: datetime.now(UTC))
-        seen = await of_last_attempt(connection, task, "plan")
+        seen = await asyncio.to_thread(self._plan_of, task)
         parts = (plan_text(seen), missing_text(seen), summary(asked))
         return "\n".join(part for part in parts if part)

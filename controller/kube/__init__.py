@@ -1,1 +1,1 @@
-"""The Kubernetes API over raw JSON. The only importers of kubernetes_asyncio."""
+"""The Kubernetes API over raw JSON."""

@@ -1,23 +1,23 @@
 """Where the API server is, and what opens it: a plain address, a kubeconfig, or the Pod's own service account.
 
-kubernetes_asyncio reads the configuration, runs exec plugins and names the certificate files; requests are sent
-elsewhere. It is imported only when it is needed, for it costs about 40 MiB and half a second.
-
-Credentials change while a process runs: service account tokens live about an hour and are rewritten in place, exec
-plugins hand out tokens that expire, certificates are renewed. So an `Access` is loaded again after
-`refresh_after_seconds`, and whenever the server answers 401.
+Standard library and PyYAML only: the command line reads it at each start. `access_source` keeps it fresh in a process
+that lives on.
 """
 
-import asyncio
-import os
+import base64
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from controller.errors import ApiUnavailable, NoConfiguration
+
+if TYPE_CHECKING:
+    from controller.kube import kubeconfig
 
 SERVICE_ACCOUNT_DIR = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _HOST, _PORT = "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"
@@ -25,10 +25,10 @@ FILE_REFRESH_SECONDS = 60.0
 """Token files are read again this often. The kubelet renews a token at 80 % of its life, so there are minutes to spare;
 client-go takes the same minute."""
 EXPIRY_MARGIN_SECONDS = 60.0
-"""An exec plugin's token is replaced this long before it ends. kubernetes_asyncio itself takes five minutes, and would
-run a plugin whose tokens live shorter than that for every request."""
+"""An exec plugin's token is replaced this long before it ends."""
 MIN_RELOAD_SECONDS = 5.0
 """At most one load in this time, so that a server that answers 401 to everything does not make a plugin run hot."""
+LOOPBACK = ("127.", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class KubeSettings:
     """The user on whose behalf requests are made, if the one who has the credentials may do so."""
     in_cluster: bool = False
     service: tuple[str, str] | None = None
-    """Host and port of the API server, for `in_cluster`; None: as the environment says."""
+    """Host and port of the API server, for `in_cluster`."""
     service_account_dir: Path = SERVICE_ACCOUNT_DIR
 
     @classmethod
@@ -68,71 +68,54 @@ class Access:
     tls: ssl.SSLContext | None = None
     tls_server_name: str | None = None
     proxy: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of a user of the kubeconfig who stands in for another."""
     namespace: str | None = None
     refresh_after_seconds: float | None = None
 
-
-class AccessSource:
-    """The current `Access`, loaded again as it ages."""
-
-    def __init__(self, load: Callable[[], Awaitable[Access]]) -> None:
-        self._load = load
-        self._lock = asyncio.Lock()
-        self._access: Access | None = None
-        self._loaded_at = 0.0
-
-    async def current(self) -> Access:
-        """The access to use now. A reload that fails leaves the old one in use: it may still be good."""
-        loop = asyncio.get_running_loop()
-        if (access := self._access) is not None and not self._is_due(access, loop.time()):
-            return access
-        async with self._lock:
-            access = self._access
-            if access is None:
-                access = self._access = await self._load()
-                self._loaded_at = loop.time()
-            elif self._is_due(access, loop.time()):
-                access = await self._reload(access)
-            return access
-
-    async def renew(self, refused: Access) -> Access:
-        """Another access than `refused`, if there is one by now."""
-        async with self._lock:
-            access = self._access
-            recent = asyncio.get_running_loop().time() - self._loaded_at < MIN_RELOAD_SECONDS
-            if access is None or access is not refused or recent:
-                return access or refused
-            return await self._reload(access)
-
-    async def _reload(self, old: Access) -> Access:
-        self._loaded_at = asyncio.get_running_loop().time()
-        try:
-            self._access = await self._load()
-        except ApiUnavailable:
-            return old
-        return self._access
-
-    def _is_due(self, access: Access, now: float) -> bool:
-        return access.refresh_after_seconds is not None and now - self._loaded_at >= access.refresh_after_seconds
+    @property
+    def is_local(self) -> bool:
+        """Whether the server is on this machine: proxies of the environment are not for it."""
+        return (urlsplit(self.server).hostname or "").startswith(LOOPBACK)
 
 
-def access_source(settings: KubeSettings, now: Callable[[], datetime]) -> AccessSource:
-    """Where `settings` say that access comes from. Nothing is read before the first use."""
-    contexts = _TlsContexts()
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What a TLS context is made of, as PEM."""
 
-    async def load() -> Access:
-        try:
-            if settings.server:
-                return _plain(settings.server, settings.token)
-            if settings.in_cluster and not settings.kubeconfig:
-                return _in_cluster(settings.service, settings.service_account_dir, contexts)
-            return await _kubeconfig(settings, contexts, now)
-        except ApiUnavailable:
-            raise
-        except Exception as error:  # what a plugin, a YAML file or a certificate can raise is open-ended
-            raise NoConfiguration(f"no usable Kubernetes configuration: {_problem(error)}") from error
+    verify: bool
+    ca: bytes | None
+    certificate: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
 
-    return AccessSource(load)
+
+class TlsContexts:
+    """The last TLS context, made anew only as what it is made of changes: each one means new connections."""
+
+    def __init__(self) -> None:
+        self._trust: Trust | None = None
+        self._context: ssl.SSLContext | None = None
+
+    def get(self, trust: Trust) -> ssl.SSLContext:
+        """The context for this trust."""
+        if self._context is None or trust != self._trust:
+            self._context, self._trust = _tls_context(trust), trust
+        return self._context
+
+
+def load(settings: KubeSettings, now: datetime, contexts: TlsContexts | None = None) -> Access:
+    """Read what `settings` name. Blocks: files are read, a credential plugin may run. Raises NoConfiguration."""
+    contexts = contexts or TlsContexts()
+    try:
+        if settings.server:
+            return _plain(settings.server, settings.token)
+        if settings.in_cluster and not settings.kubeconfig:
+            return _in_cluster(settings, contexts)
+        return _kubeconfig(settings, contexts, now)
+    except ApiUnavailable:
+        raise
+    except Exception as error:  # what a plugin, a YAML file or a certificate can raise is open-ended
+        raise NoConfiguration(f"no usable Kubernetes configuration: {_problem(error)}") from error
 
 
 def _problem(error: Exception) -> str:
@@ -142,98 +125,126 @@ def _problem(error: Exception) -> str:
 
 
 def _plain(server: str, token: str | None) -> Access:
-    return Access(server=server.rstrip("/"), authorization=f"Bearer {token}" if token else None)
+    tls = ssl.create_default_context() if server.startswith("https") else None
+    return Access(server=server.rstrip("/"), authorization=f"Bearer {token}" if token else None, tls=tls)
 
 
-def _in_cluster(service: tuple[str, str] | None, folder: Path, contexts: "_TlsContexts") -> Access:
-    from kubernetes_asyncio import config  # noqa: PLC0415 - heavy, and not needed for a plain address
-    from kubernetes_asyncio.client import Configuration  # noqa: PLC0415
-
-    found = Configuration()
-    load: Any = config.load_incluster_config
-    load(
-        client_configuration=found,
-        try_refresh_token=False,
-        token_filename=str(folder / "token"),
-        cert_filename=str(folder / "ca.crt"),
-        **({"environ": {_HOST: service[0], _PORT: service[1]}} if service else {}),
-    )
+def _in_cluster(settings: KubeSettings, contexts: TlsContexts) -> Access:
+    folder = settings.service_account_dir
+    if settings.service is None:
+        raise NoConfiguration(f"no usable Kubernetes configuration: {_HOST} is not set")
+    host, port = settings.service
     namespace = folder / "namespace"
-    return _access(
-        found,
-        contexts,
+    return Access(
+        server=f"https://{f'[{host}]' if ':' in host else host}:{port}",
+        authorization=f"Bearer {_token(folder / 'token')}",
+        tls=contexts.get(Trust(verify=True, ca=(folder / "ca.crt").read_bytes())),
         namespace=namespace.read_text().strip() if namespace.is_file() else None,
         refresh_after_seconds=FILE_REFRESH_SECONDS,
     )
 
 
-async def _kubeconfig(settings: KubeSettings, contexts: "_TlsContexts", now: Callable[[], datetime]) -> Access:
-    from kubernetes_asyncio import config  # noqa: PLC0415
-    from kubernetes_asyncio.client import Configuration  # noqa: PLC0415
+def _token(path: Path) -> str:
+    token = path.read_text().strip()
+    if not token:
+        raise NoConfiguration(f"no usable Kubernetes configuration: {path} is empty")
+    return token
 
-    found = Configuration()
-    paths = (settings.kubeconfig or str(Path.home() / ".kube" / "config")).split(os.pathsep)
-    if not (there := os.pathsep.join(_existing(paths))):
-        raise NoConfiguration(f"there is no kubeconfig {' or '.join(path for path in paths if path)}")
-    loader = await config.load_kube_config(config_file=there, context=settings.context, client_configuration=found)
-    current: dict[str, Any] = loader.current_context or {}
+
+def _kubeconfig(settings: KubeSettings, contexts: TlsContexts, now: datetime) -> Access:
+    from controller.kube import kubeconfig  # noqa: PLC0415 - not needed for a plain address
+
+    chosen = kubeconfig.choose(settings.kubeconfig, settings.context)
+    cluster, user = chosen.cluster, chosen.user
+    server = (cluster.text("server") or "").rstrip("/")
+    if not server.startswith(("http://", "https://")):
+        raise NoConfiguration(f"the kubeconfig's server is {server!r}; it has to begin with https:// or http://")
+    credential = _credential(user, cluster)
+    certificate, key = credential.certificate, credential.key
+    trust = Trust(
+        verify=not cluster.fields.get("insecure-skip-tls-verify"),
+        ca=cluster.content("certificate-authority"),
+        certificate=certificate,
+        key=key,
+    )
     refresh: float | None = None
-    if expiry := getattr(loader, "exec_plugin_expiry", None):
-        refresh = max(MIN_RELOAD_SECONDS, (expiry - now()).total_seconds() - EXPIRY_MARGIN_SECONDS)
-    elif not found.cert_file and not _runs_plugin(loader):
+    if credential.expires is not None:
+        refresh = max(MIN_RELOAD_SECONDS, (credential.expires - now).total_seconds() - EXPIRY_MARGIN_SECONDS)
+    elif not certificate and not user.fields.get("exec"):
         refresh = FILE_REFRESH_SECONDS
-    return _access(
-        found, contexts, namespace=current.get("context", {}).get("namespace"), refresh_after_seconds=refresh
-    )
-
-
-def _existing(paths: list[str]) -> list[str]:
-    """Those of several kubeconfigs that exist. Others are passed over, as kubectl does; the loader would log each."""
-    return [path for path in paths if path and Path(path).expanduser().exists()]
-
-
-def _runs_plugin(loader: Any) -> bool:
-    user = loader._user  # noqa: SLF001 - the loader has no other way to tell
-    return user is not None and "exec" in user
-
-
-def _access(
-    found: Any, contexts: "_TlsContexts", *, namespace: str | None, refresh_after_seconds: float | None
-) -> Access:
-    token = found.api_key.get("BearerToken")
     return Access(
-        server=found.host.rstrip("/"),
-        authorization=token.strip() if token else None,
-        tls=contexts.get(found) if found.host.startswith("https") else None,
-        tls_server_name=found.tls_server_name,
-        proxy=found.proxy,
-        namespace=namespace,
-        refresh_after_seconds=refresh_after_seconds,
+        server=server,
+        authorization=credential.authorization,
+        tls=contexts.get(trust) if server.startswith("https") else None,
+        tls_server_name=cluster.text("tls-server-name"),
+        proxy=cluster.text("proxy-url"),
+        headers=_impersonation(user),
+        namespace=chosen.namespace,
+        refresh_after_seconds=refresh,
     )
 
 
-class _TlsContexts:
-    """The last TLS context, made anew only as the files' contents change: each one means new connections."""
-
-    def __init__(self) -> None:
-        self._key: tuple[Any, ...] | None = None
-        self._context: ssl.SSLContext | None = None
-
-    def get(self, found: Any) -> ssl.SSLContext:
-        files = (found.ssl_ca_cert, found.cert_file, found.key_file)
-        key = (found.verify_ssl, *(Path(file).read_bytes() if file else None for file in files))
-        if self._context is None or key != self._key:
-            self._context, self._key = _tls_context(found), key
-        return self._context
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Credential:
+    authorization: str | None = field(default=None, repr=False)
+    certificate: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
+    expires: datetime | None = None
 
 
-def _tls_context(found: Any) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=found.ssl_ca_cert)
+def _credential(user: "kubeconfig.Entry", cluster: "kubeconfig.Entry") -> _Credential:
+    """What opens the server for a user: as client-go, a token file before a token, and both before a plugin."""
+    if user.fields.get("auth-provider"):
+        raise NoConfiguration(
+            "the kubeconfig's user has an auth-provider, which Kubernetes gave up in 1.26: "
+            "have your cluster's tool write the kubeconfig anew, with exec"
+        )
+    certificate, key = user.content("client-certificate"), user.content("client-key")
+    file, token = user.path("tokenFile"), user.text("token")
+    if file is not None:
+        token = _token(file)
+    if token:
+        return _Credential(authorization=f"Bearer {token.strip()}", certificate=certificate, key=key)
+    if name := user.text("username"):
+        words = base64.b64encode(f"{name}:{user.text('password') or ''}".encode()).decode()
+        return _Credential(authorization=f"Basic {words}", certificate=certificate, key=key)
+    if spec := user.fields.get("exec"):
+        from controller.kube import exec_plugin  # noqa: PLC0415 - subprocess is 10 ms
+
+        given = exec_plugin.run(spec, user.folder, cluster.fields)
+        return _Credential(
+            authorization=f"Bearer {given.token}" if given.token else None,
+            certificate=given.certificate.encode() if given.certificate else certificate,
+            key=given.key.encode() if given.key else key,
+            expires=given.expires,
+        )
+    return _Credential(certificate=certificate, key=key)
+
+
+def _impersonation(user: "kubeconfig.Entry") -> dict[str, str]:
+    if user.fields.get("as-groups") or user.fields.get("as-user-extra"):
+        raise NoConfiguration(
+            "the kubeconfig's user stands in for another with as-groups or as-user-extra; only as is known"
+        )
+    name = user.text("as")
+    return {"Impersonate-User": name} if name else {}
+
+
+def _tls_context(trust: Trust) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=trust.ca.decode("ascii", "replace") if trust.ca else None)
     # Newer Pythons refuse CAs without a key usage extension, which many clusters have; client-go takes them.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    if found.cert_file:
-        context.load_cert_chain(found.cert_file, keyfile=found.key_file)
-    if not found.verify_ssl:
+    if trust.certificate:
+        _load_certificate(context, trust.certificate, trust.key)
+    if not trust.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _load_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes | None) -> None:
+    """OpenSSL takes them from a file only: one that nobody else can read, and that is gone at once."""
+    with tempfile.NamedTemporaryFile(prefix="podslots-", suffix=".pem") as file:
+        file.write(certificate + b"\n" + (key or b""))
+        file.flush()
+        context.load_cert_chain(file.name)

@@ -7,34 +7,41 @@ again after either. A PUT or DELETE without a precondition may hit an object tha
 always give one. POST and PATCH are never repeated.
 """
 
-import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
-import orjson
 from aiolimiter import AsyncLimiter
 from yarl import URL
 
-from controller.errors import ApiError, ApiUnavailable, Gone
-from controller.kube.access import Access, AccessSource, KubeSettings, access_source
+from controller.errors import ApiUnavailable
+from controller.kube.access import Access, KubeSettings
+from controller.kube.access_source import AccessSource, access_source
+from controller.kube.answers import (
+    JSON,
+    MERGE_PATCH,
+    METHODS,
+    OK,
+    STRICT,
+    UNAUTHORIZED,
+    USER_AGENT,
+    delete_options,
+    dump,
+    error_of,
+    parse,
+    parse_event,
+    parse_status,
+    path_of,
+    with_query,
+    words_of,
+)
 from controller.kube.api import LEASES, PODS, Object, Resource
 
-_METHODS = {"get": "GET", "list": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
-JSON = "application/json"
-MERGE_PATCH = "application/merge-patch+json"
-USER_AGENT = "podslots"
-SERVER_ERROR = 500
-OK = 200
-UNAUTHORIZED = 401
 _VERSION = Resource("", "", "version", "", namespaced=False)
 """No resource, but counted like one."""
-LOOPBACK = ("127.", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +100,11 @@ async def connect(
 
 
 def _session(access: Access, limit: int, stands_in_for: str | None) -> aiohttp.ClientSession:
-    impersonation = {"Impersonate-User": stands_in_for} if stands_in_for else {}
-    host = urlsplit(access.server).hostname or ""
+    impersonation = {"Impersonate-User": stands_in_for} if stands_in_for else access.headers
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=limit),
         headers={"User-Agent": USER_AGENT, "Accept": JSON, **impersonation},
-        trust_env=not host.startswith(LOOPBACK),  # HTTPS_PROXY and NO_PROXY, as every Kubernetes client
+        trust_env=not access.is_local,  # HTTPS_PROXY and NO_PROXY, as every Kubernetes client
         auto_decompress=True,
         cookie_jar=aiohttp.DummyCookieJar(),
     )
@@ -124,7 +130,7 @@ class KubeClient:
         self._calls = calls
         self._streams = streams
         self._limits = limits
-        self._write_query = {"fieldValidation": "Strict"} if strict else {}
+        self._write_query = STRICT if strict else {}
         self._timeout = aiohttp.ClientTimeout(
             total=limits.request_timeout_seconds, sock_connect=limits.connect_timeout_seconds
         )
@@ -163,10 +169,7 @@ class KubeClient:
         }
         lines = self._stream("watch", resource, path_of(resource, namespace), query, self._limits.watch_idle_seconds)
         async for line in lines:
-            event = _parse(line)
-            if event.get("type") == "ERROR":
-                raise _error_of(int(event.get("object", {}).get("code", SERVER_ERROR)), event.get("object", {}), None)
-            yield event
+            yield parse_event(line)
 
     async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
         """POST."""
@@ -197,14 +200,7 @@ class KubeClient:
         grace_period_seconds: int | None = None,
     ) -> Object:
         """DELETE with preconditions."""
-        preconditions = {"uid": uid, "resourceVersion": resource_version}
-        body: Object = {
-            "apiVersion": "v1",
-            "kind": "DeleteOptions",
-            "preconditions": {key: value for key, value in preconditions.items() if value is not None},
-        }
-        if grace_period_seconds is not None:
-            body["gracePeriodSeconds"] = grace_period_seconds
+        body = delete_options(uid, resource_version, grace_period_seconds)
         return await self._call("delete", resource, path_of(resource, namespace, name), body=body)
 
     async def version(self) -> str:
@@ -250,10 +246,10 @@ class KubeClient:
         body: Object | None = None,
         content_type: str = JSON,
     ) -> Object:
-        method = _METHODS[verb]
+        method = METHODS[verb]
         if self._rate is not None and resource != LEASES:
             await self._rate.acquire()
-        data = None if body is None else orjson.dumps(body)
+        data = None if body is None else dump(body)
         headers = {} if body is None else {"Content-Type": content_type}
         access = await self._source.current()
         for attempt in (1, 2):
@@ -277,8 +273,8 @@ class KubeClient:
                 continue
             break
         if not OK <= status < 300:  # noqa: PLR2004 - the successes
-            raise _error_of(status, _parse_status(content), retry_after)
-        return _parse(content)
+            raise error_of(status, parse_status(content), retry_after)
+        return parse(content)
 
     async def _stream(
         self,
@@ -301,7 +297,7 @@ class KubeClient:
                 self._observe(verb, resource.plural, str(response.status))
                 if response.status != OK:
                     retry_after = response.headers.get("Retry-After")
-                    error = _error_of(response.status, _parse_status(await response.read()), retry_after)
+                    error = error_of(response.status, parse_status(await response.read()), retry_after)
                     if response.status == UNAUTHORIZED:
                         await self._source.renew(access)
                     raise error
@@ -317,20 +313,8 @@ class KubeClient:
             raise _unavailable(f"GET {path}", error) from error
 
 
-def path_of(resource: Resource, namespace: str | None, name: str = "", subresource: str = "") -> str:
-    """The path of a collection, an object or a subresource."""
-    parts = ["apis", resource.group] if resource.group else ["api"]
-    parts.append(resource.version)
-    if resource.namespaced and namespace:
-        parts += ["namespaces", namespace]
-    parts.append(resource.plural)
-    parts += [part for part in (name, subresource) if part]
-    return "/" + "/".join(quote(part, safe="") for part in parts)
-
-
 def _url(access: Access, path: str, query: dict[str, str] | None) -> URL:
-    given = {key: value for key, value in (query or {}).items() if value}
-    return URL(f"{access.server}{path}{'?' + urlencode(given) if given else ''}", encoded=True)
+    return URL(access.server + with_query(path, query), encoded=True)
 
 
 def _options(access: Access, headers: dict[str, str]) -> dict[str, Any]:
@@ -345,43 +329,9 @@ def _options(access: Access, headers: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _parse(content: bytes) -> Object:
-    try:
-        document = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise ApiUnavailable("the answer is not JSON") from error
-    if not isinstance(document, dict):
-        raise ApiUnavailable("the answer is not an object")
-    return document
-
-
-def _parse_status(content: bytes) -> Object:
-    """The Status document of an error. A proxy in between may have answered with anything else."""
-    try:
-        document = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        return {"message": content[:200].decode(errors="replace")}
-    return document if isinstance(document, dict) else {}
-
-
-def _error_of(status: int, document: Object, retry_after: str | None) -> ApiError | ApiUnavailable:
-    reason, message = str(document.get("reason", "")), str(document.get("message", ""))
-    if status >= SERVER_ERROR:
-        return ApiUnavailable(f"{status} {reason}: {message}")
-    if reason == "Expired":
-        return Gone(status, reason, message)
-    seconds = (document.get("details") or {}).get("retryAfterSeconds") or _seconds(retry_after)
-    return ApiError.of(status, reason, message, float(seconds) if seconds else None)
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Retry-After in seconds; the API server never sends its date form."""
-    return float(retry_after) if retry_after and retry_after.isdecimal() else None
-
-
 def _unavailable(what: str, error: Exception) -> ApiUnavailable:
-    if type(error) is aiohttp.ClientConnectorError:  # its own text has the address of an SSLContext in it
-        why = os.strerror(error.os_error.errno) if error.os_error.errno else str(error.os_error)
+    if isinstance(error, aiohttp.ClientConnectorError):  # its own text has the address of an SSLContext in it
+        certificate = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else None
+        why = words_of(certificate or error.os_error)
         return ApiUnavailable(f"{what}: can't connect to {error.host}:{error.port}: {why}")
-    kind = "no answer in time" if isinstance(error, TimeoutError | asyncio.TimeoutError) else str(error)
-    return ApiUnavailable(f"{what}: {kind or type(error).__name__}")
+    return ApiUnavailable(f"{what}: {words_of(error)}")

@@ -16,7 +16,7 @@ from controller.errors import AlreadyExists, ApiError, ApiUnavailable, Conflict,
 from controller.kube.api import LEASES, Api, Object
 from controller.leader import lease
 from controller.leader.lease import Create, LeaseSettings, Renew, Standing, Take, Wait
-from controller.names import LEADER_LEASE
+from controller.names import CONTROLLER_VERSION, LEADER_LEASE
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,10 @@ _SAID_EVERY_SECONDS = 30.0
 
 
 class Election:
-    """One replica's part in the election. `identity` must be new at every start of the process."""
+    """One replica's part in the election.
+
+    `identity` must be new at every start of the process. `version` is said on the Lease.
+    """
 
     def __init__(
         self,
@@ -39,10 +42,12 @@ class Election:
         rng: random.Random,
         settings: LeaseSettings | None = None,
         name: str = LEADER_LEASE,
+        version: str = "",
     ) -> None:
         self._api = api
         self._namespace = namespace
         self._name = name
+        self._notes = {CONTROLLER_VERSION: version} if version else {}
         self._now = now
         self._rng = rng
         self._settings = settings or LeaseSettings()
@@ -180,7 +185,7 @@ class Election:
 
     async def _patch(self, version: str, transitions: int, *, holder: str) -> Object:
         body = self._body(transitions, holder)
-        body["metadata"] = {"resourceVersion": version}
+        body["metadata"] = {"resourceVersion": version, "annotations": self._notes}
         return await self._api.patch(LEASES, self._namespace, self._name, body)
 
     async def _read(self) -> None:
@@ -198,7 +203,7 @@ class Election:
         return {
             "apiVersion": LEASES.api_version,
             "kind": LEASES.kind,
-            "metadata": {"name": self._name, "namespace": self._namespace},
+            "metadata": {"name": self._name, "namespace": self._namespace, "annotations": self._notes},
             "spec": lease.lease_spec(self._settings, transitions, self._acquired or renewed, renewed, holder=holder),
         }
 

@@ -15,7 +15,7 @@ from tests.support.repository import ROOT
 BAR = 4.0
 TASKS_LISTED = 20
 IMPORTS = (sys.executable, "-c", "import ssl, json, asyncio")
-MAIN = "from controller.cli.main import main; main()"
+MAIN = "from controller.cli.start import main; main()"
 """As the script that pip makes of the entry point."""
 
 GET_TASKS = (sys.executable, "-c", MAIN, "-n", NAMESPACE, "get", "tasks")

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from controller.kube.client import USER_AGENT
+from controller.kube.answers import USER_AGENT
 from tests.bench.effort import Effort
 from tests.bench.machine import Cores, cpu_seconds
 from tests.bench.measure import Measure, Row, Sample, interleave

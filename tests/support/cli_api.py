@@ -1,7 +1,7 @@
 """A Kubernetes API for commands: objects that a test changes, logs that it writes, and an API server that goes away."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ from agent.worker.marks import BEGINS, ENDED, Marked, mark
 from controller.cli.session import Connection
 from controller.errors import AlreadyExists, ApiUnavailable, NotFound
 from controller.kube.api import SLOTTASKOUTPUTS, SLOTTASKS, Object, Resource
-from controller.kube.client import KubeClient
+from controller.kube.blocking import BlockingClient
 from controller.objects.output import Output, Source, document, packed
 
 NAMESPACE, TASK, UID = "team", "net", "uid-1"
@@ -25,19 +25,17 @@ class CliApi:
         self.logs: dict[tuple[str, str], list[bytes | Exception | None]] = {}
         self.away = False
         self.on_get: Callable[[], None] = lambda: None
-        self.changed = asyncio.Event()
 
     def connection(self) -> Connection:
         """For a command."""
-        return Connection(api=cast("KubeClient", self), namespace=NAMESPACE, now=lambda: NOW)
+        return Connection(api=cast("BlockingClient", self), namespace=NAMESPACE, now=lambda: NOW)
 
     def put(self, resource: Resource, name: str, obj: Object) -> None:
         """Have an object there."""
         self.objects[resource.plural, name] = obj
 
-    async def get(self, resource: Resource, _namespace: str | None, name: str) -> Object:
+    def get(self, resource: Resource, _namespace: str | None, name: str) -> Object:
         """Read one."""
-        await asyncio.sleep(0)
         if resource is SLOTTASKS:
             self.on_get()
         if self.away:
@@ -47,7 +45,7 @@ class CliApi:
         except KeyError:
             raise NotFound(404, "NotFound", f"{name} not found") from None
 
-    async def create(self, resource: Resource, _namespace: str | None, body: Object) -> Object:
+    def create(self, resource: Resource, _namespace: str | None, body: Object) -> Object:
         """Create one."""
         key = resource.plural, body["metadata"]["name"]
         if key in self.objects:
@@ -55,29 +53,40 @@ class CliApi:
         self.objects[key] = body
         return body
 
-    async def pod_log(
-        self, _namespace: str, name: str, container: str, *, follow: bool = False
-    ) -> AsyncIterator[bytes]:
+    def pod_log(self, _namespace: str, name: str, container: str, *, follow: bool = False) -> "FakeLog":
         """The log's entries: lines; an error; None for the end of a followed stream. Followed, it waits for more."""
-        place = 0
-        key = name, container
-        if key not in self.logs:
+        if (name, container) not in self.logs:
             raise NotFound(404, "NotFound", "no such Pod")
+        return FakeLog(self, (name, container), follow=follow)
+
+
+class FakeLog:
+    """One reading of a log, perhaps in another thread."""
+
+    def __init__(self, api: CliApi, key: tuple[str, str], *, follow: bool) -> None:
+        self._api, self._key, self._follow = api, key, follow
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """End it, whoever waits for it."""
+        self._closed.set()
+
+    def __iter__(self) -> Iterator[bytes]:
+        place = 0
         while True:
-            entries = self.logs[key]
+            entries = self._api.logs[self._key]
             while place < len(entries):
                 entry = entries[place]
                 place += 1
                 if isinstance(entry, bytes):
                     yield entry
-                elif follow:
+                elif self._follow:
                     entries.pop(place - 1)  # it happens once
                     if entry is None:
                         return
                     raise entry
-            if not follow:
+            if not self._follow or self._closed.wait(0.01):
                 return
-            await asyncio.sleep(0.01)
 
 
 def task(phase: str, *, attempt: int = 1, step: str | None = "plan", **status: Any) -> Object:

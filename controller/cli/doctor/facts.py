@@ -1,6 +1,6 @@
 """What the checks rest on, read from the API server once. What may not be read is said so, and hides nothing else."""
 
-from collections.abc import Awaitable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -59,63 +59,63 @@ class Facts:
     priorities: Objects
 
 
-async def gather(connection: Connection, *, controller_namespace: str | None) -> Facts:
+def gather(connection: Connection, *, controller_namespace: str | None) -> Facts:
     """Read all of it. Without a namespace the controller is looked for where the base installs it, then here."""
 
-    async def everywhere(resource: Resource, selector: str = "") -> Objects:
-        return await _seen(connection.list_all(resource, everywhere=True, label_selector=selector))
+    def everywhere(resource: Resource, selector: str = "") -> Objects:
+        return _seen(lambda: connection.list_all(resource, everywhere=True, label_selector=selector))
 
     asked = connection.now()
-    server_time = await _seen(_server_time(connection))
+    server_time = _seen(lambda: _server_time(connection))
     answered = connection.now()
     return Facts(
-        version=await _seen(connection.api.version()),
+        version=_seen(connection.api.version),
         asked=asked,
         answered=answered,
         server_time=server_time,
         shipped_definitions=_shipped(crds.folder()),
         shipped_policies=_shipped(crds.policies_folder()),
-        definitions=await everywhere(DEFINITIONS),
-        policies=await everywhere(ADMISSION_POLICIES),
-        bindings=await everywhere(ADMISSION_BINDINGS),
-        leader=await _seen(_leader(connection, controller_namespace)),
-        node_leases=await _seen(_of_namespace(connection, LEASES, NODE_LEASES)),
-        pools=await everywhere(SLOTPOOLS),
-        pods=await everywhere(PODS, names.POOL_LABEL),
-        secrets=await everywhere(SECRETS, names.POOL_LABEL),
-        budgets=await everywhere(BUDGETS),
-        quotas=await everywhere(QUOTAS),
-        priorities=await everywhere(PRIORITIES),
+        definitions=everywhere(DEFINITIONS),
+        policies=everywhere(ADMISSION_POLICIES),
+        bindings=everywhere(ADMISSION_BINDINGS),
+        leader=_seen(lambda: _leader(connection, controller_namespace)),
+        node_leases=_seen(lambda: _of_namespace(connection, LEASES, NODE_LEASES)),
+        pools=everywhere(SLOTPOOLS),
+        pods=everywhere(PODS, names.POOL_LABEL),
+        secrets=everywhere(SECRETS, names.POOL_LABEL),
+        budgets=everywhere(BUDGETS),
+        quotas=everywhere(QUOTAS),
+        priorities=everywhere(PRIORITIES),
     )
 
 
-async def _seen(reading: Awaitable[T]) -> T | Unseen:
+def _seen(reading: Callable[[], T]) -> T | Unseen:
     try:
-        return await reading
+        return reading()
     except NotFound:
         return Unseen("this cluster has no such kind", no_such_kind=True)
     except ApiError as error:
         return Unseen(error.message or str(error))
 
 
-async def _server_time(connection: Connection) -> datetime:
+def _server_time(connection: Connection) -> datetime:
     """A review is answered and never stored, with the time of the API server."""
     body: Object = {"apiVersion": SELF_REVIEWS.api_version, "kind": SELF_REVIEWS.kind}
-    review = await connection.api.create(SELF_REVIEWS, None, body)
+    review = connection.api.create(SELF_REVIEWS, None, body)
     return datetime.fromisoformat(review["metadata"]["creationTimestamp"])
 
 
-async def _leader(connection: Connection, namespace: str | None) -> Object | None:
+def _leader(connection: Connection, namespace: str | None) -> Object | None:
     for home in (namespace,) if namespace else (names.CONTROLLER_NAMESPACE, connection.namespace):
         try:
-            return await connection.api.get(LEASES, home, names.LEADER_LEASE)
+            return connection.api.get(LEASES, home, names.LEADER_LEASE)
         except NotFound:
             continue
     return None
 
 
-async def _of_namespace(connection: Connection, resource: Resource, namespace: str) -> list[Object]:
-    items: list[Object] = (await connection.api.list_page(resource, namespace, limit=500)).get("items") or []
+def _of_namespace(connection: Connection, resource: Resource, namespace: str) -> list[Object]:
+    items: list[Object] = connection.api.list_page(resource, namespace, limit=500).get("items") or []
     return items
 
 

@@ -36,10 +36,11 @@ class Unseen:
     no_such_kind: bool = False
 
 
-def table(findings: Iterable[Finding]) -> str:
+def table(findings: Iterable[Finding], *, coloured: bool = False) -> str:
     """As the other verbs show tables, with what to do below it."""
     found = list(findings)
-    text = Table(["CHECK", "STATE", "FOUND"], [[f.check, f.state, f.found or NONE] for f in found]).text()
+    rows = [[f.check, f.state, f.found or NONE] for f in found]
+    text = Table(["CHECK", "STATE", "FOUND"], rows).text(coloured=coloured)
     advice = list(dict.fromkeys(f"{f.check}: {f.advice}" for f in found if f.advice and f.state is not State.OK))
     return text + ("\n\nWhat to do:\n" + "\n".join(f"  {line}" for line in advice) if advice else "")
 

@@ -53,9 +53,9 @@ class Trial:
     body: Object | None = field(default=None)
 
 
-async def bites(connection: Connection, facts: Facts) -> list[Finding]:
+def bites(connection: Connection, facts: Facts) -> list[Finding]:
     """Whether the policies refuse what they are there for."""
-    return [await _try(connection, trial) for trial in _trials(connection.namespace, facts)]
+    return [_try(connection, trial) for trial in _trials(connection.namespace, facts)]
 
 
 def _trials(namespace: str, facts: Facts) -> Iterator[Trial]:
@@ -100,10 +100,10 @@ def _trials(namespace: str, facts: Facts) -> Iterator[Trial]:
         yield Trial(policy="podslots-budget", verb="delete", resource=BUDGETS, namespace=home, name=name)
 
 
-async def _try(connection: Connection, trial: Trial) -> Finding:
+def _try(connection: Connection, trial: Trial) -> Finding:
     check = f"bites: {trial.policy}"
     try:
-        await connection.api.dry_run(
+        connection.api.dry_run(
             trial.verb, trial.resource, trial.namespace, trial.name, body=trial.body, subresource=trial.subresource
         )
     except Forbidden as error:
@@ -117,13 +117,13 @@ async def _try(connection: Connection, trial: Trial) -> Finding:
     return Finding(check=check, state=State.FAILS, found="lets pass what it is there to refuse", advice=APPLY)
 
 
-async def controller_rights(connection: Connection, user: str) -> Finding:
+def controller_rights(connection: Connection, user: str) -> Finding:
     """Whether the controller's user may do what the controller does."""
     check, missing = "controller's rights", []
     for (group, resource), verbs in CONTROLLER_RIGHTS.items():
         for verb in verbs:
             try:
-                allowed = await _may(connection, user, group, resource, verb)
+                allowed = _may(connection, user, group, resource, verb)
             except ApiError as error:
                 return Finding(check=check, state=State.UNSEEN, found=error.message)
             if not allowed:
@@ -133,7 +133,7 @@ async def controller_rights(connection: Connection, user: str) -> Finding:
     return Finding(check=check, state=State.OK, found=user)
 
 
-async def _may(connection: Connection, user: str, group: str, resource: str, verb: str) -> bool:
+def _may(connection: Connection, user: str, group: str, resource: str, verb: str) -> bool:
     plural, _, subresource = resource.partition("/")
     attributes = {"verb": verb, "group": group, "resource": plural, "subresource": subresource}
     spec: dict[str, Any] = {"user": user, "resourceAttributes": {k: v for k, v in attributes.items() if v}}
@@ -141,7 +141,7 @@ async def _may(connection: Connection, user: str, group: str, resource: str, ver
         home = user.split(":")[2]
         spec["groups"] = ["system:serviceaccounts", f"system:serviceaccounts:{home}", "system:authenticated"]
     body = {"apiVersion": ACCESS_REVIEWS.api_version, "kind": ACCESS_REVIEWS.kind, "spec": spec}
-    review = await connection.api.create(ACCESS_REVIEWS, None, body)
+    review = connection.api.create(ACCESS_REVIEWS, None, body)
     return bool((review.get("status") or {}).get("allowed"))
 
 

@@ -50,7 +50,6 @@ def test_the_agent_and_its_libraries_are_in_it_the_controller_and_kubernetes_are
     content = binary.read_bytes()
     for name in (b"agent.app", b"agent.worker.loop", b"aiohttp.web", b"uvloop"):
         assert b"\0%s\0" % name in content, name
-    assert b"kubernetes_asyncio" not in content
     assert not re.search(rb"\0(controller|tests|binary)\.[a-z_.]+\0", content)
 
 

@@ -18,11 +18,13 @@ import yaml
 from click.testing import CliRunner
 
 from controller import names
+from controller.cli.called import command
 from controller.cli.main import main
-from controller.cli.stack import start_ticks
+from controller.cli.processes import start_ticks
 from controller.kube.access import KubeSettings
 from controller.kube.api import SECRETS, SLOTTASKS
 from controller.kube.client import connect
+from controller.version import own_version
 from tests.support.repository import ROOT
 from tests.support.waiting import wait_until
 
@@ -84,7 +86,7 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     up = [PODSLOTS, "local", "up", "--detach", "--state-dir", str(folder)]
     said = subprocess.run(up, check=True, timeout=200, stdout=subprocess.PIPE, text=True).stdout
     try:
-        assert said.endswith(f"Stop it with: podslots local down --state-dir {folder}\n")
+        assert said.endswith(f"Stop it with: {command()} local down --state-dir {folder}\n")
         cli.submit(POOL)
         yield cli
     finally:
@@ -314,7 +316,8 @@ def test_wait_says_once_why_a_task_does_not_go_on(cli: Cli) -> None:
     wait_until(lambda: "PoolNotFound" in cli.run("get", "tasks", "homeless"), 60, "nobody leads, or it is not said")
     said = cli.run("wait", "homeless", "--for", "Succeeded", "--timeout", "3", code=3).splitlines()
     assert said[0].startswith("homeless does not go on: PoolNotFound: there is no SlotPool 'nowhere'")
-    assert len(said) == 2
+    assert said[1:2] == ["waiting for Succeeded of homeless"]
+    assert len(said) == 3
     assert "PoolNotFound: there is no SlotPool 'nowhere'" in cli.run("get", "tasks", "homeless")
     following = subprocess.Popen(
         [PODSLOTS, "--kubeconfig", str(cli.folder / "cluster" / "kubeconfig"), "logs", "-f", "homeless"],
@@ -372,6 +375,115 @@ def test_one_of_a_kind_can_be_named_in_the_singular(cli: Cli) -> None:
     assert "terraform" in cli.run("get", "pool", "terraform")
 
 
+def test_a_kind_has_the_short_names_of_kubectl_and_every_option_may_stand_last(cli: Cli) -> None:
+    assert "terraform" in cli.run("get", "slp", "terraform", "-n", "default")
+    assert cli.run("-n", "elsewhere", "get", "slp", "-n", "default", "-o", "name") == cli.run(
+        "get", "slp", "-o", "name"
+    )
+    assert "slotpool.podslots.dev/terraform\n" in cli.run("get", "slp", "-o", "name")
+    assert yaml.safe_load(cli.run("get", "pools", "-o", "yaml"))["items"][0]["metadata"]["name"] == "terraform"
+    cli.submit(task("wide-1", "true"))
+    heads = {kind: cli.run("get", kind, "-o", "wide").splitlines()[0].split() for kind in ("pools", "tasks")}
+    assert {"UPDATED", "IMAGES"} <= set(heads["pools"])
+    assert {"LOCKKEY", "PRIORITY", "EXPIRES"} <= set(heads["tasks"])
+
+
+def test_several_are_done_one_after_the_other_and_one_that_fails_keeps_no_other_away(cli: Cli) -> None:
+    cli.submit(task("many-1", "true", pool="none-such") + task("many-2", "true", pool="none-such"))
+    chosen = ("--kubeconfig", str(cli.folder / "cluster" / "kubeconfig"))
+    done = CliRunner().invoke(main, ["cancel", "many-1", "nobody", "slottask/many-2", *chosen])
+    assert (done.exit_code, done.stdout) == (1, "many-1: cancel requested\nmany-2: cancel requested\n")
+    assert done.stderr == "Error: no SlotTask nobody in namespace default\n"
+    assert cli.run("wait", "many-1", "many-2", "--for", "cancelled", "--timeout", "1m").split() == [
+        *("many-1:", "Cancelled"),
+        *("many-2:", "Cancelled"),
+    ]
+
+
+def test_a_pool_or_type_that_was_mistyped_is_answered_with_the_nearest(cli: Cli) -> None:
+    chosen = ("--kubeconfig", str(cli.folder / "cluster" / "kubeconfig"))
+    text = task("mistyped-1", "true", pool="terrafrom") + task("mistyped-2", "true", type="plann")
+    said = CliRunner().invoke(main, [*chosen, "submit", "-f", "-"], input=text).stderr.splitlines()
+    assert [line.rpartition("; ")[2] for line in said] == ["did you mean 'terraform'?", "did you mean 'plan'?"]
+    cli.run("cancel", "mistyped-1", "mistyped-2")
+
+
+def test_describe_tells_what_happened_in_order_and_why(cli: Cli) -> None:
+    cli.submit(task("told", "echo p >tfplan; exit 3"))
+    cli.run("wait", "told", "--timeout", "40", code=1)
+    wait_until(lambda: "assigned to Pod" in cli.run("describe", "task", "told"), 30, "its Events are not there")
+    text = cli.run("describe", "task", "told")
+    assert "Phase:      Failed\nReason:     Failed: exit code 3\n" in text
+    happened = text.partition("What happened:\n")[2].splitlines()
+    words = [line.split()[2] for line in happened]
+    assert words[:4] == ["Created", "Assigned", "StepStarted", "StepEnded"]
+    assert words.count("Failed") == 1
+    pool = cli.run("describe", "pool", "terraform")
+    assert "Size:       0 to 2 Pods, by demand\n" in pool
+    assert "CONDITION" in pool
+    assert "SuccessfulCreate" in pool
+
+
+def watching(cli: Cli, *arguments: str) -> subprocess.Popen[str]:
+    chosen = ("--kubeconfig", str(cli.folder / "cluster" / "kubeconfig"))
+    return subprocess.Popen([PODSLOTS, *arguments, *chosen], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_watched_a_table_goes_on_with_what_changes_until_ctrl_c(cli: Cli) -> None:
+    cli.submit(task("watched", "true", pool="none-such"))
+    with watching(cli, "get", "tasks", "watched", "-w") as watch:
+        assert watch.stdout is not None
+        head, first = watch.stdout.readline(), watch.stdout.readline()
+        assert (head.split()[0], first.split()[:4]) == ("NAME", ["watched", "none-such", "plan", "Queued"])
+        cli.run("cancel", "watched")
+        while "Cancelled" not in (row := watch.stdout.readline()):
+            assert row.split()[0] == "watched"
+        watch.send_signal(signal.SIGINT)
+        _, said = watch.communicate(timeout=30)
+    assert (watch.returncode, said.strip()) == (130, "")
+
+
+def test_ctrl_c_ends_a_followed_log_at_once(cli: Cli) -> None:
+    cli.submit(task("silent", "echo begun; sleep 1000"))
+    with watching(cli, "logs", "-f", "silent") as following:
+        assert following.stdout is not None
+        assert following.stdout.readline() == "begun\n"
+        following.send_signal(signal.SIGINT)
+        _, said = following.communicate(timeout=30)
+    assert (following.returncode, said.strip()) == (130, "")
+    cli.run("cancel", "silent")
+
+
+def test_names_are_completed_from_the_cluster(cli: Cli) -> None:
+    cli.submit(task("complete-1", "true", pool="none-such") + task("complete-2", "true", pool="none-such"))
+
+    def complete(*words: str) -> list[str]:
+        environ = {
+            **os.environ,
+            "KUBECONFIG": str(cli.folder / "cluster" / "kubeconfig"),
+            "_PODSLOTS_COMPLETE": "bash_complete",
+            "COMP_WORDS": " ".join(["podslots", *words]),
+            "COMP_CWORD": str(len(words)),
+        }
+        done = subprocess.run([PODSLOTS], check=True, env=environ, capture_output=True, text=True, timeout=60)
+        assert done.stderr == ""
+        return [line.partition(",")[2] for line in done.stdout.split()]
+
+    assert complete("describe", "ta") == ["tasks"]
+    assert complete("get", "slt", "complete-1", "comp") == ["complete-2"]
+    assert complete("approve", "-n", "default", "complete-") == ["complete-1", "complete-2"]
+    assert complete("get", "slt", "-n", "elsewhere", "comp") == []
+    assert "_podslots_completion" in cli.run("completion", "bash", cluster=False)
+    cli.run("cancel", "complete-1", "complete-2")
+
+
+def test_version_is_of_the_command_the_controller_and_the_api_server(cli: Cli, tmp_path: Path) -> None:
+    own = f"Client version: {own_version()}\n"
+    wait_until(lambda: "unknown" not in cli.run("version"), 30, "nobody leads")
+    assert cli.run("version").startswith(f"{own}Controller version: {own_version()}\nKubernetes version: v1.")
+    assert cli.run("version", "--client", "--kubeconfig", f"{tmp_path}/none", cluster=False) == own
+
+
 def test_a_missing_kubeconfig_is_one_clear_line(cli: Cli, tmp_path: Path) -> None:
     error = cli.run("--kubeconfig", f"{tmp_path}/none", "get", "pools", code=1, cluster=False)
     assert f"there is no kubeconfig {tmp_path}/none. Name a kubeconfig with --kubeconfig" in error
@@ -414,6 +526,7 @@ def test_local_down_refuses_while_a_task_runs_and_up_refuses_twice(cli: Cli, tmp
     state = ("--state-dir", str(cli.folder))
     assert "still running: " in cli.run("local", "down", *state, code=1, cluster=False)
     assert "run already" in cli.run("local", "up", "--detach", *state, code=1, cluster=False)
+    assert cli.run("local", "status", *state, cluster=False).startswith("Cluster      running, pid ")
     gate.touch()
     cli.run("wait", "busy", "--for", "Succeeded", "--timeout", "30")
 

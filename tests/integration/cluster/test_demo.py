@@ -80,6 +80,27 @@ def test_an_interrupted_demo_cleans_up(tmp_path: Path, leaves_nothing: Callable[
     leaves_nothing()
 
 
+@pytest.mark.long
+def test_answers_may_come_from_a_program(tmp_path: Path, leaves_nothing: Callable[[], None]) -> None:
+    """`yes | make demo`: it approves all, and says how it went on."""
+    with subprocess.Popen(["yes"], stdout=subprocess.PIPE) as yes:
+        demo = subprocess.run(
+            [*DEMO, "--shell", "--plan-seconds", "5"],
+            check=False,
+            cwd=ROOT,
+            env={**os.environ, "TMPDIR": str(tmp_path), "TERM": "dumb"},
+            stdin=yes.stdout,
+            capture_output=True,
+            text=True,
+            timeout=250,
+        )
+        yes.kill()
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert demo.stdout.count("Apply network-") == 3
+    assert "Go on by hand:" in demo.stdout
+    leaves_nothing()
+
+
 def test_without_a_terminal_there_is_nobody_to_ask(tmp_path: Path, leaves_nothing: Callable[[], None]) -> None:
     demo = start(tmp_path)
     output, _ = demo.communicate(timeout=120)

@@ -28,6 +28,7 @@ RUN = {
     "docs/terraform-workspace.md",
     "docs/ci.md",
     "docs/local.md",
+    "docs/cli.md",
     "docs/troubleshooting.md",
     "docs/security.md",
     "docs/updates.md",
@@ -202,6 +203,16 @@ def test_one_machine(tmp_path: Path) -> None:
     finally:
         down = [str(BIN / "podslots"), "local", "down", "--force"]
         subprocess.run(down, check=False, timeout=200, cwd=tmp_path, capture_output=True)
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    """A shell that reads the script completes by it."""
+    environ = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    reader = Reader(tmp_path, environ)
+    reader.read("docs/cli.md")
+    assert "_podslots_completion" in reader.type(
+        'source ".local/share/bash-completion/completions/podslots"; complete -p podslots'
+    )
 
 
 def test_simulator(tmp_path: Path) -> None:

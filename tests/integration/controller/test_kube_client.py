@@ -26,9 +26,10 @@ from controller.errors import (
     TooManyRequests,
 )
 from controller.kube.access import KubeSettings
+from controller.kube.answers import path_of
 from controller.kube.api import LEASES, NODES, PODS, SECRETS, Object
 from controller.kube.cache import Cache
-from controller.kube.client import ClientSettings, KubeClient, connect, path_of
+from controller.kube.client import ClientSettings, KubeClient, connect
 from controller.kube.reflector import Reflector, ReflectorSettings
 from controller.local.apiserver.faults import FaultRule
 from controller.local.apiserver.server import ApiServer

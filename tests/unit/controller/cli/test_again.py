@@ -3,7 +3,7 @@
 import click
 import pytest
 
-from controller.cli.again import anew, candidates, retry
+from controller.cli.again import anew, candidates, run_again
 from controller.kube.api import SLOTTASKS, Object
 from tests.support.cli_api import CliApi, task
 
@@ -31,13 +31,13 @@ def test_the_same_work_without_approval_and_cancel() -> None:
     assert "status" not in made
 
 
-async def test_the_next_free_name_is_taken() -> None:
+def test_the_next_free_name_is_taken() -> None:
     api = CliApi()
     api.put(SLOTTASKS, "net", done())
-    assert await retry(api.connection(), "net") == "slottask/net-2 created"
-    assert await retry(api.connection(), "net") == "slottask/net-3 created"
+    assert run_again(api.connection(), "net") == "slottask/net-2 created"
+    assert run_again(api.connection(), "net") == "slottask/net-3 created"
     api.objects[SLOTTASKS.plural, "net-3"]["status"] = {"phase": "Lost"}
-    assert await retry(api.connection(), "net-3") == "slottask/net-4 created"
+    assert run_again(api.connection(), "net-3") == "slottask/net-4 created"
     assert api.objects[SLOTTASKS.plural, "net-4"]["metadata"]["annotations"]["podslots.dev/retry-of"] == "net-3"
 
 
@@ -47,8 +47,8 @@ def test_names_fit_and_a_number_of_ones_own_is_kept() -> None:
 
 
 @pytest.mark.parametrize("phase", ["Queued", "Assigned", "Running", "AwaitingApproval"])
-async def test_only_an_ended_task_can_be_run_again(phase: str) -> None:
+def test_only_an_ended_task_can_be_run_again(phase: str) -> None:
     api = CliApi()
     api.put(SLOTTASKS, "net", task(phase))
     with pytest.raises(click.ClickException, match="only a task that has ended"):
-        await retry(api.connection(), "net")
+        run_again(api.connection(), "net")

@@ -1,12 +1,11 @@
 """`logs -f` and `wait` see a task to its end: over retries, Pods, rotated logs and an API server that is away."""
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from controller.cli import following, seeing, tasks
+from controller.cli import following, seeing, waiting
 from controller.cli.following import Follower
 from controller.cli.seeing import CouldNotSee, EndedOtherwise
 from controller.cli.sink import Sink
@@ -21,7 +20,7 @@ PLACE = ("pod-1", "worker-0")
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(following, "QUIET_SECONDS", 0.02)
-    monkeypatch.setattr(tasks, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(waiting, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(seeing, "FIRST_RETRY_SECONDS", 0.01)
 
 
@@ -46,8 +45,8 @@ def story(api: CliApi, *acts: object) -> None:
     api.on_get = act
 
 
-async def follow(api: CliApi) -> None:
-    await Follower(api.connection(), "net", step=None, sink=Sink(raw=True)).run()
+def follow(api: CliApi) -> None:
+    Follower(api.connection(), "net", step=None, sink=Sink(raw=True)).run()
 
 
 def log(api: CliApi, *lines: bytes | Exception | None, pod: str = "pod-1") -> None:
@@ -58,7 +57,7 @@ def running(**status: Any) -> Object:
     return task("Running", **status)
 
 
-async def test_everything_is_shown_once_while_the_task_runs_and_after(
+def test_everything_is_shown_once_while_the_task_runs_and_after(
     api: CliApi, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     lines = echoed(b"one\ntwo\nthree\n")
@@ -71,12 +70,12 @@ async def test_everything_is_shown_once_while_the_task_runs_and_after(
         lambda: keep(api, b"one\ntwo\nthree\n"),
         task("Succeeded", steps={"plan": ended(b"one\ntwo\nthree\n")}),
     )
-    await follow(api)
+    follow(api)
     assert capfdbinary.readouterr() == (b"one\ntwo\nthree\n", b"")
 
 
 @pytest.mark.parametrize("end", [None, ApiUnavailable("cut"), "emptied"])
-async def test_a_log_that_ends_is_read_again_and_nothing_is_shown_twice(
+def test_a_log_that_ends_is_read_again_and_nothing_is_shown_twice(
     api: CliApi, capfdbinary: pytest.CaptureFixture[bytes], end: Exception | str | None
 ) -> None:
     whole = b"one\nt\xffwo\nthree\nfour"
@@ -103,13 +102,13 @@ async def test_a_log_that_ends_is_read_again_and_nothing_is_shown_twice(
         lambda: keep(api, whole),
         task("Succeeded", steps={"plan": ended(whole)}),
     )
-    await follow(api)
+    follow(api)
     out, err = capfdbinary.readouterr()
     assert out == whole
     assert err == b""
 
 
-async def test_it_goes_on_over_a_retry_and_says_where_the_attempt_ended(
+def test_it_goes_on_over_a_retry_and_says_where_the_attempt_ended(
     api: CliApi, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     retried = [{"type": "Retried", "status": "True", "reason": "WorkerLost", "message": "the worker was lost"}]
@@ -128,13 +127,13 @@ async def test_it_goes_on_over_a_retry_and_says_where_the_attempt_ended(
         lambda: keep(api, b"second\n", attempt=2),
         task("Succeeded", attempt=2, steps={"plan": ended(b"second\n")}),
     )
-    await follow(api)
+    follow(api)
     out, err = capfdbinary.readouterr()
     assert out == b"first 1\nfirst 2\nsecond\n"
     assert err.decode() == "attempt 1 ended here (the worker was lost); attempt 2:\n"
 
 
-async def test_an_api_server_that_is_away_for_a_while_is_waited_for(
+def test_an_api_server_that_is_away_for_a_while_is_waited_for(
     api: CliApi, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     def away(*, yes: bool) -> None:
@@ -152,7 +151,7 @@ async def test_an_api_server_that_is_away_for_a_while_is_waited_for(
         task("Failed", steps={"plan": ended(b"one\n")}),
     )
     with pytest.raises(EndedOtherwise) as error:
-        await follow(api)
+        follow(api)
     assert error.value.exit_code == 1
     out, err = capfdbinary.readouterr()
     assert out == b"one\n"
@@ -160,26 +159,26 @@ async def test_an_api_server_that_is_away_for_a_while_is_waited_for(
     assert b"the Kubernetes API is back" in err
 
 
-async def test_what_can_no_longer_be_seen_is_told_from_a_failure(api: CliApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_can_no_longer_be_seen_is_told_from_a_failure(api: CliApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seeing, "PATIENCE_SECONDS", 0.05)
     with pytest.raises(CouldNotSee, match="is not there"):
-        await follow(api)
+        follow(api)
     story(api, task("Queued", attempt=0, step=None), api.objects.clear)
     with pytest.raises(CouldNotSee, match="was deleted"):
-        await follow(api)
+        follow(api)
     story(api, task("Queued", attempt=0, step=None), lambda: setattr(api, "away", True))
     with pytest.raises(CouldNotSee, match="can't be reached") as error:
-        await tasks.wait(api.connection(), "net", frozenset({"Succeeded"}), None)
+        waiting.Wait(api.connection(), ("net",), None, None).run()
     assert error.value.exit_code == 4
 
 
-async def test_wait_does_not_call_it_a_timeout_when_it_could_not_see(api: CliApi) -> None:
+def test_wait_does_not_call_it_a_timeout_when_it_could_not_see(api: CliApi) -> None:
     story(api, task("Queued", attempt=0, step=None), lambda: setattr(api, "away", True))
-    with pytest.raises(CouldNotSee, match="how net goes on is not known"):
-        await tasks.wait(api.connection(), "net", frozenset({"Succeeded"}), 0.1)
+    with pytest.raises(CouldNotSee, match="How net goes on is not known"):
+        waiting.Wait(api.connection(), ("net",), None, 0.1).run()
 
 
-async def test_a_log_whose_beginning_is_gone_says_so_and_how_much_was_missed(
+def test_a_log_whose_beginning_is_gone_says_so_and_how_much_was_missed(
     api: CliApi, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     lines = echoed(b"one\ntwo\nthree\n")
@@ -192,34 +191,31 @@ async def test_a_log_whose_beginning_is_gone_says_so_and_how_much_was_missed(
         lambda: keep(api, b"one\ntwo\nthree\n"),
         task("Succeeded", steps={"plan": ended(b"one\ntwo\nthree\n")}),
     )
-    await follow(api)
+    follow(api)
     out, err = capfdbinary.readouterr()
     assert out == b"two\nthree\n"
     assert b"no longer has its beginning" in err
     assert b"4 of its 14 bytes were not in the container's log" in err
 
 
-async def test_a_step_without_any_trace_is_not_silently_empty(
-    api: CliApi, capfdbinary: pytest.CaptureFixture[bytes]
-) -> None:
+def test_a_step_without_any_trace_is_not_silently_empty(api: CliApi, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     story(api, running(), task("Lost", steps={"plan": {"endTime": "2026-03-01T11:00:00Z"}}))
     with pytest.raises(EndedOtherwise):
-        await follow(api)
+        follow(api)
     assert b"not in the container's log, nor anywhere else" in capfdbinary.readouterr().err
 
 
-async def test_wait_and_follow_say_what_a_task_is_queued_for_once(
+def test_wait_and_follow_say_what_a_task_is_queued_for_once(
     api: CliApi, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     queued = task("Queued", attempt=0, step=None, queuedReason="for lockKey prod/vpc, held by holder")
     done = task("Succeeded", steps={"plan": ended(b"")})
     keep(api, b"")
     story(api, queued, queued, queued, done)
-    await follow(api)
+    follow(api)
     assert capfdbinary.readouterr().err == b"net is queued: for lockKey prod/vpc, held by holder\n"
     story(api, queued, queued, done)
-    assert (
-        await asyncio.wait_for(tasks.wait(api.connection(), "net", frozenset({"Succeeded"}), None), 5)
-        == "net: Succeeded"
-    )
-    assert capfdbinary.readouterr().err == b"net is queued: for lockKey prod/vpc, held by holder\n"
+    waiting.Wait(api.connection(), ("net",), None, None).run()
+    out, err = capfdbinary.readouterr()
+    assert out == b"net: Succeeded\n"
+    assert err == b"net is queued: for lockKey prod/vpc, held by holder\nwaiting for the end of net\n"

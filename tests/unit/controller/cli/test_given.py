@@ -1,11 +1,16 @@
-"""Names are checked before anything is asked for."""
+"""Names, kinds and lengths of time are checked before anything is asked for."""
 
+import click
 import pytest
+import yaml
 from click.testing import CliRunner
 
+from controller.cli import kinds
+from controller.cli.given import Duration
 from controller.cli.main import main
+from tests.support.repository import ROOT
 
-ON_ONE = ("logs", "approve", "retry", "cancel", "drain", "undrain", "forget", "rotate")
+ON_ONE = ("logs", "approve", "retry", "cancel", "drain", "undrain", "forget", "rotate", "wait")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "UPPER", "a" * 254])
@@ -18,7 +23,39 @@ def test_what_is_no_name_is_refused(verb: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a.b", "é"])
-def test_what_is_no_namespace_is_refused(name: str) -> None:
-    result = CliRunner().invoke(main, ["-n", name, "get", "tasks"])
+@pytest.mark.parametrize("arguments", [["-n", "NAME", "get", "tasks"], ["get", "tasks", "-n", "NAME"]])
+def test_what_is_no_namespace_is_refused_wherever_it_stands(name: str, arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, [name if word == "NAME" else word for word in arguments])
     assert result.exit_code == 2
     assert "is no namespace" in result.stderr
+
+
+def test_a_kind_goes_by_the_names_that_its_definition_has() -> None:
+    for kind, name in ((kinds.POOLS, "slotpools"), (kinds.TASKS, "slottasks")):
+        definition = yaml.safe_load((ROOT / f"manifests/base/crds/{name}.yaml").read_text())["spec"]["names"]
+        words = [definition["plural"], definition["singular"], *definition["shortNames"], definition["kind"]]
+        assert [kinds.find(word) for word in [*words, f"{definition['plural']}.podslots.dev"]] == [kind] * 5
+    assert kinds.find("po") is kinds.POD_KIND
+    assert kinds.find("nodes") is None
+
+
+def test_an_unknown_kind_is_answered_with_those_there_are() -> None:
+    result = CliRunner().invoke(main, ["get", "nodes"])
+    assert (result.exit_code, "tasks (task, slottasks, slottask, slt)" in result.stderr) == (2, True)
+
+
+def test_an_unknown_verb_is_answered_with_the_nearest() -> None:
+    assert "No such command 'aprove'. Did you mean 'approve'?" in CliRunner().invoke(main, ["aprove", "net"]).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("0.5", 0.5), ("60s", 60), ("5m", 300), ("1h30m", 5400), ("250ms", 0.25)]
+)
+def test_a_length_of_time_is_written_as_for_kubectl(text: str, seconds: float) -> None:
+    assert Duration().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5x", "m", "-1", "1h 5m", "nan"])
+def test_what_is_no_length_of_time_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no length of time"):
+        Duration().convert(text, None, None)

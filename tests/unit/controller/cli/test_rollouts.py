@@ -5,7 +5,7 @@ from typing import Any
 import click
 import pytest
 
-from controller.cli.rollouts import stand_of, status
+from controller.cli.rollouts import follow, stand_of
 from controller.kube.api import SLOTPOOLS, Object
 from tests.support.cli_api import CliApi
 
@@ -35,9 +35,9 @@ def test_why_it_does_not_go_on() -> None:
     assert stand_of(pool(1, 2, {"type": "Progressing", "reason": "OnDelete", "message": "m"})).failed
 
 
-async def look(api: CliApi, *, watch: bool, stuck_seconds: float = 60, give_up: float | None = 5) -> list[str]:
+def look(api: CliApi, *, watch: bool, stuck_seconds: float = 60, give_up: float | None = 5) -> list[str]:
     said: list[str] = []
-    await status(
+    follow(
         api.connection(),
         "p",
         watch=watch,
@@ -62,25 +62,25 @@ def site(*stands: Object) -> CliApi:
     return api
 
 
-async def test_watched_it_says_each_change_once_until_it_is_over() -> None:
-    said = await look(site(pool(0), pool(0), pool(1), pool(2, 1), pool()), watch=True)
+def test_watched_it_says_each_change_once_until_it_is_over() -> None:
+    said = look(site(pool(0), pool(0), pool(1), pool(2, 1), pool()), watch=True)
     assert len(said) == 4
     assert "rolled out" in said[-1]
 
 
-async def test_unwatched_it_says_how_it_stands() -> None:
-    assert await look(site(pool(1)), watch=False) == ["p: 1 of 2 Pods are updated"]
+def test_unwatched_it_says_how_it_stands() -> None:
+    assert look(site(pool(1)), watch=False) == ["p: 1 of 2 Pods are updated"]
     with pytest.raises(click.ClickException, match="ErrImagePull"):
-        await look(site(pool(1, 2, STUCK)), watch=False)
+        look(site(pool(1, 2, STUCK)), watch=False)
 
 
-async def test_watched_it_is_patient_with_pods_that_do_not_start_for_a_moment() -> None:
-    said = await look(site(pool(1, 2, STUCK), pool()), watch=True)
+def test_watched_it_is_patient_with_pods_that_do_not_start_for_a_moment() -> None:
+    said = look(site(pool(1, 2, STUCK), pool()), watch=True)
     assert "rolled out" in said[-1]
     with pytest.raises(click.ClickException, match="ErrImagePull"):
-        await look(site(pool(1, 2, STUCK)), watch=True, stuck_seconds=0.05)
+        look(site(pool(1, 2, STUCK)), watch=True, stuck_seconds=0.05)
 
 
-async def test_it_gives_up_when_the_time_is_over() -> None:
+def test_it_gives_up_when_the_time_is_over() -> None:
     with pytest.raises(click.ClickException, match="not rolled out after"):
-        await look(site(pool(1)), watch=True, give_up=0.05)
+        look(site(pool(1)), watch=True, give_up=0.05)

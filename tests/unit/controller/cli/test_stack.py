@@ -9,8 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from controller.cli.stack import Running, Stack, StackError, start_ticks
+from controller.cli.called import command
+from controller.cli.main import main
+from controller.cli.processes import READY, Running, StackError, start_ticks
+from controller.cli.stack import Stack
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(100)")
 
@@ -81,3 +85,23 @@ def test_a_process_that_does_not_start_is_said_with_the_end_of_its_log(tmp_path:
     with pytest.raises(StackError, match=r"the cluster ended with status 1"):
         asyncio.run(Stack(tmp_path, os.environ).start())
     assert Stack(tmp_path, os.environ).running() == []
+
+
+def test_a_command_says_that_a_local_cluster_is_stopped_and_how_to_start_it(tmp_path: Path) -> None:
+    """Whether the folder is the one here, or its kubeconfig is named."""
+    folder = tmp_path / ".podslots" / "local"
+    (folder / "cluster").mkdir(parents=True)
+    (folder / "cluster" / "kubeconfig").write_text("{}")
+    (folder / READY).write_text("{}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.delenv("KUBECONFIG", raising=False)
+        here = CliRunner().invoke(main, ["wait", "net"])
+        assert here.exit_code == 4
+        assert here.stderr.endswith(f"is stopped. Start it again: {command()} local up\n")
+        stopped = CliRunner().invoke(main, ["local", "status"])
+        assert (stopped.exit_code, "is stopped" in stopped.stdout) == (3, True)
+        assert "was never started" in CliRunner().invoke(main, ["local", "status", "--state-dir", "x"]).stdout
+        patch.chdir("/")
+        named = CliRunner().invoke(main, ["get", "tasks", "--kubeconfig", str(folder / "cluster" / "kubeconfig")])
+        assert named.stderr.endswith(f"podslots local up --state-dir {folder}\n")

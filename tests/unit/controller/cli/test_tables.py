@@ -1,12 +1,14 @@
 """What `podslots get` prints, from objects alone."""
 
 import json
+import re
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from controller.cli import tables
+from controller.cli import colours, tables
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -63,7 +65,7 @@ def test_an_age_has_two_units_at_most_and_never_is_negative(created: str | None,
 
 def test_a_task_nobody_has_looked_at_is_queued() -> None:
     table = tables.tasks([{"metadata": {"name": "new"}, "spec": {"pool": "a", "type": "plan"}}], NOW, namespaces=False)
-    assert (cell(table, "PHASE"), cell(table, "POD"), cell(table, "WHY")) == ("Queued", "-", "-")
+    assert (cell(table, "PHASE"), cell(table, "POD"), cell(table, "REASON")) == ("Queued", "-", "-")
 
 
 def test_why_says_what_a_queued_task_waits_for_and_why_a_task_ended() -> None:
@@ -74,7 +76,7 @@ def test_why_says_what_a_queued_task_waits_for_and_why_a_task_ended() -> None:
         task("d", phase="Running", queuedReason="LockHeld"),
     ]
     table = tables.tasks(rows, NOW, namespaces=False)
-    assert [cell(table, "WHY", row) for row in range(4)] == ["LockHeld", "TimeLimit", "-", "-"]
+    assert [cell(table, "REASON", row) for row in range(4)] == ["LockHeld", "TimeLimit", "-", "-"]
 
 
 def denied(kind: str, reason: str, message: str) -> list[dict[str, str]]:
@@ -97,7 +99,7 @@ def denied(kind: str, reason: str, message: str) -> list[dict[str, str]]:
     ],
 )
 def test_why_says_what_refused_a_task_and_what_it_failed_of(obj: dict[str, Any], shown: str) -> None:
-    assert cell(tables.tasks([obj], NOW, namespaces=False), "WHY") == shown
+    assert cell(tables.tasks([obj], NOW, namespaces=False), "REASON") == shown
 
 
 def test_an_approval_of_another_plan_is_shown_until_it_is_mended() -> None:
@@ -133,13 +135,13 @@ def test_a_pool_shows_size_bounds_and_what_its_slots_do() -> None:
         },
     }
     table = tables.pools([pool], NOW, namespaces=False)
-    shown = [cell(table, name) for name in ("PODS", "DESIRED", "BOUNDS", "IDLE", "RUNNING", "RESERVED", "READY")]
-    assert shown == ["2/3", "4", "1-9", "5", "3", "1", "False (NotSettled)"]
+    shown = [cell(table, name) for name in ("PODS", "DESIRED", "MIN", "MAX", "IDLE", "RUNNING", "RESERVED", "STATUS")]
+    assert shown == ["2/3", "4", "1", "9", "5", "3", "1", "NotSettled"]
 
 
 def test_a_pool_without_autoscaling_is_fixed_at_its_replicas() -> None:
     table = tables.pools([{"metadata": {"name": "p"}, "spec": {"replicas": 2}}], NOW, namespaces=False)
-    assert (cell(table, "BOUNDS"), cell(table, "DESIRED")) == ("fixed", "2")
+    assert (cell(table, "MIN"), cell(table, "MAX"), cell(table, "DESIRED")) == ("-", "-", "2")
 
 
 def test_a_pod_on_its_way_out_says_so_whatever_its_label() -> None:
@@ -150,7 +152,7 @@ def test_a_pod_on_its_way_out_says_so_whatever_its_label() -> None:
 
 def test_what_people_asked_of_a_pod_is_shown() -> None:
     asked = pod(annotations={"podslots.dev/drain-requested": "now", "podslots.dev/forget": "uid-p"})
-    assert cell(tables.pods([asked], NOW, namespaces=False), "ASKED") == "drain,forget"
+    assert cell(tables.pods([asked], NOW, namespaces=False), "REQUESTED") == "drain,forget"
 
 
 def test_slots_of_a_pod_without_workers_are_listed_as_its_own_programs() -> None:
@@ -170,3 +172,40 @@ def test_slots_hold_what_tasks_say_and_none_is_called_idle() -> None:
     ]
     rows = tables.slots([pod()], tasks, namespaces=False).rows
     assert [row[1:4] for row in rows] == [["0", "reserved", "waits"], ["1", "running", "runs"], ["2", "-", "-"]]
+
+
+def standing(**conditions: tuple[str, str]) -> str:
+    entries = [{"type": kind, "status": status, "reason": reason} for kind, (status, reason) in conditions.items()]
+    return tables.standing({"metadata": {"name": "p"}, "status": {"conditions": entries}})
+
+
+def test_a_pool_says_what_is_wrong_before_what_is_on_its_way() -> None:
+    assert standing(Ready=("False", "NotSettled"), Degraded=("True", "ErrImagePull")) == "ErrImagePull"
+    assert standing(Ready=("False", "NotSettled"), Degraded=("False", "AsExpected")) == "NotSettled"
+    assert standing(Ready=("True", "Settled")) == "Ready"
+    assert standing() == "Unknown"
+
+
+def test_one_long_name_shifts_its_own_row_and_no_other() -> None:
+    rows = tables.tasks([task("a"), task("b" * 253)], NOW, namespaces=False).text().splitlines()
+    assert len(rows[0]) < 200
+    assert rows[1].index("terraform") == rows[0].index("POOL")
+    assert rows[2].startswith("b" * 253 + "   terraform")
+
+
+def test_states_have_colours_only_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tables.tasks([task(phase="Failed")], NOW, namespaces=False)
+    assert "\x1b" not in table.text()
+    assert "\x1b[31mFailed\x1b[0m" in table.text(coloured=True)
+    plain = re.sub("\x1b\\[[0-9;]*m", "", table.text(coloured=True))
+    assert plain == table.text()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    for environ, wanted in (
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "dumb"}, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+    ):
+        monkeypatch.setenv("NO_COLOR", "")
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        assert colours.wanted() is wanted

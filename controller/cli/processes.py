@@ -1,0 +1,64 @@
+"""The processes of `podslots local`: who they are, and whether they still run."""
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from controller.errors import PodslotsError
+
+RECORDS = "processes.json"
+READY = "ready.json"
+"""What the cluster said as it was ready. It stays when the cluster is stopped."""
+
+
+class StackError(PodslotsError):
+    """A process did not start, or ended by itself. The text has the end of its log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A process that we started, now or in an earlier command."""
+
+    name: str
+    pid: int
+    start_ticks: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs: this very process, not another one with its pid."""
+        return start_ticks(self.pid) == self.start_ticks
+
+    def send(self, number: int) -> None:
+        """Send a signal, unless it is gone."""
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+def recorded(folder: Path) -> list[Running]:
+    """The processes that were started on a state folder and not stopped. Raises StackError."""
+    try:
+        records = json.loads((folder / RECORDS).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        raise StackError(f"{folder / RECORDS} can't be read: {error}") from error
+    return [Running(**record) for record in records]
+
+
+def is_stopped(folder: Path) -> bool:
+    """Whether a cluster of `podslots local` was in this folder and does not run now."""
+    if not (folder / READY).is_file():
+        return False
+    return not any(process.name == "cluster" and process.alive for process in recorded(folder))
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None if there is none, or only its remains."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == b"Z" else int(fields[19])

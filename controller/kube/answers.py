@@ -1,0 +1,114 @@
+"""What is said to the Kubernetes API and what it answers, whichever way it travels: paths, documents, errors."""
+
+import errno
+import os
+import ssl
+from urllib.parse import quote, urlencode
+
+import orjson
+
+from controller.errors import ApiError, ApiUnavailable, Gone
+from controller.kube.api import Object, Resource
+
+METHODS = {"get": "GET", "list": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
+"""Verb, as RBAC has them → HTTP method."""
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+USER_AGENT = "podslots"
+OK, UNAUTHORIZED, SERVER_ERROR = 200, 401, 500
+STRICT = {"fieldValidation": "Strict"}
+"""The query of a write that is refused for fields that the server does not know, where it would prune them."""
+
+
+def path_of(resource: Resource, namespace: str | None, name: str = "", subresource: str = "") -> str:
+    """The path of a collection, an object or a subresource."""
+    parts = ["apis", resource.group] if resource.group else ["api"]
+    parts.append(resource.version)
+    if resource.namespaced and namespace:
+        parts += ["namespaces", namespace]
+    parts.append(resource.plural)
+    parts += [part for part in (name, subresource) if part]
+    return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def with_query(path: str, query: dict[str, str] | None) -> str:
+    """The path with those of the parameters that have a value."""
+    given = {key: value for key, value in (query or {}).items() if value}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def delete_options(uid: str | None, resource_version: str | None, grace_period_seconds: int | None) -> Object:
+    """The body of a DELETE."""
+    preconditions = {"uid": uid, "resourceVersion": resource_version}
+    body: Object = {
+        "apiVersion": "v1",
+        "kind": "DeleteOptions",
+        "preconditions": {key: value for key, value in preconditions.items() if value is not None},
+    }
+    if grace_period_seconds is not None:
+        body["gracePeriodSeconds"] = grace_period_seconds
+    return body
+
+
+def dump(document: Object) -> bytes:
+    """A document as JSON."""
+    return orjson.dumps(document)
+
+
+def parse(content: bytes) -> Object:
+    """A document. Raises ApiUnavailable for anything else: something in between has answered."""
+    try:
+        document = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise ApiUnavailable("the answer is not JSON") from error
+    if not isinstance(document, dict):
+        raise ApiUnavailable("the answer is not an object")
+    return document
+
+
+def parse_status(content: bytes) -> Object:
+    """The Status document of an error. A proxy in between may have answered with anything else."""
+    try:
+        document = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return {"message": content[:200].decode(errors="replace")}
+    return document if isinstance(document, dict) else {}
+
+
+def parse_event(line: bytes) -> Object:
+    """A watch event. Raises what an ERROR event stands for."""
+    event = parse(line)
+    if event.get("type") == "ERROR":
+        status = event.get("object", {})
+        raise error_of(int(status.get("code", SERVER_ERROR)), status, None)
+    return event
+
+
+def error_of(status: int, document: Object, retry_after: str | None) -> ApiError | ApiUnavailable:
+    """The error that an answer stands for."""
+    reason, message = str(document.get("reason", "")), str(document.get("message", ""))
+    if status >= SERVER_ERROR:
+        return ApiUnavailable(f"{status} {reason}: {message}")
+    if reason == "Expired":
+        return Gone(status, reason, message)
+    seconds = (document.get("details") or {}).get("retryAfterSeconds") or _seconds(retry_after)
+    return ApiError.of(status, reason, message, float(seconds) if seconds else None)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Retry-After in seconds; the API server never sends its date form."""
+    return float(retry_after) if retry_after and retry_after.isdecimal() else None
+
+
+def words_of(error: BaseException) -> str:
+    """What went wrong on a connection, in the system's words, without those of Python around them."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {(error.reason or 'failed').replace('_', ' ').lower()}"
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        # The resolver's own errors have numbers below zero.
+        return os.strerror(error.errno) if error.errno in errno.errorcode else error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,101 @@
+"""The program itself: Ctrl-C at any moment ends it with 130 and no traceback, and errors are no Python objects."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.repository import ROOT
+from tests.support.waiting import wait_until
+
+INTERRUPTED_WHILE_LOADING = """
+import importlib.abc, os, signal, sys
+
+class Interrupting(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+module, sys.argv = sys.argv[1], ["podslots", *sys.argv[2:]]
+from controller.cli.start import main
+main()
+"""
+SILENT_SERVER = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+here = server.accept()
+open(sys.argv[1], "w")
+input()
+"""
+NOBODY = {"PODSLOTS_SERVER": "http://127.0.0.1:1", "PODSLOTS_TOKEN": "t"}
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": "/nonexistent", **environ}
+    return subprocess.run(
+        [sys.executable, *arguments], check=False, capture_output=True, text=True, timeout=60, env=variables
+    )
+
+
+@pytest.mark.parametrize(
+    "module", ["controller.cli.main", "click", "controller.cli.get", "http.client", "ssl", "orjson", "yaml"]
+)
+def test_ctrl_c_while_modules_are_loaded(module: str, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("{}")
+    done = run("-c", INTERRUPTED_WHILE_LOADING, module, "get", "tasks", KUBECONFIG=str(tmp_path / "config"))
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")
+
+
+def test_ctrl_c_while_it_waits_for_an_answer(tmp_path: Path) -> None:
+    server = tmp_path / "server"
+    with subprocess.Popen(
+        [sys.executable, "-c", SILENT_SERVER, str(server)], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    ) as silence:
+        assert silence.stdout is not None
+        port = silence.stdout.readline().strip()
+        environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PODSLOTS_SERVER": f"http://127.0.0.1:{port}"}
+        command = [sys.executable, "-m", "controller.cli.start", "get", "tasks"]
+        with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as asking:
+            wait_until(server.exists, 30, "it was not asked")
+            asking.send_signal(signal.SIGINT)
+            _, said = asking.communicate(timeout=30)
+        silence.communicate("\n")
+    assert (asking.returncode, said.strip()) == (130, "")
+
+
+def test_an_api_server_that_is_away_is_said_without_python_objects() -> None:
+    done = run("-m", "controller.cli.start", "get", "tasks", **NOBODY)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: the Kubernetes API can't be reached: can't connect to 127.0.0.1:1: Connection refused\n",
+    )
+
+
+def test_a_verb_loads_no_other_verbs_and_nothing_heavy() -> None:
+    """What makes it as fast as it is."""
+    code = "import sys; from controller.cli.start import main\ntry: main()\nfinally: print(*sys.modules)"
+    done = run("-c", code, "get", "tasks", **NOBODY)
+    loaded = set(done.stdout.split())
+    assert "controller.cli.get" in loaded
+    heavy = {"aiohttp", "asyncio", "yaml", "rich", "agent", "controller.objects", "controller.cli.tasks", "subprocess"}
+    assert loaded & heavy == set()
+
+
+def test_as_a_plugin_of_kubectl_it_is_called_so() -> None:
+    code = "import sys; sys.argv[0] = 'kubectl-podslots'; from controller.cli.start import main; main()"
+    assert run("-c", code, "--help").stdout.startswith("Usage: kubectl podslots ")
+
+
+def test_a_reader_that_goes_away_is_no_error_of_ours() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "controller.cli.start", "--help"]
+    done = subprocess.run(command, check=False, stdout=writing, stderr=subprocess.PIPE, env=environ, timeout=60)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
