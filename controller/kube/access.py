@@ -159,7 +159,7 @@ def _kubeconfig(settings: KubeSettings, contexts: TlsContexts, now: datetime) ->
     server = (cluster.text("server") or "").rstrip("/")
     if not server.startswith(("http://", "https://")):
         raise NoConfiguration(f"the kubeconfig's server is {server!r}; it has to begin with https:// or http://")
-    credential = _credential(user, cluster)
+    credential = _provided(settings) if user.fields.get("auth-provider") else _credential(user, cluster)
     certificate, key = credential.certificate, credential.key
     trust = Trust(
         verify=not cluster.fields.get("insecure-skip-tls-verify"),
@@ -192,13 +192,15 @@ class _Credential:
     expires: datetime | None = None
 
 
+def _provided(settings: KubeSettings) -> _Credential:
+    """Of a user with an auth-provider. Its token is read, and renewed, as often as a file."""
+    from controller.kube import auth_provider  # noqa: PLC0415 - seldom
+
+    return _Credential(authorization=auth_provider.authorization(settings.kubeconfig, settings.context))
+
+
 def _credential(user: "kubeconfig.Entry", cluster: "kubeconfig.Entry") -> _Credential:
     """What opens the server for a user: as client-go, a token file before a token, and both before a plugin."""
-    if user.fields.get("auth-provider"):
-        raise NoConfiguration(
-            "the kubeconfig's user has an auth-provider, which Kubernetes gave up in 1.26: "
-            "have your cluster's tool write the kubeconfig anew, with exec"
-        )
     certificate, key = user.content("client-certificate"), user.content("client-key")
     file, token = user.path("tokenFile"), user.text("token")
     if file is not None:

@@ -157,7 +157,8 @@ def test_a_kubeconfig_that_is_none_is_said_in_a_line(tmp_path: Path, text: str, 
 @pytest.mark.parametrize(
     ("user", "cluster", "problem"),
     [
-        ({"auth-provider": {"name": "gcp"}}, {}, "auth-provider, which Kubernetes gave up"),
+        ({"auth-provider": {"name": "unknown"}}, {}, "auth-provider gave no token; known are oidc and gcp"),
+        ({"auth-provider": {"name": "oidc", "config": {"id-token": "no.token"}}}, {}, "3 period-delimited parts"),
         ({"token": 7}, {}, "token is int, not text"),
         ({"as-groups": ["x"]}, {}, "only as is known"),
         ({}, {"server": "k8s"}, "has to begin with https://"),
@@ -171,3 +172,22 @@ def test_what_can_not_be_used_is_named(
 ) -> None:
     with pytest.raises(NoConfiguration, match=problem):
         read(config(tmp_path / "c", "a", user, **cluster))
+
+
+def test_a_provider_s_token_is_used_and_read_again(tmp_path: Path) -> None:
+    claims = base64.urlsafe_b64encode(json.dumps({"exp": 4_000_000_000}).encode()).decode().rstrip("=")
+    token = f"head.{claims}.signature"
+    user = {"auth-provider": {"name": "oidc", "config": {"id-token": token}}}
+    found = read(config(tmp_path / "c", "a", user))
+    assert (found.server, found.authorization) == ("https://a:6443", f"Bearer {token}")
+    assert found.refresh_after_seconds == FILE_REFRESH_SECONDS
+
+
+def test_nothing_else_loads_kubernetes_asyncio(tmp_path: Path) -> None:
+    path = config(tmp_path / "c", "a", {"token": "1"})
+    script = (
+        "import sys; from datetime import UTC, datetime; from controller.kube.access import KubeSettings, load; "
+        f"load(KubeSettings(kubeconfig={str(path)!r}), datetime.now(UTC)); print('kubernetes_asyncio' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    assert ran.stdout == "False\n"
