@@ -15,6 +15,7 @@ FIND_PYTHON := for p in "$(PYTHON)" python3.11 python3 python3.12 python3.13 pyt
 # What pip does, in a line each: what it gets, and when it installs.
 PIP_PROGRESS := /^(Collecting|Building) / { n++; printf "  %3d  %s\n", n, $$1 " " $$2; fflush() } \
 	/^Installing collected/ { printf "  installing %d packages\n", NF - 3; fflush() }
+COMMA := ,
 # $(call INSTALL,WHAT): install what pip is told, and show how it goes.
 INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --progress-bar off --constraint constraints.txt \
 	--editable '$(1)' 2>&1 | tee $(VENV)/pip.log | awk '$(PIP_PROGRESS)'; \
@@ -42,12 +43,12 @@ $(RUNTIME): pyproject.toml constraints.txt
 	echo "Setting up $(VENV) with $$($$python --version) (once)"; \
 	[ -x $(BIN)/python ] && $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 		|| "$$python" -m venv --clear $(VENV)
-	@$(call INSTALL,.)
+	@$(call INSTALL,.[local])
 	@touch $@
 
 $(STAMP): $(RUNTIME)
 	@echo "Adding what tests and lint need (once)"
-	@$(call INSTALL,.[dev])
+	@$(call INSTALL,.[local$(COMMA)dev])
 	@touch $@
 
 demo: $(RUNTIME) ## Half a minute, once it is set up: 15 tasks, a pool from 0 to 5 Pods to 0. DEMO_ARGS=--unattended judges the run
@@ -134,7 +135,7 @@ screenshots: $(STAMP) ## Pictures of the status page, into docs/images (needs De
 	@$(BIN)/python -m tests.screenshots
 
 constraints: $(STAMP) ## Pin the newest versions of everything in constraints.txt
-	@$(BIN)/pip-compile --quiet --upgrade --extra dev --strip-extras --allow-unsafe --no-header \
+	@$(BIN)/pip-compile --quiet --upgrade --extra local --extra dev --strip-extras --allow-unsafe --no-header \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --output-file constraints.txt pyproject.toml
 
 clean: ## Remove what the other targets made

@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 from collections.abc import Callable, Coroutine
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -132,6 +133,8 @@ _STATE_DIR = click.option(
 @click.option("--http-port", type=click.IntRange(0, 65535), default=0, help="Port of the status page.")
 def up(state_dir: Path, *, detach: bool, keep_pods: bool, http_port: int) -> None:
     """Start the cluster and a controller, or start them again on what they left."""
+    if find_spec("celpy") is None:
+        raise click.ClickException("the embedded cluster is not installed: pipx install 'podslots[local]'")
     stack = Stack(state_dir, os.environ)
     _run(start(stack, detach=detach, keep_pods=keep_pods, http_port=http_port, echo=click.echo))
 

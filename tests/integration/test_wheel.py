@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,10 @@ spec:
     plan: {command: [sh, -c, "echo the plan; echo p >tfplan"]}
     apply: {command: [sh, -c, "echo applied"]}
 """
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ONLY_LOCAL = PROJECT["optional-dependencies"]["local"]
 
 
 class Installed:
@@ -65,7 +70,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
     into = [str(folder / "venv" / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
     constraints = ("--constraint", str(ROOT / "constraints.txt"))
-    subprocess.run([*into, "install", "--quiet", *constraints, str(wheel)], check=True)
+    subprocess.run([*into, "install", "--quiet", *constraints, f"{wheel}[local]"], check=True)
     (folder / "home").mkdir()
     return Installed(folder / "venv", folder / "home")
 
@@ -96,3 +101,16 @@ def test_a_task_goes_its_whole_way_by_hand(installed: Installed) -> None:
 def test_its_programs_are_there(installed: Installed) -> None:
     for program in ("podslots", "kubectl-podslots", "slot-agent", "slot-controller"):
         assert "--help" in installed.run(program, "--help")
+
+
+def test_without_the_extra_it_is_for_clusters_and_says_what_is_missing(installed: Installed) -> None:
+    """As in the controller's image. Taken away here, as a second environment would take as long as the first."""
+    python = str(installed.bin / "python")
+    subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", *ONLY_LOCAL], check=True)
+    for program in ("podslots", "slot-controller"):
+        assert "--help" in installed.run(program, "--help")
+    folders = "from controller import crds; print(len(list(crds.folder().glob('*'))), crds.policies_folder().is_dir())"
+    assert installed.run("python", "-c", folders).split()[1] == "True"
+    refused = subprocess.run([installed.bin / "podslots", "local", "up"], check=False, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert refused.stderr == "Error: the embedded cluster is not installed: pipx install 'podslots[local]'\n"
