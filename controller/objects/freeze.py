@@ -21,13 +21,14 @@ DURATION_SECONDS = (60, 7 * 86400)
 MAX_START_LENGTH = 100
 MAX_ZONE_LENGTH = 64
 
-# What standard cron has, and no more: no seconds, no `L` and `#`, no `@daily`. The definition has the same pattern.
+# What standard cron has, and no more: no seconds, no `L` and `#`, no `@daily`. The definition has a rule of it.
 _MONTH = "JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC"
 _DAY = "SUN|MON|TUE|WED|THU|FRI|SAT"
 
 
 def _field(number: str) -> str:
-    term = rf"(\*|({number})(-({number}))?)(/[1-9][0-9]?)?"
+    # No backslash: the definition has the same in a string of CEL.
+    term = rf"([*]|({number})(-({number}))?)(/[1-9][0-9]?)?"
     return rf"{term}(,{term})*"
 
 
