@@ -76,7 +76,9 @@ def judge(view: PoolView) -> Judged:
 
 def _judge(view: PoolView, signal: Signal, reading: Reading) -> Judged | SignalProblem:
     if reading.taken is None or reading.utilization is None or reading.queue is None:
-        return SignalProblem(SignalWord.UNAVAILABLE, reading.error or "Prometheus has not answered yet")
+        if reading.error is None:
+            return SignalProblem(SignalWord.AWAITED, "Prometheus is being asked for the first time")
+        return SignalProblem(SignalWord.UNAVAILABLE, reading.error)
     if abs(view.now - reading.taken) > OLD:
         return SignalProblem(
             SignalWord.UNAVAILABLE if reading.error else SignalWord.STALE,

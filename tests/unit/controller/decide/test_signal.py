@@ -133,6 +133,13 @@ def test_until_the_first_scrape_has_found_a_pod_the_size_is_held_and_nobody_is_w
     assert (active["status"], active["reason"]) == ("False", "SignalAwaited")
 
 
+def test_until_the_first_answer_the_size_is_held_and_nobody_is_warned() -> None:
+    """As each time that another one leads."""
+    decision = decide(served("...", "..."), None)
+    assert (decision.desired, decision.reason, word(decision)) == (2, Reason.SIGNAL_LOST, None)
+    assert decision.basis.signal.held
+
+
 def test_a_pod_that_was_found_is_found_whatever_the_others_do() -> None:
     young = tuple(pod(f"young-{n}", "...", opened=NOW - timedelta(seconds=20)) for n in range(3))
     decision = decide((*young, *served("r..")), reading({"p0": 0.33}))
@@ -144,7 +151,6 @@ def test_a_pod_that_was_found_is_found_whatever_the_others_do() -> None:
 
 IDLE = {"p0": 0.0, "p1": 0.0, "p2": 0.0}
 UNUSABLE: dict[str, tuple[Reading | None, SignalWord]] = {
-    "nothing read yet (K1)": (None, SignalWord.UNAVAILABLE),
     "nobody there (K1)": (Reading(error="connection refused"), SignalWord.UNAVAILABLE),
     "nobody there any more (K1)": (
         reading(IDLE, taken=NOW - timedelta(seconds=46), error="connection refused"),
@@ -265,7 +271,7 @@ def test_whatever_it_says_no_pool_gets_smaller_than_by_its_agents_alone(slots: l
     alone = decide_size(pool(present))
     decision = decide(present, said)
     assert decision.desired >= min(alone.desired, len(present))
-    if word(decision) is not None:
+    if decision.basis.signal.held:
         assert decision.desired >= len(present)
 
 
