@@ -1,6 +1,7 @@
 """Over any pool and any day: the simulator loses no task, keeps the bounds, and says the same thing twice."""
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,10 +9,13 @@ from hypothesis import strategies as st
 from controller.cli.simulate.comparison import Comparison, Settings, compare
 from controller.cli.simulate.engine import Engine, Terms
 from controller.cli.simulate.figures import Figures
+from controller.cli.simulate.jobs import Job, Stage
 from controller.cli.simulate.podslots import Podslots
 from controller.cli.simulate.trace import Arrival, Trace
+from controller.decide.view import PoolView
 from controller.objects.autoscaling import Autoscaling
 from controller.objects.pool import DEFAULT_LAYOUT, PoolSpec
+from controller.objects.task import Task, TaskPhase, TaskStatus
 
 LAYOUTS = (
     DEFAULT_LAYOUT,
@@ -108,3 +112,28 @@ def test_no_two_tasks_of_a_key_that_change_things_hold_slots_at_once(spec: PoolS
 
     figures: Figures = Engine(trace, Watching(spec, pass_seconds=1), Terms()).run()
     assert figures.unfinished == 0
+
+
+@given(pools(), traces)
+@settings(max_examples=30, deadline=None)
+def test_tasks_in_slots_can_be_left_out_of_the_view(spec: PoolSpec, trace: Trace) -> None:
+    """The controller has them in its views. What agents show decides, so the same is done with them and without."""
+    assert Engine(trace, WithAll(spec, pass_seconds=1), Terms()).run().to_json() == (
+        Engine(trace, Podslots(spec, pass_seconds=1), Terms()).run().to_json()
+    )
+
+
+class WithAll(Podslots):
+    """Its views have the tasks that are in slots too, as the API would have them."""
+
+    def _view(self) -> PoolView:
+        view = super()._view()
+        jobs = [job for pod in self._engine.pods.values() for job in pod.held if job is not None]
+        return replace(view, tasks=(*(self._placed(job) for job in jobs), *view.tasks))
+
+    @staticmethod
+    def _placed(job: Job) -> Task:
+        assert job.pod is not None
+        uid = f"simulated-{job.pod.number:06}"
+        phase = TaskPhase.AWAITING_APPROVAL if job.stage is Stage.RESERVED else TaskPhase.RUNNING
+        return replace(job.task, status=TaskStatus(phase=phase, pod=uid, pod_uid=uid, slot=job.slot, attempt=1))

@@ -3,7 +3,8 @@
 A view has real `PodView`s, made anew when something about their Pod changes, and the tasks that wait. Tasks that have
 a slot are left out: the agent shows those, which outranks their objects. A pass comes when something changed, when an
 idle Pod becomes old enough to go, when a window of `behavior` or `freeze` ends, and every 30 s, as in
-`controller.passes`; under load no more often than every `pass_seconds`. Of a `signal` there is nothing here.
+`controller.passes`; under load no more often than every `pass_seconds`. A pool that scales by a Prometheus is
+simulated by what its agents say: what that one would say is not known.
 """
 
 import math
@@ -47,7 +48,8 @@ class Podslots(Strategy):
 
     def __init__(self, spec: PoolSpec, *, pass_seconds: float, name: str = "podslots") -> None:
         super().__init__(name)
-        self._spec = spec
+        scaler = spec.autoscaling
+        self._spec = spec if scaler is None else replace(spec, autoscaling=replace(scaler, signal=None))
         self._pass_seconds = pass_seconds
         self._views: dict[int, PodView] = {}
         self._slots: dict[int, list[Slot]] = {}
