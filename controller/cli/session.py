@@ -33,9 +33,7 @@ class Session:
     @contextmanager
     def open(self) -> Iterator["Connection"]:
         """A connection, for as long as one command runs."""
-        if self.settings.kubeconfig and not self.settings.server:
-            _check_local(Path(self.settings.kubeconfig))
-        with closing(BlockingClient(self.settings, self.now)) as api:
+        with closing(BlockingClient(self.settings, self.now, hint=lambda: _hint(self.settings))) as api:
             namespace = self.namespace or api.default_namespace or "default"
             yield Connection(api=api, namespace=namespace, now=self.now)
 
@@ -124,12 +122,15 @@ def explain(error: PodslotsError) -> str:
     return str(error)
 
 
-def _check_local(kubeconfig: Path) -> None:
-    """Raise ApiUnavailable if the kubeconfig is that of a local cluster which is stopped."""
-    folder = kubeconfig.absolute().parent.parent
-    if is_stopped(folder):
-        chosen = "" if folder == LOCAL_FOLDER.absolute() else f" --state-dir {folder}"
-        raise ApiUnavailable(f"the local cluster in {folder} is stopped. Start it again: {command()} local up{chosen}")
+def _hint(settings: KubeSettings) -> str:
+    """What to say when nobody answers, if the server is that of a local cluster which was stopped."""
+    if not settings.kubeconfig or settings.server:
+        return ""
+    folder = Path(settings.kubeconfig).absolute().parent.parent
+    if not is_stopped(folder):
+        return ""
+    chosen = "" if folder == LOCAL_FOLDER.absolute() else f" --state-dir {folder}"
+    return f". The local cluster in {folder} is stopped. Start it again: {command()} local up{chosen}"
 
 
 LOCAL_FOLDER = Path(".podslots") / "local"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from http.client import HTTPConnection, HTTPResponse
 
-from controller.errors import ApiUnavailable
+from controller.errors import ApiUnavailable, NoConfiguration
 from controller.kube.access import MIN_RELOAD_SECONDS, Access, KubeSettings, TlsContexts, load
 from controller.kube.answers import (
     JSON,
@@ -57,13 +57,22 @@ class Patience:
 class BlockingClient:
     """The calls of `controller.kube.api.Api` that commands make. Reads its configuration at once.
 
-    Writes with fields that the server does not know are refused, not pruned: people typed them.
+    Writes with fields that the server does not know are refused, not pruned: people typed them. `hint` is asked what
+    to add when nobody answers at the server's address.
     """
 
-    def __init__(self, settings: KubeSettings, now: Callable[[], datetime], patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        settings: KubeSettings,
+        now: Callable[[], datetime],
+        patience: Patience | None = None,
+        *,
+        hint: Callable[[], str] = lambda: "",
+    ) -> None:
         self._settings = settings
         self._now = now
         self._patience = patience or Patience()
+        self._hint = hint
         self._contexts = TlsContexts()
         self._access = load(settings, now(), self._contexts)
         self._loaded_at = time.monotonic()
@@ -207,7 +216,7 @@ class BlockingClient:
             self.close()
         reused = self._kept is not None
         try:
-            connection = self._kept = self._kept or opened(access, self._patience.connect, self._patience.answer)
+            connection = self._kept = self._kept or self._open(access)
             response = exchanged(connection, access, request)
             content = response.read()
         except ConnectionError:
@@ -230,7 +239,7 @@ class BlockingClient:
         """A GET whose answer is read by lines, on a connection of its own."""
         access = self._current()
         with _translated(f"GET {path}"):
-            connection = opened(access, self._patience.connect, self._patience.answer)
+            connection = self._open(access)
             here = connection.sock  # http.client lets go of it if the server says that it will close
             try:
                 response = exchanged(connection, access, Request("GET", with_query(path, query), self._headers()))
@@ -245,6 +254,14 @@ class BlockingClient:
                 self._renewed(access)
             raise error_of(response.status, parse_status(content), response.headers.get("Retry-After"))
         return Lines(response, here, f"GET {path}")
+
+    def _open(self, access: Access) -> HTTPConnection:
+        try:
+            return opened(access, self._patience.connect, self._patience.answer)
+        except NoConfiguration:
+            raise
+        except ApiUnavailable as error:
+            raise ApiUnavailable(f"{error}{self._hint()}") from error
 
     def _current(self) -> Access:
         limit = self._access.refresh_after_seconds

@@ -450,7 +450,7 @@ def test_ctrl_c_ends_a_followed_log_at_once(cli: Cli) -> None:
         assert following.stdout.readline() == "begun\n"
         following.send_signal(signal.SIGINT)
         _, said = following.communicate(timeout=30)
-    assert (following.returncode, said.strip()) == (130, "")
+    assert (following.returncode, "Traceback" in said) == (130, False)
     cli.run("cancel", "silent")
 
 

@@ -91,7 +91,10 @@ def test_a_command_says_that_a_local_cluster_is_stopped_and_how_to_start_it(tmp_
     """Whether the folder is the one here, or its kubeconfig is named."""
     folder = tmp_path / ".podslots" / "local"
     (folder / "cluster").mkdir(parents=True)
-    (folder / "cluster" / "kubeconfig").write_text("{}")
+    (folder / "cluster" / "kubeconfig").write_text(
+        "{current-context: c, contexts: [{name: c, context: {cluster: c}}],"
+        " clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]}"
+    )
     (folder / READY).write_text("{}")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
