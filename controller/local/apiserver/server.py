@@ -47,6 +47,7 @@ from controller.local.apiserver.persistence import JournalError, Persistence, Sq
 from controller.local.apiserver.requests import RequestInfo
 from controller.local.apiserver.resource_api import Reply, ResourceApi
 from controller.local.apiserver.store.controllers.pod_collection import PodCollector
+from controller.local.apiserver.store.controllers.workloads import Workloads
 from controller.local.apiserver.store.store import Store
 from controller.local.apiserver.store.users import User
 from controller.local.apiserver.store.versions import Change
@@ -104,7 +105,8 @@ class ApiServer:
         self._api = ResourceApi(self.store, now, rng)
         self._authorizer = Authorizer(Rbac(self.store), frozenset(users.values()), enforce=enforce_rbac)
         pods = PodCollector(self.store) if collect_pods else None
-        self._controllers = ControllerLoop(self.store, self._journal, now, pods)
+        workloads = Workloads(self.store, rng)
+        self._controllers = ControllerLoop(self.store, self._journal, now, pods, workloads)
         self._reviews = Reviews(self._authorizer, lambda header: authenticate(users, admin_users, header))
         self.store.admit = Policies(self.store, self._authorizer).admit
         self._openapi = Documents(self.store.registry)
@@ -161,7 +163,7 @@ class ApiServer:
 
     async def commit(self, changes: tuple[Change, ...]) -> None:
         """Makes changes durable and visible; for code in this process that writes to the store itself."""
-        if self.store.garbage:
+        if self.store.garbage or self.store.garbage.workloads:
             self._controllers.wake()
         if changes:
             await self._journal.commit(changes)
