@@ -28,12 +28,16 @@ class ControllerLoop:
         now: Callable[[], datetime],
         pods: PodCollector | None,
         workloads: Workloads,
+        *,
+        audited: Callable[[Change, bool], None] = lambda _, __: None,
     ) -> None:
+        """`audited(change, complete)`: takes note of a write of the workloads' controllers, before and after."""
         self._store = store
         self._journal = journal
         self._now = now
         self._pods = pods
         self._workloads = workloads
+        self._audited = audited
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -51,13 +55,25 @@ class ControllerLoop:
                     await self._woken.wait()
             self._woken.clear()
             try:
-                while changes := self._store.collect(self._now()) or self._workloads.sync(self._now()):
-                    await self._journal.commit(changes)
+                await self._settle()
                 if loop.time() >= next_round:
                     next_round = loop.time() + _ROUND_SECONDS
                     await self._look_around()
             except JournalError:
                 return  # every answer says so from now on
+
+    async def _settle(self) -> None:
+        """Each has its turn until nothing is left to do."""
+        while True:
+            while changes := self._store.collect(self._now()):
+                await self._journal.commit(changes)
+            if not (changes := self._workloads.sync(self._now())):
+                return
+            for change in changes:
+                self._audited(change, False)
+            await self._journal.commit(changes)
+            for change in changes:
+                self._audited(change, True)
 
     def _pause_seconds(self) -> float:
         """How long nothing need be looked at, unless something changes."""

@@ -43,6 +43,7 @@ from controller.local.apiserver.negotiation import negotiate
 from controller.local.apiserver.openapi.answers import answer as openapi_answer
 from controller.local.apiserver.openapi.documents import PREFIX as OPENAPI
 from controller.local.apiserver.openapi.documents import Documents
+from controller.local.apiserver.own_writes import audit_entry
 from controller.local.apiserver.persistence import JournalError, Persistence, SqliteJournal, Volatile
 from controller.local.apiserver.requests import RequestInfo
 from controller.local.apiserver.resource_api import Reply, ResourceApi
@@ -106,7 +107,7 @@ class ApiServer:
         self._authorizer = Authorizer(Rbac(self.store), frozenset(users.values()), enforce=enforce_rbac)
         pods = PodCollector(self.store) if collect_pods else None
         workloads = Workloads(self.store, rng)
-        self._controllers = ControllerLoop(self.store, self._journal, now, pods, workloads)
+        self._controllers = ControllerLoop(self.store, self._journal, now, pods, workloads, audited=self._audit_own)
         self._reviews = Reviews(self._authorizer, lambda header: authenticate(users, admin_users, header))
         self.store.admit = Policies(self.store, self._authorizer).admit
         self._openapi = Documents(self.store.registry)
@@ -281,6 +282,12 @@ class ApiServer:
         return web.Response(
             status=error.code, body=orjson.dumps(error.status()), content_type="application/json", headers=headers
         )
+
+    def _audit_own(self, change: Change, complete: bool) -> None:
+        if self._audit is not None:
+            resource = self.store.registry.by_key(change.record.resource)
+            entry = audit_entry(change, resource, self._now())
+            self._audit.write(entry.line(self._now(), complete=complete))
 
     def _log_audit(self, entry: AuditEntry) -> None:
         if self._audit is not None and (entry.info.is_resource or entry.code >= _FIRST_ERROR_STATUS):
