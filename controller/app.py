@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from agent.wire import Step
 from controller import names
 from controller.act.budgets import Budgets
+from controller.act.deployments import Deployments
 from controller.act.events import EventRecorder
 from controller.act.eviction_answers import EvictionAnswers
 from controller.act.handed_over import HandedOverFiles
@@ -40,12 +41,25 @@ from controller.config import Config
 from controller.decide.scaling import Reason
 from controller.decide.task_figures import ReservationEnd, task_figures
 from controller.errors import NotLeader
-from controller.kube.api import BUDGETS, LEASES, NODES, PODS, SECRETS, SLOTPOOLS, SLOTTASKS, Api, Object, Resource
+from controller.kube.api import (
+    BUDGETS,
+    DEPLOYMENTS,
+    LEASES,
+    NODES,
+    PODS,
+    REPLICASETS,
+    SECRETS,
+    SLOTPOOLS,
+    SLOTTASKS,
+    Api,
+    Object,
+    Resource,
+)
 from controller.kube.cache import Cache
 from controller.kube.leading import LeadersApi
 from controller.kube.reflector import Reflector, ReflectorSettings
 from controller.kube.rest import Stopwatch
-from controller.kube.trimming import trim_metadata, trim_pod
+from controller.kube.trimming import trim_metadata, trim_pod, trim_workload
 from controller.leader.election import Election
 from controller.leader.lease import LeaseSettings
 from controller.objects.ended_task import trim_task
@@ -65,7 +79,7 @@ from metrics.pools import PoolLabels
 
 log = logging.getLogger(__name__)
 
-_TRIM = {PODS: trim_pod, SLOTTASKS: trim_task}
+_TRIM = {DEPLOYMENTS: trim_workload, REPLICASETS: trim_workload, PODS: trim_pod, SLOTTASKS: trim_task}
 """What is kept of objects of which there are many."""
 
 _PODS_PAGE = ReflectorSettings(page_limit=100)
@@ -120,6 +134,8 @@ class Controller:
         self.leases = self._cache(LEASES, selector=names.LOCK_LABEL)
         self.nodes = self._cache(NODES)
         self.budgets = self._cache(BUDGETS, selector=names.POOL_LABEL)
+        self.deployments = self._cache(DEPLOYMENTS, selector=names.POOL_LABEL, optional=True)
+        self.replica_sets = self._cache(REPLICASETS, selector=names.POOL_LABEL, optional=True)
         self.events = EventRecorder(api, component="podslots-controller", instance=config.identity, now=now, rng=rng)
         leaders = LeadersApi(api, self._may_write)
         owners = PodOwners(leaders, self.pods)
@@ -144,6 +160,8 @@ class Controller:
             nodes=self.nodes,
             secrets=self.secrets,
             locks=locks,
+            deployments=self.deployments,
+            replica_sets=self.replica_sets,
             fleet=self.fleet,
             evictions=self.evictions,
             signals=self.signals,
@@ -169,6 +187,7 @@ class Controller:
             budgets=Budgets(leaders, self.budgets),
             events=self.events,
             images=Images(agent=config.agent_image),
+            deployments=Deployments(leaders, self.deployments, self.replica_sets, pods=pods, rng=rng),
             answers_evictions=lambda: self.evictions.answering,
         )
         history = History(leaders)
@@ -206,7 +225,8 @@ class Controller:
         )
         self._subscribe()
 
-    def _cache(self, resource: Resource, *, selector: str = "") -> Cache:
+    def _cache(self, resource: Resource, *, selector: str = "", optional: bool = False) -> Cache:
+        """`optional`: a role of before does not have it; what needs it says so when it is refused."""
         cache = Cache(resource, _TRIM.get(resource, trim_metadata))
         namespace = self._config.watch_namespace if resource.namespaced else None
         self._reflectors.append(
@@ -217,7 +237,7 @@ class Controller:
                 namespace=namespace,
                 label_selector=selector,
                 # Whoever looks after one namespace need not be trusted with what is the cluster's.
-                optional=not resource.namespaced and self._config.watch_namespace is not None,
+                optional=optional or (not resource.namespaced and self._config.watch_namespace is not None),
                 stopwatch=self._stopwatch,
                 page_kept=self._page_kept,
                 settings=_PODS_PAGE if resource is PODS else None,
@@ -248,6 +268,8 @@ class Controller:
         self.leases.subscribe(self._lease_changed)
         self.nodes.subscribe(self._node_changed)
         self.budgets.subscribe(self._budget_changed)
+        for cache in (self.deployments, self.replica_sets):
+            cache.subscribe(lambda old, new: self._wake_labelled(new or old))
 
     def _wake_key(self, pool: Object | None) -> None:
         if pool is not None:

@@ -39,6 +39,9 @@ ACTIVE: Json = {
 OF_A_POOL: Json = {"matchExpressions": [{"key": names.POOL_LABEL, "operator": "Exists"}]}
 A_LOCK: Json = {"matchExpressions": [{"key": names.LOCK_LABEL, "operator": "Exists"}]}
 
+REPLICASET_USERS = (names.REPLICASET_CONTROLLER, names.CLUSTER_MANAGER)
+DEPLOYMENT_USERS = (names.DEPLOYMENT_CONTROLLER, names.CLUSTER_MANAGER)
+
 NAMESPACE_GOES = "has(namespaceObject.metadata.deletionTimestamp)"
 
 RIGHTS = {names.BREAK_GLASS: "break-glass", names.FORGET: "forget", names.DRAIN_REQUESTED: "drain"}
@@ -74,6 +77,11 @@ def tracked(variable: str) -> str:
 def is_user(user: str) -> str:
     """Whether this user asks."""
     return f"request.userInfo.username == '{user}'"
+
+
+def is_one_of(*users: str) -> str:
+    """Whether one of these asks."""
+    return f"request.userInfo.username in {list(users)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +148,7 @@ def policies(user: str = names.CONTROLLER_USER) -> tuple[Policy, ...]:
     return (
         _pod_delete(),
         _pod_create(user),
+        _workload(user),
         _pod_eviction(),
         _namespace_delete(),
         _pod_update(user),
@@ -156,14 +165,46 @@ def _pod_create(user: str) -> Policy:
     return Policy(
         name="podslots-pod-create",
         why=(
-            "Only the controller makes Pods of pools. One of somebody else's would count as a Pod whose agent is "
-            "silent, and, labelled active, keep itself and its namespace from being deleted."
+            "Only the controller makes Pods of pools, and ReplicaSets of its Deployments do. One of somebody else's "
+            "would count as a Pod whose agent is silent, and, labelled active, keep itself and its namespace."
         ),
         operations=("CREATE",),
         resources=("pods",),
         selector=OF_A_POOL,
         validations=(
-            refuse_unless(is_user(user), f"only the controller makes Pods with the label {names.POOL_LABEL}"),
+            refuse_unless(
+                is_one_of(user, *REPLICASET_USERS), f"only the controller makes Pods with the label {names.POOL_LABEL}"
+            ),
+        ),
+    )
+
+
+def _workload(user: str) -> Policy:
+    label = f"?template.?metadata.?labels[?'{names.POOL_LABEL}']"
+    same = "object.spec.template == oldObject.spec.template && object.spec.?paused == oldObject.spec.?paused"
+    return Policy(
+        name="podslots-workload",
+        why=(
+            "Whose template has a pool's label makes Pods of that pool. So such Deployments are the controller's, and "
+            "such ReplicaSets Kubernetes' own. Anyone who may sets their size: the controller puts it right."
+        ),
+        operations=("CREATE", "UPDATE"),
+        resources=("deployments", "replicasets"),
+        group="apps",
+        conditions=(
+            {
+                "name": "of-a-pool",
+                "expression": f"object.spec.{label}.hasValue() || "
+                f"(request.operation == 'UPDATE' && oldObject.spec.{label}.hasValue())",
+            },
+            {"name": "not-the-controller", "expression": f"!({is_user(user)})"},
+        ),
+        validations=(
+            refuse_unless(
+                f"request.operation == 'UPDATE' ? {same} : "
+                f"request.resource.resource == 'replicasets' && {is_one_of(*DEPLOYMENT_USERS)}",
+                "the Deployment of a pool is the controller's: change the SlotPool's template",
+            ),
         ),
     )
 
@@ -238,8 +279,8 @@ def _namespace_delete() -> Policy:
 
 
 def _pod_update(user: str) -> Policy:
-    labels = [names.POOL_LABEL, names.STATE_LABEL]
-    notes = [names.DRAIN_ID, names.OPENED, names.TEMPLATE_HASH]
+    labels = [names.POOL_LABEL, names.STATE_LABEL, names.DEPLOYMENT_LABEL]
+    notes = [names.DRAIN_ID, names.OPENED, names.TEMPLATE_HASH, names.POOL_UID]
     return Policy(
         name="podslots-pod-update",
         why=(
@@ -260,7 +301,7 @@ def _pod_update(user: str) -> Policy:
         validations=(
             refuse_unless(
                 f"{labels}.all(k, variables.oldLabels[?k] == variables.newLabels[?k])",
-                f"only the controller sets the labels {' and '.join(labels)}",
+                f"only the controller sets the labels {', '.join(labels)}",
             ),
             refuse_unless(
                 f"{notes}.all(k, variables.oldNotes[?k] == variables.newNotes[?k])",

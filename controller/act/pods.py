@@ -8,7 +8,7 @@ replica that deletes and one that opens, the second to write fails, or finds the
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 _STARTING_GRACE_SECONDS = 30
 """What a Pod that was never opened gets to end: nothing runs in it that anybody waits for."""
+
+_COSTS = {PodState.ACTIVE: "1000", PodState.DRAINING: "-1000"}
+"""Of Pods that are ready a ReplicaSet takes the cheapest first. One that is not ready goes before all of them."""
 
 _DRAIN_TRIES = 5
 _CREATE_TRIES = 5
@@ -107,6 +110,8 @@ class Pods:
             live = await self._read(pod.name, pod.uid, namespace)
         if live is None or live["metadata"].get("deletionTimestamp"):
             return False  # no finalizer can be added any more
+        if pod.deployment and not _has_second_owner(live):
+            return False  # its ReplicaSet made it without: the garbage collector would take it along
         if pod.tracked and names.POD_FINALIZER in (live["metadata"].get("finalizers") or ()):
             return True
         patched = await self._label(
@@ -114,14 +119,53 @@ class Pods:
             namespace,
             PodState.ACTIVE,
             self._new_drain_id(),
-            resource_version=_version(live),
+            resource_version=version_of(live),
             opened_at=opened_at,
             finalizers=[*_others(live), names.POD_FINALIZER],
         )
         return not patched["metadata"].get("deletionTimestamp")
 
+    async def protect(self, pod: PodView, namespace: str) -> bool:
+        """Label a drained Pod active again; False if it is on its way out. Its agent is opened after that."""
+        return await self._activate(pod, namespace)
+
+    async def unprotect(self, pod: PodView, namespace: str) -> None:
+        """The other way round: nobody has opened its agent, nor will."""
+        live = await self._read(pod.name, pod.uid, namespace)
+        if live is not None and not live["metadata"].get("deletionTimestamp"):
+            await self._label(
+                pod,
+                namespace,
+                PodState.DRAINING,
+                self._new_drain_id(),
+                resource_version=version_of(live),
+                finalizers=_others(live),
+            )
+
     async def drain_and_delete(self, pod: PodView, namespace: str, agent: AgentClient) -> bool:
         """Drain a Pod and delete it; False if its agent refused, or the Pod was on its way out already."""
+        return await self._drain(pod, namespace, agent, self._delete)
+
+    async def mark(self, pod: PodView, namespace: str, agent: AgentClient) -> bool:
+        """Drain a Pod of a Deployment, and have it the first to go when that gets smaller; False as above."""
+        return await self._drain(pod, namespace, agent, None)
+
+    async def mark_starting(self, pod: PodView, namespace: str) -> bool:
+        """The same of one that was never opened: opening it would have moved its resourceVersion."""
+        live = await self._read(pod.name, pod.uid, namespace)
+        if live is None or live["metadata"]["labels"].get(names.STATE_LABEL) != PodState.STARTING:
+            return False
+        drain_id = self._new_drain_id()
+        await self._label(pod, namespace, PodState.DRAINING, drain_id, resource_version=version_of(live))
+        return True
+
+    async def _drain(
+        self,
+        pod: PodView,
+        namespace: str,
+        agent: AgentClient,
+        then: Callable[[Object], Coroutine[None, None, None]] | None,
+    ) -> bool:
         if pod.agent is None:
             return False
         for _ in range(_DRAIN_TRIES):
@@ -139,13 +183,14 @@ class Pods:
                     namespace,
                     PodState.DRAINING,
                     drain_id,
-                    resource_version=_version(live),
+                    resource_version=version_of(live),
                     finalizers=_others(live),
                 )
-                if not await self._granted(pod, namespace, agent, drain_id):
-                    self._say_drain(live, pod, granted=False)
-                    return False
-                await self._delete(labelled)
+                if then is not None:
+                    if not await self._granted(pod, namespace, agent, drain_id):
+                        self._say_drain(live, pod, granted=False)
+                        return False
+                    await then(labelled)
             except Conflict:
                 continue
             self._say_drain(live, pod, granted=True)
@@ -232,7 +277,12 @@ class Pods:
         metadata = live["metadata"]
         finalizers = _others(live)
         patch = {
-            "metadata": {"resourceVersion": _version(live), "uid": metadata["uid"], "finalizers": finalizers, **changes}
+            "metadata": {
+                "resourceVersion": version_of(live),
+                "uid": metadata["uid"],
+                "finalizers": finalizers,
+                **changes,
+            }
         }
         patched = await self._api.patch(PODS, metadata["namespace"], metadata["name"], patch)
         self._cache.note(patched)
@@ -279,6 +329,8 @@ class Pods:
             "labels": {names.STATE_LABEL: state.value},
             "annotations": {**disruption.notes(state.value), names.DRAIN_ID: drain_id},
         }
+        if pod.deployment:
+            metadata["annotations"][names.DELETION_COST] = _COSTS.get(state)
         if opened_at is not None:
             metadata["annotations"][names.OPENED] = wire.format_time(opened_at)
         if resource_version is not None:
@@ -305,10 +357,15 @@ class Pods:
         return f"{self._rng.getrandbits(64):016x}"
 
 
+def _has_second_owner(pod: Object) -> bool:
+    return any(owner["kind"] == "Secret" for owner in pod["metadata"].get("ownerReferences") or ())
+
+
 def _others(pod: Object) -> list[str]:
     """The finalizers that are not ours."""
     return [entry for entry in pod["metadata"].get("finalizers") or () if entry != names.POD_FINALIZER]
 
 
-def _version(pod: Object) -> str:
+def version_of(pod: Object) -> str:
+    """The resourceVersion of an object."""
     return str(pod["metadata"]["resourceVersion"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from controller import names
 from controller.act.budgets import Budgets
+from controller.act.deployments import Deployments
 from controller.act.events import EventRecorder
 from controller.act.pod_owners import PodOwners
 from controller.act.pods import Pods
@@ -48,6 +49,7 @@ class Pools:
         budgets: Budgets,
         events: EventRecorder,
         images: Images,
+        deployments: Deployments,
         answers_evictions: Callable[[], bool] = lambda: False,
     ) -> None:
         """`answers_evictions`: whether Pods made now are to name the controller as their eviction responder."""
@@ -59,6 +61,7 @@ class Pools:
         self._budgets = budgets
         self._events = events
         self._images = images
+        self.deployments = deployments
         self._answers_evictions = answers_evictions
         self._unbudgeted: dict[Key, str] = {}
         self._create_failed: dict[Key, Problem] = {}
@@ -194,16 +197,29 @@ class Pools:
             disruption.name_responder(pod["spec"])
         return pod
 
+    async def make_deployment(self, pool: Object, pod: Object) -> None:
+        """Make the Deployment whose Pods are as `pod`; that it can't be done stands in the pool's conditions."""
+        try:
+            await self.deployments.make(pool, pod)
+        except (ApiError, ApiUnavailable) as error:
+            self._note_refusal(pool, "creating a Deployment", error)
+            raise
+        self._create_failed.pop(key_of(pool), None)
+        self._events.event(pool, "SuccessfulCreate", f"created Deployment {pod['metadata']['name']}")
+
+    def _note_refusal(self, pool: Object, what: str, error: Exception) -> None:
+        if isinstance(error, Forbidden | Invalid | TooManyRequests):
+            reason = "QuotaExceeded" if "exceeded quota" in str(error) else "FailedCreate"
+            self._create_failed[key_of(pool)] = Problem(reason=reason, message=str(error))
+            self._events.event(pool, reason, f"{what}: {error}", warning=True)
+
     async def create_pod(self, pool: Object, pod: Object) -> None:
         """Create a Pod; that it can't be done stands in the pool's conditions until it can."""
         key = key_of(pool)
         try:
             await self._pods.create(pod)
         except (ApiError, ApiUnavailable) as error:
-            if isinstance(error, Forbidden | Invalid | TooManyRequests):
-                reason = "QuotaExceeded" if "exceeded quota" in str(error) else "FailedCreate"
-                self._create_failed[key] = Problem(reason=reason, message=str(error))
-                self._events.event(pool, reason, f"creating a Pod: {error}", warning=True)
+            self._note_refusal(pool, "creating a Pod", error)
             raise
         self._create_failed.pop(key, None)
         self._events.event(pool, "SuccessfulCreate", f"created Pod {pod['metadata']['name']}")

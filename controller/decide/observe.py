@@ -61,10 +61,13 @@ def observe_pod(
         opened=_time(annotations.get(names.OPENED)),
         drain_requested=asked_to_go or names.DRAIN_REQUESTED in annotations,
         node_cordoned=bool(node and (node.get("spec") or {}).get("unschedulable")),
-        disowned=pool_uid is not None and _owner(metadata) not in {None, pool_uid},
+        disowned=pool_uid is not None and (annotations.get(names.POOL_UID) or _owner(metadata)) not in {None, pool_uid},
         template_hash=annotations.get(names.TEMPLATE_HASH, ""),
         start_problem=start_problem(pod) if state is PodState.STARTING else None,
         token_secret=_secret_owner(metadata),
+        deployment=(metadata.get("labels") or {}).get(names.DEPLOYMENT_LABEL, ""),
+        replica_set=_replica_set(metadata),
+        ended=status.get("phase") in {"Failed", "Succeeded"},
         tracked=names.POD_FINALIZER in (metadata.get("finalizers") or ()),
     )
 
@@ -73,6 +76,11 @@ def _owner(metadata: Object) -> str | None:
     """The UID of the pool that a Pod was made by. None: somebody has taken that away, and no collector minds it."""
     owners = metadata.get("ownerReferences") or ()
     return next((owner["uid"] for owner in owners if owner.get("controller")), None)
+
+
+def _replica_set(metadata: Object) -> str:
+    owners = metadata.get("ownerReferences") or ()
+    return next((owner["uid"] for owner in owners if owner.get("controller") and owner["kind"] == "ReplicaSet"), "")
 
 
 def _secret_owner(metadata: Object) -> str | None:

@@ -303,7 +303,7 @@ def _creations(view: PoolView, decision: SizeDecision, taken_back: int) -> int:
 
 
 def _deletion(view: PoolView) -> list[CancelTask | FinishDeletion]:
-    if view.synced and not view.pods and not view.creating:
+    if view.synced and not view.pods and not view.creating and not view.deployments:
         return [FinishDeletion()]
     if view.spec.deletion_policy is not DeletionPolicy.FORCE:
         return []

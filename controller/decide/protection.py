@@ -9,6 +9,7 @@ Object = Mapping[str, Any]
 POLICIES = {
     "podslots-pod-delete": "deletion of active Pods",
     "podslots-pod-create": "Pods that pass themselves off as a pool's",
+    "podslots-workload": "Deployments and ReplicaSets that make such Pods, and changes of a pool's Deployment",
     "podslots-pod-eviction": "eviction of active Pods that do not run yet",
     "podslots-namespace-delete": "deletion of namespaces with active Pods",
     "podslots-pod-update": "changes of Pods' labels, annotations and specs",

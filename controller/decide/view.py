@@ -92,6 +92,12 @@ class PodView:
     """Whether it makes room for one of the present template: not in what is kept, only in a view (see `rollout`)."""
     tracked: bool = False
     """Whether its object stays, by our finalizer, until its end is recorded."""
+    deployment: str = ""
+    """The Deployment that its template was of; empty for one that the controller made itself."""
+    replica_set: str = ""
+    """UID of the ReplicaSet that manages it, if one does."""
+    ended: bool = False
+    """Whether its phase is a terminal one. No proof of death, but no ReplicaSet counts it any more."""
     idle_seen: datetime | None = None
     """When the controller first saw it idle as it is now, by the controller's own clock: a node's may be wrong."""
 
@@ -256,6 +262,35 @@ class Rollout:
     max_surge: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentView:
+    """A Deployment of the pool, with its ReplicaSets' UIDs and names.
+
+    `settled`: it has had a ReplicaSet, and is paused. `failure` is what keeps its ReplicaSet from making or deleting a
+    Pod: the reason and the message.
+    """
+
+    name: str
+    uid: str
+    template_hash: str
+    replicas: int
+    known: bool = False
+    paused: bool = False
+    deleting: bool = False
+    replica_sets: tuple[tuple[str, str], ...] = ()
+    failure: tuple[str, str] | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether it can be given a size."""
+        return self.known and self.paused
+
+    @property
+    def sound(self) -> bool:
+        """Whether it is as it was made: one ReplicaSet, since there was one at all, and nobody deletes it."""
+        return not self.deleting and len(self.replica_sets) <= 1 and (bool(self.replica_sets) or not self.known)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PoolView:
     """A pool at one moment. `now` is wall time; `tasks` are those of the pool that are not final.
@@ -287,6 +322,10 @@ class PoolView:
     deleting: bool = False
     synced: bool = True
     rollout: Rollout = field(default_factory=Rollout)
+    deployments: tuple[DeploymentView, ...] = ()
+    """In Deployment mode, and until the last Pod of that mode has gone."""
+    orphaned_sets: tuple[tuple[str, str], ...] = ()
+    """UIDs and names of ReplicaSets of the pool whose Deployment is gone."""
 
     @property
     def serving(self) -> list[Alike]:

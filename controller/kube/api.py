@@ -49,6 +49,8 @@ ADMISSION_BINDINGS = Resource(
 TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False)
 ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False)
 CONTROLLERREVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
+DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
+REPLICASETS = Resource("apps", "v1", "replicasets", "ReplicaSet")
 SLOTPOOLS = Resource("podslots.dev", "v1alpha1", "slotpools", "SlotPool")
 SLOTTASKS = Resource("podslots.dev", "v1alpha1", "slottasks", "SlotTask")
 SLOTTASKOUTPUTS = Resource("podslots.dev", "v1alpha1", "slottaskoutputs", "SlotTaskOutput")

@@ -30,6 +30,12 @@ def trim_metadata(obj: Object) -> Object:
     return {**obj, "metadata": kept}
 
 
+def trim_workload(obj: Object) -> Object:
+    """A Deployment or ReplicaSet without its template."""
+    spec = {key: value for key, value in (obj.get("spec") or {}).items() if key != "template"}
+    return {**trim_metadata(obj), "spec": spec}
+
+
 def trim_pod(obj: Object) -> Object:
     """A Pod without what nothing here reads: there are thousands of them, of some 60 KiB parsed.
 

@@ -40,6 +40,13 @@ class DeletionPolicy(StrEnum):
     FORCE = "Force"
 
 
+class Mode(StrEnum):
+    """Who makes the Pods: the controller itself, or a Deployment that it makes and scales."""
+
+    PODS = "Pods"
+    DEPLOYMENT = "Deployment"
+
+
 class UpdateType(StrEnum):
     """When Pods of an earlier template or layout are replaced."""
 
@@ -106,6 +113,7 @@ class PoolSpec:
     auth: Auth = field(default_factory=Auth)
     update: UpdateStrategy = field(default_factory=UpdateStrategy)
     revision_history_limit: int = 5
+    mode: Mode = Mode.PODS
     template: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -166,6 +174,7 @@ class PoolSpec:
             auth=_auth(spec, pool),
             update=_update(spec),
             revision_history_limit=spec.integer("revisionHistoryLimit", 5, most=MAX_REVISIONS),
+            mode=Mode(spec.choice("mode", Mode.PODS, tuple(Mode))),
             template=template.data,
         )
 

@@ -22,7 +22,7 @@ from typing import Any
 from agent.wire import PORT
 from controller import names
 from controller.objects import disruption
-from controller.objects.pool import PoolSpec, Tls
+from controller.objects.pool import Mode, PoolSpec, Tls
 from controller.objects.template_rules import OVERRIDES, check_template
 
 Json = dict[str, Any]
@@ -86,7 +86,7 @@ def build_pod(pool: Json, spec: PoolSpec, *, name: str, token_secret: TokenSecre
             "annotations": {
                 **(given.get("annotations") or {}),
                 **{key: value for key, value in disruption.notes("starting").items() if value is not None},
-                names.TEMPLATE_HASH: _hash(pod_spec, given),
+                names.TEMPLATE_HASH: _hash(pod_spec, given, spec.mode),
             },
             "ownerReferences": _owners(owner, token_secret),
         },
@@ -118,9 +118,11 @@ def secret_owner(token_secret: TokenSecret) -> Json:
     return {"apiVersion": "v1", "kind": "Secret", "name": token_secret.name, "uid": token_secret.uid}
 
 
-def _hash(pod_spec: Json, metadata: Json) -> str:
+def _hash(pod_spec: Json, metadata: Json, mode: Mode) -> str:
+    """Of all that a Pod is made from, and by whom: Pods of the other mode are replaced as those of another template."""
     given = {kind: metadata.get(kind) or {} for kind in ("labels", "annotations")}
-    text = json.dumps([pod_spec, given], sort_keys=True, separators=(",", ":"))
+    made_from = [pod_spec, given, *([mode.value] if mode is not Mode.PODS else [])]
+    text = json.dumps(made_from, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -14,8 +14,9 @@ from controller.act.tasks import Tasks
 from controller.act.turns import Urgency
 from controller.act.work_queue import WorkQueue
 from controller.decide.assignment import assign, next_in_turn
+from controller.decide.deployment_mode import MarkPod, TakeBackMark, for_deployments, for_pods, replica_problem, to_come
 from controller.decide.eviction import reply
-from controller.decide.pod_actions import CreatePods, let_go, pod_actions, removed, surplus
+from controller.decide.pod_actions import CreatePods, PodAction, let_go, pod_actions, removed, surplus
 from controller.decide.pool_status import (
     Before,
     Problem,
@@ -51,7 +52,7 @@ from controller.kube.api import Object
 from controller.objects.acceptance import going, refusal, unusable
 from controller.objects.conditions import find
 from controller.objects.ended_task import EndedTask
-from controller.objects.pool import PoolSpec
+from controller.objects.pool import Mode, PoolSpec
 from controller.objects.task import Task
 from controller.passes.starting import Starting
 from controller.world.index import Key
@@ -95,6 +96,7 @@ class Reconciler:
         self._evictions = world.evictions
         self._sizes = world.sizes
         self._signals = world.signals
+        self._deployments = world.deployments
         self._protection = protection
         self._queue = queue
         self._starting = starting
@@ -150,6 +152,7 @@ class Reconciler:
         view = replace(
             view, history=self._sizes.of(pool), reading=self._signals.want(key, None if view.deleting else spec.signal)
         )
+        view = self._with_deployments(key, view)
         if not view.deleting and not self._pools.prepared(pool):
             self._starting.start(key, f"pool/{view.uid}", functools.partial(self._pools.prepare, pool))
             return
@@ -165,8 +168,8 @@ class Reconciler:
         decision = decide_size(view)
         self._sizes.note(view.uid, decision.history)
         actions = pod_actions(view, decision)
-        for action in actions:
-            self._starting.pod_action(key, pool, view, action)
+        self._start_on_pods(key, pool, view, actions)
+        self._keep_deployments(key, pool, decision, actions)
         if not any(isinstance(action, CreatePods) for action in actions):
             self._pools.nothing_to_create(pool)
         problems = self._problems(view, pool, template)
@@ -196,6 +199,31 @@ class Reconciler:
         self._report(key, pool, status)
         if (wait := self._views.recheck_seconds(view, decision.changes_at)) is not None:
             self._queue.add_after(key, wait)
+
+    def _with_deployments(self, key: Key, view: PoolView) -> PoolView:
+        """The view with the pool's Deployments, and the Pods that these are still to make."""
+        deployments, orphaned = self._deployments.of_pool(key, view.uid)
+        if not (deployments or orphaned):
+            return view
+        view = replace(view, deployments=deployments, orphaned_sets=orphaned)
+        return replace(view, creating=view.creating + to_come(view))
+
+    def _start_on_pods(self, key: Key, pool: Object, view: PoolView, actions: tuple[PodAction, ...]) -> None:
+        for action in for_pods(view, actions):
+            if isinstance(action, MarkPod | TakeBackMark):
+                self._starting.replica_action(key, action)
+            else:
+                self._starting.pod_action(key, pool, view, action)
+
+    def _keep_deployments(self, key: Key, pool: Object, decision: SizeDecision, actions: tuple[PodAction, ...]) -> None:
+        view = decision.basis.view
+        if view.spec.mode is not Mode.DEPLOYMENT and not (view.deployments or view.orphaned_sets):
+            return
+        wanted = sum(action.count for action in actions if isinstance(action, CreatePods))
+        if view.spec.mode is Mode.DEPLOYMENT and wanted:
+            wanted = self._starting.creatable(key, view, wanted)
+        for action in for_deployments(view, decision, wanted):
+            self._starting.deployment_action(key, pool, view.spec, action)
 
     def _keep_tokens(self, key: Key, pool: Object, view: PoolView) -> Rotation | None:
         """Make a token Secret that was deleted again, else go on with its rotation. Tells how that stands."""
@@ -243,7 +271,7 @@ class Reconciler:
         if failed is not None and self._failures.wait_seconds(held, asyncio.get_running_loop().time()):
             message = f"no Pod is made for a while, as the last ones did not start: {failed.reason}: {failed.message}"
             return Problems(unable_to_scale=Problem(reason="PodsNotStarting", message=message))
-        return Problems(unable_to_scale=self._pools.create_problem(pool))
+        return Problems(unable_to_scale=self._pools.create_problem(pool) or replica_problem(view))
 
     def _note_start_failures(self, view: PoolView) -> None:
         """Count the Pods that failed, or were given up, before they were ever opened."""

@@ -18,6 +18,16 @@ from controller.act.tasks import Tasks
 from controller.act.turns import Urgency
 from controller.act.work_queue import WorkQueue
 from controller.agents.client import AgentClient
+from controller.decide.deployment_mode import (
+    DeploymentAction,
+    DropDeployment,
+    DropReplicaSet,
+    MakeDeployment,
+    MarkPod,
+    PauseDeployment,
+    ScaleDeployment,
+    TakeBackMark,
+)
 from controller.decide.eviction import Answer, Eviction
 from controller.decide.pod_actions import (
     CancelTask,
@@ -60,7 +70,19 @@ from controller.objects.task import Task
 from controller.world.index import Key
 from controller.world.world import World
 
-OPERATION_KINDS = ("pool", "budget", "status", "create", "pod", "task", "orphan", "tokens", "history", "eviction")
+OPERATION_KINDS = (
+    "pool",
+    "budget",
+    "status",
+    "create",
+    "pod",
+    "task",
+    "orphan",
+    "tokens",
+    "history",
+    "eviction",
+    "deployment",
+)
 """What stands before the first slash of an operation's key."""
 
 AGAIN_SECONDS = 0.1
@@ -150,17 +172,58 @@ class Starting:
             case FinishDeletion():
                 self.start(key, f"pool/{view.uid}", functools.partial(self._pools.finish, pool))
 
+    def replica_action(self, key: Key, action: MarkPod | TakeBackMark) -> None:
+        """What is to be done about a Pod that a Deployment manages."""
+        pod = action.pod
+        if isinstance(action, TakeBackMark):
+            self._on_pod(key, pod, PodOperation.OPEN, functools.partial(self._take_back, key, action))
+        else:
+            mark = self._mark_starting if action.starting else self._mark
+            self._on_pod(key, pod, PodOperation.REMOVE, functools.partial(mark, key, pod))
+
     def _create_some(self, key: Key, pool: Object, view: PoolView, count: int) -> None:
-        """After Pods of this template could not start, one at a time, and after a pause."""
+        for _ in range(self.creatable(key, view, count)):
+            self._create(key, pool, view.spec)
+
+    def creatable(self, key: Key, view: PoolView, count: int) -> int:
+        """How many Pods may be made now: after others of this template could not start, one, and after a pause."""
         template = (view.uid, view.template_hash or "")
         if self._failures.problem(template) is not None:
             if delay := self._failures.wait_seconds(template, asyncio.get_running_loop().time()):
                 self._queue.add_after(key, delay)
-                return
+                return 0
             tried = any(pod.state is PodState.STARTING and pod.counts and not pod.stuck for pod in view.pods)
-            count = 0 if tried or view.creating else 1
-        for _ in range(count):
-            self._create(key, pool, view.spec)
+            return 0 if tried or view.creating or not count else 1
+        return count
+
+    def deployment_action(self, key: Key, pool: Object, spec: PoolSpec, action: DeploymentAction) -> None:
+        """What is to be done about the Deployments of a pool."""
+        deployments, namespace = self._pools.deployments, key[0]
+        match action:
+            case MakeDeployment():
+                self._make_deployment(key, pool, spec)
+            case PauseDeployment(deployment=found):
+                self._on_deployment(key, found.uid, functools.partial(deployments.pause, namespace, found))
+            case ScaleDeployment(deployment=found, replicas=replicas, marked=marked):
+                client = self._following.client
+                start = functools.partial(deployments.scale, namespace, found, replicas, marked, client)
+                self._on_deployment(key, found.uid, start)
+            case DropDeployment(deployment=found):
+                self._on_deployment(key, found.uid, functools.partial(deployments.drop, namespace, found))
+            case DropReplicaSet(uid=uid, name=name):
+                self._on_deployment(key, uid, functools.partial(deployments.drop_set, namespace, key[1], uid, name))
+
+    def _on_deployment(self, key: Key, uid: str, start: Start) -> None:
+        self.start(key, f"deployment/{uid}", start)
+
+    def _make_deployment(self, key: Key, pool: Object, spec: PoolSpec) -> None:
+        backoff = f"create/{pool['metadata']['uid']}"
+        try:
+            pod = self._pools.new_pod(pool, spec)
+        except InvalidObject:
+            return  # it stands in the pool's conditions
+        start = functools.partial(self._pools.make_deployment, pool, pod)
+        self.start(key, f"deployment/{pool['metadata']['uid']}", start, backoff=backoff)
 
     def _cancel(self, key: Key, task: Task, terms: PoolSpec) -> None:
         where = self._views.whereabouts(key, task)
@@ -207,6 +270,23 @@ class Starting:
         agent = self._following.client(pod.uid)
         if agent is not None and await self._pods.drain_and_delete(pod, key[0], agent):
             self._pools.removed(self._index.pools.get(*key), pod, "drained, and deleted")
+
+    async def _mark(self, key: Key, pod: PodView) -> None:
+        agent = self._following.client(pod.uid)
+        if agent is not None and await self._pods.mark(pod, key[0], agent):
+            self._pools.removed(self._index.pools.get(*key), pod, "drained, for its ReplicaSet to delete")
+
+    async def _mark_starting(self, key: Key, pod: PodView) -> None:
+        if await self._pods.mark_starting(pod, key[0]):
+            self._pools.removed(self._index.pools.get(*key), pod, "never opened, for its ReplicaSet to delete")
+
+    async def _take_back(self, key: Key, action: TakeBackMark) -> None:
+        pod, deployments = action.pod, self._pools.deployments
+        agent = self._following.client(pod.uid)
+        if agent is not None and await deployments.take_back(
+            key[0], action.deployment, pod, agent, needed=action.needed
+        ):
+            self._following.fleet.note(pod.uid, await agent.state())
 
     async def _delete_starting(self, key: Key, pod: PodView) -> None:
         if await self._pods.delete_starting(pod, key[0]):

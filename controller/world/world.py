@@ -13,6 +13,7 @@ from controller.decide.view import PodState
 from controller.kube.api import Object
 from controller.kube.cache import Cache
 from controller.prometheus.readers import Readers
+from controller.world.deployments import PoolDeployments
 from controller.world.evictions import Evictions
 from controller.world.following import Following
 from controller.world.index import Index, pool_of
@@ -34,13 +35,17 @@ class World:
     evictions: Evictions
     sizes: Sizes
     signals: Readers
+    deployments: PoolDeployments
 
     def note_end(self, pod: Object) -> None:
-        """A Pod is gone. One that was never opened, and that was not ours to take, has failed to start."""
+        """A Pod is gone. One that was never opened, and that was not ours to take, has failed to start.
+
+        A ReplicaSet takes such Pods before all others, whichever it was meant to take.
+        """
         metadata, key = pod["metadata"], pool_of(pod)
         pool = self.index.pools.get(*key) if key is not None else None
         starting = (metadata.get("labels") or {}).get(names.STATE_LABEL) == PodState.STARTING
-        if self.under_way.was_taken(metadata["uid"]) or pool is None or not starting:
+        if self.under_way.was_taken(metadata["uid"]) or pool is None or not starting or _has_manager(metadata):
             return
         template = (pool["metadata"]["uid"], (metadata.get("annotations") or {}).get(names.TEMPLATE_HASH, ""))
         problem = StartProblem(reason="PodDeleted", message=f"Pod {metadata['name']} was deleted before it was opened")
@@ -55,6 +60,8 @@ class World:
         nodes: Cache,
         secrets: Cache,
         locks: Locks,
+        deployments: Cache,
+        replica_sets: Cache,
         fleet: Fleet,
         evictions: Evictions,
         signals: Readers,
@@ -72,4 +79,10 @@ class World:
                 sizes.forget(old["metadata"]["uid"])
 
         pools.subscribe(pool_changed)
-        return World(index, following, under_way, views, failures, evictions, sizes, signals)
+        found = PoolDeployments(deployments, replica_sets)
+        return World(index, following, under_way, views, failures, evictions, sizes, signals, found)
+
+
+def _has_manager(metadata: Object) -> bool:
+    owners = metadata.get("ownerReferences") or ()
+    return any(owner.get("controller") and owner["kind"] == "ReplicaSet" for owner in owners)

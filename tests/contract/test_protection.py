@@ -51,6 +51,37 @@ async def test_pods_of_pools_are_made_by_the_controller_alone(site: Guarded, use
     assert denied(joined)
 
 
+def workload(image: str = "i", **spec: Any) -> dict[str, Any]:
+    labels = {names.POOL_LABEL: "p"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "m", "image": image}]}}
+    parts = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template, **spec}
+    return {"metadata": {"name": "d"}, "spec": parts}
+
+
+@pytest.mark.parametrize("kind", ["deployments", "replicasets"])
+async def test_what_makes_pods_of_pools_is_made_by_the_controller_alone(site: Guarded, kind: str) -> None:
+    """A ReplicaSet's Pods are let through: so whose ReplicaSet it is has to be asked."""
+    path = site.path(kind, group="apps")
+    assert denied(await site.send("POST", path, workload(), user=ADMIN))
+    plain = workload()
+    plain["spec"]["selector"] = {"matchLabels": {"app": "p"}}
+    plain["spec"]["template"]["metadata"]["labels"] = {"app": "p"}
+    assert (await site.send("POST", path, plain, user=ADMIN)).status == 201
+    joined = {"spec": {"template": {"metadata": {"labels": {names.POOL_LABEL: "p"}}}}}
+    assert denied(await site.send("PATCH", site.path(kind, "d", group="apps"), joined, user=ADMIN))
+
+
+async def test_a_pools_deployment_is_changed_by_the_controller_alone_and_scaled_by_others(site: Guarded) -> None:
+    """Another template, or going on with a rollout, would replace Pods that work."""
+    path = site.path("deployments", group="apps")
+    assert (await site.send("POST", path, workload(paused=True), user=site.controller)).status == 201
+    path = site.path("deployments", "d", group="apps")
+    for spec in ({"paused": False}, workload("other")["spec"]):
+        assert denied(await site.send("PATCH", path, {"spec": spec}, user=ADMIN))
+    assert (await site.send("PATCH", f"{path}/scale", {"spec": {"replicas": 1}}, user=ADMIN)).status == 200
+    assert (await site.send("PATCH", path, {"spec": workload("other")["spec"]}, user=site.controller)).status == 200
+
+
 @pytest.mark.parametrize("user", [ADMIN, BEN])
 async def test_an_active_pod_is_deleted_by_nobody(site: Guarded, user: str) -> None:
     await site.pod("a")

@@ -275,6 +275,10 @@ class Cluster:
         """Have the API server make faults, or stop making them."""
         await self._admin(method, f"{self.ready['url']}/_podslots/{call}", body)
 
+    async def delete_by(self, path: str, options: dict[str, Any]) -> None:
+        """DELETE with options that the client of the product has no use for."""
+        await self._admin("DELETE", self.ready["url"] + path, options)
+
     async def faults(self) -> list[dict[str, Any]]:
         """The rules of faults in force, with how often each has acted."""
         answer = await self._admin("GET", f"{self.ready['url']}/_podslots/faults", None)

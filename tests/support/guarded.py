@@ -259,10 +259,19 @@ class Guarded:
             "metadata": {"name": "stranger", "labels": {names.POOL_LABEL: "p"}},
             "spec": {"containers": [{"name": "m", "image": "i"}]},
         }
+        labels = {names.POOL_LABEL: "p"}
+        workload = {
+            "metadata": {"name": "stranger"},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": stranger["spec"]},
+            },
+        }
         head = {"apiVersion": names.API_VERSION, "kind": "SlotTask"}
         await self.client.post(self.task_path(), {**head, **task, "metadata": {"name": "there"}})
         probes: list[tuple[str, str, Any]] = [
             ("POST", self.path("pods"), stranger),
+            ("POST", self.path("deployments", group="apps"), workload),
             ("DELETE", pod, None),
             ("POST", f"{pod}/eviction", {**evicted, "deleteOptions": {"dryRun": ["All"]}}),
             ("DELETE", f"/api/v1/namespaces/{self.namespace}", None),

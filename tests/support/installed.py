@@ -1,4 +1,4 @@
-"""Manifests on the embedded cluster: it serves no Deployments and their like, so those are left out."""
+"""Manifests on the embedded cluster: what has no place there, or runs already, is left out."""
 
 import subprocess
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.support.kubectl import KUBECTL, Kubectl
 
 Json = dict[str, Any]
 
-NOT_SERVED = {"Deployment", "NetworkPolicy", "PriorityClass"}
+LEFT_OUT = {"Deployment", "NetworkPolicy", "PriorityClass"}
 
 
 def built(folder: Path) -> list[Json]:
@@ -20,8 +20,8 @@ def built(folder: Path) -> list[Json]:
 
 
 def served(documents: list[Json]) -> str:
-    """What of it the embedded cluster knows, as one file."""
-    return yaml.safe_dump_all([document for document in documents if document["kind"] not in NOT_SERVED])
+    """What of it is applied to the embedded cluster, as one file. A controller runs there without a Deployment."""
+    return yaml.safe_dump_all([document for document in documents if document["kind"] not in LEFT_OUT])
 
 
 async def install(kubectl: Kubectl, folder: Path) -> None:

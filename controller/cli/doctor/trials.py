@@ -12,7 +12,7 @@ from controller.cli.doctor.facts import Facts
 from controller.cli.doctor.findings import Finding, State, Unseen
 from controller.cli.session import Connection
 from controller.errors import ApiError, Forbidden, NotFound
-from controller.kube.api import ACCESS_REVIEWS, BUDGETS, PODS, SLOTTASKS, Object, Resource
+from controller.kube.api import ACCESS_REVIEWS, BUDGETS, DEPLOYMENTS, PODS, SLOTTASKS, Object, Resource
 
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 APPLY = "apply the manifests: kubectl apply -k manifests/base"
@@ -27,6 +27,8 @@ CONTROLLER_RIGHTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("", "secrets"): ("get", "list", "watch", "create", "patch", "delete"),
     ("coordination.k8s.io", "leases"): ("get", "list", "watch", "create", "patch", "delete"),
     ("apps", "controllerrevisions"): ("list", "create", "patch", "delete"),
+    ("apps", "deployments"): ("get", "list", "watch", "create", "patch", "delete"),
+    ("apps", "replicasets"): ("get", "list", "watch", "delete"),
     ("policy", "poddisruptionbudgets"): ("get", "list", "watch", "create", "patch", "delete"),
     ("admissionregistration.k8s.io", "validatingadmissionpolicies"): ("list",),
     ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"): ("list",),
@@ -75,6 +77,18 @@ def _trials(namespace: str, facts: Facts) -> Iterator[Trial]:
         "spec": {"containers": [{"name": "none", "image": "registry.invalid/none"}]},
     }
     yield Trial(policy="podslots-pod-create", verb="create", resource=PODS, namespace=namespace, body=stranger)
+    labels = {names.POOL_LABEL: "none"}
+    workload: Object = {
+        "apiVersion": DEPLOYMENTS.api_version,
+        "kind": DEPLOYMENTS.kind,
+        "metadata": {"name": "podslots-doctor"},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": stranger["spec"]},
+        },
+    }
+    yield Trial(policy="podslots-workload", verb="create", resource=DEPLOYMENTS, namespace=namespace, body=workload)
     pod = next((pod for pod in _known(facts.pods) if _is_active(pod)), None)
     if pod is not None:
         home, name = pod["metadata"]["namespace"], pod["metadata"]["name"]

@@ -1,4 +1,4 @@
-"""The scale subresource of custom resources: a small window on two numbers and a selector, at configured paths."""
+"""The scale subresource: a small window on two numbers and a selector, of custom resources at configured paths."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from controller.local.apiserver.errors import (
+    Target,
     bad_request,
     internal_error,
     invalid,
@@ -19,6 +20,7 @@ from controller.local.apiserver.requests import RequestInfo
 from controller.local.apiserver.schema.typed import DecodeError
 from controller.local.apiserver.store.creation import name_mismatch
 from controller.local.apiserver.store.registry import Resource
+from controller.local.apiserver.store.selectors import selector_text
 from controller.local.apiserver.store.store import Outcome, Store, WriteOptions
 from controller.local.apiserver.store.updates import patch_function
 from controller.local.apiserver.store.versions import Record
@@ -43,6 +45,8 @@ def _scale(resource: Resource, record: Record) -> Json:
     if replicas:
         spec["replicas"] = replicas
     selector = _read(record.body, paths["labelSelectorPath"]) if paths.get("labelSelectorPath") else None
+    if isinstance(selector, dict):
+        selector = selector_text(selector)
     if selector:
         status["selector"] = selector
     metadata = record.body["metadata"]
@@ -109,7 +113,11 @@ def _changed(resource: Resource, record: Record, scale: Any) -> Json:
             raise bad_request(f'the spec replicas field "{path}" cannot be empty')
         replicas = 0
     if not isinstance(replicas, int) or isinstance(replicas, bool):
-        raise DecodeError("json: cannot unmarshal into Go struct field ScaleSpec.spec.replicas of type int32")
+        kind = "string" if isinstance(replicas, str) else type(replicas).__name__
+        raise DecodeError(f"json: cannot unmarshal {kind} into Go struct field ScaleSpec.spec.replicas of type int32")
+    if replicas < 0 and resource.custom is None:
+        target = Target("autoscaling", "Scale", "Scale", record.name)
+        raise invalid(target, [invalid_value("spec.replicas", str(replicas), "must be greater than or equal to 0")])
     if replicas < 0:
         raise invalid(
             resource.target(record.name), [invalid_value(path, str(replicas), "should be a non-negative integer")]
@@ -124,7 +132,16 @@ def _changed(resource: Resource, record: Record, scale: Any) -> Json:
     }
 
 
+_BUILTIN_PATHS = {
+    "specReplicasPath": ".spec.replicas",
+    "statusReplicasPath": ".status.replicas",
+    "labelSelectorPath": ".spec.selector",
+}
+
+
 def _paths(resource: Resource) -> Mapping[str, str]:
+    if resource.custom is None and "scale" in resource.subresources:
+        return _BUILTIN_PATHS
     if resource.custom is None or resource.custom.scale is None:
         raise no_such_resource()
     return resource.custom.scale

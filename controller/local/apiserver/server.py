@@ -43,10 +43,12 @@ from controller.local.apiserver.negotiation import negotiate
 from controller.local.apiserver.openapi.answers import answer as openapi_answer
 from controller.local.apiserver.openapi.documents import PREFIX as OPENAPI
 from controller.local.apiserver.openapi.documents import Documents
+from controller.local.apiserver.own_writes import audit_entry
 from controller.local.apiserver.persistence import JournalError, Persistence, SqliteJournal, Volatile
 from controller.local.apiserver.requests import RequestInfo
 from controller.local.apiserver.resource_api import Reply, ResourceApi
 from controller.local.apiserver.store.controllers.pod_collection import PodCollector
+from controller.local.apiserver.store.controllers.workloads import Workloads
 from controller.local.apiserver.store.store import Store
 from controller.local.apiserver.store.users import User
 from controller.local.apiserver.store.versions import Change
@@ -104,7 +106,8 @@ class ApiServer:
         self._api = ResourceApi(self.store, now, rng)
         self._authorizer = Authorizer(Rbac(self.store), frozenset(users.values()), enforce=enforce_rbac)
         pods = PodCollector(self.store) if collect_pods else None
-        self._controllers = ControllerLoop(self.store, self._journal, now, pods)
+        workloads = Workloads(self.store, rng)
+        self._controllers = ControllerLoop(self.store, self._journal, now, pods, workloads, audited=self._audit_own)
         self._reviews = Reviews(self._authorizer, lambda header: authenticate(users, admin_users, header))
         self.store.admit = Policies(self.store, self._authorizer).admit
         self._openapi = Documents(self.store.registry)
@@ -161,7 +164,7 @@ class ApiServer:
 
     async def commit(self, changes: tuple[Change, ...]) -> None:
         """Makes changes durable and visible; for code in this process that writes to the store itself."""
-        if self.store.garbage:
+        if self.store.garbage or self.store.garbage.workloads:
             self._controllers.wake()
         if changes:
             await self._journal.commit(changes)
@@ -279,6 +282,12 @@ class ApiServer:
         return web.Response(
             status=error.code, body=orjson.dumps(error.status()), content_type="application/json", headers=headers
         )
+
+    def _audit_own(self, change: Change, complete: bool) -> None:
+        if self._audit is not None:
+            resource = self.store.registry.by_key(change.record.resource)
+            entry = audit_entry(change, resource, self._now())
+            self._audit.write(entry.line(self._now(), complete=complete))
 
     def _log_audit(self, entry: AuditEntry) -> None:
         if self._audit is not None and (entry.info.is_resource or entry.code >= _FIRST_ERROR_STATUS):

@@ -15,7 +15,8 @@ from controller.local.apiserver.store.pods import PodStrategy
 from controller.local.apiserver.store.registry import ADMISSION, RBAC, Resource
 from controller.local.apiserver.store.rights import PolicyBindingStrategy, PolicyStrategy, RbacStrategy
 from controller.local.apiserver.store.strategy import LABEL_RULE, Decoded, Strategy, is_dns_label
-from controller.local.apiserver.store.suspects import BUDGETS
+from controller.local.apiserver.store.suspects import BUDGETS, DEPLOYMENTS, REPLICASETS
+from controller.local.apiserver.store.workloads import DeploymentStrategy, ReplicaSetStrategy
 from controller.local.apiserver.tables import custom as printer_columns
 
 Json = dict[str, Any]
@@ -317,6 +318,8 @@ _STRATEGIES: dict[str, type[Strategy]] = {
     "events": EventStrategy,
     "leases.coordination.k8s.io": LeaseStrategy,
     "controllerrevisions.apps": RevisionStrategy,
+    DEPLOYMENTS: DeploymentStrategy,
+    REPLICASETS: ReplicaSetStrategy,
     BUDGETS: BudgetStrategy,
     "serviceaccounts": Strategy,
     **{f"{plural}.{RBAC}": RbacStrategy for plural in ("roles", "rolebindings", "clusterroles", "clusterrolebindings")},

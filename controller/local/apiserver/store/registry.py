@@ -69,6 +69,7 @@ class Resource:
 
 
 STATUS = frozenset({"status"})
+SCALED = frozenset({"status", "scale"})
 
 RBAC = "rbac.authorization.k8s.io"
 ADMISSION = "admissionregistration.k8s.io"
@@ -94,6 +95,14 @@ BUILTINS = (
         unconditional_update=False, create_on_update=True,
     ),
     Resource("apps", "v1", "controllerrevisions", "controllerrevision", "ControllerRevision"),
+    Resource(
+        "apps", "v1", "deployments", "deployment", "Deployment",
+        short_names=("deploy",), categories=("all",), subresources=SCALED, has_generation=True,
+    ),
+    Resource(
+        "apps", "v1", "replicasets", "replicaset", "ReplicaSet",
+        short_names=("rs",), categories=("all",), subresources=SCALED, has_generation=True,
+    ),
     Resource(
         "policy", "v1", "poddisruptionbudgets", "poddisruptionbudget", "PodDisruptionBudget",
         short_names=("pdb",), subresources=STATUS, has_generation=True,

@@ -79,6 +79,21 @@ def label_selector(document: Json) -> LabelTest:
     )
 
 
+def selector_text(document: Json) -> str:
+    """A LabelSelector object as the text of a query."""
+    terms = [(key, f"{key}={value}") for key, value in (document.get("matchLabels") or {}).items()]
+    for entry in document.get("matchExpressions") or ():
+        key, operator, values = entry["key"], entry["operator"], ",".join(sorted(entry.get("values") or ()))
+        forms = {
+            "Exists": key,
+            "DoesNotExist": f"!{key}",
+            "In": f"{key} in ({values})",
+            "NotIn": f"{key} notin ({values})",
+        }
+        terms.append((key, forms[operator]))
+    return ",".join(text for _, text in sorted(terms))
+
+
 def _expression(entry: Json) -> LabelTest:
     key, values = entry["key"], frozenset(entry.get("values") or ())
     match entry["operator"]:

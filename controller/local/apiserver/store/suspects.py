@@ -11,6 +11,8 @@ ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
 BUDGETS = "poddisruptionbudgets.policy"
 POLICIES = "validatingadmissionpolicies.admissionregistration.k8s.io"
+DEPLOYMENTS = "deployments.apps"
+REPLICASETS = "replicasets.apps"
 CRDS = "customresourcedefinitions.apiextensions.k8s.io"
 
 
@@ -27,6 +29,17 @@ def _counted(pod: Record) -> tuple[object, ...]:
     return metadata.get("labels"), "deletionTimestamp" in metadata, ready
 
 
+def _replaces_otherwise(change: Change) -> bool:
+    """Whether a ReplicaSet may count the Pod otherwise now."""
+    before = change.previous
+    return before is None or change.type is ChangeType.DELETED or _replicated(change.record) != _replicated(before)
+
+
+def _replicated(pod: Record) -> tuple[object, ...]:
+    phase = (pod.body.get("status") or {}).get("phase")
+    return *_counted(pod), pod.body["metadata"].get("ownerReferences"), phase
+
+
 @dataclass
 class Suspects:
     """The objects whose place in the world may have changed: to be looked at by `collect`."""
@@ -40,6 +53,8 @@ class Suspects:
     policies: dict[str, None] = field(default_factory=dict)
     # Namespaces whose disruption budgets may count otherwise now.
     budgets: dict[str, None] = field(default_factory=dict)
+    # Namespaces whose Deployments and ReplicaSets may have something to do. No collector's: see `Workloads`.
+    workloads: dict[str, None] = field(default_factory=dict)
 
     def add(self, record: Record) -> None:
         """Has this object looked at."""
@@ -52,6 +67,8 @@ class Suspects:
         place = (record.resource, record.key)
         if record.resource == BUDGETS or (record.resource == "pods" and _counts_otherwise(change)):
             self.budgets[record.namespace] = None
+        if record.resource in (DEPLOYMENTS, REPLICASETS) or (record.resource == "pods" and _replaces_otherwise(change)):
+            self.workloads[record.namespace] = None
         if record.resource == POLICIES:
             self.policies[record.name] = None
         if change.type is ChangeType.DELETED:

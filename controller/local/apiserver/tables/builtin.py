@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from controller.local.apiserver.store.selectors import selector_text
 from controller.local.apiserver.tables.ages import age
 from controller.local.apiserver.tables.columns import (
     AGE,
@@ -149,6 +150,46 @@ def _revision(body: Json, now: datetime) -> list[Any]:
     return [_name(body), shown, body.get("revision", 0), created(body, now)]
 
 
+def _deployment(body: Json, now: datetime) -> list[Any]:
+    spec, status = body["spec"], body.get("status") or {}
+    containers = spec["template"]["spec"]["containers"]
+    return [
+        _name(body),
+        f"{status.get('readyReplicas', 0)}/{spec['replicas']}",
+        status.get("updatedReplicas", 0),
+        status.get("availableReplicas", 0),
+        created(body, now),
+        ",".join(container["name"] for container in containers),
+        ",".join(container.get("image", "") for container in containers),
+        selector_text(spec["selector"]),
+    ]
+
+
+def _replica_set(body: Json, now: datetime) -> list[Any]:
+    spec, status = body["spec"], body.get("status") or {}
+    counts = [spec["replicas"], status.get("replicas", 0), status.get("readyReplicas", 0)]
+    containers = spec["template"]["spec"]["containers"]
+    return [
+        _name(body),
+        *counts,
+        created(body, now),
+        ",".join(container["name"] for container in containers),
+        ",".join(container.get("image", "") for container in containers),
+        selector_text(spec["selector"]),
+    ]
+
+
+_OF_TEMPLATES = (
+    Column("Containers", "Names of each container in the template.", priority=1),
+    Column("Images", "Images referenced by each container in the template.", priority=1),
+    Column(
+        "Selector",
+        "Label selector for pods. Existing ReplicaSets whose pods are selected by this will be the ones affected by "
+        "this deployment. It must match the pod template's labels.",
+        priority=1,
+    ),
+)
+
 _DATA_TEXT = (
     "Data contains the configuration data. Each key must consist of alphanumeric characters, '-', '_' or '.'. Values "
     "with non-UTF-8 byte sequences must use the BinaryData field. The keys stored in Data must not overlap with the "
@@ -211,6 +252,39 @@ _LAYOUTS: Mapping[str, Layout] = {
             AGE,
         ),
         _revision,
+    ),
+    "deployments.apps": Layout(
+        (
+            NAME,
+            Column("Ready", "Number of the pod with ready state"),
+            Column(
+                "Up-to-date",
+                "Total number of non-terminating pods targeted by this deployment that have the desired template spec.",
+            ),
+            Column(
+                "Available",
+                "Total number of available non-terminating pods (ready for at least minReadySeconds) targeted by this "
+                "deployment.",
+            ),
+            AGE,
+            *_OF_TEMPLATES,
+        ),
+        _deployment,
+    ),
+    "replicasets.apps": Layout(
+        (
+            NAME,
+            Column("Desired", "Replicas is the number of desired pods.", type="integer"),
+            Column("Current", "Replicas is the most recently observed number of non-terminating pods.", type="integer"),
+            Column(
+                "Ready",
+                "The number of non-terminating pods targeted by this ReplicaSet with a Ready Condition.",
+                type="integer",
+            ),
+            AGE,
+            *_OF_TEMPLATES,
+        ),
+        _replica_set,
     ),
     "poddisruptionbudgets.policy": Layout(
         (

@@ -20,7 +20,7 @@ POOL = {"metadata": {"namespace": "ns", "name": "pool", "uid": "u", "resourceVer
 def made(*, answers: bool) -> dict[str, Any]:
     """A new Pod of a pool."""
     stub = SimpleNamespace(secret=lambda *_: TokenSecret(name="s", uid="u"), new_name=lambda pool: f"{pool}-1")
-    given = dict.fromkeys(("api", "cache", "owners", "budgets", "events"), cast("Any", None))
+    given = dict.fromkeys(("api", "cache", "owners", "budgets", "events", "deployments"), cast("Any", None))
     pools = Pools(
         **given,
         pods=cast("Any", stub),

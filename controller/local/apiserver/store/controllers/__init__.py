@@ -1,1 +1,1 @@
-"""What the controllers of a cluster do by themselves: garbage, namespaces, Pods without a node, budgets."""
+"""What the controllers of a cluster do by themselves: garbage, namespaces, lost Pods, budgets, Deployments."""
