@@ -28,7 +28,7 @@ BENCH_ARGS ?=
 BENCH_SOAK_ARGS ?=
 SOAK_ARGS ?=
 
-.PHONY: help venv demo binary roots moto provider test test-long soak manifests simulator screenshots lint format \
+.PHONY: help venv demo picture binary roots moto provider test test-long soak manifests simulator screenshots lint format \
 	bench bench-soak release-check constraints clean
 .DEFAULT_GOAL := help
 
@@ -53,6 +53,9 @@ $(STAMP): $(RUNTIME)
 
 demo: $(RUNTIME) ## Half a minute, once it is set up: 15 tasks, a pool from 0 to 5 Pods to 0. DEMO_ARGS=--unattended judges the run
 	@$(BIN)/python -m controller.demo $(DEMO_ARGS)
+
+picture: $(RUNTIME) ## Draw a run of the demo for the README, as an SVG that moves
+	@COLUMNS=80 $(BIN)/python -m controller.demo --unattended --picture docs/images/demo.svg
 
 binary: $(STAMP) ## Build dist/slot-agent, one file that runs in any Linux image (needs gcc)
 	@$(BIN)/python -m binary

@@ -27,6 +27,7 @@ from controller.cli.stack import Stack
 from controller.demo import workload
 from controller.demo.checked import checked, has_checker
 from controller.demo.display import Display
+from controller.demo.film import Film
 from controller.demo.observe import Observer
 from controller.demo.scenario import Options, Scenario
 from controller.demo.verdict import Expected, Verdict, judge
@@ -49,11 +50,14 @@ def main() -> None:
         terraform=shutil.which("terraform") is not None and not arguments.shell,
         plan_seconds=arguments.plan_seconds,
     )
+    film = Film() if arguments.picture else None
     try:
-        verdict = asyncio.run(_run(folder, options, console))
+        verdict = asyncio.run(_run(folder, options, console, film))
     except (KeyboardInterrupt, asyncio.CancelledError):
         verdict = None
     held = verdict is not None and not verdict.problems
+    if held and film is not None:
+        film.write(arguments.picture)
     if held or not arguments.keep_on_failure:
         shutil.rmtree(folder, ignore_errors=True)
     else:
@@ -84,10 +88,11 @@ def _parser() -> argparse.ArgumentParser:
         "--plan-seconds", type=float, default=workload.PLAN_SECONDS, help="how long a plan takes (default: %(default)s)"
     )
     add("--keep-on-failure", action="store_true", help="keep the state folder if something did not hold")
+    add("--picture", type=Path, metavar="FILE", help="draw the run as an SVG that moves")
     return parser
 
 
-async def _run(folder: Path, options: Options, console: Console) -> Verdict:
+async def _run(folder: Path, options: Options, console: Console, film: Film | None) -> Verdict:
     """The whole run between start and clean-up. Never raises what a run can fail of: that is a verdict too."""
     began = time.monotonic()
     _cancel_on_signals()
@@ -95,7 +100,7 @@ async def _run(folder: Path, options: Options, console: Console) -> Verdict:
     def clock() -> float:
         return time.monotonic() - began
 
-    display = Display(console, clock)
+    display = Display(console, clock, film)
     stack = Stack(folder, os.environ)
     try:
         display.say("starting an embedded cluster and slot-controller on this machine")

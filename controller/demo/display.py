@@ -13,6 +13,7 @@ from rich.text import Text
 
 from agent.wire import AgentState, SlotState
 from controller.cli.asking import drop_what_was_typed
+from controller.demo.film import Film
 from controller.demo.observe import Observer, agent_url
 from controller.demo.workload import MAX_PODS, SLOTS
 from controller.errors import PodslotsError
@@ -40,8 +41,9 @@ class Display:
     A terminal that can't move its cursor (TERM=dumb) is shown lines, as a file is.
     """
 
-    def __init__(self, console: Console, clock: Callable[[], float]) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float], film: Film | None = None) -> None:
         self._console = console
+        self._film = film
         self._clock = clock
         self._moves = console.is_terminal and not console.is_dumb_terminal
         self._said: deque[str] = deque(maxlen=LINES)
@@ -64,8 +66,10 @@ class Display:
             while True:
                 if self._live is not None:
                     self._live.update(self._picture(observer), refresh=True)
-                elif not self._moves:
+                elif not self._moves and self._film is None:
                     self._say_changes(observer)
+                if self._film is not None:
+                    self._film.add(self._clock(), _figures(observer), self._picture(observer))
                 await asyncio.sleep(1 / FRAMES_PER_SECOND)
         finally:
             if self._live is not None:
@@ -170,14 +174,19 @@ def _slots(state: AgentState | None, observer: Observer) -> Iterator[Text]:
         yield Text(f"{word}{task}" if task else slot.state.value, style=STYLES[slot.state])
 
 
-def _summary(observer: Observer) -> str:
-    """One line: Pods by what they are, slots by what their agents say, tasks by phase."""
+def _figures(observer: Observer) -> tuple[int, int, int]:
+    """Pods, slots that run, slots that are reserved."""
     pods = observer.present()
     states = [state for pod in pods if (state := observer.last(pod["metadata"]["uid"]))]
     slots = [slot.state for state in states for slot in state.slots]
-    running, reserved = slots.count(SlotState.RUNNING), slots.count(SlotState.RESERVED)
+    return len(pods), slots.count(SlotState.RUNNING), slots.count(SlotState.RESERVED)
+
+
+def _summary(observer: Observer) -> str:
+    """One line: Pods by what they are, slots by what their agents say, tasks by phase."""
+    pods, running, reserved = _figures(observer)
     phases = ", ".join(f"{count} {phase}" for phase, count in sorted(observer.phases().items()))
-    count = f"{len(pods)} Pod{'s' * (len(pods) != 1)}"
+    count = f"{pods} Pod{'s' * (pods != 1)}"
     return f"{count}, slots: {running} running, {reserved} reserved; tasks: {phases or 'none'}"
 
 
