@@ -42,6 +42,21 @@ spec:
   - {name: main, image: example, command: [sh, -c, "echo first; sleep 1000"]}
 """
 
+DEPLOYMENT = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - {name: main, image: "example:1", command: [sleep, "1000"]}
+"""
+
 
 @pytest.fixture
 async def kubectl(tmp_path: Path) -> AsyncIterator[Kubectl]:
@@ -181,3 +196,28 @@ async def test_what_there_is_none_of_is_said_in_plain_words(kubectl: Kubectl) ->
         ran = await kubectl.run(*call, stdin=CONFIG)
         assert ran.status != 0, call
         assert words in ran.err, ran.err
+
+
+async def test_a_deployment_is_rolled_out_scaled_and_shown(kubectl: Kubectl) -> None:
+    """Pods by a ReplicaSet, a rolling update that kubectl waits for, its way back, and a size."""
+    await kubectl("apply", "-f", "-", stdin=DEPLOYMENT)
+    status = ("rollout", "status", "deployment/web", "--timeout=30s")
+    assert "successfully rolled out" in await kubectl(*status)
+    await kubectl("set", "image", "deployment/web", "main=example:2")
+    assert "successfully rolled out" in await kubectl(*status)
+    rows = _rows(await kubectl("get", "deployments,replicasets"))
+    assert rows[0][:5] == ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"]
+    assert rows[1][:4] == ["deployment.apps/web", "2/2", "2", "2"]
+    assert sorted(row[1:4] for row in rows if row and row[0].startswith("replicaset.apps/")) == [
+        ["0", "0", "0"],
+        ["2", "2", "2"],
+    ]
+    described = await kubectl("describe", "deployment", "web")
+    assert "2 desired | 2 updated | 2 total | 2 available | 0 unavailable" in described
+    await kubectl("rollout", "undo", "deployment/web")
+    assert "successfully rolled out" in await kubectl(*status)
+    assert "example:1" in await kubectl("get", "deployment", "web", "-o", "wide")
+    await kubectl("scale", "deployment/web", "--replicas=0")
+    await kubectl("wait", "--for=delete", "pod", "-l", "app=web", "--timeout=30s")
+    await kubectl("delete", "deployment", "web", "--cascade=foreground", "--timeout=30s")
+    assert json.loads(await kubectl("get", "replicasets", "-o", "json"))["items"] == []
