@@ -443,6 +443,20 @@ def test_watched_a_table_goes_on_with_what_changes_until_ctrl_c(cli: Cli) -> Non
     assert (watch.returncode, said.strip()) == (130, "")
 
 
+def test_watched_slots_go_on_with_those_that_change(cli: Cli) -> None:
+    with watching(cli, "get", "slots", "-w") as watch:
+        assert watch.stdout is not None
+        assert watch.stdout.readline().split() == ["POD", "SLOT", "STATE", "TASK", "STEP"]
+        cli.submit(task("slotted", "sleep 1000"))
+        while "slotted" not in (row := watch.stdout.readline()):
+            assert row
+        assert row.split()[2:] == ["running", "slotted", "plan"]
+        watch.send_signal(signal.SIGINT)
+        watch.communicate(timeout=30)
+    assert watch.returncode == 130
+    cli.run("cancel", "slotted")
+
+
 def test_ctrl_c_ends_a_followed_log_at_once(cli: Cli) -> None:
     cli.submit(task("silent", "echo begun; sleep 1000"))
     with watching(cli, "logs", "-f", "silent") as following:
