@@ -3,6 +3,7 @@
 import io
 from collections.abc import Hashable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console, RenderableType
@@ -12,7 +13,7 @@ MOST_FRAMES = 16
 LAST_SECONDS = 3.0
 """How long the last frame is shown."""
 _FRAME = """\
-<g class="frame" style="animation-name:f{unique_id}">
+<g class="frame" style="animation-name: f{unique_id}">
 <style>.{unique_id}-matrix {{ font: {char_height}px monospace; line-height: {line_height}px }}
 {styles}</style>
 <defs>{lines}</defs>
@@ -59,7 +60,7 @@ def chosen(frames: list[Frame], most: int) -> list[Frame]:
     """At most so many of them: those that were shown longest, and always the first and the last."""
     if len(frames) <= most:
         return frames
-    pairs = zip(frames[1:-1], frames[2:], strict=True)
+    pairs = list(pairwise(frames))[1:]
     inner = sorted(pairs, key=lambda pair: pair[0].seconds - pair[1].seconds)[: most - 2]
     kept = {id(frame) for frame, _ in inner}
     return [frame for frame in frames if frame in {frames[0], frames[-1]} or id(frame) in kept]
@@ -84,7 +85,7 @@ _PICTURE = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1000 580" role="img" aria-labelledby="title">
 <title id="title">make demo: a pool from no Pod to five, three plans that wait for approvals, and back to none</title>
 <style>
-.frame {{ animation-duration: {seconds:.1f}s; animation-timing-function: steps(1); animation-iteration-count: infinite }}
+.frame {{ animation: {seconds:.1f}s steps(1) infinite }}
 @media (prefers-reduced-motion) {{ .frame {{ animation-play-state: paused }} }}
 </style>
 <rect width="1000" height="580" rx="8" fill="#292929"/>

@@ -21,7 +21,9 @@ def film() -> Film:
 def test_a_frame_is_what_changed(film: Film, tmp_path: Path) -> None:
     film.write(tmp_path / "demo.svg")
     root = ET.parse(tmp_path / "demo.svg").getroot()  # noqa: S314 - our own
-    lines = ["".join(line.itertext()).replace("\xa0", " ").strip() for line in root.iter("{*}text")]
+    lines = [
+        "".join(line.itertext()).replace("\xa0", " ").strip() for line in root.iter("{http://www.w3.org/2000/svg}text")
+    ]
     assert [line for line in lines if line] == ["0 Pods <&>", "5 Pods <&>", "3 Pods <&>", "0 Pods <&>"]
 
 
@@ -29,7 +31,7 @@ def test_each_is_shown_for_as_long_as_it_was_there(film: Film, tmp_path: Path) -
     film.write(tmp_path / "demo.svg")
     text = (tmp_path / "demo.svg").read_text()
     whole = 6 + LAST_SECONDS
-    assert f"animation-duration: {whole:.1f}s" in text
+    assert f"animation: {whole:.1f}s" in text
     second = re.search(r"@keyframes ft1 \{ (.*?) \}\}?</style>", text)
     assert second
     assert f"{100 * 2 / whole:.2f}% {{ visibility: visible }} {100 * 5 / whole:.2f}% {{ visibility: hidden" in second[0]
