@@ -112,7 +112,12 @@ def test_ctrl_c_in_a_pager_is_the_pagers(tmp_path: Path) -> None:
         terminal.until_seen(b":")
         terminal.type(CTRL_C)
         terminal.seen = b""
-        terminal.until_seen(b":")  # it has drawn itself anew
+        terminal.until_seen(b"\x07")  # its bell
+        for _ in range(100):  # a key that comes with Ctrl-C is dropped by it: r draws anew, as often as it is hit
+            if b":" in terminal.seen:
+                break
+            terminal.type(b"r")
+            terminal._read()
         terminal.type(b"q")
         terminal.until_seen(QUESTION)
         terminal.type(b"y\n")
