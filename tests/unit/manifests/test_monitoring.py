@@ -90,7 +90,7 @@ def kinds(folder: Path) -> set[str]:
 
 def test_monitoring_needs_no_operator() -> None:
     assert kinds(ROOT / "manifests" / "monitoring") == {"ConfigMap"}
-    assert kinds(ROOT / "manifests" / "monitoring" / "operator") == {"PodMonitor", "PrometheusRule"}
+    assert kinds(ROOT / "manifests" / "monitoring" / "operator") == {"PodMonitor", "PrometheusRule", "ConfigMap"}
 
 
 def test_the_scrape_configuration_is_one(tmp_path: Path) -> None:
