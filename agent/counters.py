@@ -84,9 +84,12 @@ class Counters:
     ) -> tuple[bytes, str]:
         """The answer to a scrape, with the figures of the present state."""
         metrics = self._metrics
-        counted = Counter(RECOVERING if slot.id in state.recovering else slot.state for slot in state.slots)
+        states = {slot.id: RECOVERING if slot.id in state.recovering else slot.state for slot in state.slots}
+        counted = Counter(states.values())
         for name, gauge in metrics.slots.items():
             gauge.set(counted[name])
+            for slot, its in states.items():
+                metrics.slot_state.labels(slot, name).set(its == name)
         metrics.open.set(state.phase is Phase.OPEN and not state.closing)
         metrics.recovering.set(len(state.recovering))
         metrics.ended.set(len(state.ended))

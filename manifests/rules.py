@@ -1,4 +1,7 @@
-"""`python -m manifests.rules`: writes manifests/monitoring/rules, plain and as a PrometheusRule, from `alerts`."""
+"""`python -m manifests.rules`: writes manifests/monitoring/rules, plain and as a PrometheusRule.
+
+The rules are those of `alerts`, and those of `records`.
+"""
 
 import argparse
 import sys
@@ -9,9 +12,10 @@ from typing import Any
 import yaml
 
 from manifests.alerts import ALERTS, Alert
+from manifests.records import RECORDS
 
 FOLDER = Path(__file__).parent / "monitoring" / "rules"
-HEADER = "# Made by `python -m manifests.rules` of manifests/alerts.py: change it there.\n"
+HEADER = "# Made by `python -m manifests.rules` of manifests/alerts.py and records.py: change it there.\n"
 RUNBOOKS = "https://podslots.dev/docs/runbooks.md"
 """Where the runbooks are read. Each alert has a heading there."""
 
@@ -34,8 +38,11 @@ def rule(alert: Alert) -> Json:
 
 
 def groups() -> list[Json]:
-    """All rules, in one group: they are evaluated together."""
-    return [{"name": "podslots", "rules": [rule(alert) for alert in ALERTS]}]
+    """All rules: the alerts are evaluated together, and the records."""
+    return [
+        {"name": "podslots", "rules": [rule(alert) for alert in ALERTS]},
+        {"name": "podslots-records", "rules": [{"record": record.name, "expr": record.expr} for record in RECORDS]},
+    ]
 
 
 def documents() -> Iterator[tuple[Path, Json]]:
@@ -75,7 +82,7 @@ def written(document: Json) -> str:
 
 def main() -> int:
     """Write the files; returns the exit status. With --check: 1 if one is not as it should be."""
-    parser = argparse.ArgumentParser(prog="python -m manifests.rules", description="Write the alert rules.")
+    parser = argparse.ArgumentParser(prog="python -m manifests.rules", description="Write the rules.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file differs")
     options = parser.parse_args()
     status = 0

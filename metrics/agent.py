@@ -68,6 +68,7 @@ class AgentMetrics:
     ) -> None:
         slots = families.SLOTS.gauge(registry)
         self.slots = {state: slots.labels(state) for state in slot_states}
+        self.slot_state = families.SLOT_STATE.gauge(registry)
         families.BUILD_INFO.gauge(registry).labels(version, platform.python_version()).set(1)
         self.open = families.OPEN.gauge(registry)
         self.recovering = families.RECOVERING_SLOTS.gauge(registry)

@@ -13,6 +13,11 @@ SLOTS = gauge(
     "Slots by state; `recovering`: not known yet, after a lost journal",
     {"state": "`idle`, `running`, `reserved`, `recovering`"},
 )
+SLOT_STATE = gauge(
+    "podslots_slot_state",
+    "1 for the state that a slot is in, else 0",
+    {"slot": "its number, 0 to 15 at most", "state": "as of `podslots_slots`"},
+)
 SLOT_TRANSITIONS = counter(
     "podslots_slot_transitions", "Slot transitions by cause", {"cause": "the events of a slot's state machine"}
 )
@@ -53,6 +58,7 @@ JOURNAL_BYTES = gauge("podslots_agent_journal_bytes", "Size of the journal")
 
 FAMILIES: tuple[Family, ...] = (
     SLOTS,
+    SLOT_STATE,
     SLOT_TRANSITIONS,
     BUILD_INFO,
     OPEN,

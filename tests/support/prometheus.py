@@ -24,8 +24,9 @@ SCRAPE_SECONDS = 1
 class Prometheus:
     """One server, at one address for good. Each start is one with nothing of what it knew before."""
 
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, *, rules: tuple[Path, ...] = ()) -> None:
         folder.mkdir()
+        self._rules = [str(path) for path in rules]
         self._cluster = cluster
         self._folder = folder
         self._port = free_port("127.0.0.1")
@@ -63,7 +64,12 @@ class Prometheus:
         """Start it, or start it again with nothing of what it knew. `blind`: it has nothing to scrape."""
         port = await until(lambda: _port_of(self._cluster.controller), "the controller serves")
         jobs = [] if blind else [self._agents(), _controller(port)]
-        config = {"global": {"scrape_interval": f"{SCRAPE_SECONDS}s"}, "scrape_configs": jobs}
+        often = f"{SCRAPE_SECONDS}s"
+        config = {
+            "global": {"scrape_interval": often, "evaluation_interval": often},
+            "rule_files": self._rules,
+            "scrape_configs": jobs,
+        }
         self._config.write_text(yaml.safe_dump(config))
         self._run += 1
         self._process = self._child()
@@ -82,27 +88,37 @@ class Prometheus:
     async def ask(self, query: str) -> list[dict[str, Any]]:
         """The samples that a query finds; none while it does not serve yet."""
         try:
-            async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
-                session.get(f"{self.url}/api/v1/query", params={"query": query}) as response,
-            ):
-                found: list[dict[str, Any]] = (await response.json())["data"]["result"]
-                return found
+            found: list[dict[str, Any]] = (await self.get("query", query=query))["result"]
         except aiohttp.ClientError:
             return []
+        return found
+
+    async def get(self, call: str, **parameters: str) -> Any:
+        """What a call of its API answers."""
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+            session.get(f"{self.url}/api/v1/{call}", params=parameters) as response,
+        ):
+            answer = await response.json()
+            assert answer.get("status") == "success", answer
+            return answer["data"]
 
     def _agents(self) -> dict[str, Any]:
         return {"job_name": "agents", "file_sd_configs": [{"files": [str(self._targets)]}]}
 
     async def _discover(self) -> None:
-        """Name each Pod's agent, with the labels `namespace` and `pod`, as a PodMonitor does."""
+        """Name each Pod's agent, with the labels `namespace`, `pod` and `pool`, as our PodMonitor does."""
         written = ""
         while True:
             pods = [pod for pod in await self._cluster.pods() if pod.get("status", {}).get("podIP")]
             groups = [
                 {
                     "targets": [f"{pod['status']['podIP']}:8721"],
-                    "labels": {"namespace": pod["metadata"]["namespace"], "pod": pod["metadata"]["name"]},
+                    "labels": {
+                        "namespace": pod["metadata"]["namespace"],
+                        "pod": pod["metadata"]["name"],
+                        "pool": pod["metadata"]["labels"].get("podslots.dev/pool", ""),
+                    },
                 }
                 for pod in pods
             ]

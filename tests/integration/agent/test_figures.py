@@ -103,6 +103,34 @@ def slots_by_state(agent: AgentProcess) -> None:
     expect(1, 0, 0, 1)
 
 
+@moves("podslots_slot_state")
+def the_state_of_each_slot(agent: AgentProcess) -> None:
+    """Each slot is in one state, and has a series for each that it can be in: 64 for 16 slots, whatever happens."""
+
+    def expect(*states: str) -> None:
+        name = "podslots_slot_state"
+        shown = {series: value for series, value in agent.metrics().items() if series.startswith(f"{name}{{")}
+        assert len(shown) == 2 * 4
+        ones = {series for series, value in shown.items() if value == 1}
+        assert ones == {f'{name}{{slot="{slot}",state="{state}"}}' for slot, state in enumerate(states)}
+        assert sum(shown.values()) == 2
+
+    expect("idle", "idle")
+    agent.acquire("t.1", "plan_and_apply")
+    expect("running", "idle")
+    agent.post("/slots/0/reserve", {"task_id": "t.1", "fence": 1})
+    expect("reserved", "idle")
+    agent.post("/slots/0/resume", {"task_id": "t.1", "fence": 2})
+    agent.acquire("t.2", "plan")
+    expect("running", "running")
+    agent.post("/slots/0/release", {"task_id": "t.1", "fence": 3})
+    expect("idle", "running")
+    lose_the_journal(agent)
+    expect("recovering", "recovering")
+    worker_of(agent, 1)
+    expect("recovering", "idle")
+
+
 @moves("podslots_agent_recovering_slots")
 def recovering_slots(agent: AgentProcess) -> None:
     name = "podslots_agent_recovering_slots"

@@ -189,7 +189,9 @@ NOT_RUN = {
     },
     "monitoring.md": {
         "it is of Alertmanager's configuration",
+        "it is of Grafana's configuration",
         "it is of Prometheus' configuration",
+        "there is no Grafana here",
     },
     "operations.md": {
         "it needs the images",

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from manifests.alerts import ALERTS
+from manifests.records import RECORDS
 from manifests.render import KUBECTL
 from manifests.rules import FOLDER, RUNBOOKS
 from metrics import agent_families, controller_families
@@ -24,7 +25,7 @@ FAMILIES = {family.name: family for family in (*controller_families.FAMILIES, *a
 
 def test_the_rules_are_rules() -> None:
     status, said = promtool("check", "rules", RULES)
-    assert (status, f"{len(ALERTS)} rules found" in said) == (0, True), said
+    assert (status, f"{len(ALERTS) + len(RECORDS)} rules found" in said) == (0, True), said
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -40,6 +41,15 @@ def test_an_alert_fires_and_does_not(name: str) -> None:
 
 def test_no_test_is_left_of_an_alert_that_is_gone() -> None:
     assert sorted(path.name for path in TESTS.iterdir()) == sorted(f"{name.lower()}.rules.yaml" for name in NAMES)
+
+
+def test_what_is_recorded_is_added_up_over_agents() -> None:
+    path = ROOT / "tests" / "records" / "podslots.rules.yaml"
+    document = yaml.safe_load(path.read_text())
+    asked = {case["expr"] for test in document["tests"] for case in test["promql_expr_test"]}
+    assert asked == {record.name for record in RECORDS}
+    status, said = promtool("test", "rules", path)
+    assert status == 0, said
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=NAMES)
@@ -80,7 +90,7 @@ def kinds(folder: Path) -> set[str]:
 
 def test_monitoring_needs_no_operator() -> None:
     assert kinds(ROOT / "manifests" / "monitoring") == {"ConfigMap"}
-    assert kinds(ROOT / "manifests" / "monitoring" / "operator") == {"PodMonitor", "PrometheusRule"}
+    assert kinds(ROOT / "manifests" / "monitoring" / "operator") == {"PodMonitor", "PrometheusRule", "ConfigMap"}
 
 
 def test_the_scrape_configuration_is_one(tmp_path: Path) -> None:

@@ -75,9 +75,12 @@ def test_a_family_is_named_as_prometheus_asks(family: Family) -> None:
 
 CLOSED = {
     "namespace", "pool", "state", "class", "type", "phase", "found", "reason", "condition", "result", "how", "step",
-    "verb", "resource", "code", "call", "kind", "change", "version", "python", "cause", "outcome", "error",
+    "verb", "resource", "code", "call", "slot", "kind", "change", "version", "python", "cause", "outcome", "error",
 }  # fmt: skip
-"""Labels whose values are named by enums, tables, or the pool's own spec. One for a task, a Pod or a person is none."""
+"""Labels whose values are named by enums, tables, or the pool's own spec: its layout has 1 to 16 slots.
+
+One for a task, a Pod or a person is none.
+"""
 
 
 def test_the_fast_buckets_count_as_the_library_does() -> None:

@@ -1,0 +1,35 @@
+"""The dashboards' identifiers, their addresses with a pool or a Pod chosen, and the variables they share."""
+
+from collections.abc import Sequence
+
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models.dashboard import VariableModel
+
+from manifests.dashboards.panels import address, choice, datasource
+from manifests.dashboards.queries import IN_CLUSTER, shown
+
+FLEET = "podslots-fleet"
+POOL = "podslots-pool"
+SLOTS = "podslots-slots"
+APPROVALS = "podslots-approvals"
+
+_CLUSTER = "${__data.fields.cluster}"
+_NAMESPACE = "${__data.fields.namespace}"
+_POOL = "${__data.fields.pool}"
+
+THE_POOL = address(POOL, cluster=_CLUSTER, namespace=_NAMESPACE, pool=_POOL)
+"""Of a row of a table that has these columns; one that is not there is empty, and chooses what has no such label."""
+THE_POD = address(SLOTS, cluster="${cluster}", namespace="${namespace}", pool="${pool}", pod="${__data.fields.pod}")
+THE_APPROVALS = address(APPROVALS, cluster="${cluster}", namespace="${namespace}", pool="${pool}")
+
+
+def of_pools(*, one: bool = False) -> Sequence[Builder[VariableModel]]:
+    """Prometheus, clusters, namespaces and pools: any number of them, or one pool."""
+    some = "podslots_pool_desired_pods"
+    within = shown(some, f'{IN_CLUSTER}, namespace=~"$namespace"')
+    return (
+        datasource(),
+        choice("cluster", some),
+        choice("namespace", shown(some, IN_CLUSTER), several=not one, everything=not one),
+        choice("pool", within, several=not one, everything=not one),
+    )
