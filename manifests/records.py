@@ -1,6 +1,6 @@
 """The recording rules: what a dashboard would else add up over the agents of a whole fleet, each time it is looked at.
 
-Of 10 000 Pods the slots by state are 40 000 series, the journal's histogram 110 000, refusals 250 000; recorded, a handful
+Of 10 000 Pods the slots by state are 40 000 series, the journal's histogram 110 000, refusals 250 000; recorded, a few
 for each pool. Figures of pools come from the controller, a few series each, and are asked for as they are. The names
 are made Prometheus' own way: the labels that are left, the metric, what was done.
 """

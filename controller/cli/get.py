@@ -92,7 +92,7 @@ class _Get:
             where = "" if self._everywhere else f" in namespace {self._connection.namespace}"
             raise click.ClickException(f"no {what} named {', '.join(sorted(missing))}{where}")
         if self._output in {"json", "yaml"}:
-            click.echo(as_text({"apiVersion": "v1", "kind": "List", "items": found}, self._output))
+            click.echo(as_text(self._document(found), self._output))
             return
         if self._output == "name":
             self._show_names(found)
@@ -104,6 +104,12 @@ class _Get:
             click.echo(f"no {self._kind.plural}{where}", err=True)
         if watch:
             self._watch(table, found, version)
+
+    def _document(self, found: list[Object]) -> Object:
+        """One object that was named is itself; all else is a list, as kubectl has it."""
+        if len(self._wanted) == len(found) == 1:
+            return found[0]
+        return {"apiVersion": "v1", "kind": "List", "items": found}
 
     def _show_names(self, found: list[Object]) -> None:
         resource = self._kind.resource

@@ -71,7 +71,7 @@ class Cli:
         return self.run("submit", "-f", "-", text=text)
 
     def get(self, kind: str, name: str) -> dict[str, dict[str, object]]:
-        found: dict[str, dict[str, object]] = json.loads(self.run("get", kind, name, "-o", "json"))["items"][0]
+        found: dict[str, dict[str, object]] = json.loads(self.run("get", kind, name, "-o", "json"))
         return found
 
     def phase(self, name: str) -> object:
