@@ -290,10 +290,12 @@ def choice(
     return variable.include_all(True).all_value(".*") if everything else variable
 
 
-def address(uid: str, **variables: str) -> str:
-    """Where a dashboard is, with its time range and variables: each by the template that gives its value."""
-    chosen = "".join(f"&var-{name}={value}" for name, value in variables.items())
-    return f"/d/{uid}?${{datasource:queryparam}}&${{__url_time_range}}{chosen}"
+def address(uid: str, *kept: str, **chosen: str) -> str:
+    """Where a dashboard is, with its time range, the variables that are `kept`, and those `chosen` by a template."""
+    same = "".join(f"&${{{name}:queryparam}}" for name in kept)
+    return f"/d/{uid}?${{datasource:queryparam}}&${{__url_time_range}}{same}" + "".join(
+        f"&var-{name}={value}" for name, value in chosen.items()
+    )
 
 
 def _link(title: str, url: str) -> dashboard.DashboardLink:

@@ -13,14 +13,10 @@ POOL = "podslots-pool"
 SLOTS = "podslots-slots"
 APPROVALS = "podslots-approvals"
 
-_CLUSTER = "${__data.fields.cluster}"
-_NAMESPACE = "${__data.fields.namespace}"
-_POOL = "${__data.fields.pool}"
-
-THE_POOL = address(POOL, cluster=_CLUSTER, namespace=_NAMESPACE, pool=_POOL)
-"""Of a row of a table that has these columns; one that is not there is empty, and chooses what has no such label."""
-THE_POD = address(SLOTS, cluster="${cluster}", namespace="${namespace}", pool="${pool}", pod="${__data.fields.pod}")
-THE_APPROVALS = address(APPROVALS, cluster="${cluster}", namespace="${namespace}", pool="${pool}")
+THE_POOL = address(POOL, "cluster", namespace="${__data.fields.namespace}", pool="${__data.fields.pool}")
+"""Of a row of a table. The cluster stays as chosen: a Prometheus of one cluster has no such column to take it from."""
+THE_POD = address(SLOTS, "cluster", "namespace", "pool", pod="${__data.fields.pod}")
+THE_APPROVALS = address(APPROVALS, "cluster", "namespace", "pool")
 
 
 def of_pools(*, one: bool = False) -> Sequence[Builder[VariableModel]]:
@@ -29,7 +25,7 @@ def of_pools(*, one: bool = False) -> Sequence[Builder[VariableModel]]:
     within = shown(some, f'{IN_CLUSTER}, namespace=~"$namespace"')
     return (
         datasource(),
-        choice("cluster", some),
+        choice("cluster", some, several=not one),
         choice("namespace", shown(some, IN_CLUSTER), several=not one, everything=not one),
         choice("pool", within, several=not one, everything=not one),
     )

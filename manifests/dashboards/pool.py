@@ -182,7 +182,7 @@ _WORK = (
 BOARD = Board(
     POOL,
     "podslots / pool",
-    "Why has the pool this size? What waits, and what do its Pods hold?",
+    "Why has the pool this size? What waits, and what do its Pods hold? Of several clusters, choose one.",
     of_pools(one=True),
     (("Now", _NOW), ("Size", _SIZE), ("Work", _WORK)),
 )

@@ -152,7 +152,7 @@ _AGENT = (
 BOARD = Board(
     SLOTS,
     "podslots / slots of a Pod",
-    "What did each slot of a Pod do, and how is its agent?",
+    "What did each slot of a Pod do, and how is its agent? Of several clusters, choose one.",
     (*of_pools(one=True), choice("pod", shown("podslots_agent_open"), everything=False)),
     (("Slots", _SLOTS), ("The agent", _AGENT)),
 )

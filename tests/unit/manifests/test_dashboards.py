@@ -120,6 +120,8 @@ def test_links_lead_to_dashboards_and_choose_what_they_have() -> None:
             found = re.fullmatch(r"/d/([\w-]+)\?\$\{datasource:queryparam\}&\$\{__url_time_range\}(&.*)?", url)
             assert found, url
             variables = {variable["name"] for variable in read(path.with_stem(found[1]))["templating"]["list"]}
+            own = {variable["name"] for variable in read(path)["templating"]["list"]}
+            assert set(re.findall(r"\$\{(\w+):queryparam\}", url)) <= variables & own
             assert set(re.findall(r"&var-(\w+)=", url)) <= variables
             lead.add((path.stem, found[1]))
     fleet, pool = "podslots-fleet", "podslots-pool"
