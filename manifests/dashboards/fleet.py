@@ -21,6 +21,7 @@ from manifests.dashboards.queries import (
     HOUR,
     IN_CLUSTER,
     IN_USE,
+    RANGE,
     counted,
     gauge,
     per_second,
@@ -128,6 +129,17 @@ _POOLS = (
         row="of",
         column="condition",
         words={"0": ("False", GREY), "1": ("True", BLUE)},
+        width=14,
+    ),
+    rows(
+        "What has changed their sizes?",
+        "Decisions on another size in the time shown, by reason. docs/scaling.md says what each means.",
+        Query(
+            f"round({counted('podslots_pool_size_decisions_total', f'{BY_POOL}, reason', window=RANGE)}) > 0",
+            "decisions",
+        ),
+        links={"pool": THE_POOL},
+        width=10,
     ),
 )
 

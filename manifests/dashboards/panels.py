@@ -123,7 +123,7 @@ def course(
         common.VizTooltipOptions().mode(common_model.TooltipDisplayMode.MULTI).sort(common_model.SortOrder.DESCENDING)
     )
     if bars:
-        panel = panel.draw_style(common_model.GraphDrawStyle.BARS)
+        panel = panel.draw_style(common_model.GraphDrawStyle.BARS).decimals(0)
     if stacked or bars:
         panel = panel.fill_opacity(40).stacking(common.StackingConfig().mode(common_model.StackingMode.NORMAL))
     if steps:
