@@ -430,6 +430,7 @@ def active_pods(count: int, pool: Object) -> Many:
     metadata |= {"uid": "uid-__NUMBER__", "resourceVersion": "1000", "creationTimestamp": "2026-03-01T11:00:00Z"}
     metadata["labels"][names.STATE_LABEL] = "active"
     metadata["annotations"] |= {names.DRAIN_ID: "born", names.OPENED: "2026-03-01T11:00:10Z"}
+    metadata["finalizers"] = [names.POD_FINALIZER]
     pod["spec"]["nodeName"] = "node-1"
     pod["status"] = running_status(pod, "__ADDRESS__")
     return Many("pod-", count, orjson.dumps(pod))
