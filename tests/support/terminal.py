@@ -51,6 +51,16 @@ class Terminal:
         """Hit keys."""
         os.write(self._here, keys)
 
+    def until_it_waits(self, seconds: float = 30.0) -> None:
+        """Wait until the program sleeps: for a key, after a question was seen.
+
+        Python overlooks a signal that comes between a question's last letter and the read that waits for the answer.
+        """
+        limit = time.monotonic() + seconds
+        while Path(f"/proc/{self._program.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+            assert time.monotonic() < limit, self.seen
+            self._read()
+
     def until_seen(self, text: bytes, seconds: float = 30.0) -> None:
         """Wait until the screen has shown a text."""
         limit = time.monotonic() + seconds

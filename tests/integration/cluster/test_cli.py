@@ -125,8 +125,8 @@ def test_a_field_that_is_not_known_is_refused_and_named(cli: Cli) -> None:
     assert cli.run("submit", "-f", "-", text=text, code=1) == 'Error: slottask/typo: unknown field "spec.priorty"\n'
     cli.submit(task("typo", "true"))
     assert cli.run("submit", "-f", "-", text=text, code=1) == 'Error: slottask/typo: unknown field "spec.priorty"\n'
-    pool = POOL.replace("spec:\n", "spec:\n  mode: Deployment\n")
-    assert 'unknown field "spec.mode"' in cli.run("submit", "-f", "-", text=pool, code=1)
+    pool = POOL.replace("spec:\n", "spec:\n  moode: Deployment\n")
+    assert 'unknown field "spec.moode"' in cli.run("submit", "-f", "-", text=pool, code=1)
 
 
 def test_one_that_is_refused_does_not_keep_those_after_it_away(cli: Cli) -> None:
@@ -415,7 +415,7 @@ def test_describe_tells_what_happened_in_order_and_why(cli: Cli) -> None:
     text = cli.run("describe", "task", "told")
     assert "Phase:      Failed\nReason:     Failed: exit code 3\n" in text
     happened = text.partition("What happened:\n")[2].splitlines()
-    words = [line.split()[2] for line in happened]
+    words = [line.split()[2] for line in happened if line.startswith("20")]  # long texts go on below
     assert words[:4] == ["Created", "Assigned", "StepStarted", "StepEnded"]
     assert words.count("Failed") == 1
     pool = cli.run("describe", "pool", "terraform")

@@ -237,7 +237,7 @@ async def test_the_doctor_finds_a_good_installation_good_and_a_wrong_one_wrong(
     status, found = await doctor(cluster)
     assert (status, {entry["check"] for entry in found if entry["state"] == "fails"}) == (0, set())
     refused = {entry["check"] for entry in found if entry["found"] == "refuses"}
-    assert len(refused) == 7, refused
+    assert len(refused) == 8, refused
     # What can go wrong by hand: a second budget over the same Pods, and a policy that only warns.
     await kubectl("create", "pdb", "mine", f"--selector={names.POOL_LABEL}=examined", "--min-available=1")
     binding = "validatingadmissionpolicybinding/podslots-pod-delete"
