@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tests.support.api_client import MERGE, TOKEN, ApiClient, until
 from tests.support.repository import ROOT
@@ -78,6 +79,7 @@ async def start(folder: Path) -> tuple[asyncio.subprocess.Process, str]:
     return process, url
 
 
+@pytest.mark.long
 async def test_no_acknowledged_write_is_lost_by_a_kill(tmp_path: Path) -> None:
     """SIGKILL in the middle of a write loop, again and again on the same directory."""
     rng = random.Random(1)

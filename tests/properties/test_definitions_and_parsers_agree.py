@@ -173,6 +173,7 @@ def agree(plural: str, spec: Json, parse: Callable[[Json], object]) -> None:
         assert parse(stored) == parse(spec), "the defaults differ"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @settings(max_examples=120)
 @given(specs(without_template(SPECS["slotpools"])))
@@ -180,6 +181,7 @@ def test_of_pools(spec: Json) -> None:
     agree("slotpools", {**spec, "template": TEMPLATE}, parse_pool)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @settings(max_examples=200)
 @given(specs(SPECS["slottasks"]))

@@ -26,6 +26,7 @@ WRONG: dict[str, tuple[Json, str]] = {
 }
 
 
+@pytest.mark.long  # `make lint` does the same
 def test_every_manifest_is_as_kubernetes_wants_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main() == 0, capsys.readouterr().err
 
