@@ -40,10 +40,10 @@ def roll_out(view: PoolView, starts: Starts) -> PoolView:
     outdated = [pod for pod in alive if pod.template_hash not in {"", view.template_hash}]
     rollout = Rollout(updated=len(alive) - len(outdated), total=len(alive))
     if not outdated or view.deleting:
-        return replace(view, rollout=rollout)
+        return view.but(rollout=rollout)
     stand, why = _stand(view, starts)
     if stand is RolloutStand.ON_DELETE or (stand is RolloutStand.PAUSED and not view.spec.update.paused):
-        return replace(view, rollout=replace(rollout, stand=stand, why=why))
+        return view.but(rollout=replace(rollout, stand=stand, why=why))
     return _with_bounds(view, outdated, starts, replace(rollout, stand=stand, why=why))
 
 
@@ -91,7 +91,7 @@ def _with_bounds(view: PoolView, outdated: list[PodView], starts: Starts, rollou
     rollout = replace(rollout, extra=extra, tolerated=max(0, beyond - extra), max_surge=strategy.max_surge)
     retiring = _retiring(view, outdated, strategy, size, proven=proven, tried=tried) if rolling else frozenset()
     pods = tuple(replace(pod, retiring=True) if pod.uid in retiring else pod for pod in view.pods)
-    return replace(view, pods=pods, rollout=rollout)
+    return view.but(pods=pods, rollout=rollout)
 
 
 def _retiring(

@@ -6,11 +6,11 @@ Built by `controller.world` from raw objects and agents' reports. Everything tha
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum, StrEnum
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agent.wire import AgentState, Phase, Slot, SlotState
 from controller.decide.agent_version import is_too_old
@@ -340,6 +340,13 @@ class PoolView:
     def others(self) -> list[PodView]:
         """All other Pods, whether they count or not."""
         return self._parted[1]
+
+    def but(self, **changes: Any) -> "PoolView":
+        """The view with some fields changed. What was worked out of its Pods is kept where these are the same."""
+        other = replace(self, **changes)
+        if other.pods is self.pods and "_parted" in self.__dict__:
+            other.__dict__["_parted"] = self._parted
+        return other
 
     @cached_property
     def _parted(self) -> tuple[list[Alike], list[PodView]]:

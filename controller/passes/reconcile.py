@@ -205,8 +205,8 @@ class Reconciler:
         deployments, orphaned = self._deployments.of_pool(key, view.uid)
         if not (deployments or orphaned):
             return view
-        view = replace(view, deployments=deployments, orphaned_sets=orphaned)
-        return replace(view, creating=view.creating + to_come(view))
+        view = view.but(deployments=deployments, orphaned_sets=orphaned)
+        return view.but(creating=view.creating + to_come(view))
 
     def _start_on_pods(self, key: Key, pool: Object, view: PoolView, actions: tuple[PodAction, ...]) -> None:
         for action in for_pods(view, actions):
