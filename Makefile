@@ -95,13 +95,7 @@ soak: $(STAMP) ## Faults for five minutes, then judgement; 10^6 simulated steps;
 	@$(BIN)/python -m tests.simulation --planted --seeds 0:200
 
 manifests: $(STAMP) ## Write what is generated: manifests/protection, install.yaml, rules, dashboards, docs/reference, docs/metrics.md
-	@$(BIN)/python -m manifests.versions
-	@$(BIN)/python -m manifests.generate
-	@$(BIN)/python -m manifests.render
-	@$(BIN)/python -m manifests.reference
-	@$(BIN)/python -m manifests.metrics_page
-	@$(BIN)/python -m manifests.rules
-	@$(BIN)/python -m manifests.dashboards
+	@$(BIN)/python -m manifests
 
 simulator: $(STAMP) ## Simulate the day of docs/simulator again: its picture, and its table in docs/simulator.md
 	@mkdir -p build && { echo '```console'; echo '$$ podslots simulate $(SIMULATED)'; \
@@ -113,13 +107,7 @@ lint: $(STAMP) ## ruff, mypy --strict, the layers between packages, manifests an
 	@$(BIN)/ruff format --quiet --check . || { $(BIN)/ruff format --check .; exit 1; }
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/python -m manifests.versions --check
-	@$(BIN)/python -m manifests.generate --check
-	@$(BIN)/python -m manifests.render --check
-	@$(BIN)/python -m manifests.reference --check
-	@$(BIN)/python -m manifests.metrics_page --check
-	@$(BIN)/python -m manifests.rules --check
-	@$(BIN)/python -m manifests.dashboards --check
+	@$(BIN)/python -m manifests --check
 	@$(BIN)/python -m manifests.check
 	@$(BIN)/hadolint Dockerfile.agent Dockerfile.controller
 

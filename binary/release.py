@@ -111,7 +111,7 @@ def release() -> Iterator[Path]:
     wheel = [python, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(DIST), str(ROOT)]
     subprocess.run(wheel, check=True)  # noqa: S603 - our own
     yield next(DIST.glob("*.whl"))
-    subprocess.run([python, "-m", "manifests.render", "--check"], check=True, cwd=ROOT)  # noqa: S603 - our own
+    subprocess.run([python, "-m", "manifests", "--check"], check=True, cwd=ROOT)  # noqa: S603 - our own
     yield Path(shutil.copy(ROOT / "manifests" / "install.yaml", DIST))
     for name in IMAGES:
         with tempfile.TemporaryDirectory(prefix="podslots-release-") as folder:

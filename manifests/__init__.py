@@ -1,1 +1,1 @@
-"""What is applied to a cluster, and `python -m manifests.generate`, which writes those parts that say a thing twice."""
+"""What is applied to a cluster, and `python -m manifests`, which writes those parts that are made of something else."""

@@ -1,7 +1,8 @@
-"""`python -m manifests.generate`: writes the policies of manifests/protection, which keep others from active Pods.
+"""The policies of manifests/protection, which keep others from active Pods.
 
 They are generated because they share expressions: whom they let through, which Pods they are about, how somebody who
-may do so opens the way. Who the controller is stands in `controller.names` alone.
+may do so opens the way. Who the controller is stands in `controller.names` alone; `python -m manifests.generate` writes
+them for one that runs elsewhere.
 
 The rules of writing them, each learned from a real API server:
 
@@ -17,6 +18,7 @@ The rules of writing them, each learned from a real API server:
 import argparse
 import sys
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from controller import names
 Json = dict[str, Any]
 
 FOLDER = Path(__file__).parent / "protection"
-HEADER = "# Made by `python -m manifests.generate`: change it there.\n"
+HEADER = "# Made by `make manifests` of manifests/generate.py: change it there.\n"
 
 ACTIVE: Json = {
     "matchExpressions": [
@@ -518,26 +520,21 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def files() -> Iterator[tuple[Path, str]]:
+    """The files for a controller where the base has it, and what is to stand in them."""
+    for name, text in texts().items():
+        yield FOLDER / name, text
+
+
 def main() -> int:
-    """Write the files; returns the exit status. With --check: 1 if they are not as they should be."""
+    """Write the files for a controller elsewhere; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m manifests.generate", description="Write manifests/protection.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file differs")
     parser.add_argument("--namespace", default=names.CONTROLLER_NAMESPACE, help="where the controller runs")
     parser.add_argument("--account", default=names.CONTROLLER_ACCOUNT, help="its ServiceAccount")
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder to write to")
     options = parser.parse_args()
-    user = f"system:serviceaccount:{options.namespace}:{options.account}"
-    differing = []
-    for name, text in texts(user).items():
-        path: Path = options.output / name
-        if path.is_file() and path.read_text() == text:
-            continue
-        differing.append(str(path))
-        if not options.check:
-            path.write_text(text)
-    if options.check and differing:
-        sys.stderr.write(f"not as `python -m manifests.generate` writes them: {', '.join(differing)}\n")
-        return 1
+    for name, text in texts(f"system:serviceaccount:{options.namespace}:{options.account}").items():
+        (options.output / name).write_text(text)
     return 0
 
 

@@ -1,7 +1,5 @@
-"""`python -m manifests.metrics_page`: writes docs/metrics.md from the definitions of the metric families."""
+"""docs/metrics.md, from the definitions of the metric families."""
 
-import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,20 +63,6 @@ def _label(name: str, values: str) -> str:
     return f"`{name}`" if name in {"namespace", "pool"} else f"`{name}`: {values}"
 
 
-def main() -> int:
-    """Write the file; returns the exit status. With --check: 1 if it is not as it should be."""
-    parser = argparse.ArgumentParser(prog="python -m manifests.metrics_page", description="Write docs/metrics.md.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the file differs")
-    options = parser.parse_args()
-    text = page()
-    if FILE.is_file() and FILE.read_text() == text:
-        return 0
-    if options.check:
-        sys.stderr.write(f"not as `python -m manifests.metrics_page` writes it: {FILE}\n")
-        return 1
-    FILE.write_text(text)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def files() -> Iterator[tuple[Path, str]]:
+    """The file, and what is to stand in it."""
+    yield FILE, page()

@@ -1,7 +1,5 @@
-"""`python -m manifests.reference`: writes docs/reference, a page for each definition, from its schema."""
+"""docs/reference: a page for each definition, from its schema."""
 
-import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,10 @@ FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 _TABLE = ("| field | type | default | |", "| --- | --- | --- | --- |")
 
 
-def pages(crds: Path = CRDS) -> Iterator[tuple[str, str]]:
-    """File name and text of each page."""
-    for path in sorted(crds.glob("*.yaml")):
-        yield f"{path.stem}.md", _page(yaml.safe_load(path.read_text()))
+def files() -> Iterator[tuple[Path, str]]:
+    """The pages, and what is to stand in them."""
+    for path in sorted(CRDS.glob("*.yaml")):
+        yield FOLDER / f"{path.stem}.md", _page(yaml.safe_load(path.read_text()))
 
 
 def _page(definition: Schema) -> str:
@@ -118,26 +116,3 @@ def _code(value: object) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
-
-
-def main() -> int:
-    """Write the pages; returns the exit status. With --check: 1 if one is not as it should be."""
-    parser = argparse.ArgumentParser(prog="python -m manifests.reference", description="Write docs/reference.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if a page differs")
-    parser.add_argument("--output", type=Path, default=FOLDER, help="folder to write to")
-    options = parser.parse_args()
-    status = 0
-    for name, text in pages():
-        path = options.output / name
-        if path.is_file() and path.read_text() == text:
-            continue
-        if options.check:
-            sys.stderr.write(f"not as `python -m manifests.reference` writes it: {path}\n")
-            status = 1
-        else:
-            path.write_text(text)
-    return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,14 +1,14 @@
-"""`python -m manifests.render`: writes manifests/install.yaml, the base as one file."""
+"""manifests/install.yaml: the base as one file."""
 
-import argparse
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
 FILE = FOLDER / "install.yaml"
 KUBECTL = Path(sys.executable).parent / "kubectl"
-HEADER = "# Made by `python -m manifests.render` of manifests/base: change it there.\n---\n"
+HEADER = "# Made by `make manifests` of manifests/base: change it there.\n---\n"
 
 
 def rendered(folder: Path = FOLDER / "base") -> str:
@@ -18,21 +18,6 @@ def rendered(folder: Path = FOLDER / "base") -> str:
     return HEADER + ran.stdout.decode()
 
 
-def main() -> int:
-    """Write the file; returns the exit status. With --check: 1 if it is not as it should be."""
-    parser = argparse.ArgumentParser(prog="python -m manifests.render", description="Write manifests/install.yaml.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the file differs")
-    parser.add_argument("--output", type=Path, default=FILE, help="file to write")
-    options = parser.parse_args()
-    text, path = rendered(), options.output
-    if path.is_file() and path.read_text() == text:
-        return 0
-    if options.check:
-        sys.stderr.write(f"not as `python -m manifests.render` writes it: {path}\n")
-        return 1
-    path.write_text(text)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def files() -> Iterator[tuple[Path, str]]:
+    """The file, and what is to stand in it."""
+    yield FILE, rendered()

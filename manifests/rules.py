@@ -1,10 +1,8 @@
-"""`python -m manifests.rules`: writes manifests/monitoring/rules, plain and as a PrometheusRule.
+"""manifests/monitoring/rules: the rules as a plain file, and as a PrometheusRule.
 
 The rules are those of `alerts`, and those of `records`.
 """
 
-import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from manifests.alerts import ALERTS, Alert
 from manifests.records import RECORDS
 
 FOLDER = Path(__file__).parent / "monitoring" / "rules"
-HEADER = "# Made by `python -m manifests.rules` of manifests/alerts.py and records.py: change it there.\n"
+HEADER = "# Made by `make manifests` of manifests/alerts.py and records.py: change it there.\n"
 RUNBOOKS = "https://podslots.dev/docs/runbooks.md"
 """Where the runbooks are read. Each alert has a heading there."""
 
@@ -80,24 +78,7 @@ def written(document: Json) -> str:
     return HEADER + yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
 
 
-def main() -> int:
-    """Write the files; returns the exit status. With --check: 1 if one is not as it should be."""
-    parser = argparse.ArgumentParser(prog="python -m manifests.rules", description="Write the rules.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file differs")
-    options = parser.parse_args()
-    status = 0
+def files() -> Iterator[tuple[Path, str]]:
+    """The files, and what is to stand in them."""
     for path, document in documents():
-        text = written(document)
-        if path.is_file() and path.read_text() == text:
-            continue
-        if options.check:
-            sys.stderr.write(f"not as `python -m manifests.rules` writes it: {path}\n")
-            status = 1
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-    return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        yield path, written(document)

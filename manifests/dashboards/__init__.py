@@ -1,1 +1,1 @@
-"""The dashboards for Grafana: written by `python -m manifests.dashboards` to manifests/monitoring/dashboards."""
+"""The dashboards for Grafana. `make manifests` writes them to manifests/monitoring/dashboards."""

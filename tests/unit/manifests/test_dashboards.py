@@ -16,7 +16,7 @@ import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from manifests.dashboards.__main__ import BOARDS
+from manifests.dashboards.boards import BOARDS
 from manifests.records import RECORDS
 from manifests.render import KUBECTL
 from metrics import agent_families, controller_families

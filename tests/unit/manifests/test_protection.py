@@ -9,7 +9,7 @@ import yaml
 from controller import names
 from controller.decide.protection import POLICIES
 from controller.local.cluster_state import CONTROLLER_USER
-from manifests.generate import FOLDER, main, policies, texts
+from manifests.generate import FOLDER, policies
 from tests.support.kubectl import KUBECTL
 from tests.support.repository import ROOT
 
@@ -19,22 +19,6 @@ Json = dict[str, Any]
 def built(path: str) -> list[Json]:
     ran = subprocess.run([KUBECTL, "kustomize", str(ROOT / path)], check=True, capture_output=True, timeout=30)
     return list(yaml.safe_load_all(ran.stdout))
-
-
-def test_the_files_are_as_they_are_generated() -> None:
-    """What serves in several policies is alike in all of them: `make manifests` writes them."""
-    for name, text in texts().items():
-        assert (FOLDER / name).read_text() == text, name
-
-
-def test_lint_finds_a_file_that_differs(monkeypatch: Any, tmp_path: Any) -> None:
-    for name, text in texts().items():
-        (tmp_path / name).write_text(text)
-    check = ["generate", "--check", "--output", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", check)
-    assert main() == 0
-    (tmp_path / "lock.yaml").write_text("changed")
-    assert main() == 1
 
 
 def test_all_of_them_are_installed_with_the_base() -> None:
