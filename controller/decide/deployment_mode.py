@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agent.wire import Phase
 from controller import names
 from controller.decide.pod_actions import (
     CreatePods,
@@ -48,7 +49,10 @@ class MarkPod:
 
 @dataclass(frozen=True, slots=True)
 class TakeBackMark:
-    """Undo a drain. `needed`: the Pod holds something after all, so it is to be kept even if it is being deleted."""
+    """Undo a drain, whatever the Pod's label says.
+
+    `needed`: the Pod holds something after all, so it is to be kept even if its Deployment was told to have fewer.
+    """
 
     pod: PodView
     deployment: DeploymentView
@@ -183,8 +187,9 @@ def for_pods(view: PoolView, decided: Sequence[PodAction]) -> tuple[PodAction | 
         if not isinstance(action, DrainPod | DeleteStarting | TakeBack | OpenPod) or not action.pod.deployment:
             found.append(action)
         elif isinstance(action, OpenPod):
-            if _may_open(view, managers.get(action.pod.deployment), action.pod):
-                found.append(action)
+            manager = managers.get(action.pod.deployment)
+            if _may_open(view, manager, action.pod):
+                found.append(_opening(manager, action))
         elif not action.pod.replica_set:
             found.append(action)
         elif (manager := managers.get(action.pod.deployment)) is not None and manager.sound:
@@ -198,6 +203,19 @@ def _may_open(view: PoolView, manager: DeploymentView | None, pod: PodView) -> b
         return False
     told_to_go = manager is not None and len(replicas_of(view, manager)) > manager.replicas
     return pod.state is PodState.STARTING or not (pod.replica_set and told_to_go)
+
+
+def _opening(manager: DeploymentView | None, action: OpenPod) -> OpenPod | TakeBackMark:
+    """How a Pod is opened: one that served before, and is drained, as one whose drain is taken back.
+
+    Somebody may have labelled it active just now, and a smaller size that was decided before may be on its way: that
+    is to fail, which needs the Deployment's resourceVersion to move.
+    """
+    pod = action.pod
+    drained = pod.state is not PodState.STARTING and pod.agent is not None and pod.agent.phase is Phase.DRAINED
+    if drained and pod.replica_set and manager is not None and manager.sound:
+        return TakeBackMark(pod, manager, needed=pod.idle_since is None)
+    return action
 
 
 def _managed(

@@ -96,6 +96,11 @@ class Operator:
         spec = {"template": {"spec": {"containers": [worker]}}}
         self._world.cluster.patch(SLOTPOOLS, NS, POOL, {"spec": spec})
 
+    def _switch_mode(self) -> None:
+        now = self._world.cluster.find(SLOTPOOLS, NS, POOL) or {"spec": {}}
+        mode = "Deployment" if now["spec"].get("mode", "Pods") == "Pods" else "Pods"
+        self._world.cluster.patch(SLOTPOOLS, NS, POOL, {"spec": {"mode": mode}})
+
     def _annotate(self, name: str, value: str) -> None:
         self._world.cluster.patch(PODS, NS, name, {"metadata": {"annotations": {names.DRAIN_REQUESTED: value}}})
 

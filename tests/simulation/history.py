@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.wire import SlotState
 from controller import names
-from controller.kube.api import LEASES, SECRETS, SLOTPOOLS, Object
+from controller.kube.api import DEPLOYMENTS, LEASES, REPLICASETS, SECRETS, SLOTPOOLS, Object
 from controller.local.apiserver.errors import ApiError as Refusal
 from controller.local.apiserver.store.deletion import DeleteOptions
 from controller.objects.task import FINAL_PHASES
@@ -104,6 +104,8 @@ def _pool(seed: int, rng: random.Random, theme: Theme) -> dict[str, Any]:
             "behavior": random.Random(f"{seed}/behavior").choice(theme.behaviors),
             "freeze": list(theme.freezes),
         }
+    if len(theme.modes) > 1:
+        pool["mode"] = random.Random(f"{seed}/mode").choice(theme.modes)
     if theme.sizes:
         of_pool = random.Random(f"{seed}/size")
         pool["autoscaling"], pool["replicas"] = None, of_pool.choice(theme.sizes)
@@ -130,6 +132,8 @@ def settled(world: World) -> bool:
         return False
     if any(len(_pods_of(world, pool)) != _least(pool) for pool in pools):
         return False
+    if not all(_fits(world, pool) for pool in pools):
+        return False
     if any(names.LOCK_LABEL in (lease["metadata"].get("labels") or {}) for lease in world.cluster.all(LEASES)):
         return False
     for pod in world.node.alive:
@@ -148,6 +152,16 @@ def _pods_of(world: World, pool: Object) -> list[Object]:
     return [pod for pod in world.pods() if pod["metadata"]["labels"].get(names.POOL_LABEL) == name]
 
 
+def _fits(world: World, pool: Object) -> bool:
+    """Whether a pool in Deployment mode has no Deployment but that of its Pods, and any other has none."""
+    name = pool["metadata"]["name"]
+    of_pool = [obj for obj in world.cluster.all(DEPLOYMENTS) if obj["metadata"]["labels"][names.POOL_LABEL] == name]
+    sizes = [deployment["spec"]["replicas"] for deployment in of_pool if deployment["spec"]["replicas"]]
+    if pool["spec"].get("mode", "Pods") == "Pods":
+        return not of_pool
+    return len(of_pool) <= 1 and sum(sizes) == len(_pods_of(world, pool))
+
+
 def _least(pool: Object) -> int:
     """How many Pods a pool has without any work."""
     scaler = pool["spec"].get("autoscaling")
@@ -161,5 +175,7 @@ def empty(world: World) -> bool:
     return not (
         world.cluster.all(SLOTPOOLS)
         or world.pods()
+        or world.cluster.all(DEPLOYMENTS)
+        or world.cluster.all(REPLICASETS)
         or [secret for secret in world.cluster.all(SECRETS) if names.POOL_LABEL in secret["metadata"].get("labels", {})]
     )

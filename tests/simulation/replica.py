@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from controller.app import Controller
 from controller.config import Config
 from controller.errors import ApiUnavailable
-from controller.kube.api import LEASES, PODS, Object, Resource
+from controller.kube.api import DEPLOYMENTS, LEASES, PODS, Object, Resource
 from controller.local.apiserver.errors import ApiError as Refusal
 from controller.passes.reconcile import Reconciler
 from controller.world.index import Key
@@ -226,7 +226,7 @@ class Replica:
             return 0.0
         self.trap = None
         self._world.rules.note(f"{self.name} is caught at {verb} {what}: {trap.fate} {trap.seconds} s")
-        if what in {PODS.plural, "/drain"}:
+        if what in {PODS.plural, DEPLOYMENTS.plural, "/drain"}:
             self._world.caught(verb, name, trap.seconds)
         match trap.fate:
             case Fate.HELD_UP:

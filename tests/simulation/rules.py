@@ -12,6 +12,7 @@ from controller import names
 from controller.kube.api import PODS, SECRETS, SLOTTASKOUTPUTS, Object
 from controller.local.apiserver.store.versions import Change, ChangeType
 from controller.objects.task import FINAL_PHASES
+from tests.simulation.deployment_rules import DeploymentRules
 from tests.simulation.pace_rules import PaceRules
 from tests.simulation.rollout_rules import RolloutRules
 from tests.simulation.size_rules import SizeRules
@@ -49,6 +50,7 @@ class Rules:
         self.sizes = SizeRules(world, self)
         self.rollouts = RolloutRules(world, self)
         self.pace = PaceRules(self)
+        self.deployments = DeploymentRules(world, self)
         self._phases: dict[str, str] = {}
         self._intents: dict[tuple[str, str], float] = {}
         """When each assignment was written, by (task id, Pod UID)."""
@@ -181,6 +183,8 @@ class Rules:
                     self.note(f"agent {pod.name} {phase} {drain_id or record.opened_id}")
                     self._check_phase(pod, record, state)
                     (self.rollouts.opened if phase is Phase.OPEN else self.rollouts.drained)(pod)
+                    if phase is Phase.OPEN:
+                        self.deployments.opened(pod)
                 case TaskAcked(task_id=task_id):
                     self.note(f"agent {pod.name} acked {task_id}")
                     self._acked.setdefault(pod.uid, set()).add(task_id)

@@ -22,7 +22,8 @@ class SizeRules:
         self._rules = rules
         self._most: dict[str, list[tuple[float, float]]] = {}
         """By pool: when it changed, and how many Pods it might have from then on."""
-        self._templates: dict[str, Object] = {}
+        self._templates: dict[str, tuple[Object, str]] = {}
+        """What Pods are made from, and how: where either has changed, others take their place."""
         self._surge: dict[str, int] = {}
         """How many Pods more there may be, in pools whose template has changed."""
         self.makers: dict[tuple[str, int], float] = {}
@@ -32,7 +33,7 @@ class SizeRules:
 
     def pool_changed(self, name: str, spec: Object) -> None:
         self._most.setdefault(name, []).append((self._world.elapsed, _bound(spec)))
-        template = spec["template"]
+        template = spec["template"], spec.get("mode", "Pods")
         if self._templates.setdefault(name, template) != template:
             self._surge[name] = (spec.get("updateStrategy") or {}).get("maxSurge", 0)
 

@@ -10,6 +10,12 @@ EVERY_TYPE = ("plan", "apply", "plan_and_apply")
 
 # A verb, and what a resource's plural or a path ends with.
 POD_WRITES: tuple[tuple[str, str], ...] = (("patch", "pods"), ("delete", "pods"), ("POST", "/drain"), ("POST", "/open"))
+DEPLOYMENT_CALLS = (
+    ("get", "deployments"),
+    ("patch", "deployments"),
+    ("patch", "deployments"),
+    ("create", "deployments"),
+)
 TASK_WRITES: tuple[tuple[str, str], ...] = (
     ("patch", "slottasks"),
     ("create", "leases"),
@@ -40,6 +46,8 @@ class Theme:
     """If there are any, the pool has one of these, and no autoscaling."""
     updates: tuple[dict[str, int], ...] = ({},)
     """Their `updateStrategy`."""
+    modes: tuple[str, ...] = ("Pods",)
+    """In which of them a pool begins."""
     behaviors: tuple[Object, ...] = ()
     """If there are any, how fast its size may change."""
     freezes: tuple[Object, ...] = ()
@@ -336,6 +344,48 @@ BESIDE = (
         bystander_share=0.0,
         replace_share=0.1,
         lease_seconds=(4.0,),
+    ),
+    Theme(
+        "Pods of Deployments",
+        mishaps=(
+            "leader dies",
+            "leader dies at a write",
+            "leader is paused at a write",
+            "agent is cut off",
+            "agent forgets",
+            "a pod goes while nobody looks",
+            "pod is deleted by force",
+            "watches stall",
+        ),
+        mishap_seconds=(8.0, 20.0),
+        traps=(*POD_WRITES, *DEPLOYMENT_CALLS),
+        task_seconds=(0.5, 5.0, 30.0),
+        lock_share=0.1,
+        min_idle_seconds=(0, 5),
+        changes=("switch mode", "scale", "scale", "edit template"),
+        operator_share=0.7,
+        bystander_share=0.2,
+        modes=("Deployment", "Deployment", "Pods"),
+        lease_seconds=(4.0,),
+    ),
+    Theme(
+        "Deployments and leaders that never stop",
+        mishaps=(
+            "leader is paused at a write",
+            "leader is paused at a write",
+            "leader dies at a write",
+            "agent forgets",
+        ),
+        mishap_seconds=(4.0, 8.0),
+        traps=(*DEPLOYMENT_CALLS, ("get", "deployments"), *POD_WRITES),
+        task_seconds=(0.5, 5.0),
+        lock_share=0.0,
+        min_idle_seconds=(0,),
+        changes=("switch mode",),
+        operator_share=0.1,
+        modes=("Deployment", "Deployment"),
+        lease_seconds=(4.0,),
+        leases_fail=True,
     ),
 )
 """Those that no seed draws: they are asked for by name."""

@@ -86,7 +86,10 @@ class World:
         self.cluster = Cluster(self.now, self.rng, rules=False)
         self.rules = Rules(self, trace or Trace())
         self.token_rules = TokenRules(self.cluster, lambda: self.elapsed, self.rules.breach)
-        self.cluster.observers.extend([self.rules.object_changed, self.token_rules.object_changed])
+        self.cluster.observers.extend(
+            [self.rules.object_changed, self.token_rules.object_changed, self.rules.deployments.object_changed]
+        )
+        self.cluster.store.admit = self.rules.deployments.admit
         self.node = SimNode(
             self.cluster,
             self,

@@ -20,6 +20,7 @@ from controller.kube.api import Object, Resource
 from controller.local.apiserver import lists
 from controller.local.apiserver.errors import ApiError as Refusal
 from controller.local.apiserver.store import patches, selectors
+from controller.local.apiserver.store.controllers.workloads import Workloads
 from controller.local.apiserver.store.deletion import DeleteOptions
 from controller.local.apiserver.store.outcomes import Outcome
 from controller.local.apiserver.store.registry import Resource as Served
@@ -45,6 +46,7 @@ class Cluster:
         self.store = Store(history_limit=512)
         self.now = now
         self.rng = rng
+        self._workloads = Workloads(self.store, rng)
         self.observers: list[Observer] = []
         self._changed: dict[str, asyncio.Event] = {}
         self.epoch = 0
@@ -65,8 +67,8 @@ class Cluster:
             self._wake(key)
 
     def collect(self) -> None:
-        """What the garbage collector and the namespace controller do."""
-        while changes := self.store.collect(self.now()):
+        """What the garbage collector, the namespace controller, and those of Deployments and ReplicaSets do."""
+        while changes := (*self.store.collect(self.now()), *self._workloads.sync(self.now())):
             self.published(changes)
 
     def drop_watches(self) -> None:

@@ -5,6 +5,7 @@ whoever asks for it and whichever process is killed in between. Each run is judg
 """
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,6 +125,32 @@ async def test_switching_both_ways_loses_nothing(cluster: Cluster) -> None:
     await until(lambda: none(deployments(cluster, "switch")), "no Deployment is left")
 
 
+async def test_what_runs_while_the_mode_is_switched_ends_where_it_began_and_runs_once(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """T2, T16: a plan and an apply of each mode are switched over while they run, there and back."""
+    gate, ran = tmp_path / "gate", tmp_path / "ran"
+    await cluster.create_pool("running", slots=ONE_SLOT)
+    begun = {name: await run(cluster, f"{name}-pods", name, gate, ran) for name in ("plan", "apply")}
+    await set_mode(cluster, "running", "Deployment")
+    for name in ("plan", "apply"):
+        begun[f"second-{name}"] = await run(cluster, f"{name}-deployment", name, gate, ran)
+    managers = {pod["metadata"]["uid"]: manager(pod) for pod in await of_pool(cluster, "running")}
+    assert [managers[pod] for _, pod in begun.values()] == ["SlotPool"] * 2 + ["ReplicaSet"] * 2
+    await set_mode(cluster, "running", "Pods")
+    await until(lambda: observed(cluster, "running"), "the controller knows of it")
+    for task, pod in begun.values():
+        status = await cluster.status(task)
+        assert (status["phase"], status["podUID"]) == ("Running", pod)
+    gate.touch()
+    for task, pod in begun.values():
+        done = await cluster.until_phase(task, "Succeeded")
+        assert (done["podUID"], done["attempt"]) == (pod, 1)
+    assert sorted(ran.read_text().split()) == sorted(task for task, _ in begun.values())
+    await until_pods(cluster, "running", set())
+    await until(lambda: none(deployments(cluster, "running")), "no Deployment is left")
+
+
 async def test_the_controller_killed_in_between_never_opens_a_pod_without_finalizer_and_owner(cluster: Cluster) -> None:
     """T3, T11: between each two of its writes somewhere: making, opening, draining, lowering the size, deleting."""
     await make(cluster, "killed", slots=ONE_SLOT)
@@ -178,6 +205,21 @@ async def reserve(cluster: Cluster, pool: str, name: str = "") -> str:
     await cluster.create_task(name or pool, "plan_and_apply", pool=pool)
     status = await cluster.until_phase(name or pool, "AwaitingApproval")
     return str(status["podUID"])
+
+
+async def run(cluster: Cluster, task: str, kind: str, gate: Path, ran: Path) -> tuple[str, str]:
+    """Have a step run that says so and waits for `gate`; the task's name, and the UID of its Pod."""
+    step = f"echo {task} >> {ran}; until [ -e {gate} ]; do sleep 0.05; done; touch tfplan"
+    await cluster.create_task(task, kind, pool="running", **{kind: step})
+    status = await cluster.until_phase(task, "Running")
+    await until(lambda: ran.exists() and task in ran.read_text().split(), f"{task} runs")
+    return task, str(status["podUID"])
+
+
+async def observed(cluster: Cluster, name: str) -> bool:
+    """Whether the controller has gone by the newest spec of a pool."""
+    found = await cluster.api.get(SLOTPOOLS, NAMESPACE, name)
+    return bool(found["status"].get("observedGeneration") == found["metadata"]["generation"])
 
 
 async def apply(cluster: Cluster, pool: str, pod: str, name: str = "") -> None:

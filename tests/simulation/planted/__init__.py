@@ -3,7 +3,20 @@
 Each is a context manager that patches what runs and puts it back. None is more than what a hurried change could do.
 """
 
-from tests.simulation.planted import agent, leadership, passes, pods, pools, sizes, stops, tasks, worker
+from tests.simulation.planted import agent, deployments, leadership, passes, pods, pools, sizes, stops, tasks, worker
 from tests.simulation.planted.registry import BUGS, plant
 
-__all__ = ["BUGS", "agent", "leadership", "passes", "plant", "pods", "pools", "sizes", "stops", "tasks", "worker"]
+__all__ = [
+    "BUGS",
+    "agent",
+    "deployments",
+    "leadership",
+    "passes",
+    "plant",
+    "pods",
+    "pools",
+    "sizes",
+    "stops",
+    "tasks",
+    "worker",
+]

@@ -137,8 +137,14 @@ def test_no_pod_is_opened_before_it_has_its_second_owner() -> None:
     assert on_pods(site(of_before, of=(found,))) == (SetOwner(of_before, "uid-secret"),)
     owned = replica("a", state=STARTING)
     assert on_pods(site(owned, of=(found,))) == (OpenPod(owned),)
-    again = replica("a", phase=Phase.DRAINED)
-    assert on_pods(site(again, of=(found,))) == (OpenPod(again),)
+
+
+def test_a_pod_that_served_is_opened_again_only_as_one_whose_drain_is_taken_back() -> None:
+    """T1, T11: a smaller size that was decided before may be on its way: it fails once the Deployment was written."""
+    found, again = deployment(replicas=1), replica("a", phase=Phase.DRAINED)
+    assert on_pods(site(again, of=(found,))) == (TakeBackMark(again, found, needed=False),)
+    unheld = replica("a", tracked=False)
+    assert on_pods(site(unheld, of=(found,))) == (OpenPod(unheld),), "its agent is open: that is no drain"
     told_to_go = deployment(replicas=0)
     assert on_pods(site(again, of=(told_to_go,))) == ()
     assert on_deployments(site(again, of=(told_to_go,))) == (ScaleDeployment(told_to_go, 1, ()),)
