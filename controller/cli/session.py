@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import click
 
+from controller import names
 from controller.cli.called import command
 from controller.cli.processes import is_stopped
 from controller.errors import ApiError, ApiUnavailable, NoConfiguration, NotFound, PodslotsError
@@ -55,6 +56,11 @@ class Connection:
     api: BlockingClient
     namespace: str
     now: Callable[[], datetime]
+
+    @property
+    def homes(self) -> tuple[str, ...]:
+        """Namespaces in which the controller may be: where the base has it, here, and where one machine has it."""
+        return tuple(dict.fromkeys((names.CONTROLLER_NAMESPACE, self.namespace, "default")))
 
     def list_all(
         self, resource: Resource, *, everywhere: bool, label_selector: str = "", field_selector: str = ""

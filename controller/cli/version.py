@@ -40,7 +40,7 @@ def version(session: Session, *, only_client: bool, output: str) -> None:
 
 def _controller(connection: Connection) -> str:
     """As the leader has written it on its Lease, where it is looked for as `doctor` does."""
-    for home in dict.fromkeys((names.CONTROLLER_NAMESPACE, connection.namespace, "default")):
+    for home in connection.homes:
         with suppress(ApiError):
             lease: Object = connection.api.get(LEASES, home, names.LEADER_LEASE)
             notes = lease["metadata"].get("annotations") or {}

@@ -106,7 +106,7 @@ def _server_time(connection: Connection) -> datetime:
 
 
 def _leader(connection: Connection, namespace: str | None) -> Object | None:
-    for home in (namespace,) if namespace else (names.CONTROLLER_NAMESPACE, connection.namespace):
+    for home in (namespace,) if namespace else connection.homes:
         try:
             return connection.api.get(LEASES, home, names.LEADER_LEASE)
         except NotFound:

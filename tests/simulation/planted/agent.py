@@ -74,7 +74,7 @@ def _decide(command: type, decide: Callable[[Any, Any, Any], Decision]) -> Plant
     return patch.dict(table, {command: decide})
 
 
-@bug("ended tasks not in the way of a drain", theme="agents and workers that restart", seed=0)
+@bug("ended tasks not in the way of a drain", theme="Pods that come and go", seed=0)
 def _() -> Plant:
     def drain(state: State, command: Any, now: Any) -> Decision:
         held = {task_id: task for task_id, task in state.tasks.items() if task_id not in state.ended}
@@ -83,12 +83,12 @@ def _() -> Plant:
     return _decide(slots.Drain, drain)
 
 
-@bug("drain granted while recovering", theme="approvals", seed=13)
+@bug("drain granted while recovering", theme="approvals", seed=0)
 def _() -> Plant:
     return _decide(slots.Drain, lambda state, command, now: slots._drain(replace(state, recovering=()), command, now))
 
 
-@bug("the drain in force is confirmed whatever is held", theme="agents that forget", seed=18)
+@bug("the drain in force is confirmed whatever is held", theme="agents that forget", seed=4)
 def _() -> Plant:
     def drain(state: State, command: Any, now: Any) -> Decision:
         if state.phase is Phase.DRAINED and state.drain_id == command.drain_id:
@@ -127,7 +127,7 @@ def _() -> Plant:
     return patch.object(tasks, "_reserve", reserve)
 
 
-@bug("the limit goes on after the approval")
+@bug("the limit goes on after the approval", seed=3)
 def _() -> Plant:
     original = slots.transition
 

@@ -32,7 +32,7 @@ class _WallClockLoop:
         return getattr(self._loop, name)
 
 
-@bug("lease on the wall clock", theme="leaders that take over", seed=33)
+@bug("lease on the wall clock", theme="leaders that take over", seed=2)
 def _() -> Plant:
     class Shim:
         def __getattr__(self, name: str) -> Any:

@@ -120,7 +120,7 @@ def _() -> Plant:
     return stack
 
 
-@bug("empty list after an error trusted", theme="leaders that come back", seed=2)
+@bug("empty list after an error trusted", theme="leaders that come back", seed=0)
 def _() -> Plant:
     original = reflector.Reflector._list
 

@@ -33,7 +33,7 @@ def _() -> Plant:
     return stack
 
 
-@bug("Pods have no owner while their Secret is made again", theme="token Secrets that are deleted", seed=1)
+@bug("Pods have no owner while their Secret is made again", theme="token Secrets that are deleted", seed=7)
 def _() -> Plant:
     async def hold(_self: PodOwners, _namespace: str, _pool: str) -> None:
         return
@@ -41,7 +41,7 @@ def _() -> Plant:
     return patch.object(PodOwners, "hold", hold)
 
 
-@bug("the next token is used before the agents accept it", theme="tokens that rotate", seed=0)
+@bug("the next token is used before the agents accept it", theme="tokens that rotate", seed=1)
 def _() -> Plant:
     return patch.object(rotation, "_accepts", lambda _pod, _token: True)
 
@@ -58,7 +58,7 @@ def _() -> Plant:
     return patch.object(PoolTokens, "state", state)
 
 
-@bug("Pods that did not start are made again at once", theme="Pods that can't start", seed=0)
+@bug("Pods that did not start are made again at once", theme="Pods that can't start", seed=2)
 def _() -> Plant:
     return patch.object(StartFailures, "wait_seconds", lambda _self, _template, _now: 0.0)
 
@@ -76,7 +76,7 @@ def _() -> Plant:
     return patch.object(rollout, "_retiring", retiring)
 
 
-@bug("a new template needs no proof", theme="templates that change", seed=26)
+@bug("a new template needs no proof", theme="templates that change", seed=13)
 def _() -> Plant:
     original = rollout.roll_out
     stack = contextlib.ExitStack()
