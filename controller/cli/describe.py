@@ -44,6 +44,8 @@ def _describe(connection: Connection, kind: Kind, wanted: tuple[str, ...]) -> No
         click.echo(("\n\n" if number else "") + tell(connection, obj, width))
 
 
+_CONDITION_RANKS = {"Approved": 2}
+"""An approval stands between the end of the plan and the start of the apply, in the same second, too."""
 _EVENT_RANKS = {"Assigned": 0}
 """Events that come before a task's steps, within one second."""
 
@@ -248,7 +250,9 @@ def _changes(status: Mapping[str, Any]) -> Iterable[Happening]:
         if (since := _time(entry.get("lastTransitionTime"))) is not None:
             reason = f"{entry['reason']}: " if entry.get("reason") else ""
             text = f"{reason}{entry.get('message') or ''}".removesuffix(": ")
-            yield Happening(since, f"{entry['type']}={entry.get('status')}", text, 50)
+            yield Happening(
+                since, f"{entry['type']}={entry.get('status')}", text, _CONDITION_RANKS.get(entry["type"], 50)
+            )
 
 
 def _events(connection: Connection, obj: Object) -> list[Happening]:

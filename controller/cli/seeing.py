@@ -114,7 +114,9 @@ def obstacle(task: Object) -> str | None:
         return None
     spec = task.get("spec") or {}
     by_itself = spec.get("approvalPolicy") == "Auto" or spec.get("approval")
-    return None if by_itself else "does not go on: it waits for an approval (podslots approve)"
+    return (
+        None if by_itself else f"does not go on: it waits for an approval (podslots approve {task['metadata']['name']})"
+    )
 
 
 def ended_otherwise(task: Object, wanted: frozenset[str]) -> EndedOtherwise | None:

@@ -88,7 +88,7 @@ def compare(trace: Trace, spec: PoolSpec, settings: Settings) -> Comparison:
         ),
         PodPerTask(scaler.max_replicas * len(spec.layout)),
         *(
-            FixedSize(size, spec.layout, seed=settings.seed, name=f"fixed, {size} Pods")
+            FixedSize(size, spec.layout, seed=settings.seed, name=f"fixed, {size} Pod{'s' * (size != 1)}")
             for size in settings.fixed or _sizes_of(ours)
         ),
     ]

@@ -31,7 +31,7 @@ def _matplotlib() -> Any:
     try:
         import matplotlib as mpl  # noqa: PLC0415 - an extra
     except ImportError as error:
-        raise NoPlot("plots need matplotlib: pip install 'podslots[simulate]'") from error
+        raise NoPlot("plots need matplotlib: pip install 'podslots[simulate]', or '.[simulate]' in a clone") from error
     mpl.use("agg")
     return mpl
 
