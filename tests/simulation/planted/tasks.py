@@ -58,7 +58,7 @@ def _() -> Plant:
     return patch.object(Tasks, "assign", assign)
 
 
-@bug("retry on another agent", theme="one lock", seed=7)
+@bug("retry on another agent", theme="tokens that rotate", seed=0)
 def _() -> Plant:
     original = Tasks._acquire
 
