@@ -325,6 +325,19 @@ THEMES = (
 
 BESIDE = (
     Theme(
+        "addresses that are used again",
+        mishaps=("pod dies", "pod vanishes", *("an old message comes again",) * 3),
+        mishap_seconds=(3.0,),
+        kinds=("plan",),
+        task_seconds=(0.5, 5.0, 30.0),
+        lock_share=0.0,
+        min_idle_seconds=(0,),
+        more_pods=(2, 3),
+        operator_share=0.1,
+        bystander_share=0.0,
+        lease_seconds=(4.0,),
+    ),
+    Theme(
         "sizes that change slowly",
         mishaps=("leader dies", "leader is stopped", "leader dies at a write", "watches end", "node refuses pods"),
         mishap_seconds=(20.0,),

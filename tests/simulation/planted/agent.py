@@ -154,7 +154,7 @@ def _() -> Plant:
     return patch.object(Service, "check_address", lambda self, write: original(self, replace(write, incarnation=None)))
 
 
-@bug("pod_uid not checked", theme="Pods that come and go", seed=128)
+@bug("pod_uid not checked", theme="addresses that are used again", seed=20)
 def _() -> Plant:
     original = Service.check_address
 
