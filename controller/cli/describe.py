@@ -143,7 +143,7 @@ def _of_task(task: Object) -> Iterable[Happening]:
     """What the task itself says of its life."""
     metadata, status = task["metadata"], task.get("status") or {}
     if created := _time(metadata.get("creationTimestamp")):
-        yield Happening(created, "Created")
+        yield Happening(created, "Created", rank=-1)
     for number, (name, result) in enumerate((status.get("steps") or {}).items()):
         if started := _time(result.get("startTime")):
             yield Happening(started, "StepStarted", f"{name} step, attempt {status.get('attempt')}", 2 * number + 1)
@@ -190,7 +190,7 @@ def _pool(connection: Connection, pool: Object, width: int) -> str:
         lines += [tables.tasks(left, now, namespaces=False).text(coloured=colours.wanted())]
     happened = [*_changes(status), *_events(connection, pool)]
     if created := _time(pool["metadata"].get("creationTimestamp")):
-        happened.append(Happening(created, "Created"))
+        happened.append(Happening(created, "Created", rank=-1))
     return "\n".join([*lines, *_told(happened, now, width)])
 
 

@@ -86,7 +86,7 @@ def test_the_number_of_series_does_not_depend_on_what_is_asked(agent: AgentProce
     assert len(ours) < 150
     assert not any(name.endswith("_created") for name in after)
     labels = {label for name in ours for label in re.findall(r'(\w+)="', name)}
-    assert labels == {"state", "cause", "outcome", "step", "call", "error", "kind", "le", "version", "python"}
+    assert labels == {"state", "slot", "cause", "outcome", "step", "call", "error", "kind", "le", "version", "python"}
 
 
 def test_both_formats_are_spoken(agent: AgentProcess) -> None:
