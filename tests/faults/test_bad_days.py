@@ -90,12 +90,13 @@ SLOW = {"too-many-requests", "unavailable", "slow-answers"}
     "kind", [pytest.param(kind, marks=pytest.mark.long) if kind in SLOW else kind for kind in UNLUCKY]
 )
 async def test_half_of_all_requests_failing_stops_no_task(cluster: Cluster, kind: str) -> None:
-    """R4."""
-    name, rule = f"through-{kind}", UNLUCKY[kind]
-    await fault(cluster, **rule)
-    await cluster.create_task(name)
-    await runs_after_all(cluster, name)
-    assert await fired(cluster) > 0
+    """R4. A task in whose way no fault came by chance shows nothing: then another one goes."""
+    await fault(cluster, **UNLUCKY[kind])
+    tasks = 0
+    while tasks == 0 or not await fired(cluster):
+        await cluster.create_task(f"through-{kind}-{tasks}")
+        await runs_after_all(cluster, f"through-{kind}-{tasks}")
+        tasks += 1
 
 
 async def test_retry_after_is_minded(cluster: Cluster) -> None:
