@@ -18,6 +18,8 @@ fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execvp(sys.argv[1], sys.argv[1:])
 """
 CTRL_C, CTRL_D = b"\x03", b"\x04"
+AGAIN_SECONDS = 2.0
+"""After so long without an effect a person hits a key again."""
 
 
 class Terminal:
@@ -51,15 +53,21 @@ class Terminal:
         """Hit keys."""
         os.write(self._here, keys)
 
-    def until_it_waits(self, seconds: float = 30.0) -> None:
-        """Wait until the program sleeps: for a key, after a question was seen.
+    def until_interrupted(self, seconds: float = 30.0) -> int:
+        """Hit Ctrl-C until the program ends; its exit code.
 
-        Python overlooks a signal that comes between a question's last letter and the read that waits for the answer.
+        Once is not enough where it comes between the last letter of a question and the read that waits for the answer:
+        Python has looked for signals then, and does so again after the read.
         """
         limit = time.monotonic() + seconds
-        while Path(f"/proc/{self._program.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+        self.type(CTRL_C)
+        hit = time.monotonic()
+        while self._read():
             assert time.monotonic() < limit, self.seen
-            self._read()
+            if time.monotonic() - hit > AGAIN_SECONDS:
+                self.type(CTRL_C)
+                hit = time.monotonic()
+        return self._program.wait(max(0.0, limit - time.monotonic()))
 
     def until_seen(self, text: bytes, seconds: float = 30.0) -> None:
         """Wait until the screen has shown a text."""
