@@ -13,13 +13,13 @@ from types import TracebackType
 from typing import Self
 
 TAKE_TERMINAL = """\
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execvp(sys.argv[1], sys.argv[1:])
 """
+"""A shell ignores SIGINT for what it runs in the background, tests too, and a program would inherit that."""
 CTRL_C, CTRL_D = b"\x03", b"\x04"
-AGAIN_SECONDS = 2.0
-"""After so long without an effect a person hits a key again."""
 
 
 class Terminal:
@@ -52,22 +52,6 @@ class Terminal:
     def type(self, keys: bytes) -> None:
         """Hit keys."""
         os.write(self._here, keys)
-
-    def until_interrupted(self, seconds: float = 30.0) -> int:
-        """Hit Ctrl-C until the program ends; its exit code.
-
-        Once is not enough where it comes between the last letter of a question and the read that waits for the answer:
-        Python has looked for signals then, and does so again after the read.
-        """
-        limit = time.monotonic() + seconds
-        self.type(CTRL_C)
-        hit = time.monotonic()
-        while self._read():
-            assert time.monotonic() < limit, self.seen
-            if time.monotonic() - hit > AGAIN_SECONDS:
-                self.type(CTRL_C)
-                hit = time.monotonic()
-        return self._program.wait(max(0.0, limit - time.monotonic()))
 
     def until_seen(self, text: bytes, seconds: float = 30.0) -> None:
         """Wait until the screen has shown a text."""
