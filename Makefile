@@ -82,7 +82,7 @@ $(PROVIDER): tests/support/tf.txt | $(STAMP)
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 build/provider/bin/python -m pip install --quiet --progress-bar off --requirement tests/support/tf.txt
 	@touch $@
 
-test: $(STAMP) ## All tests but the long ones, in about six minutes (PYTEST_ARGS is passed on)
+test: $(STAMP) ## All tests but the long ones, in about seven minutes (PYTEST_ARGS is passed on)
 	@PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not long" $(PYTEST_ARGS)
 
 test-long: $(STAMP) ## The tests that are long by nature: many seeds, planted bugs, chaos, the bench (PYTEST_ARGS is passed on)

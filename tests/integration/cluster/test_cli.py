@@ -204,6 +204,7 @@ def test_an_approval_is_asked_for_and_names_the_plan(cli: Cli) -> None:
     assert "only a task that is AwaitingApproval" in cli.run("approve", "net", "--yes", code=1)
 
 
+@pytest.mark.long
 def test_the_whole_output_outlives_the_pod(cli: Cli) -> None:
     cli.submit(task("keeps", r"seq 100000; printf 'no text: \377 no end'"))
     cli.run("wait", "keeps", "--for", "Succeeded", "--timeout", "40")

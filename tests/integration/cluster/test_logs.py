@@ -13,7 +13,7 @@ from controller.names import ROTATION_REQUESTED, token_secret
 from controller.objects.token_secret import token_state, tokens_of
 from tests.support.cluster import NAMESPACE, Cluster, until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 
 POOL = "told"
 SECRET_VALUE = "a-value-of-the-environment-4711"

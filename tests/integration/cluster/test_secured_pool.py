@@ -18,7 +18,7 @@ from controller.names import agent_server_name, token_secret
 from tests.support.cluster import NAMESPACE, Cluster, until
 from tests.support.mounted import Authority, Signed
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 
 AGENTS = Authority("the agents' CA")
 CLIENTS = Authority("the clients' CA")
@@ -98,7 +98,6 @@ async def finish(cluster: Cluster, pool: str) -> None:
     await until(empty, "its Pod is drained and deleted, as any other")
 
 
-@pytest.mark.long
 async def test_locked_reads_alone(cluster: Cluster) -> None:
     await cluster.create_pool("locked", auth={"lockReads": True})
     pod = await run_to_the_end(cluster, "locked")
@@ -198,7 +197,6 @@ def agents_environment(pod: Object) -> dict[str, str]:
     raise AssertionError(f"no agent's process in {pod['metadata']['name']}")
 
 
-@pytest.mark.long
 async def test_a_certificate_of_another_name_is_not_the_agents(cluster: Cluster) -> None:
     """Another pool's, signed by the same CA: no token is shown to it, and the Pod never gets work."""
     signed = AGENTS.sign(agent_server_name(NAMESPACE, "somebody-else"))
@@ -237,7 +235,6 @@ async def test_a_certificate_that_signs_for_itself_needs_no_ca(cluster: Cluster)
     await finish(cluster, "own")
 
 
-@pytest.mark.long
 async def test_a_pool_that_changes_its_mind_loses_nothing(cluster: Cluster) -> None:
     """T16: a Pod is spoken to as it was made, there and back; what waits in it is applied in it."""
     signed = AGENTS.sign(agent_server_name(NAMESPACE, "changing"))
