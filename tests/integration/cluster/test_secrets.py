@@ -26,6 +26,9 @@ SPEC: dict[str, Any] = {
     "files": {"secrets.tfvars": f"password = {FILE}\n"},
 }
 
+API_CALLS = ("status", "pools", "plans", "queue", "pods", "decisions", "openapi.json")
+"""What the status page and its readers ask for."""
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
@@ -91,10 +94,11 @@ async def everything(cluster: Cluster) -> dict[str, Any]:
     found["tasks"] = [without_spec(task) for task in await cluster.list_all(SLOTTASKS)]
     serving = [json.loads(line) for line in cluster.controller.log.read_text().splitlines() if '"serving"' in line]
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
-        for path in ("/", "/metrics"):
+        for path in ("/", "/metrics", *(f"/api/v1/{call}" for call in API_CALLS)):
             async with session.get(f"http://127.0.0.1:{serving[-1]['port']}{path}") as response:
+                assert response.status == 200, path
                 found[path] = await response.text()
-    assert "planted" in found["/"]
+    assert "planted" in found["/api/v1/status"]
     return found
 
 
