@@ -1,0 +1,118 @@
+"""The policies on what belongs to a pool beside its Pods: workloads, namespace, budget, lock."""
+
+from controller import names
+from manifests.policies.policy import (
+    NAMESPACE_GOES,
+    OF_A_POOL,
+    Json,
+    Policy,
+    glass_broken,
+    is_going,
+    is_one_of,
+    is_user,
+    may,
+    refuse_unless,
+)
+
+A_LOCK: Json = {"matchExpressions": [{"key": names.LOCK_LABEL, "operator": "Exists"}]}
+DEPLOYMENT_USERS = (names.DEPLOYMENT_CONTROLLER, names.CLUSTER_MANAGER)
+
+_FIRST = "delete its SlotPools first, and wait until they are gone"
+
+
+def workload(user: str) -> Policy:
+    """Who makes and changes Deployments and ReplicaSets of pools."""
+    label = f"?template.?metadata.?labels[?'{names.POOL_LABEL}']"
+    same = "object.spec.template == oldObject.spec.template && object.spec.?paused == oldObject.spec.?paused"
+    return Policy(
+        name="podslots-workload",
+        why=(
+            "Whose template has a pool's label makes Pods of that pool. So such Deployments are the controller's, and "
+            "such ReplicaSets Kubernetes' own. Anyone who may sets their size: the controller puts it right."
+        ),
+        operations=("CREATE", "UPDATE"),
+        resources=("deployments", "replicasets"),
+        group="apps",
+        conditions=(
+            {
+                "name": "of-a-pool",
+                "expression": f"object.spec.{label}.hasValue() || "
+                f"(request.operation == 'UPDATE' && oldObject.spec.{label}.hasValue())",
+            },
+            {"name": "not-the-controller", "expression": f"!({is_user(user)})"},
+        ),
+        validations=(
+            refuse_unless(
+                f"request.operation == 'UPDATE' ? {same} : "
+                f"request.resource.resource == 'replicasets' && {is_one_of(*DEPLOYMENT_USERS)}",
+                "the Deployment of a pool is the controller's: change the SlotPool's template",
+            ),
+        ),
+    )
+
+
+def namespace_delete() -> Policy:
+    """Which namespaces are deleted: none with active Pods."""
+    return Policy(
+        name="podslots-namespace-delete",
+        why=(
+            "A namespace with active Pods is not deleted. Were it, the namespace controller would be refused "
+            "these Pods, and delete everything else at once: budgets, roles, tasks, Secrets."
+        ),
+        operations=("DELETE",),
+        resources=("namespaces",),
+        over_active_pods=True,
+        validations=(
+            refuse_unless(
+                f"{is_going('params')} || {glass_broken('params')}",
+                f"the namespace has active Pods of pools: {_FIRST}",
+                computed="'the namespace has active Pods, as ' + params.metadata.name + ' of pool ' + "
+                f"params.metadata.labels['{names.POOL_LABEL}'] + ': {_FIRST}'",
+            ),
+        ),
+    )
+
+
+def budget(user: str) -> Policy:
+    """Who changes the PodDisruptionBudgets of pools."""
+    same = (
+        "request.operation == 'UPDATE' && object.spec == oldObject.spec && "
+        "object.metadata.?labels == oldObject.metadata.?labels"
+    )
+    return Policy(
+        name="podslots-budget",
+        why=(
+            "A pool's PodDisruptionBudget stays as the controller made it. Kubernetes' role `edit` may delete budgets."
+        ),
+        operations=("UPDATE", "DELETE"),
+        resources=("poddisruptionbudgets",),
+        group="policy",
+        selector=OF_A_POOL,
+        validations=(
+            refuse_unless(
+                f"{is_user(user)} || {NAMESPACE_GOES} || ({same})",
+                "a pool's PodDisruptionBudget is the controller's; it goes with its SlotPool",
+            ),
+        ),
+    )
+
+
+def lock(user: str) -> Policy:
+    """Who releases the Lease of a lockKey."""
+    return Policy(
+        name="podslots-lock",
+        why=("The Lease that stands for a lockKey is released by the controller, or by who may unlock."),
+        operations=("UPDATE", "DELETE"),
+        resources=("leases",),
+        group="coordination.k8s.io",
+        selector=A_LOCK,
+        conditions=({"name": "not-the-controller", "expression": f"!({is_user(user)})"},),
+        validations=(
+            refuse_unless(
+                f"{NAMESPACE_GOES} || {may('leases', 'unlock')}",
+                f"may not unlock: it takes update on leases/unlock in {names.GROUP}",
+                computed="request.userInfo.username + ' may not release this lockKey: "
+                f"it takes update on leases/unlock in {names.GROUP} (ClusterRole podslots-operate)'",
+            ),
+        ),
+    )

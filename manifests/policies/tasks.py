@@ -1,0 +1,109 @@
+"""The policies on SlotTasks: who approves plans, and who changes the rest of a task."""
+
+from controller import names
+from manifests.policies.policy import Policy, is_user, may, refuse_unless
+
+
+def approval() -> Policy:
+    """Who approves plans."""
+    approval = "object.spec.?approval"
+    return Policy(
+        name="podslots-approval",
+        why=(
+            "Plans are approved by who has `update` on slottasks/approval, in their own name, once the plan is "
+            "there. This holds for the controller and administrators as for all others."
+        ),
+        operations=("CREATE", "UPDATE"),
+        resources=("slottasks",),
+        group=names.GROUP,
+        version=names.VERSION,
+        conditions=(
+            {
+                "name": "changes-the-approval",
+                "expression": "request.operation == 'CREATE' ? has(object.spec.approval) : "
+                f"{approval} != oldObject.spec.?approval",
+            },
+        ),
+        validations=(
+            refuse_unless(
+                "request.operation != 'CREATE'", "a task is approved once its plan is there, not at its creation"
+            ),
+            refuse_unless(
+                f"request.operation == 'CREATE' || {may('slottasks', 'approval')}",
+                f"may not approve: it takes update on slottasks/approval in {names.GROUP}",
+                computed="request.userInfo.username + ' may not approve: "
+                f"it takes update on slottasks/approval in {names.GROUP} (ClusterRole podslots-approve)'",
+            ),
+            refuse_unless(
+                "request.operation == 'CREATE' || !has(object.spec.approval) || "
+                "object.spec.approval.?by.orValue('') == request.userInfo.username",
+                "spec.approval.by must name who approves",
+                computed="'spec.approval.by must name who approves: ' + request.userInfo.username",
+            ),
+        ),
+    )
+
+
+def automatic_approval() -> Policy:
+    """Who creates tasks that approve themselves."""
+    return Policy(
+        name="podslots-automatic-approval",
+        why=(
+            "Who creates a task that approves itself approves it: the same right is needed, or this were the way round."
+        ),
+        operations=("CREATE",),
+        resources=("slottasks",),
+        group=names.GROUP,
+        version=names.VERSION,
+        conditions=({"name": "approves-itself", "expression": "object.spec.?approvalPolicy.orValue('') == 'Auto'"},),
+        validations=(
+            refuse_unless(
+                may("slottasks", "approval"),
+                f"approvalPolicy: Auto takes update on slottasks/approval in {names.GROUP}",
+                computed="request.userInfo.username + ' may not submit a task with approvalPolicy: Auto: "
+                f"it takes update on slottasks/approval in {names.GROUP} (ClusterRole podslots-approve)'",
+            ),
+        ),
+    )
+
+
+def task_update(user: str) -> Policy:
+    """The approval alone is for who has only that right; the rest of a spec that can change is for editors."""
+    changed = " || ".join(
+        f"object.{field} != oldObject.{field}"
+        for field in (
+            "spec.?cancel",
+            "spec.?priority",
+            "metadata.?labels",
+            "metadata.?annotations",
+            "metadata.?finalizers",
+            "metadata.?ownerReferences",
+        )
+    )
+    editor = (
+        f"authorizer.group('{names.GROUP}').resource('slottasks').namespace(request.namespace).name(request.name)"
+        ".check('update').allowed()"
+    )
+    return Policy(
+        name="podslots-task-update",
+        why=(
+            "Approving takes `patch` on tasks, which RBAC grants whole. Who has no `update` on them changes the "
+            "approval and nothing else: they can't cancel a task, or keep it from going."
+        ),
+        operations=("UPDATE",),
+        resources=("slottasks",),
+        group=names.GROUP,
+        version=names.VERSION,
+        conditions=(
+            {"name": "not-the-controller", "expression": f"!({is_user(user)})"},
+            {"name": "changes-more-than-the-approval", "expression": changed},
+        ),
+        validations=(
+            refuse_unless(
+                editor,
+                f"may not change this task: it takes update on slottasks in {names.GROUP}",
+                computed="request.userInfo.username + ' may approve this task, and not change it: "
+                f"it takes update on slottasks in {names.GROUP} (ClusterRole podslots-edit)'",
+            ),
+        ),
+    )
