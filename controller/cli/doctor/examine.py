@@ -5,9 +5,10 @@ import click
 from controller import names
 from controller.cli import colours
 from controller.cli.doctor import trials
-from controller.cli.doctor.checks import CHECKS, controller_user
+from controller.cli.doctor.checks import CHECKS
 from controller.cli.doctor.facts import gather
 from controller.cli.doctor.findings import Finding, State, documents, table
+from controller.cli.doctor.installation import controller_user
 from controller.cli.documented import as_text
 from controller.cli.session import Connection, Session
 from controller.cli.verbs import Verb, pass_session

@@ -1,11 +1,14 @@
 """What a check has found, and how it is shown."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 from controller.cli.tables import NONE, Table
+
+MOST_NAMED = 5
+"""Objects that one line names."""
 
 
 class State(StrEnum):
@@ -20,12 +23,17 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One line: what was looked at, how it stands, what was found, what to do about it."""
+    """One line: what was looked at, how it stands, what was found, and what to do about it.
+
+    `object` is what it is about, as `SlotPool team/terraform`, if that is one object. `command` is to be copied.
+    """
 
     check: str
     state: State
     found: str
+    object: str = ""
     advice: str = ""
+    command: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +49,27 @@ def table(findings: Iterable[Finding], *, coloured: bool = False) -> str:
     found = list(findings)
     rows = [[f.check, f.state, f.found or NONE] for f in found]
     text = Table(["CHECK", "STATE", "FOUND"], rows).text(coloured=coloured)
-    advice = list(dict.fromkeys(f"{f.check}: {f.advice}" for f in found if f.advice and f.state is not State.OK))
-    return text + ("\n\nWhat to do:\n" + "\n".join(f"  {line}" for line in advice) if advice else "")
+    todo = "\n".join(_todo([finding for finding in found if finding.state is not State.OK]))
+    return f"{text}\n\nWhat to do:\n{todo}" if todo else text
+
+
+def _todo(found: list[Finding]) -> Iterator[str]:
+    """Each piece of advice once, with what it is about before it and its command on a line of its own."""
+    about: dict[tuple[str, str], list[str]] = {}
+    for finding in found:
+        if finding.advice or finding.command:
+            about.setdefault((finding.advice, finding.command), []).append(finding.object or finding.check)
+    for (advice, command), objects in about.items():
+        yield f"  {listed(objects)}: {advice}"
+        if command:
+            yield f"      {command}"
+
+
+def listed(found: list[str]) -> str:
+    """The first five, each once, and how many more there are."""
+    found = list(dict.fromkeys(found))
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return ", ".join(found[:MOST_NAMED]) + more
 
 
 def documents(findings: Iterable[Finding]) -> list[dict[str, Any]]:

@@ -3,19 +3,19 @@
 A dry run goes through admission and is not stored. It is tried on what is there: without active Pods little can be.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from controller import names
 from controller.cli.doctor.facts import Facts
-from controller.cli.doctor.findings import Finding, State, Unseen
+from controller.cli.doctor.findings import Finding, State
+from controller.cli.doctor.reading import APPLY, APPLY_COMMAND, known
 from controller.cli.session import Connection
 from controller.errors import ApiError, Forbidden, NotFound
 from controller.kube.api import ACCESS_REVIEWS, BUDGETS, DEPLOYMENTS, PODS, SLOTTASKS, Object, Resource
 
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
-APPLY = "apply the manifests: kubectl apply -k manifests/base"
 
 CONTROLLER_RIGHTS: dict[tuple[str, str], tuple[str, ...]] = {
     (names.GROUP, "slotpools"): ("get", "list", "watch", "patch"),
@@ -89,7 +89,7 @@ def _trials(namespace: str, facts: Facts) -> Iterator[Trial]:
         },
     }
     yield Trial(policy="podslots-workload", verb="create", resource=DEPLOYMENTS, namespace=namespace, body=workload)
-    pod = next((pod for pod in _known(facts.pods) if _is_active(pod)), None)
+    pod = next((pod for pod in known(facts.pods) if _is_active(pod)), None)
     if pod is not None:
         home, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
         relabelled = {"metadata": {"labels": {names.STATE_LABEL: "podslots-doctor"}}}
@@ -108,7 +108,7 @@ def _trials(namespace: str, facts: Facts) -> Iterator[Trial]:
             body=ended,
         )
         yield Trial(policy="podslots-namespace-delete", verb="delete", resource=NAMESPACES, namespace=None, name=home)
-    budget = next((b for b in _known(facts.budgets) if names.POOL_LABEL in (b["metadata"].get("labels") or {})), None)
+    budget = next((b for b in known(facts.budgets) if names.POOL_LABEL in (b["metadata"].get("labels") or {})), None)
     if budget is not None:
         home, name = budget["metadata"]["namespace"], budget["metadata"]["name"]
         yield Trial(policy="podslots-budget", verb="delete", resource=BUDGETS, namespace=home, name=name)
@@ -128,7 +128,14 @@ def _try(connection: Connection, trial: Trial) -> Finding:
         return Finding(check=check, state=State.UNSEEN, found="what it was to be tried on is gone")
     except ApiError as error:
         return Finding(check=check, state=State.UNSEEN, found=f"not reached: {error.message}")
-    return Finding(check=check, state=State.FAILS, found="lets pass what it is there to refuse", advice=APPLY)
+    return Finding(
+        check=check,
+        state=State.FAILS,
+        found="the API server accepts what this policy has to refuse",
+        object=f"ValidatingAdmissionPolicy {trial.policy}",
+        advice=APPLY,
+        command=APPLY_COMMAND,
+    )
 
 
 def controller_rights(connection: Connection, user: str) -> Finding:
@@ -143,7 +150,8 @@ def controller_rights(connection: Connection, user: str) -> Finding:
             if not allowed:
                 missing.append(f"{verb} {resource}" + (f".{group}" if group else ""))
     if missing:
-        return Finding(check=check, state=State.FAILS, found=f"{user} may not {', '.join(missing)}", advice=APPLY)
+        found = f"{user} may not {', '.join(missing)}"
+        return Finding(check=check, state=State.FAILS, found=found, advice=APPLY, command=APPLY_COMMAND)
     return Finding(check=check, state=State.OK, found=user)
 
 
@@ -157,10 +165,6 @@ def _may(connection: Connection, user: str, group: str, resource: str, verb: str
     body = {"apiVersion": ACCESS_REVIEWS.api_version, "kind": ACCESS_REVIEWS.kind, "spec": spec}
     review = connection.api.create(ACCESS_REVIEWS, None, body)
     return bool((review.get("status") or {}).get("allowed"))
-
-
-def _known(objects: list[Object] | Unseen) -> Iterable[Object]:
-    return () if isinstance(objects, Unseen) else objects
 
 
 def _is_active(pod: Object) -> bool:

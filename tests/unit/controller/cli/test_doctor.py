@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from controller import crds, names
-from controller.cli.doctor import checks
-from controller.cli.doctor.checks import CHECKS, controller_user
+from controller.cli.doctor import installation, pools
+from controller.cli.doctor.checks import CHECKS
 from controller.cli.doctor.facts import Facts
 from controller.cli.doctor.findings import Finding, State, Unseen, documents, table
+from controller.cli.doctor.installation import controller_user
 from controller.cli.doctor.trials import CONTROLLER_RIGHTS
 from controller.kube.api import Object
 from manifests.generate import policies
@@ -169,39 +170,55 @@ BAD: dict[str, tuple[dict[str, Any], State, str]] = {
     "a policy that only warns": ({"bindings": warning_only()}, State.FAILS, "is not the one of this version"),
     "a policy that was weakened": ({"policies": weakened()}, State.FAILS, "is not the one of this version"),
     "no policies at all": ({"policies": Unseen("no such kind", no_such_kind=True)}, State.FAILS, "no such kind"),
-    "no controller": ({"leader": None}, State.FAILS, "none leads"),
-    "a released lease": ({"leader": lease("l", -1, holder="")}, State.FAILS, "none leads"),
+    "no controller": ({"leader": None}, State.FAILS, "no controller leads"),
+    "a released lease": ({"leader": lease("l", -1, holder="")}, State.FAILS, "no controller leads"),
     "a controller that is away": ({"leader": lease("l", -600)}, State.FAILS, "h has not renewed its Lease for 10m"),
     "a controller's clock ahead": ({"leader": lease("l", 60)}, State.WARNS, "h is 1m0s ahead of the API server"),
-    "a node's clock ahead": ({"node_leases": [lease("n1", 60)]}, State.WARNS, "n1 is 1m0s ahead of the API server"),
+    "a node's clock ahead": (
+        {"node_leases": [lease("n1", 60)]},
+        State.WARNS,
+        "Node n1 is 1m0s ahead of the API server",
+    ),
     "a pool that is degraded": (
         {"pools": [said("Degraded", "True", "AgentsUnreachable")]},
         State.WARNS,
-        "team/p: AgentsUnreachable: why",
+        "SlotPool team/p: AgentsUnreachable: why",
     ),
-    "agents too old": ({"pools": [said("Degraded", "True", "AgentTooOld")]}, State.FAILS, "team/p: AgentTooOld: why"),
+    "agents too old": (
+        {"pools": [said("Degraded", "True", "AgentTooOld")]},
+        State.FAILS,
+        "SlotPool team/p: AgentTooOld: why",
+    ),
     "a pool without room": (
         {"pools": [said("AbleToScale", "False", "QuotaExceeded")]},
         State.WARNS,
-        "team/p: QuotaExceeded: why",
+        "SlotPool team/p: QuotaExceeded: why",
     ),
     "an unprotected pool": (
         {"pools": [said("Protected", "False", "PoliciesMissing")]},
         State.FAILS,
-        "team/p: PoliciesMissing: why",
+        "SlotPool team/p: PoliciesMissing: why",
     ),
     "two agents": ({"pods": [pod(), pod("p-2", "agent:2")]}, State.WARNS, "agent:1 (1), agent:2 (1)"),
-    "a secret missing": ({"secrets": []}, State.FAILS, "team/podslots-tokens-p is missing"),
+    "a secret missing": ({"secrets": []}, State.FAILS, "Secret team/podslots-tokens-p is missing"),
     "a secret without its token": ({"secrets": [secret(annotations={})]}, State.FAILS, "does not have the token"),
     "a secret without a finalizer": ({"secrets": [secret(finalizers=[])]}, State.FAILS, "lacks its finalizer"),
-    "a budget missing": ({"budgets": []}, State.FAILS, "team/podslots-p is missing"),
+    "a budget missing": ({"budgets": []}, State.FAILS, "PodDisruptionBudget team/podslots-p is missing"),
     "a second budget": (
         {"budgets": [OURS, budget("all", {"matchLabels": {}})]},
         State.FAILS,
-        "team/all covers p-1 of pools, too",
+        "PodDisruptionBudget team/all also covers p-1 of pools",
     ),
-    "a narrow quota": ({"quotas": [quota("3")]}, State.WARNS, "has room for 2 more Pods, its pools may want 3"),
-    "no priority": ({"pools": [pool(spec={"template": {"spec": {}}})]}, State.WARNS, "none in team/p"),
+    "a narrow quota": (
+        {"quotas": [quota("3")]},
+        State.WARNS,
+        "ResourceQuota team/q allows 2 more Pods, its pools may want 3",
+    ),
+    "no priority": (
+        {"pools": [pool(spec={"template": {"spec": {}}})]},
+        State.WARNS,
+        "SlotPool team/p has no priorityClassName",
+    ),
 }
 
 
@@ -235,17 +252,17 @@ OTHERS: list[tuple[Any, bool]] = [
 
 @pytest.mark.parametrize(("selector", "covers"), OTHERS)
 def test_budgets_of_others_are_matched_as_kubernetes_matches(selector: Any, covers: bool) -> None:
-    found = list(checks.budgets(replace(GOOD, budgets=[OURS, budget("other", selector)])))
+    found = list(pools.budgets(replace(GOOD, budgets=[OURS, budget("other", selector)])))
     assert (found[0].state is State.FAILS) == covers
     elsewhere = budget("other", selector)
     elsewhere["metadata"]["namespace"] = "else"
-    assert next(iter(checks.budgets(replace(GOOD, budgets=[OURS, elsewhere])))).state is State.OK
+    assert next(iter(pools.budgets(replace(GOOD, budgets=[OURS, elsewhere])))).state is State.OK
 
 
 def test_another_namespace_of_the_controller_is_no_other_version() -> None:
     moved = [p.documents()[0] for p in policies("system:serviceaccount:platform:podslots-controller")]
     facts = replace(GOOD, policies=moved)
-    assert [finding.state for finding in checks.policies(facts)] == [State.OK]
+    assert [finding.state for finding in installation.policies(facts)] == [State.OK]
     assert controller_user(facts) == "system:serviceaccount:platform:podslots-controller"
 
 
@@ -259,6 +276,44 @@ def test_the_rights_that_are_asked_for_are_those_that_are_granted() -> None:
         for resource in rule["resources"]
     }
     assert granted == CONTROLLER_RIGHTS
+
+
+def todo(**changes: Any) -> str:
+    return table(findings(replace(GOOD, **changes))).partition("What to do:\n")[2]
+
+
+def test_what_to_do_names_each_object_and_has_a_command_to_copy() -> None:
+    assert todo(pools=[said("Degraded", "True", "AgentsUnreachable")]).splitlines()[:2] == [
+        "  SlotPool team/p: see its conditions and Events",
+        "      kubectl -n team describe slotpool p",
+    ]
+    assert "  ResourceQuota team/q: raise it" in todo(quotas=[quota("3")])
+    assert "      kubectl -n team edit resourcequota q" in todo(quotas=[quota("3")])
+    assert "      kubectl -n team edit poddisruptionbudget all" in todo(budgets=[OURS, budget("all", {})])
+    assert "PodDisruptionBudget team/podslots-p: " in todo(budgets=[])
+    assert "Secret team/podslots-tokens-p: " in todo(secrets=[])
+
+
+@pytest.mark.parametrize(("changes", "_state", "text"), BAD.values(), ids=BAD)
+def test_each_finding_about_an_object_says_which_and_gives_a_command(
+    changes: dict[str, Any], _state: State, text: str
+) -> None:
+    wrong = [finding for finding in findings(replace(GOOD, **changes)) if text in finding.found]
+    assert all(finding.command and finding.object.split() for finding in wrong if " team/" in finding.found), wrong
+
+
+def test_the_log_that_is_to_be_looked_at_is_that_of_the_controller_wherever_it_runs() -> None:
+    elsewhere = lease(names.LEADER_LEASE, -2)
+    elsewhere["metadata"]["namespace"] = "platform"
+    assert "kubectl -n platform logs deployment/podslots-controller" in todo(secrets=[], leader=elsewhere)
+    assert "kubectl -n podslots-system logs deployment/podslots-controller" in todo(secrets=[])
+
+
+def test_many_objects_of_one_advice_are_named_as_far_as_a_line_holds() -> None:
+    bindings = [obj for obj in todo(bindings=[]).splitlines() if "ValidatingAdmissionPolicyBinding" in obj]
+    assert len(bindings) == 1
+    assert bindings[0].count("ValidatingAdmissionPolicyBinding") == 5
+    assert " more: apply the manifests" in bindings[0]
 
 
 def test_advice_is_given_once_for_what_fails_alike() -> None:
