@@ -11,7 +11,7 @@ from controller.cli.simulate.hpa import Bounds, Hpa
 from controller.cli.simulate.jobs import Maker
 from controller.cli.simulate.pod_per_task import PodPerTask
 from controller.cli.simulate.podslots import Podslots
-from controller.cli.simulate.trace import Trace
+from controller.cli.simulate.trace import MOST_NAMED, Arrival, Trace
 from controller.cli.simulate.workers import FixedSize
 from controller.cli.tables import Table
 from controller.errors import PodslotsError
@@ -108,15 +108,23 @@ def _kill_grace_seconds(spec: PoolSpec) -> float:
 
 
 def _check_types(trace: Trace, spec: PoolSpec) -> None:
-    """A task that no slot takes would wait for ever."""
-    maker, seen = Maker(), set[str]()
+    """Refuse tasks that no slot takes: they would wait for ever. All such types are named, each with its first line."""
+    maker, first = Maker(), dict[str, Arrival]()
     for arrival in trace.arrivals:
-        if arrival.type not in seen:
-            seen.add(arrival.type)
-            refused = refusal(maker.task(arrival, "task", trace.start), replace(spec, template={}))
-            if refused is not None:
-                accepted = ", ".join(sorted({name for accepts in spec.layout for name in accepts}))
-                raise NothingToSimulate(f"no slot of the pool accepts tasks of type {arrival.type!r}, only {accepted}")
+        known = first.setdefault(arrival.type, arrival)
+        if (arrival.line or 0) < (known.line or 0):
+            first[arrival.type] = arrival
+    refused = [
+        arrival
+        for arrival in first.values()
+        if refusal(maker.task(arrival, "task", trace.start), replace(spec, template={})) is not None
+    ]
+    if not refused:
+        return
+    accepted = ", ".join(sorted({name for accepts in spec.layout for name in accepts}))
+    words = [f"{a.type!r}" + (f" (line {a.line})" if a.line is not None else "") for a in refused[:MOST_NAMED]]
+    more = f" and {len(refused) - MOST_NAMED} more types" if len(refused) > MOST_NAMED else ""
+    raise NothingToSimulate(f"no slot of the pool accepts tasks of type {', '.join(words)}{more}, only {accepted}")
 
 
 def _row(figures: Figures) -> list[str]:

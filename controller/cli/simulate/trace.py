@@ -3,8 +3,8 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -18,7 +18,8 @@ DEFAULT_START = datetime(2026, 1, 5, tzinfo=UTC)
 """What second 0 is, where the trace does not say it: a Monday, for freeze windows and the hours of a plot."""
 
 MAX_SECONDS = 365 * 86400.0
-_MOST_PROBLEMS = 10
+MOST_NAMED = 20
+"""Problems that an error names. It says how many more there are."""
 T = TypeVar("T")
 
 
@@ -41,6 +42,8 @@ class Arrival:
     apply_seconds: float | None = None
     lock_key: str | None = None
     priority: int = 0
+    line: int | None = field(default=None, compare=False)
+    """Where it stands in its file, for messages; None if it comes from no file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +60,31 @@ class Trace:
 
 
 def read(text: str, origin: str) -> Trace:
-    """A trace from CSV with a head line. Raises InvalidTrace, naming each line that is wrong (the first ten)."""
+    """A trace from CSV with a head line. Raises InvalidTrace, which names all that is wrong (the first 20)."""
     rows = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")), restkey="", strict=True)
     problems: list[str] = []
     found: list[tuple[float | datetime, Arrival]] = []
     try:
-        _check_head(rows.fieldnames, origin)
+        if wrong := list(_head_problems(rows.fieldnames)):
+            raise InvalidTrace("\n".join(f"{origin}, line 1: {problem}" for problem in wrong))
         for row in rows:
             if not any(value for value in row.values()):
                 continue
-            try:
-                found.append(_arrival(row))
-            except ValueError as error:
-                problems.append(f"{origin}, line {rows.line_num}: {error}")
-                if len(problems) == _MOST_PROBLEMS:
-                    break
+            reading = _Row(row)
+            moment, arrival = reading.arrival()
+            problems += [f"{origin}, line {rows.line_num}: {problem}" for problem in reading.problems]
+            if moment is not None and arrival is not None:
+                found.append((moment, replace(arrival, line=rows.line_num)))
     except csv.Error as error:
         problems.append(f"{origin}, line {rows.reader.line_num}: {error}")
     if problems:
-        raise InvalidTrace("\n".join(problems))
+        raise InvalidTrace(_listed(problems))
     return _trace(found, origin)
+
+
+def _listed(problems: list[str]) -> str:
+    more = len(problems) - MOST_NAMED
+    return "\n".join(problems[:MOST_NAMED] + ([f"and {more} more"] if more > 0 else []))
 
 
 def write(trace: Trace) -> str:
@@ -93,60 +101,69 @@ def write(trace: Trace) -> str:
     return stream.getvalue()
 
 
-def _check_head(names: Iterable[str] | None, origin: str) -> None:
+def _head_problems(names: Iterable[str] | None) -> Iterator[str]:
     given = list(names or ())
     if missing := [name for name in REQUIRED if name not in given]:
-        raise InvalidTrace(
-            f"{origin}, line 1: no column {', '.join(missing)}; a head line names the columns: {','.join(COLUMNS)}"
+        yield f"no column {', '.join(missing)}; a head line names the columns: {','.join(COLUMNS)}"
+    if unknown := [name for name in dict.fromkeys(given) if name not in COLUMNS]:
+        yield f"no such column: {', '.join(unknown)}; there are {', '.join(COLUMNS)}"
+    if twice := [name for name in COLUMNS if given.count(name) > 1]:
+        yield f"a column is there twice: {', '.join(twice)}"
+
+
+class _Row:
+    """Reads the fields of one row. Each one that is wrong becomes a problem, and the others are read all the same."""
+
+    def __init__(self, row: Mapping[str, str | list[str] | None]) -> None:
+        self.problems: list[str] = []
+        if row.get("") is not None:
+            self.problems.append("more fields than the head line has columns")
+        self._texts = {name: value.strip() if isinstance(value, str) else "" for name, value in row.items()}
+
+    def arrival(self) -> tuple[float | datetime | None, Arrival | None]:
+        """The row's time, and its arrival with `at` yet to be filled in; None for each that has a problem."""
+        moment = self._field("arrival", _moment)
+        task_type = self._texts["type"]
+        if not TASK_TYPE.fullmatch(task_type):
+            self.problems.append(f"type: {task_type!r} is no task type")
+        plan, approval, apply = (
+            self._field(name, _seconds) if self._texts.get(name) else None
+            for name in ("plan_seconds", "approval_seconds", "apply_seconds")
         )
-    if unknown := [name for name in given if name not in COLUMNS]:
-        raise InvalidTrace(f"{origin}, line 1: no such column: {', '.join(unknown)}; there are {', '.join(COLUMNS)}")
-    if len(set(given)) < len(given):
-        raise InvalidTrace(f"{origin}, line 1: a column is there twice")
+        priority = self._field("priority", _priority) if self._texts.get("priority") else 0
+        self.problems += _step_problems(
+            task_type, *(bool(self._texts.get(f"{name}_seconds")) for name in ("plan", "approval", "apply"))
+        )
+        if self.problems:
+            return moment, None
+        return moment, Arrival(
+            at=0.0,
+            type=task_type,
+            plan_seconds=plan,
+            approval_seconds=approval,
+            apply_seconds=apply,
+            lock_key=self._texts.get("lockKey") or None,
+            priority=priority or 0,
+        )
+
+    def _field(self, name: str, parse: Callable[[str], T]) -> T | None:
+        try:
+            return parse(self._texts[name])
+        except ValueError as error:
+            self.problems.append(f"{name}: {error}")
+            return None
 
 
-def _arrival(row: Mapping[str, str | list[str] | None]) -> tuple[float | datetime, Arrival]:
-    """A row's time, and its arrival with `at` yet to be filled in. Raises ValueError."""
-    if row.get("") is not None:
-        raise ValueError("more fields than the head line has columns")
-    texts = {name: value.strip() if isinstance(value, str) else "" for name, value in row.items()}
-    moment = _named("arrival", _moment, texts["arrival"])
-    task_type = texts["type"]
-    if not TASK_TYPE.fullmatch(task_type):
-        raise ValueError(f"type: {task_type!r} is no task type")
-    plan, approval, apply = (
-        _named(name, _seconds, texts[name]) if texts.get(name) else None
-        for name in ("plan_seconds", "approval_seconds", "apply_seconds")
-    )
-    _check_steps(task_type, plan, approval, apply)
-    return moment, Arrival(
-        at=0.0,
-        type=task_type,
-        plan_seconds=plan,
-        approval_seconds=approval,
-        apply_seconds=apply,
-        lock_key=texts.get("lockKey") or None,
-        priority=_named("priority", _priority, texts["priority"]) if texts.get("priority") else 0,
-    )
-
-
-def _check_steps(task_type: str, plan: float | None, approval: float | None, apply: float | None) -> None:
-    """Each type has the steps that a SlotTask of that type has."""
-    if plan is None and apply is None:
-        raise ValueError("neither plan_seconds nor apply_seconds is given")
-    if task_type == "plan" and (approval is not None or apply is not None):
-        raise ValueError("a task of type plan has no approval_seconds and no apply_seconds")
-    if task_type == "apply" and (plan is not None or approval is not None):
-        raise ValueError("a task of type apply has no plan_seconds and no approval_seconds")
-    if plan is None and (approval is not None or task_type == "plan_and_apply"):
-        raise ValueError("plan_seconds is missing")
-
-
-def _named(name: str, parse: Callable[[str], T], text: str) -> T:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+def _step_problems(task_type: str, plan: bool, approval: bool, apply: bool) -> Iterator[str]:
+    """Each type has the steps that a SlotTask of that type has. The three say which columns are filled in."""
+    if not plan and not apply:
+        yield "neither plan_seconds nor apply_seconds is given"
+    elif task_type == "plan" and (approval or apply):
+        yield "a task of type plan has no approval_seconds and no apply_seconds"
+    elif task_type == "apply" and (plan or approval):
+        yield "a task of type apply has no plan_seconds and no approval_seconds"
+    elif not plan and (approval or task_type == "plan_and_apply"):
+        yield "plan_seconds is missing"
 
 
 def _moment(text: str) -> float | datetime:
@@ -186,12 +203,18 @@ def _trace(found: list[tuple[float | datetime, Arrival]], origin: str) -> Trace:
         raise InvalidTrace(f"{origin}: no task in it")
     dated = [moment for moment, _ in found if isinstance(moment, datetime)]
     if dated and len(dated) < len(found):
-        raise InvalidTrace(f"{origin}: some arrivals are seconds and some are times; all have to be of one kind")
+        raise InvalidTrace(f"{origin}: {_mixed(found)}")
     start = min(dated) if dated else DEFAULT_START
     if dated and (max(dated) - start).total_seconds() > MAX_SECONDS:
         raise InvalidTrace(f"{origin}: more than a year lies between the first and the last arrival")
     arrivals = [_placed(arrival, moment, start) for moment, arrival in found]
     return Trace(tuple(sorted(arrivals, key=lambda arrival: arrival.at)), start)
+
+
+def _mixed(found: list[tuple[float | datetime, Arrival]]) -> str:
+    times = next(arrival.line for moment, arrival in found if isinstance(moment, datetime))
+    seconds = next(arrival.line for moment, arrival in found if not isinstance(moment, datetime))
+    return f"some arrivals are seconds (line {seconds}) and some are times (line {times}); all have to be of one kind"
 
 
 def _placed(arrival: Arrival, moment: float | datetime, start: datetime) -> Arrival:

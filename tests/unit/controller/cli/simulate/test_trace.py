@@ -61,7 +61,10 @@ def test_times_count_from_the_first_one() -> None:
         (HEAD + "0,plan,1,,,,1.5\n", "f, line 2: priority: '1.5' is no integer"),
         (HEAD + "0,plan,1,,,,0,extra\n", "f, line 2: more fields than the head line has columns"),
         (HEAD + '0,"plan,1\n', "f, line 2: unexpected end of data"),
-        (HEAD + "0,plan,1,,,,\n2026-03-01T08:00:00Z,plan,1,,,,\n", "f: some arrivals are seconds and some are times"),
+        (
+            HEAD + "0,plan,1,,,,\n2026-03-01T08:00:00Z,plan,1,,,,\n",
+            "f: some arrivals are seconds (line 2) and some are times (line 3)",
+        ),
         (
             HEAD + "2024-01-01T00:00:00Z,plan,1,,,,\n2026-03-01T08:00:00Z,plan,1,,,,\n",
             "f: more than a year lies between",
@@ -74,10 +77,43 @@ def test_anything_else_is_refused(text: str, problem: str) -> None:
     assert str(error.value).startswith(problem)
 
 
-def test_all_wrong_lines_are_named_but_no_more_than_ten() -> None:
+def problems(text: str) -> list[str]:
     with pytest.raises(InvalidTrace) as error:
-        read(HEAD + "x,plan,1,,,,\n" * 30, "f")
-    assert [line.split(":")[0] for line in str(error.value).splitlines()] == [f"f, line {n}" for n in range(2, 12)]
+        read(text, "f")
+    return str(error.value).splitlines()
+
+
+def test_twenty_problems_are_named_with_their_lines_and_how_many_more_there_are() -> None:
+    found = problems(HEAD + "x,plan,1,,,,\n" * 30)
+    assert [line.split(":")[0] for line in found] == [*(f"f, line {n}" for n in range(2, 22)), "and 10 more"]
+    assert len(problems(HEAD + "x,plan,1,,,,\n" * 20)) == 20
+
+
+def test_all_that_is_wrong_in_a_line_is_named() -> None:
+    assert problems(HEAD + "x,pl an,y,-1,,,many\n0,plan,1,,,,\n-1,apply,1,,2,,\n") == [
+        "f, line 2: arrival: 'x' is neither a number of seconds nor a time as 2026-03-01T08:00:00Z",
+        "f, line 2: type: 'pl an' is no task type",
+        "f, line 2: plan_seconds: 'y' is no number of seconds",
+        "f, line 2: approval_seconds: '-1' is not between 0 and 31536000 seconds",
+        "f, line 2: priority: 'many' is no integer from -1000000 to 1000000",
+        "f, line 4: arrival: '-1' is not between 0 and 31536000 seconds",
+        "f, line 4: a task of type apply has no plan_seconds and no approval_seconds",
+    ]
+
+
+def test_all_that_is_wrong_in_the_head_line_is_named() -> None:
+    assert [line.split(";")[0] for line in problems("type,type,plan\nplan,1,1\n")] == [
+        "f, line 1: no column arrival",
+        "f, line 1: no such column: plan",
+        "f, line 1: a column is there twice: type",
+    ]
+
+
+def test_a_mixture_of_seconds_and_times_names_a_line_of_each() -> None:
+    text = "0,plan,1,,,,\n1,plan,1,,,,\n2026-03-01T08:00:00Z,plan,1,,,,\n"
+    assert problems(HEAD + text) == [
+        "f: some arrivals are seconds (line 2) and some are times (line 4); all have to be of one kind"
+    ]
 
 
 tenths = st.integers(0, 10**7).map(lambda number: number / 10)
