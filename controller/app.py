@@ -52,7 +52,6 @@ from controller.kube.api import (
     SLOTPOOLS,
     SLOTTASKS,
     Api,
-    Object,
     Resource,
 )
 from controller.kube.cache import Cache
@@ -67,11 +66,12 @@ from controller.objects.task import FINAL_PHASES, Task
 from controller.passes.loop import Loop, Settings
 from controller.passes.reconcile import Reconciler
 from controller.passes.starting import OPERATION_KINDS, Starting
+from controller.passes.waking import Waking
 from controller.prometheus.client import Ask
 from controller.prometheus.readers import Readers
 from controller.version import own_version
 from controller.world.evictions import Evictions
-from controller.world.index import Key, key_of_task, pool_of
+from controller.world.index import Key
 from controller.world.protection import Protection
 from controller.world.world import World
 from metrics.controller import ControllerMetrics
@@ -167,6 +167,7 @@ class Controller:
             signals=self.signals,
             now=now,
         )
+        self.waking = Waking(self.queue, self.world)
         pods = Pods(leaders, self.pods, rng=rng, drain_answered=self._drain_answered)
         tasks = Tasks(
             leaders,
@@ -204,7 +205,7 @@ class Controller:
             answers=EvictionAnswers(leaders, self.evictions.note),
             now=now,
         )
-        self.protection = Protection(api, self._wake_all)
+        self.protection = Protection(api, self.waking.wake_all)
         self.reconciler = Reconciler(
             self.world,
             self.queue,
@@ -223,7 +224,16 @@ class Controller:
             settings=Settings(resync_seconds=config.resync_seconds),
             stopwatch=stopwatch,
         )
-        self._subscribe()
+        self.waking.follow(
+            pools=self.pools,
+            tasks=self.tasks,
+            secrets=self.secrets,
+            pods=self.pods,
+            leases=self.leases,
+            nodes=self.nodes,
+            budgets=self.budgets,
+            workloads=(self.deployments, self.replica_sets),
+        )
 
     def _cache(self, resource: Resource, *, selector: str = "", optional: bool = False) -> Cache:
         """`optional`: a role of before does not have it; what needs it says so when it is refused."""
@@ -258,86 +268,11 @@ class Controller:
     def _task_written(self, before: Task, after: Task) -> None:
         self.metrics.pools.task_written((after.namespace, after.spec.pool), task_figures(before, after, self._now()))
 
-    # --- what wakes a pool --------------------------------------------------------------------------------------------
-
-    def _subscribe(self) -> None:
-        self.pools.subscribe(lambda old, new: self._wake_key(new or old))
-        self.tasks.subscribe(self._task_changed)
-        self.secrets.subscribe(lambda old, new: self._wake_labelled(new or old))
-        self.pods.subscribe(self._pod_changed)
-        self.leases.subscribe(self._lease_changed)
-        self.nodes.subscribe(self._node_changed)
-        self.budgets.subscribe(self._budget_changed)
-        for cache in (self.deployments, self.replica_sets):
-            cache.subscribe(lambda old, new: self._wake_labelled(new or old))
-
-    def _wake_key(self, pool: Object | None) -> None:
-        if pool is not None:
-            self.queue.add((pool["metadata"]["namespace"], pool["metadata"]["name"]))
-
-    def _task_changed(self, old: Object | None, new: Object | None) -> None:
-        """Wake its pool, and those of the tasks that contend with it for a lockKey: it may be another's turn."""
-        for task in (old, new):
-            if task is None:
-                continue
-            self.queue.add(key_of_task(task))
-            spec = task.get("spec")
-            if isinstance(spec, dict) and isinstance(lock_key := spec.get("lockKey"), str):
-                for key in self.world.index.rival_pools(task["metadata"]["namespace"], lock_key):
-                    self.queue.add(key)
-
-    def _wake_all(self) -> None:
-        for key in self.world.index.pool_keys():
-            self.queue.add(key)
-
-    def _wake_labelled(self, obj: Object | None) -> None:
-        if obj is not None and (key := pool_of(obj)) is not None:
-            self.queue.add(key)
-
-    def _lease_changed(self, old: Object | None, new: Object | None) -> None:
-        """A lockKey was taken, or is free: for those who wait for it, and for an ended task that still has it."""
-        lease = new or old
-        if lease is None:
-            return
-        namespace = lease["metadata"]["namespace"]
-        holder = str((lease.get("spec") or {}).get("holderIdentity"))
-        for key in self.world.index.pool_keys():
-            if key[0] == namespace:
-                self.world.index.reopen(key, holder)
-                self.queue.add(key)
-
-    def _budget_changed(self, old: Object | None, new: Object | None) -> None:
-        """Its status follows each Pod; what is to be looked at is a budget that somebody has changed or removed."""
-        if old is None or new is None or old["metadata"].get("generation") != new["metadata"].get("generation"):
-            self._wake_labelled(new or old)
-
-    def _pod_changed(self, old: Object | None, new: Object | None) -> None:
-        if new is not None:
-            self.world.following.follow(new)
-        elif old is not None:
-            self.world.following.forget(old["metadata"]["uid"])
-            self.world.note_end(old)
-        for pod in (old, new):
-            self._wake_labelled(pod)
-
-    def _node_changed(self, old: Object | None, new: Object | None) -> None:
-        """A heartbeat of a node is nothing to wake for; a cordon or a taint is."""
-        node = new or old
-        if node is not None and _placement(old) != _placement(new):
-            name = node["metadata"]["name"]
-            for pod in self.world.views.pods_on(name):
-                self.world.following.follow(pod)  # or no more: the taint `out-of-service` proves its death
-            for key in self.world.views.node_changed(name):
-                self.queue.add(key)
-
     def _agent_changed(self, pod_uid: str) -> None:
-        if (key := self.world.views.agent_changed(pod_uid)) is not None:
-            self.queue.add(key)
+        self.waking.agent_changed(pod_uid)
 
     def _eviction_changed(self, pod_uid: str) -> None:
-        """The Pod may be known no more: its end is to be said all the same."""
-        if (key := self.world.views.agent_changed(pod_uid) or self.evictions.pool_of(pod_uid)) is not None:
-            self.queue.add(key)
+        self.waking.eviction_changed(pod_uid)
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -431,8 +366,3 @@ def lease_settings(lease_seconds: float) -> LeaseSettings:
         retry_seconds=lease_seconds * 2 / 15,
         look_seconds=min(0.5, lease_seconds / 30),
     )
-
-
-def _placement(node: Object | None) -> tuple[object, object]:
-    spec = (node or {}).get("spec") or {}
-    return spec.get("unschedulable"), spec.get("taints")

@@ -1,0 +1,115 @@
+"""Which change wakes which pools. A pool that is woken is put into the queue, and gets a pass."""
+
+from collections.abc import Iterable
+
+from controller.act.work_queue import WorkQueue
+from controller.kube.api import Object
+from controller.kube.cache import Cache
+from controller.world.index import Key, key_of_task, pool_of
+from controller.world.world import World
+
+
+class Waking:
+    """Knows the pools that a changed object, agent or Eviction is about."""
+
+    def __init__(self, queue: WorkQueue[Key], world: World) -> None:
+        self._queue = queue
+        self._world = world
+
+    def follow(
+        self,
+        *,
+        pools: Cache,
+        tasks: Cache,
+        secrets: Cache,
+        pods: Cache,
+        leases: Cache,
+        nodes: Cache,
+        budgets: Cache,
+        workloads: Iterable[Cache],
+    ) -> None:
+        """Wake pools by what changes in these caches."""
+        pools.subscribe(lambda old, new: self._wake_key(new or old))
+        tasks.subscribe(self._task_changed)
+        secrets.subscribe(lambda old, new: self._wake_labelled(new or old))
+        pods.subscribe(self._pod_changed)
+        leases.subscribe(self._lease_changed)
+        nodes.subscribe(self._node_changed)
+        budgets.subscribe(self._budget_changed)
+        for cache in workloads:
+            cache.subscribe(lambda old, new: self._wake_labelled(new or old))
+
+    def _wake_key(self, pool: Object | None) -> None:
+        if pool is not None:
+            self._queue.add((pool["metadata"]["namespace"], pool["metadata"]["name"]))
+
+    def _task_changed(self, old: Object | None, new: Object | None) -> None:
+        """Wake its pool, and those of the tasks that contend with it for a lockKey: it may be another's turn."""
+        for task in (old, new):
+            if task is None:
+                continue
+            self._queue.add(key_of_task(task))
+            spec = task.get("spec")
+            if isinstance(spec, dict) and isinstance(lock_key := spec.get("lockKey"), str):
+                for key in self._world.index.rival_pools(task["metadata"]["namespace"], lock_key):
+                    self._queue.add(key)
+
+    def wake_all(self) -> None:
+        """Wake every pool."""
+        for key in self._world.index.pool_keys():
+            self._queue.add(key)
+
+    def _wake_labelled(self, obj: Object | None) -> None:
+        if obj is not None and (key := pool_of(obj)) is not None:
+            self._queue.add(key)
+
+    def _lease_changed(self, old: Object | None, new: Object | None) -> None:
+        """A lockKey was taken, or is free: for those who wait for it, and for an ended task that still has it."""
+        lease = new or old
+        if lease is None:
+            return
+        namespace = lease["metadata"]["namespace"]
+        holder = str((lease.get("spec") or {}).get("holderIdentity"))
+        for key in self._world.index.pool_keys():
+            if key[0] == namespace:
+                self._world.index.reopen(key, holder)
+                self._queue.add(key)
+
+    def _budget_changed(self, old: Object | None, new: Object | None) -> None:
+        """Its status follows each Pod; what is to be looked at is a budget that somebody has changed or removed."""
+        if old is None or new is None or old["metadata"].get("generation") != new["metadata"].get("generation"):
+            self._wake_labelled(new or old)
+
+    def _pod_changed(self, old: Object | None, new: Object | None) -> None:
+        if new is not None:
+            self._world.following.follow(new)
+        elif old is not None:
+            self._world.following.forget(old["metadata"]["uid"])
+            self._world.note_end(old)
+        for pod in (old, new):
+            self._wake_labelled(pod)
+
+    def _node_changed(self, old: Object | None, new: Object | None) -> None:
+        """A heartbeat of a node is nothing to wake for; a cordon or a taint is."""
+        node = new or old
+        if node is not None and _placement(old) != _placement(new):
+            name = node["metadata"]["name"]
+            for pod in self._world.views.pods_on(name):
+                self._world.following.follow(pod)  # or no more: the taint `out-of-service` proves its death
+            for key in self._world.views.node_changed(name):
+                self._queue.add(key)
+
+    def agent_changed(self, pod_uid: str) -> None:
+        """What is known of a Pod's agent has changed: wake its pool."""
+        if (key := self._world.views.agent_changed(pod_uid)) is not None:
+            self._queue.add(key)
+
+    def eviction_changed(self, pod_uid: str) -> None:
+        """The Pod may be known no more: its end is to be said all the same."""
+        if (key := self._world.views.agent_changed(pod_uid) or self._world.evictions.pool_of(pod_uid)) is not None:
+            self._queue.add(key)
+
+
+def _placement(node: Object | None) -> tuple[object, object]:
+    spec = (node or {}).get("spec") or {}
+    return spec.get("unschedulable"), spec.get("taints")
