@@ -1,24 +1,21 @@
-"""A pool's status from what a reconcile saw and decided. Pure."""
+"""A pool's status from what a pass saw and decided: its counts and its conditions. Pure."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from agent.wire import RECOVERING, Origin, SlotState, format_time
+from agent.wire import Origin, SlotState, format_time
 from controller import names
 from controller.decide.agent_version import MINIMUM
+from controller.decide.pool_figures import slot_counts
 from controller.decide.protection import Finding
-from controller.decide.rotation import Rotation, TokensStand
+from controller.decide.rotation import Rotation
 from controller.decide.scaling import SizeDecision
 from controller.decide.signal import SignalWord
-from controller.decide.task_figures import queued_since, reserved_since
-from controller.decide.view import Alike, PodState, PodView, PoolView, Rollout, RolloutStand
+from controller.decide.view import PodState, PodView, PoolView, Rollout, RolloutStand
 from controller.objects.conditions import Condition, put
 from controller.objects.fields import Fields
-from controller.objects.task import Task, TaskPhase
-from metrics.figures import PoolFigures
 
 AGENT_TOO_OLD = "AgentTooOld"
 DELETION_WAITS = "DeletionWaits"
@@ -83,7 +80,7 @@ def pool_status(
     """The status of a pool whose spec is usable. `tokens`, `protection` None: nothing new is known of these."""
     present = [pod for pod in view.others if not pod.dead]
     active = [pod for pod in present if pod.state is PodState.ACTIVE]
-    count = _slots(view.serving, active)
+    count = slot_counts(view.serving, active)
     serving = _serving(view)
     ready = sum([pod.ready for pod in serving]) + sum(pod.ready and pod.connected for pod in active)
     scaled = before.desired is not None and before.desired != decision.desired
@@ -110,34 +107,6 @@ def pool_status(
 
 def _serving(view: PoolView) -> list[PodView]:
     return [pod for alike in view.serving for pod in alike.pods]
-
-
-def _slots(serving: Iterable[Alike], others: Iterable[PodView]) -> Counter[str]:
-    """How many slots these Pods have in each state.
-
-    What is not known to be held is not known to be idle, until the agent knows all again.
-    """
-    idle = all_running = all_reserved = recovering = 0
-    for load, pods in serving:
-        all_running += len(pods) * load.running
-        all_reserved += len(pods) * load.reserved
-        idle += len(pods) * len(load.free)
-    for pod in others:
-        running, reserved, free = pod.load
-        all_running += running
-        all_reserved += reserved
-        if pod.agent is not None and pod.agent.recovering:
-            recovering += len(free)
-        else:
-            idle += len(free)
-    return Counter(
-        {
-            SlotState.IDLE.value: idle,
-            SlotState.RUNNING.value: all_running,
-            SlotState.RESERVED.value: all_reserved,
-            RECOVERING: recovering,
-        }
-    )
 
 
 def _conditions(
@@ -280,126 +249,6 @@ def invalid_pool_status(problem: Problem, *, before: Before, now: datetime) -> d
         (SCALING_ACTIVE, False, problem.reason, "the size is held"),
     )
     return {"observedGeneration": before.generation, "conditions": _put_all(before, entries, now)}
-
-
-@dataclass(frozen=True, slots=True)
-class TaskCounts:
-    """A pool's tasks, those that have ended too: by phase, and by whether their plan found something to change.
-
-    `lost_locks` are the lockKeys that lost ones hold.
-    """
-
-    phases: Mapping[TaskPhase, int] = field(default_factory=dict)
-    plans: Mapping[bool, int] = field(default_factory=dict)
-    lost_locks: int = 0
-
-
-def pool_figures(
-    view: PoolView,
-    decision: SizeDecision,
-    counts: TaskCounts,
-    tokens: Rotation | None = None,
-    *,
-    starts_fail: bool = False,
-) -> PoolFigures:
-    """The pool's metrics. `starts_fail`: the last Pods of the present template did not start, and were deleted."""
-    slots = Counter({state.value: 0 for state in SlotState} | {RECOVERING: 0})
-    slots.update(_slots(view.serving, (pod for pod in view.others if not pod.dead)))
-    serving = sum(len(pods) for _, pods in view.serving)
-    pods = Counter({state.value: 0 for state in PodState} | {"dead": 0})
-    pods.update({PodState.ACTIVE.value: serving})
-    pods.update([pod.word for pod in view.others])
-    phases = Counter({phase.value: 0 for phase in TaskPhase})
-    phases.update({phase.value: count for phase, count in counts.phases.items()})
-    scaler = view.spec.scaler
-    fixed = decision.desired if scaler is None else 0
-    present = [pod for pod in view.others if pod.alive]
-    census, queue = decision.basis.census, decision.basis.queue
-    types = dict.fromkeys(name for accepts in view.spec.layout for name in accepts)
-    waits = _waiting_since(view, decision.basis.waits)
-    failed = sum(pod.start_problem is not None and (pod.counts or pod.dead) for pod in view.others)
-    return PoolFigures(
-        desired=decision.desired,
-        current=decision.current,
-        least=scaler.min_replicas if scaler is not None else fixed,
-        most=scaler.max_replicas if scaler is not None else fixed,
-        unreachable_agents=sum(
-            pod.state is PodState.ACTIVE and not (pod.connected or pod.contacting) for pod in present
-        ),
-        not_starting_pods=max(failed, int(starts_fail and decision.desired > serving)),
-        leaving_pods=sum(pod.leaving and pod.state is PodState.ACTIVE for pod in present),
-        lost_locks=counts.lost_locks,
-        class_slots=_class_slots(view),
-        free_slots={name: sum(count for accepts, count in census.now.items() if name in accepts) for name in types},
-        queue=dict.fromkeys((*types, _OTHER), 0)
-        | _summed((name if name in types else _OTHER, count) for name, count in queue.items()),
-        **waits,
-        utilization_ratio=decision.utilization_percent / 100,
-        queued_tasks=decision.queued_tasks,
-        blocked_tasks=decision.blocked_tasks,
-        connected_agents=serving + sum(pod.connected for pod in view.others),
-        pods=pods,
-        slots=slots,
-        tasks=phases,
-        rotation={stand.value: int(stand is tokens.reason) for stand in TokensStand} if tokens else {},
-        token_since=tokens.since.timestamp() if tokens and tokens.since else None,
-        plans={"changed": counts.plans.get(True, 0), "unchanged": counts.plans.get(False, 0)},
-    )
-
-
-_OTHER = "other"
-"""Classes and types that are not of the pool's layout: of an earlier one, or nothing that a slot accepts."""
-
-
-def class_name(accepts: Sequence[str]) -> str:
-    """What a class of slots is called in metrics."""
-    return "+".join(accepts)
-
-
-def _class_slots(view: PoolView) -> dict[tuple[str, str], int]:
-    """How many slots of each class are in each state. Only the layout's own classes have a name."""
-    known = {accepts: class_name(accepts) for accepts in view.spec.layout}
-    found = {(name, state.value): 0 for name in (*known.values(), _OTHER) for state in SlotState}
-    unheard = [pod for pod in view.others if not pod.dead]
-    free = Counter(dict.fromkeys(known, 0))
-    for load, pods in view.serving:
-        for accepts in load.free:
-            free[accepts] += len(pods)
-    for pod in unheard:
-        if pod.agent is None or not pod.agent.recovering:
-            free.update(pod.load.free)
-    busy = [pods for load, pods in view.serving if load.running or load.reserved]
-    taken = Counter([pod.taken for pods in (*busy, unheard) for pod in pods])
-    for accepts, count in free.items():
-        found[known.get(accepts, _OTHER), SlotState.IDLE.value] += count
-    for slots, count in taken.items():
-        for accepts, state in slots:
-            found[known.get(accepts, _OTHER), state.value] += count
-    return found
-
-
-def _summed(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for name, count in pairs:
-        total[name] += count
-    return dict(total)
-
-
-def _waiting_since(view: PoolView, waits: Sequence[Task]) -> dict[str, float | None]:
-    """Since when the oldest task waits for a slot, and the oldest plan for its approval; when the first one expires."""
-    queued = [queued_since(task) for task in waits]
-    plans = [task for task in view.tasks if task.status.phase is TaskPhase.AWAITING_APPROVAL]
-    reserved = [since for task in plans if (since := reserved_since(task)) is not None]
-    ends = [task.status.expires_at for task in plans if task.status.expires_at is not None]
-    return {
-        "oldest_queued": _timestamp(min(queued, default=None)),
-        "oldest_approval": _timestamp(min(reserved, default=None)),
-        "next_expiry": _timestamp(min(ends, default=None)),
-    }
-
-
-def _timestamp(moment: datetime | None) -> float | None:
-    return moment.timestamp() if moment is not None else None
 
 
 def _words(problem: Problem | None, fine: str) -> tuple[str, str]:

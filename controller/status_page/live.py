@@ -17,20 +17,9 @@ import orjson
 from controller.app import Controller
 from controller.breaks import Breaks
 from controller.passes.loop import CHUNK
-from controller.status_page.model import (
-    MOST_LISTED,
-    Listed,
-    PlanSaid,
-    PoolKnown,
-    PoolSaid,
-    Replica,
-    WaitingSaid,
-    merged_plans,
-    merged_queue,
-    plans_said,
-    pool_said,
-    queue_said,
-)
+from controller.status_page.model import MOST_LISTED, Listed, PlanSaid, PoolKnown, PoolSaid, Replica, WaitingSaid
+from controller.status_page.pool_entries import pool_said
+from controller.status_page.task_entries import merged_plans, merged_queue, plans_said, queue_said
 from controller.world.index import Key
 
 log = logging.getLogger(__name__)

@@ -22,19 +22,10 @@ from controller.errors import ApiError, ApiUnavailable
 from controller.status_page import schema
 from controller.status_page.access import Reviewer, Verdict, right_to
 from controller.status_page.live import FORMAT, Live, TooManyReaders
-from controller.status_page.model import (
-    MOST_LISTED,
-    SILENT,
-    Listed,
-    PodsWanted,
-    PoolKnown,
-    merged_plans,
-    merged_queue,
-    plans_said,
-    pods_said,
-    pool_said,
-    queue_said,
-)
+from controller.status_page.model import MOST_LISTED, SILENT, Listed, PodsWanted, PoolKnown
+from controller.status_page.pod_entries import pods_said
+from controller.status_page.pool_entries import pool_said
+from controller.status_page.task_entries import merged_plans, merged_queue, plans_said, queue_said
 from metrics.exposition import render
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

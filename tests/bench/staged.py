@@ -18,7 +18,8 @@ import orjson
 from controller.kube.api import PODS, SLOTTASKS
 from controller.process import spare_the_collector
 from controller.status_page.live import FORMAT, Live, Settings
-from controller.status_page.model import PodsWanted, pods_said
+from controller.status_page.model import PodsWanted
+from controller.status_page.pod_entries import pods_said
 from tests.bench.cpu_clock import CpuClockLoop
 from tests.bench.machine import Cores, rss_bytes, running_on
 from tests.bench.stage import (

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from agent.wire import Step, StepResult
 from controller.app import metrics_of
-from controller.decide.pool_status import TaskCounts, pool_figures
+from controller.decide.pool_figures import TaskCounts, pool_figures
 from controller.decide.scaling import decide_size
 from controller.decide.task_figures import ReservationEnd, TaskEvent, event_of, task_figures
 from controller.decide.view import PodView

@@ -9,7 +9,8 @@ from agent.wire import RECOVERING, Phase
 from controller.decide.assignment import assign
 from controller.decide.basis import Basis
 from controller.decide.capacity import promises, take_census
-from controller.decide.pool_status import Before, Problems, TaskCounts, pool_figures, pool_status
+from controller.decide.pool_figures import TaskCounts, pool_figures
+from controller.decide.pool_status import Before, Problems, pool_status
 from controller.decide.scaling import decide_size
 from controller.decide.view import PodView, PoolView
 from tests.support.pools import pod, pods, pool, tasks

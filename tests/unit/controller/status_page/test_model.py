@@ -14,17 +14,10 @@ from controller.errors import InvalidObject
 from controller.objects.conditions import Condition
 from controller.objects.task import Task, TaskPhase
 from controller.objects.task_spec import Approval
-from controller.status_page.model import (
-    MOST_TEXT,
-    PodsWanted,
-    PoolKnown,
-    merged_plans,
-    merged_queue,
-    plans_said,
-    pods_said,
-    pool_said,
-    queue_said,
-)
+from controller.status_page.model import MOST_TEXT, PodsWanted, PoolKnown
+from controller.status_page.pod_entries import pods_said
+from controller.status_page.pool_entries import pool_said
+from controller.status_page.task_entries import merged_plans, merged_queue, plans_said, queue_said
 from tests.support import pools
 from tests.support.pools import LONG_AGO, NOW
 
