@@ -187,25 +187,16 @@ def pool_of_all_parts(page: str) -> dict[str, object]:
     return {"apiVersion": "podslots.dev/v1alpha1", "kind": "SlotPool", "metadata": {"name": "terraform"}, "spec": pool}
 
 
+_SHOW = """
+touch "$TF_PLUGIN_CACHE_DIR/written" && echo "the cache is $(cd "$TF_PLUGIN_CACHE_DIR" && pwd -P)"
+cat "$TF_CLI_CONFIG_FILE" "${GIT_SSH_COMMAND##*=}" && echo "the key is $AWS_SECRET_ACCESS_KEY"
+test -s "$GIT_SSL_CAINFO" && test -s "$GOOGLE_APPLICATION_CREDENTIALS"
+"""
 SHOWS_ITS_SETUP = {
     "apiVersion": "podslots.dev/v1alpha1",
     "kind": "SlotTask",
     "metadata": {"name": "shows"},
-    "spec": {
-        "pool": "terraform",
-        "type": "plan",
-        "steps": {
-            "plan": {
-                "command": [
-                    "sh",
-                    "-c",
-                    'touch "$TF_PLUGIN_CACHE_DIR/written" && echo "the cache is $(cd "$TF_PLUGIN_CACHE_DIR" && pwd -P)"; '
-                    'cat "$TF_CLI_CONFIG_FILE" "${GIT_SSH_COMMAND##*=}"; echo "the key is $AWS_SECRET_ACCESS_KEY"; '
-                    'test -s "$GIT_SSL_CAINFO" && test -s "$GOOGLE_APPLICATION_CREDENTIALS"',
-                ],
-            },
-        },
-    },
+    "spec": {"pool": "terraform", "type": "plan", "steps": {"plan": {"command": ["sh", "-euc", _SHOW]}}},
 }
 
 
