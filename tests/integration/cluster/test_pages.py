@@ -33,6 +33,7 @@ RUN = {
     "docs/local.md",
     "docs/cli.md",
     "docs/troubleshooting.md",
+    "docs/reasons.md",
     "docs/security.md",
     "docs/updates.md",
     "docs/api.md",
@@ -279,6 +280,7 @@ def test_troubleshooting_and_updates(reader: Reader) -> None:
     shutil.copy(ROOT / "manifests/examples/pool.yaml", reader.folder)
     reader.type("podslots submit -f pool.yaml; until podslots doctor; do true; done")
     reader.read("docs/troubleshooting.md")
+    reader.read("docs/reasons.md")
     reader.read("docs/security.md")
     (reader.folder / "pool.yaml").write_text((reader.folder / "pool.yaml").read_text().replace("1.11", "1.12"))
     reader.type("podslots submit -f pool.yaml")
