@@ -184,7 +184,7 @@ def kubectl_flags(words: list[str]) -> set[str]:
 NOT_RUN = {
     "README.md": {
         "it needs a container engine",
-        "tests of their own run the demo; this is one of the tests",
+        "tests of their own run the demo",
     },
     "getting-started.md": {
         "it installs into the reader's own folders",
