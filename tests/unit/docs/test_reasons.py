@@ -5,6 +5,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from controller.decide.rotation import TokensStand
+from controller.decide.scaling import Reason
+from controller.decide.signal import SignalWord
+from controller.decide.view import RolloutStand
 from tests.support.repository import ROOT
 
 SAYING = ("decide", "act", "objects", "passes", "world")
@@ -50,7 +54,8 @@ def words_of(path: Path) -> Iterator[str]:
 
 CONTROLLER = ROOT / "controller"
 WORDS = {word for folder in SAYING for path in (CONTROLLER / folder).rglob("*.py") for word in words_of(path)}
-REASONS = {word for word in WORDS if re.fullmatch(r"(?:[A-Z][a-z]+){2,}", word)} - NOT_SHOWN
+OF_ONE_WORD = {str(word) for kind in (Reason, RolloutStand, SignalWord, TokensStand) for word in kind}
+REASONS = {word for word in WORDS if re.fullmatch(r"(?:[A-Z][a-z]+){2,}", word)} - NOT_SHOWN | OF_ONE_WORD
 
 
 def first_cells() -> set[str]:
