@@ -133,7 +133,7 @@ _POOLS = (
     ),
     rows(
         "What has changed their sizes?",
-        "Decisions on another size in the time shown, by reason. docs/scaling.md says what each means.",
+        "Decisions on another size in the time shown, by reason. docs/reasons.md says what each means.",
         Query(
             f"round({counted('podslots_pool_size_decisions_total', f'{BY_POOL}, reason', window=RANGE)}) > 0",
             "decisions",

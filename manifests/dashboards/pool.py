@@ -78,7 +78,7 @@ _SIZE = (
     ),
     course(
         "What has changed the size?",
-        "Decisions on another size, by reason. docs/scaling.md says what each means.",
+        "Decisions on another size, by reason. docs/reasons.md says what each means.",
         Query(counted("podslots_pool_size_decisions_total", "reason") + " > 0", "{{reason}}"),
         bars=True,
     ),

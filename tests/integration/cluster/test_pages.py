@@ -4,12 +4,14 @@ Questions are answered with yes. Addresses of the reader's own world are replace
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -26,10 +28,12 @@ RUN = {
     "README.md",
     "docs/getting-started.md",
     "docs/terraform-workspace.md",
+    "docs/terraform-setups.md",
     "docs/ci.md",
     "docs/local.md",
     "docs/cli.md",
     "docs/troubleshooting.md",
+    "docs/reasons.md",
     "docs/security.md",
     "docs/updates.md",
     "docs/api.md",
@@ -148,6 +152,55 @@ def test_a_real_terraform_workspace(reader: Reader, tmp_path: Path) -> None:
     assert reader.type(f"kubectl get slottask {made} -o jsonpath='{{.status.changed}}'") == "true"
 
 
+def test_terraform_setups(reader: Reader) -> None:
+    """All parts of pools on the page, put together in one pool; its task finds what they promise."""
+    reader.replaced = {"ssh-keygen -q -t ed25519 -N '' -C podslots -f deploy-key": "echo a-key >deploy-key"}
+    reader.environ |= dict.fromkeys(
+        ("REGISTRY_USER", "REGISTRY_PASSWORD", "REGISTRY_TOKEN", "GIT_TOKEN"), "a-long-secret"
+    ) | {"AWS_ACCESS_KEY_ID": "key-of-aws", "AWS_SECRET_ACCESS_KEY": "secret-of-aws"}
+    reader.read("docs/terraform-setups.md")
+    reader.type("kubectl apply -f company-ca.yaml")
+    reader.type("kubectl create secret generic google-key --from-literal=key.json='{}'")
+    (reader.folder / "pool.yaml").write_text(yaml.safe_dump(pool_of_all_parts("docs/terraform-setups.md")))
+    (reader.folder / "task.yaml").write_text(yaml.safe_dump(SHOWS_ITS_SETUP))
+    reader.type("podslots submit -f pool.yaml -f task.yaml")
+    reader.type("podslots wait shows --timeout 120")
+    said = reader.type("podslots logs shows")
+    assert re.search(r"^the cache is /.*/slot-[0-2]$", said, re.MULTILINE)
+    for expected in ("network_mirror", "github.com ssh-ed25519", "the key is ***"):
+        assert expected in said
+
+
+def pool_of_all_parts(page: str) -> dict[str, object]:
+    """One SlotPool with all that the page's blocks of `part-of=SlotPool` add to a template."""
+    worker: dict[str, Any] = {"name": "worker", "image": "any"}
+    spec: dict[str, Any] = {"containers": [worker]}
+    for block in blocks(ROOT / page):
+        if block.options.get("part-of") != "SlotPool":
+            continue
+        given = yaml.safe_load(block.text)["spec"]["template"]["spec"]
+        (container,) = given.pop("containers")
+        for name in ("env", "envFrom", "volumeMounts"):
+            worker.setdefault(name, []).extend(container.get(name, []))
+        spec.setdefault("volumes", []).extend(given.pop("volumes", []))
+        spec |= given
+    pool = {"autoscaling": {"maxReplicas": 1}, "template": {"spec": spec}}
+    return {"apiVersion": "podslots.dev/v1alpha1", "kind": "SlotPool", "metadata": {"name": "terraform"}, "spec": pool}
+
+
+_SHOW = """
+touch "$TF_PLUGIN_CACHE_DIR/written" && echo "the cache is $(cd "$TF_PLUGIN_CACHE_DIR" && pwd -P)"
+cat "$TF_CLI_CONFIG_FILE" "${GIT_SSH_COMMAND##*=}" && echo "the key is $AWS_SECRET_ACCESS_KEY"
+test -s "$GIT_SSL_CAINFO" && test -s "$GOOGLE_APPLICATION_CREDENTIALS"
+"""
+SHOWS_ITS_SETUP = {
+    "apiVersion": "podslots.dev/v1alpha1",
+    "kind": "SlotTask",
+    "metadata": {"name": "shows"},
+    "spec": {"pool": "terraform", "type": "plan", "steps": {"plan": {"command": ["sh", "-euc", _SHOW]}}},
+}
+
+
 @pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not on the PATH; hashicorp.com has it")
 def test_from_ci(reader: Reader, tmp_path: Path) -> None:
     """The shell of it first; then both pipelines' own lines, each with a revision of its own."""
@@ -227,6 +280,7 @@ def test_troubleshooting_and_updates(reader: Reader) -> None:
     shutil.copy(ROOT / "manifests/examples/pool.yaml", reader.folder)
     reader.type("podslots submit -f pool.yaml; until podslots doctor; do true; done")
     reader.read("docs/troubleshooting.md")
+    reader.read("docs/reasons.md")
     reader.read("docs/security.md")
     (reader.folder / "pool.yaml").write_text((reader.folder / "pool.yaml").read_text().replace("1.11", "1.12"))
     reader.type("podslots submit -f pool.yaml")

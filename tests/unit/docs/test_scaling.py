@@ -7,8 +7,6 @@ from typing import Any
 import yaml
 
 from controller.crds import folder
-from controller.decide.scaling import Reason
-from controller.decide.signal import SignalWord
 from controller.local.apiserver.schema.structural import CustomSchema
 from controller.local.apiserver.schema.validation import validate
 from controller.objects.pool import PoolSpec
@@ -50,8 +48,5 @@ def test_every_field_is_explained() -> None:
     assert [name for name in fields(AUTOSCALING) if name not in TEXT and name != "serverName"] == []
 
 
-def test_every_reason_that_a_person_may_see_is_explained() -> None:
-    of_other_pools = {Reason.POOL_DELETED, Reason.FIXED_SIZE, Reason.PAUSED}
-    for word in (*(reason for reason in Reason if reason not in of_other_pools), *SignalWord):
-        assert f"`{word}`" in TEXT
+def test_the_length_of_the_history_is_told() -> None:
     assert f"at most {MOST} entries" in TEXT
