@@ -208,7 +208,9 @@ class Pools:
         self._events.event(pool, "SuccessfulCreate", f"created Deployment {pod['metadata']['name']}")
 
     def _note_refusal(self, pool: Object, what: str, error: Exception) -> None:
-        if isinstance(error, Forbidden | Invalid | TooManyRequests):
+        # A 5xx is as often one of an admission webhook as of the server: nobody would look for it elsewhere.
+        answered = isinstance(error, ApiUnavailable) and error.code is not None
+        if answered or isinstance(error, Forbidden | Invalid | TooManyRequests):
             reason = "QuotaExceeded" if "exceeded quota" in str(error) else "FailedCreate"
             self._create_failed[key_of(pool)] = Problem(reason=reason, message=str(error))
             self._events.event(pool, reason, f"{what}: {error}", warning=True)
