@@ -18,7 +18,7 @@ from controller.decide.view import PodView
 from controller.errors import ApiError, ApiUnavailable, Forbidden, Invalid, InvalidObject, NotFound, TooManyRequests
 from controller.kube.api import SLOTPOOLS, Api, Object
 from controller.kube.cache import Cache
-from controller.objects import disruption
+from controller.objects import agent_address, disruption
 from controller.objects.pool import PoolSpec
 from controller.objects.template import TokenSecret, build_pod
 from controller.objects.token_secret import TokenState
@@ -33,6 +33,18 @@ class Images:
     """Images that the controller puts into Pods."""
 
     agent: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterTraits:
+    """What Pods made now owe to the cluster, and no pool says: it is no part of a template's hash.
+
+    `answers_evictions`: whether they name the controller as their eviction responder. `ipv6`: whether their addresses
+    are IPv6.
+    """
+
+    answers_evictions: Callable[[], bool] = lambda: False
+    ipv6: bool = False
 
 
 class Pools:
@@ -50,9 +62,8 @@ class Pools:
         events: EventRecorder,
         images: Images,
         deployments: Deployments,
-        answers_evictions: Callable[[], bool] = lambda: False,
+        traits: ClusterTraits | None = None,
     ) -> None:
-        """`answers_evictions`: whether Pods made now are to name the controller as their eviction responder."""
         self._api = api
         self._cache = cache
         self._pods = pods
@@ -62,7 +73,7 @@ class Pools:
         self._events = events
         self._images = images
         self.deployments = deployments
-        self._answers_evictions = answers_evictions
+        self._traits = traits or ClusterTraits()
         self._unbudgeted: dict[Key, str] = {}
         self._create_failed: dict[Key, Problem] = {}
         self._templates: dict[str, tuple[str, str | InvalidObject]] = {}
@@ -193,8 +204,10 @@ class Pools:
             token_secret=self._tokens.secret(namespace, name),
             agent_image=self._images.agent,
         )
-        if self._answers_evictions():  # no part of the template's hash: it comes and goes with the cluster
+        if self._traits.answers_evictions():
             disruption.name_responder(pod["spec"])
+        if self._traits.ipv6:
+            agent_address.bracket(pod["spec"])
         return pod
 
     async def make_deployment(self, pool: Object, pod: Object) -> None:

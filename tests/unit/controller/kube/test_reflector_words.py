@@ -42,7 +42,7 @@ def test_a_watch_that_is_refused_is_a_warning(caplog: pytest.LogCaptureFixture) 
 
 
 def test_a_list_is_read_where_every_watch_is_refused() -> None:
-    """A server put back to an older backup knows no version as new as the last one seen: 504, Too large resource version."""
+    """A server put back to an older backup knows no version as new as the last one seen, and says so with a 504."""
 
     async def too_large(verb: str, resource: Resource, name: str) -> None:
         del resource, name
