@@ -160,6 +160,7 @@ def policies(user: str = names.CONTROLLER_USER) -> tuple[Policy, ...]:
         _approval(),
         _automatic_approval(),
         _task_update(user),
+        _task_files(),
     )
 
 
@@ -497,6 +498,30 @@ def _task_update(user: str) -> Policy:
                 f"may not change this task: it takes update on slottasks in {names.GROUP}",
                 computed="request.userInfo.username + ' may approve this task, and not change it: "
                 f"it takes update on slottasks in {names.GROUP} (ClusterRole podslots-edit)'",
+            ),
+        ),
+    )
+
+
+def _task_files() -> Policy:
+    """The one field of a task whose equality no rule of the definition can tell: its entries have no schema.
+
+    There kube-apiserver compares the entries that both have, and their number: a file under a new name, or another in
+    its place, passes. A policy compares all of it.
+    """
+    return Policy(
+        name="podslots-task-files",
+        why=(
+            "A task's files stay as they are, as all of its spec but approval, cancel and priority. The rule in the "
+            "definition overlooks files that get another name: Kubernetes compares no keys of what has no schema."
+        ),
+        operations=("UPDATE",),
+        resources=("slottasks",),
+        group=names.GROUP,
+        version=names.VERSION,
+        validations=(
+            refuse_unless(
+                "object.spec.?files == oldObject.spec.?files", "only approval, cancel and priority can be changed"
             ),
         ),
     )
