@@ -21,6 +21,7 @@ from controller.kube.cache import Cache
 from controller.objects import agent_address, disruption
 from controller.objects.pool import PoolSpec
 from controller.objects.template import TokenSecret, build_pod
+from controller.objects.template_rules import hazards
 from controller.objects.token_secret import TokenState
 
 log = logging.getLogger(__name__)
@@ -232,11 +233,14 @@ class Pools:
         """Create a Pod; that it can't be done stands in the pool's conditions until it can."""
         key = key_of(pool)
         try:
-            await self._pods.create(pod)
+            created = await self._pods.create(pod)
         except (ApiError, ApiUnavailable) as error:
             self._note_refusal(pool, "creating a Pod", error)
             raise
         self._create_failed.pop(key, None)
+        if found := hazards(created):
+            message = f"Kubernetes may end Pods that have work, by what it added to them: {', '.join(found)}"
+            self._events.event(pool, "PodsEndangered", message, warning=True)
         self._events.event(pool, "SuccessfulCreate", f"created Pod {pod['metadata']['name']}")
 
     def template_hash(self, pool: Object, spec: PoolSpec) -> str | InvalidObject:

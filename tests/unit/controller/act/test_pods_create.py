@@ -54,16 +54,20 @@ def test_a_create_whose_answer_was_lost_is_found_by_its_name() -> None:
     assert created["metadata"]["uid"] == api.objects[PODS, "ns", "p"]["metadata"]["uid"]
 
 
+def pools_with(create: Any, told: list[str]) -> Pools:
+    given = dict.fromkeys(("api", "cache", "owners", "budgets", "deployments", "tokens"), cast("Any", None))
+    events = SimpleNamespace(event=lambda _pool, reason, message, **_: told.append(f"{reason}: {message}"))
+    pods = cast("Any", SimpleNamespace(create=create))
+    return Pools(**given, pods=pods, events=cast("Any", events), images=Images(agent="agent:1"))
+
+
 @pytest.mark.parametrize("code", [500, None])
 async def test_a_server_error_stands_in_the_pools_conditions_and_silence_does_not(code: int | None) -> None:
     async def create(pod: Object) -> Object:
         raise ApiUnavailable(f"creating Pod {pod['metadata']['name']}: {WEBHOOK}", code=code)
 
     told: list[str] = []
-    given = dict.fromkeys(("api", "cache", "owners", "budgets", "deployments", "tokens"), cast("Any", None))
-    events = SimpleNamespace(event=lambda _pool, reason, message, **_: told.append(f"{reason}: {message}"))
-    pods = cast("Any", SimpleNamespace(create=create))
-    pools = Pools(**given, pods=pods, events=cast("Any", events), images=Images(agent="agent:1"))
+    pools = pools_with(create, told)
     with pytest.raises(ApiUnavailable):
         await pools.create_pod(POOL, POD)
     problem = pools.create_problem(POOL)
@@ -75,3 +79,25 @@ async def test_a_server_error_stands_in_the_pools_conditions_and_silence_does_no
         assert problem.reason == "FailedCreate"
         assert "sidecar.example.com" in problem.message
         assert "sidecar.example.com" in told[0]
+
+
+async def test_what_a_limit_range_added_is_said() -> None:
+    """The kubelet evicts a Pod that exceeds a limit of ephemeral storage, whatever it holds, and asks no budget."""
+    limits = {"limits": {"cpu": "1", "ephemeral-storage": "2Gi"}}
+    containers = [
+        {"name": "worker-0", "resources": limits},
+        {"name": "worker-1", "resources": {"limits": {"cpu": "1"}}},
+    ]
+
+    async def create(pod: Object) -> Object:
+        return {**pod, "spec": {"containers": containers, "volumes": [{"name": "v", "emptyDir": {}}]}}
+
+    told: list[str] = []
+    await pools_with(create, told).create_pod(POOL, POD)
+    assert told[0].startswith("PodsEndangered: Kubernetes may end Pods that have work")
+    assert told[0].endswith(": limit of ephemeral-storage of container worker-0")
+    assert told[1].startswith("SuccessfulCreate")
+    del containers[0]
+    told.clear()
+    await pools_with(create, told).create_pod(POOL, POD)
+    assert [text.partition(":")[0] for text in told] == ["SuccessfulCreate"]
