@@ -28,7 +28,7 @@ from controller.act.operations import Operations, Result
 from controller.act.outputs import TaskOutputs
 from controller.act.pod_owners import PodOwners
 from controller.act.pods import Pods
-from controller.act.pools import Images, Pools
+from controller.act.pools import ClusterTraits, Images, Pools
 from controller.act.tasks import Tasks
 from controller.act.tokens import PoolTokens
 from controller.act.work_queue import WorkQueue
@@ -189,7 +189,7 @@ class Controller:
             events=self.events,
             images=Images(agent=config.agent_image),
             deployments=Deployments(leaders, self.deployments, self.replica_sets, pods=pods, rng=rng),
-            answers_evictions=lambda: self.evictions.answering,
+            traits=ClusterTraits(answers_evictions=lambda: self.evictions.answering, ipv6=config.ipv6),
         )
         history = History(leaders)
         self.pools.subscribe(lambda old, new: history.forget(old["metadata"]["uid"]) if old and new is None else None)

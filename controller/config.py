@@ -31,9 +31,11 @@ class Config:
     calls a second and calls at once. `resync_seconds`: how often every pool is looked at without a cause.
     `image_pod`: the controller's own Pod, in `namespace`, which says what the agent's image is; None if `agent_image`
     was given.
+    `http_host`: the address to serve at; None: every one, of IPv4 and of IPv6.
     `guarded`: what a request needs a token for. `trust_loopback`: one from this Pod itself, as those that `kubectl
     port-forward` brings, needs none.
     `eviction_responder`: where the API server has Evictions, Pods name the controller as who is asked before.
+    `ipv6`: whether Pods have IPv6 addresses, as far as the API server's own, which Kubernetes gives every Pod, tells.
     """
 
     agent_image: str
@@ -43,7 +45,7 @@ class Config:
     context: str | None = None
     namespace: str = names.CONTROLLER_NAMESPACE
     watch_namespace: str | None = None
-    http_host: str = "0.0.0.0"
+    http_host: str | None = None
     http_port: int = 8080
     guarded: Guarded = Guarded.PAGE
     trust_loopback: bool = True
@@ -52,6 +54,7 @@ class Config:
     kube_qps: float = 200.0
     kube_burst: int = 400
     eviction_responder: bool = True
+    ipv6: bool = False
 
     @staticmethod
     def from_environ(environ: Mapping[str, str]) -> "Config":
@@ -66,7 +69,7 @@ class Config:
             context=environ.get("PODSLOTS_CONTEXT") or None,
             namespace=environ.get("PODSLOTS_NAMESPACE", names.CONTROLLER_NAMESPACE),
             watch_namespace=environ.get("PODSLOTS_WATCH_NAMESPACE") or None,
-            http_host=environ.get("PODSLOTS_HTTP_HOST", "0.0.0.0"),
+            http_host=environ.get("PODSLOTS_HTTP_HOST") or None,
             http_port=int(_number(environ, "PODSLOTS_HTTP_PORT", 8080, least=0)),
             guarded=Guarded(_choice(environ, "PODSLOTS_HTTP_GUARDED", Guarded.PAGE, tuple(Guarded))),
             trust_loopback=_switch(environ, "PODSLOTS_HTTP_TRUST_LOOPBACK", default=True),
@@ -75,6 +78,7 @@ class Config:
             kube_qps=_number(environ, "PODSLOTS_KUBE_QPS", 200.0, least=1),
             kube_burst=int(_number(environ, "PODSLOTS_KUBE_BURST", 400, least=1)),
             eviction_responder=_switch(environ, "PODSLOTS_EVICTION_RESPONDER", default=True),
+            ipv6=":" in environ.get("KUBERNETES_SERVICE_HOST", ""),
         )
 
 

@@ -87,7 +87,14 @@ class TooManyRequests(ApiError):
 
 
 class ApiUnavailable(PodslotsError):
-    """No answer from the API server in time, a broken connection, or a 5xx. A write may have taken effect."""
+    """No answer from the API server in time, a broken connection, or a 5xx. A write may have taken effect.
+
+    `code` is the 5xx; None: there was no answer.
+    """
+
+    def __init__(self, message: str, *, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class NoConfiguration(ApiUnavailable):

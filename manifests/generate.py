@@ -37,6 +37,7 @@ def policies(user: str = names.CONTROLLER_USER) -> tuple[Policy, ...]:
         tasks.approval(),
         tasks.automatic_approval(),
         tasks.task_update(user),
+        tasks.task_files(),
     )
 
 

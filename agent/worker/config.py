@@ -72,6 +72,8 @@ def _address(url: str) -> tuple[bool, str, int]:
     if host.startswith("["):
         host, _, after = host[1:].partition("]")
         port = after.removeprefix(":") or port
+    elif host.count(":") > 1:  # an IPv6 address as Kubernetes puts it into a variable, and the port
+        host, _, port = host.rpartition(":")
     elif ":" in host:
         host, _, port = host.partition(":")
     if scheme not in {"http", "https"} or not separator or not host or "/" in host or not port.isdecimal():

@@ -66,8 +66,12 @@ class Pods:
         return names.pod_name(pool, self._rng.choice)
 
     async def create(self, pod: Object) -> Object:
-        """Create `pod`, whose name was chosen before. An answer that never came is looked for under that name."""
+        """Create `pod`, whose name was chosen before. An answer that never came is looked for under that name.
+
+        A server error is no answer, but its text is kept: it may name an admission webhook that fails for every Pod.
+        """
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+        failure = ApiUnavailable("no answer")
         for tried_before in range(_CREATE_TRIES):
             try:
                 created = await self._api.create(PODS, namespace, pod)
@@ -76,12 +80,14 @@ class Pods:
                     raise  # the name is another Pod's: the next try chooses a new one
                 created = await self._api.get(PODS, namespace, name)
                 break
-            except ApiUnavailable:
+            except ApiUnavailable as error:
+                failure = error
                 await asyncio.sleep(_CREATE_PAUSE_SECONDS * 2**tried_before * self._rng.uniform(0.5, 1.0))
                 continue
             break
         else:
-            raise ApiUnavailable(f"creating Pod {name}: no answer after {_CREATE_TRIES} tries")
+            said = f"creating Pod {name}: not done after {_CREATE_TRIES} tries: {failure}"
+            raise ApiUnavailable(said, code=failure.code) from failure
         self._cache.note(created)
         return created
 

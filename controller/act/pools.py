@@ -18,9 +18,10 @@ from controller.decide.view import PodView
 from controller.errors import ApiError, ApiUnavailable, Forbidden, Invalid, InvalidObject, NotFound, TooManyRequests
 from controller.kube.api import SLOTPOOLS, Api, Object
 from controller.kube.cache import Cache
-from controller.objects import disruption
+from controller.objects import agent_address, disruption
 from controller.objects.pool import PoolSpec
 from controller.objects.template import TokenSecret, build_pod
+from controller.objects.template_rules import hazards
 from controller.objects.token_secret import TokenState
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,18 @@ class Images:
     """Images that the controller puts into Pods."""
 
     agent: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterTraits:
+    """What Pods made now owe to the cluster, and no pool says: it is no part of a template's hash.
+
+    `answers_evictions`: whether they name the controller as their eviction responder. `ipv6`: whether their addresses
+    are IPv6.
+    """
+
+    answers_evictions: Callable[[], bool] = lambda: False
+    ipv6: bool = False
 
 
 class Pools:
@@ -50,9 +63,8 @@ class Pools:
         events: EventRecorder,
         images: Images,
         deployments: Deployments,
-        answers_evictions: Callable[[], bool] = lambda: False,
+        traits: ClusterTraits | None = None,
     ) -> None:
-        """`answers_evictions`: whether Pods made now are to name the controller as their eviction responder."""
         self._api = api
         self._cache = cache
         self._pods = pods
@@ -62,7 +74,7 @@ class Pools:
         self._events = events
         self._images = images
         self.deployments = deployments
-        self._answers_evictions = answers_evictions
+        self._traits = traits or ClusterTraits()
         self._unbudgeted: dict[Key, str] = {}
         self._create_failed: dict[Key, Problem] = {}
         self._templates: dict[str, tuple[str, str | InvalidObject]] = {}
@@ -193,8 +205,10 @@ class Pools:
             token_secret=self._tokens.secret(namespace, name),
             agent_image=self._images.agent,
         )
-        if self._answers_evictions():  # no part of the template's hash: it comes and goes with the cluster
+        if self._traits.answers_evictions():
             disruption.name_responder(pod["spec"])
+        if self._traits.ipv6:
+            agent_address.bracket(pod["spec"])
         return pod
 
     async def make_deployment(self, pool: Object, pod: Object) -> None:
@@ -208,7 +222,9 @@ class Pools:
         self._events.event(pool, "SuccessfulCreate", f"created Deployment {pod['metadata']['name']}")
 
     def _note_refusal(self, pool: Object, what: str, error: Exception) -> None:
-        if isinstance(error, Forbidden | Invalid | TooManyRequests):
+        # A 5xx is as often one of an admission webhook as of the server: nobody would look for it elsewhere.
+        answered = isinstance(error, ApiUnavailable) and error.code is not None
+        if answered or isinstance(error, Forbidden | Invalid | TooManyRequests):
             reason = "QuotaExceeded" if "exceeded quota" in str(error) else "FailedCreate"
             self._create_failed[key_of(pool)] = Problem(reason=reason, message=str(error))
             self._events.event(pool, reason, f"{what}: {error}", warning=True)
@@ -217,11 +233,14 @@ class Pools:
         """Create a Pod; that it can't be done stands in the pool's conditions until it can."""
         key = key_of(pool)
         try:
-            await self._pods.create(pod)
+            created = await self._pods.create(pod)
         except (ApiError, ApiUnavailable) as error:
             self._note_refusal(pool, "creating a Pod", error)
             raise
         self._create_failed.pop(key, None)
+        if found := hazards(created):
+            message = f"Kubernetes may end Pods that have work, by what it added to them: {', '.join(found)}"
+            self._events.event(pool, "PodsEndangered", message, warning=True)
         self._events.event(pool, "SuccessfulCreate", f"created Pod {pod['metadata']['name']}")
 
     def template_hash(self, pool: Object, spec: PoolSpec) -> str | InvalidObject:

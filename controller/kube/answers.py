@@ -88,7 +88,7 @@ def error_of(status: int, document: Object, retry_after: str | None) -> ApiError
     """The error that an answer stands for."""
     reason, message = str(document.get("reason", "")), str(document.get("message", ""))
     if status >= SERVER_ERROR:
-        return ApiUnavailable(f"{status} {reason}: {message}")
+        return ApiUnavailable(f"{status} {reason}: {message}", code=status)
     if reason == "Expired":
         return Gone(status, reason, message)
     seconds = (document.get("details") or {}).get("retryAfterSeconds") or _seconds(retry_after)

@@ -162,12 +162,23 @@ class Reflector:
             if phase is Phase.WATCH and worked:
                 self._failures[phase] = 0  # it did work for a while, or was merely silent
             self._failures[phase] += 1
+            if phase is Phase.WATCH and self._is_version_doubtful():
+                self._phase = Phase.LIST
             delay = self._backoff(phase)
             if isinstance(error, TooManyRequests) and error.retry_after_seconds:
                 delay = max(delay, error.retry_after_seconds)
             # Where nothing changes there are no bookmarks, and the stream ends for being silent: no news.
             self._say(logging.DEBUG if phase is Phase.WATCH and worked else logging.WARNING, phase, error, delay)
             return delay
+
+    def _is_version_doubtful(self) -> bool:
+        """Whether watches from the version last seen have failed for long enough to read a list.
+
+        A server that was put back to an older backup refuses a version that it has not come to yet, or is silent.
+        """
+        tries = self._settings.max_empty_streams
+        overdue = asyncio.get_running_loop().time() >= self._relist_at
+        return overdue or self._failures[Phase.WATCH] % tries == 0
 
     def _do_without(self, error: str) -> float:
         if not self._synced.is_set():

@@ -21,7 +21,7 @@ from typing import Any
 
 from agent.wire import PORT
 from controller import names
-from controller.objects import disruption
+from controller.objects import agent_address, disruption
 from controller.objects.pool import Mode, PoolSpec, Tls
 from controller.objects.template_rules import OVERRIDES, check_template
 
@@ -258,7 +258,7 @@ def _worker(given: Json, slot: int, grace_seconds: int, volumes: list[Json], tls
         "name": names.worker_container(slot),
         "command": [f"{_BIN_DIR}/slot-agent", "work"],
         "env": [
-            *_address(tls),
+            *agent_address.variables(tls),
             _value("PODSLOTS_SLOT", str(slot)),
             _value("PODSLOTS_CREDENTIAL_DIR", _CREDENTIAL_DIR),
             _value("PODSLOTS_WORK_DIR", _WORK_DIR),
@@ -284,7 +284,7 @@ def _sidecar_user(given: Json, tls: Tls | None) -> Json:
     return {
         **given,
         "env": [
-            *_address(tls),
+            *agent_address.variables(tls),
             *_server_name(tls),
             _value("PODSLOTS_CREDENTIAL_DIR", _CREDENTIAL_DIR),
             *(given.get("env") or []),
@@ -331,13 +331,6 @@ def _references(worker: Json, volumes: list[Json]) -> tuple[str, str]:
                 known.setdefault(source[field], mount["mountPath"].rstrip("/"))
     secrets, config_maps = (json.dumps(paths, sort_keys=True) if paths else "" for paths in found)
     return secrets, config_maps
-
-
-def _address(tls: Tls | None) -> list[Json]:
-    return [
-        _field("PODSLOTS_POD_IP", "status.podIP"),
-        _value("PODSLOTS_URL", f"http{'s' if tls else ''}://$(PODSLOTS_POD_IP):{PORT}"),
-    ]
 
 
 def _server_name(tls: Tls | None) -> list[Json]:

@@ -104,10 +104,22 @@ def _check_container(container: Fields, seen: set[str]) -> None:
     for variable in container.children("env"):
         if variable.text("name").startswith("PODSLOTS_"):
             raise variable.fail("name", "must not start with PODSLOTS_")
+    _check_restart_rules(container)
+    if (limits := _storage_limits(container)) is not None:
+        raise limits.fail("ephemeral-storage", "evicts the Pod when it is exceeded, whatever runs in it")
+
+
+def _check_restart_rules(container: Fields) -> None:
+    for rule in container.children("restartPolicyRules"):
+        if rule.data.get("action") == "RestartAllContainers":
+            raise rule.fail("action", "restarts every container of the Pod, whatever runs in it")
+
+
+def _storage_limits(container: Fields) -> Fields | None:
+    """The limits of a container, if they have one of ephemeral storage."""
     resources = container.optional_child("resources")
     limits = resources.optional_child("limits") if resources else None
-    if limits is not None and limits.has("ephemeral-storage"):
-        raise limits.fail("ephemeral-storage", "evicts the Pod when it is exceeded, whatever runs in it")
+    return limits if limits is not None and limits.has("ephemeral-storage") else None
 
 
 def _check_mount(mount: Fields) -> None:
@@ -116,6 +128,19 @@ def _check_mount(mount: Fields) -> None:
     path = mount.text("mountPath").rstrip("/")
     if path == names.MOUNT_ROOT or path.startswith(f"{names.MOUNT_ROOT}/"):
         raise mount.fail("mountPath", f"must not be in {names.MOUNT_ROOT}")
+
+
+def hazards(pod: dict[str, Any]) -> list[str]:
+    """What of this a Pod has as the API server made it: a LimitRange or an admission webhook may have put it there."""
+    spec = Fields(pod["spec"], "spec")
+    found = [spec.at(name) for name in ("activeDeadlineSeconds",) if spec.has(name)]
+    for volume in spec.children("volumes"):
+        empty_dir = volume.optional_child("emptyDir")
+        if empty_dir is not None and empty_dir.has("sizeLimit"):
+            found.append(f"sizeLimit of volume {volume.data['name']}")
+    containers = (*spec.children("initContainers"), *spec.children("containers"))
+    limited = (container.data["name"] for container in containers if _storage_limits(container) is not None)
+    return [*found, *(f"limit of ephemeral-storage of container {name}" for name in limited)]
 
 
 def _check_worker(worker: Fields) -> None:

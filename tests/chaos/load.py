@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from controller import names
 from controller.errors import AlreadyExists, ApiError, ApiUnavailable, NotFound
 from controller.kube.api import LEASES, SLOTPOOLS, SLOTTASKS, Object
 from tests.support.at_once import AT_ONCE
@@ -24,6 +25,7 @@ TURN_SECONDS = 0.3
 TROUBLE = (ApiError, ApiUnavailable, OSError, TimeoutError)
 """The API server is being made to fail. What was to be done is done another time."""
 
+MODES = ("Pods", "Deployment")
 ONE = [{"accepts": ["plan", "apply", "plan_and_apply"]}, {"accepts": ["plan"]}]
 
 
@@ -39,10 +41,17 @@ class Load:
         self._decided: set[tuple[str, int]] = set()
 
     async def begin(self) -> None:
-        """Create the pools."""
-        await self._cluster.create_pool(AUTOSCALED, autoscaling=autoscaling(0, 2))
+        """Create the pools, one of them in Deployment mode."""
+        modes = self._rng.sample(MODES, 2)
+        await self._cluster.create_pool(AUTOSCALED, autoscaling=autoscaling(0, 2), mode=modes[0])
         await self._cluster.create_pool(
-            FIXED, replicas=1, autoscaling=None, slots=ONE, reservation={"ttlSeconds": 15}, template=template("one")
+            FIXED,
+            replicas=1,
+            autoscaling=None,
+            slots=ONE,
+            reservation={"ttlSeconds": 15},
+            template=template("one"),
+            mode=modes[1],
         )
 
     async def run(self) -> None:
@@ -89,16 +98,20 @@ class Load:
         chance = self._rng.random()
         if chance < 0.06:
             await self._resize()
-        elif chance < 0.07:
+        elif chance < 0.08:
             await self._update()
-        elif chance < 0.1:
+        elif chance < 0.09:
+            await self._rotate()
+        elif chance < 0.105:
+            await self._switch_mode()
+        elif chance < 0.135:
             await self._make_a_pool()
-        elif chance < 0.12:
+        elif chance < 0.155:
             await self._delete_a_pool()
-        elif chance < 0.15 and under_way:
+        elif chance < 0.185 and under_way:
             await self._patch(self._rng.choice(under_way), {"cancel": True})
             self.counts["cancels"] += 1
-        elif chance < 0.17 and under_way:
+        elif chance < 0.205 and under_way:
             name = self._rng.choice(under_way)["metadata"]["name"]
             await self._cluster.api.delete(SLOTTASKS, NAMESPACE, name)
             self.counts["deletes"] += 1
@@ -194,10 +207,22 @@ class Load:
             self.counts["pools deleted"] += 1
 
     async def _update(self) -> None:
-        """A new template: every Pod is replaced, once it is idle."""
-        change = {"template": template(f"v{self._rng.randint(0, 999)}")}
+        """A new template, or one of those before, as an undo brings back: every Pod is replaced, once it is idle."""
+        change = {"template": template(f"v{self._rng.randint(0, 9)}")}
         await self._cluster.api.patch(SLOTPOOLS, NAMESPACE, self._rng.choice([AUTOSCALED, FIXED]), {"spec": change})
         self.counts["template updates"] += 1
+
+    async def _rotate(self) -> None:
+        """New tokens for a pool, as `podslots rotate` asks for them."""
+        note = {"metadata": {"annotations": {names.ROTATION_REQUESTED: f"{self._rng.getrandbits(32):x}"}}}
+        await self._cluster.api.patch(SLOTPOOLS, NAMESPACE, self._rng.choice([AUTOSCALED, FIXED]), note)
+        self.counts["token rotations"] += 1
+
+    async def _switch_mode(self) -> None:
+        name, mode = self._rng.choice([AUTOSCALED, FIXED]), self._rng.choice(MODES)
+        await self._cluster.api.patch(SLOTPOOLS, NAMESPACE, name, {"spec": {"mode": mode}})
+        self._say(f"mode of {name}: {mode}")
+        self.counts[f"mode {mode}"] += 1
 
     async def shrink(self) -> bool:
         """Want no Pod any more; whether that could be said."""

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from controller import names
+from controller.kube.api import BUDGETS, CONTROLLERREVISIONS, DEPLOYMENTS, REPLICASETS, SECRETS
 from tests.chaos import processes
 from tests.chaos.disk import own_disk
 from tests.chaos.faults import Faults
 from tests.chaos.load import Load
+from tests.chaos.strangers import Strangers
 from tests.checker.verdict import Verdict, check
 from tests.support.cluster import Cluster, until
 
@@ -22,6 +25,10 @@ SETTLE_SECONDS = 120.0
 The kubelet's is limited to 10 s here: a Pod whose agent was killed a dozen times would wait for minutes, as it should.
 """
 
+OF_POOLS = (BUDGETS, CONTROLLERREVISIONS, DEPLOYMENTS, REPLICASETS, SECRETS)
+STRANGERS_PAUSE_SECONDS = 0.7
+"""Between two deeds of strangers, on average."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -29,6 +36,7 @@ class Outcome:
 
     faults: Counter[str]
     load: Counter[str]
+    strangers: Counter[str]
     settle_seconds: float
     verdict: Verdict
 
@@ -38,6 +46,7 @@ class Outcome:
             **self.verdict.summary(),
             "faults": dict(self.faults),
             "load": dict(self.load),
+            "strangers": dict(self.strangers),
             "settle_seconds": round(self.settle_seconds, 1),
         }
 
@@ -62,13 +71,14 @@ async def run(
             load = Load(cluster, random.Random(f"load {seed}"), say)
             controllers = [cluster.controller, standby]
             faults = Faults(cluster, controllers, random.Random(f"faults {seed}"), say, disk=disk)
+            strangers = Strangers(cluster, random.Random(f"strangers {seed}"), say)
             await load.begin()
-            await _for(seconds, load.run(), faults.run(pause_seconds))
+            await _for(seconds, load.run(), faults.run(pause_seconds), strangers.run(STRANGERS_PAUSE_SECONDS))
             say("no more faults")
             settle_seconds = await _settle(cluster, load)
         finally:
             await standby.terminate()
-    return Outcome(faults.counts, load.counts, settle_seconds, check(folder))
+    return Outcome(faults.counts, load.counts, strangers.counts, settle_seconds, check(folder))
 
 
 async def _for(seconds: float, *works: Any) -> None:
@@ -83,6 +93,11 @@ async def _for(seconds: float, *works: Any) -> None:
                 await task
 
 
+async def _nothing_left(cluster: Cluster) -> bool:
+    found = [item for resource in OF_POOLS for item in await cluster.list_all(resource)]
+    return not any(names.POOL_LABEL in (item["metadata"].get("labels") or {}) for item in found)
+
+
 async def _settle(cluster: Cluster, load: Load) -> float:
     """Wait until every task has ended and nothing is left; how long it took."""
     clock = asyncio.get_running_loop().time
@@ -91,4 +106,5 @@ async def _settle(cluster: Cluster, load: Load) -> float:
     await until(lambda: load.turn(new=False), "every task comes to its end", seconds=SETTLE_SECONDS)
     await cluster.settle(seconds=SETTLE_SECONDS)
     await until(lambda: not list(processes.of_cluster(cluster.state)), "no process of a Pod is left")
+    await until(lambda: _nothing_left(cluster), "nothing that belongs to a pool is left", seconds=SETTLE_SECONDS)
     return clock() - began

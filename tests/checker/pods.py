@@ -1,6 +1,6 @@
 """What the records say of each Pod: how its agent's slots stood at any time, and what its kubelet saw of its end."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -201,11 +201,10 @@ def pods_of(records: Records) -> dict[str, Pod]:
             lost_nodes.setdefault(write.name, write.at)
         if write.resource != "pods":
             continue
-        if write.verb == "create" and not write.subresource:
-            labels = _labels(write.body)
-            if POOL_LABEL in labels:
-                found[write.uid] = Pod(write.uid, write.name, Agent(write.uid, list(records.lines(write.uid, AGENT))))
+        if write.verb == "create" and not write.subresource and POOL_LABEL in _labels(write.body):
+            found[write.uid] = Pod(write.uid, write.name, Agent(write.uid, list(records.lines(write.uid, AGENT))))
             continue
+        _evicted(found.values(), write)
         if (pod := found.get(write.uid)) is None:
             continue
         if write.subresource == "binding" and isinstance(write.body, dict):
@@ -216,6 +215,14 @@ def pods_of(records: Records) -> dict[str, Pod]:
         if lost is not None and (pod.died is None or lost < pod.died):
             pod.died = lost
     return found
+
+
+def _evicted(pods: Iterable[Pod], write: Write) -> None:
+    """An eviction that was granted is a delete. The audit log names the Pod, and not which of that name it was."""
+    if write.subresource == "eviction":
+        for pod in pods:
+            if pod.name == write.name and pod.removed is None:
+                pod.deletes.append(write)
 
 
 def _take(pod: Pod, write: Write) -> None:

@@ -279,6 +279,26 @@ class Cluster:
         """DELETE with options that the client of the product has no use for."""
         await self._admin("DELETE", self.ready["url"] + path, options)
 
+    async def ask(self, method: str, path: str, body: dict[str, Any]) -> int:
+        """The status that a request of an administrator is answered with. A PATCH is a merge patch."""
+        content_type = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session,
+            session.request(
+                method,
+                self.ready["url"] + path,
+                data=json.dumps(body),
+                headers={**self._authorization(), "Content-Type": content_type},
+                ssl=False,
+            ) as response,
+        ):
+            await response.read()
+            return response.status
+
+    def _authorization(self) -> dict[str, str]:
+        identity = json.loads((self.state / "cluster.json").read_text())
+        return {"Authorization": f"Bearer {identity['tokens']['admin']}"}
+
     async def faults(self) -> list[dict[str, Any]]:
         """The rules of faults in force, with how often each has acted."""
         answer = await self._admin("GET", f"{self.ready['url']}/_podslots/faults", None)
@@ -286,11 +306,9 @@ class Cluster:
         return rules
 
     async def _admin(self, method: str, url: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        identity = json.loads((self.state / "cluster.json").read_text())
-        headers = {"Authorization": f"Bearer {identity['tokens']['admin']}"}
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session,
-            session.request(method, url, json=body, headers=headers, ssl=False) as response,
+            session.request(method, url, json=body, headers=self._authorization(), ssl=False) as response,
         ):
             assert response.status == 200, await response.text()
             answer: dict[str, Any] = await response.json()

@@ -63,6 +63,16 @@ REFUSED: dict[str, tuple[Json, str, str]] = {
     "restartPolicy Never": (_of(restartPolicy="Never"), "spec.template.spec.restartPolicy", "must be Always"),
     "restartPolicy OnFailure": (_of(restartPolicy="OnFailure"), "spec.template.spec.restartPolicy", "must be Always"),
     "a worker's restartPolicy": (_worker(restartPolicy="Never"), f"{_CONTAINER}.restartPolicy", "comes back"),
+    "a container whose end restarts all": (
+        {"spec": {"containers": [{"name": "a", "restartPolicyRules": [{"action": "RestartAllContainers"}]}]}},
+        f"{_CONTAINER}.restartPolicyRules[0].action",
+        "restarts every container",
+    ),
+    "an init container whose end restarts all": (
+        _init(name="a", restartPolicyRules=[{"action": "Restart"}, {"action": "RestartAllContainers"}]),
+        f"{_INIT}.restartPolicyRules[1].action",
+        "restarts every container",
+    ),
     "a hostPort": (
         _worker(ports=[{"containerPort": 80, "hostPort": 80}]),
         f"{_CONTAINER}.ports[0].hostPort",

@@ -102,6 +102,18 @@ def test_whoever_deletes_it(run: MadeRun) -> None:
     assert found(run) == {"busy_pods_deleted": 2}
 
 
+def test_an_eviction_that_is_granted_is_a_delete(run: MadeRun) -> None:
+    """The Pod may end in good order afterwards, drained and all: its work was stopped even so."""
+    run.planned(2, "t")
+    run.write(3.5, "create", "pods/eviction:p", {}, user="anna", code=429)
+    assert found(run) == {"tasks_lost": 1}
+    run.write(4, "create", "pods/eviction:p", {}, user="anna", code=201)
+    run.slot(4.5, "reserved>idle", "t", fence=3)
+    run.phase(5, "t", "Cancelled")
+    run.gone(6)
+    assert found(run) == {"busy_pods_deleted": 2}
+
+
 def test_a_result_without_its_ack_is_busy_too(run: MadeRun) -> None:
     whole(run)
     lines = run.logs["u-p", "slot-agent", 0]

@@ -19,7 +19,7 @@ def told() -> dict[str, str]:
 def test_every_variable_is_told() -> None:
     asked = Asked()
     Config.from_environ(asked)
-    assert told().keys() == asked.names - {"HOSTNAME"}
+    assert told().keys() == asked.names - {"HOSTNAME", "KUBERNETES_SERVICE_HOST"}
 
 
 def test_with_the_default_that_it_has() -> None:
@@ -36,6 +36,7 @@ def test_with_the_default_that_it_has() -> None:
     assert values["PODSLOTS_EVICTION_RESPONDER"] == str(config.eviction_responder).lower()
     assert values["PODSLOTS_AGENT_IMAGE"] == config.agent_image
     assert values["PODSLOTS_NAMESPACE"] == config.namespace
-    assert values["PODSLOTS_HTTP_HOST"] == config.http_host
+    assert values["PODSLOTS_HTTP_HOST"] == "every address"
+    assert config.http_host is None
     assert values["PODSLOTS_HTTP_GUARDED"] == config.guarded
     assert values["PODSLOTS_HTTP_TRUST_LOOPBACK"] == str(config.trust_loopback).lower()

@@ -41,6 +41,27 @@ def test_a_watch_that_is_refused_is_a_warning(caplog: pytest.LogCaptureFixture) 
     assert {record.message for record in caplog.records} == {"reading the API failed"}
 
 
+def test_a_list_is_read_where_every_watch_is_refused() -> None:
+    """A server put back to an older backup knows no version as new as the last one seen, and says so with a 504."""
+
+    async def too_large(verb: str, resource: Resource, name: str) -> None:
+        del resource, name
+        if verb == "watch":
+            raise ApiUnavailable("504 Timeout: Too large resource version", code=504)
+
+    api = MemoryApi()
+    api.before = too_large
+    virtual_time.run(lambda: watch_for(api, 300))
+    calls = [call[0] for call in api.calls]
+    assert 2 < calls.count("list") < 20, "not at each failure, but not never"
+
+
+def test_a_list_is_read_in_its_time_where_every_watch_ends_for_being_silent() -> None:
+    api = MemoryApi()
+    virtual_time.run(lambda: watch_for(api, 3 * 1800))
+    assert [call[0] for call in api.calls].count("list") in {3, 4}
+
+
 def test_a_step_that_breaks_is_said_once_and_begins_anew(caplog: pytest.LogCaptureFixture) -> None:
     left = 5
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from controller import names
-from controller.act.pools import Images, Pools
+from controller.act.pools import ClusterTraits, Images, Pools
 from controller.objects.disruption import name_responder
 from controller.objects.pool import PoolSpec
 from controller.objects.template import TokenSecret
@@ -17,7 +17,7 @@ THEIRS = {"name": "example.org/backup", "priority": 20_000}
 POOL = {"metadata": {"namespace": "ns", "name": "pool", "uid": "u", "resourceVersion": "1"}}
 
 
-def made(*, answers: bool) -> dict[str, Any]:
+def made(*, answers: bool = False, ipv6: bool = False) -> dict[str, Any]:
     """A new Pod of a pool."""
     stub = SimpleNamespace(secret=lambda *_: TokenSecret(name="s", uid="u"), new_name=lambda pool: f"{pool}-1")
     given = dict.fromkeys(("api", "cache", "owners", "budgets", "events", "deployments"), cast("Any", None))
@@ -26,9 +26,14 @@ def made(*, answers: bool) -> dict[str, Any]:
         pods=cast("Any", stub),
         tokens=cast("Any", stub),
         images=Images(agent="agent:1"),
-        answers_evictions=lambda: answers,
+        traits=ClusterTraits(answers_evictions=lambda: answers, ipv6=ipv6),
     )
     return pools.new_pod(POOL, PoolSpec(template=TEMPLATE))
+
+
+def urls(pod: dict[str, Any]) -> list[str]:
+    variables = [entry for container in pod["spec"]["containers"] for entry in container["env"]]
+    return [entry["value"] for entry in variables if entry["name"] == "PODSLOTS_URL"]
 
 
 def test_where_evictions_are_answered_a_pod_says_so_and_its_hash_is_the_same() -> None:
@@ -36,6 +41,14 @@ def test_where_evictions_are_answered_a_pod_says_so_and_its_hash_is_the_same() -
     assert with_it["spec"].pop("evictionResponders") == [OURS]
     assert with_it == without
     assert names.TEMPLATE_HASH in without["metadata"]["annotations"]
+
+
+def test_where_pods_have_ipv6_addresses_the_agents_url_is_one_and_the_hash_is_the_same() -> None:
+    """Kubernetes puts the address into PODSLOTS_URL as it is: `http://fd00::7:8721` is no URL."""
+    six, four = made(ipv6=True), made()
+    assert urls(four) == ["http://$(PODSLOTS_POD_IP):8721"] * 3
+    assert urls(six) == ["http://[$(PODSLOTS_POD_IP)]:8721"] * 3
+    assert six["metadata"] == four["metadata"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,103 @@
+"""A Pod that the API server does not take: tried again where the outcome is unknown, and said in the server's words."""
+
+import random
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from controller import names
+from controller.act.pods import Pods
+from controller.act.pools import Images, Pools
+from controller.errors import ApiUnavailable
+from controller.kube.api import PODS, Object, Resource
+from controller.kube.cache import Cache
+from tests.support import virtual_time
+from tests.support.memory_api import MemoryApi
+
+POD: Object = {"metadata": {"name": "p", "namespace": "ns", "labels": {names.POOL_LABEL: "pool"}}}
+POOL: Object = {"metadata": {"name": "pool", "namespace": "ns", "uid": "u"}}
+WEBHOOK = '500 InternalError: Internal error occurred: failed calling webhook "sidecar.example.com": connection refused'
+
+
+def pods_on(api: MemoryApi) -> Pods:
+    return Pods(api, Cache(PODS), rng=random.Random(1))
+
+
+def test_what_a_server_error_says_is_said_after_the_last_try() -> None:
+    """An admission webhook that is down refuses every Pod with a 500."""
+
+    async def webhook(verb: str, resource: Resource, name: str) -> None:
+        del resource, name
+        if verb == "create":
+            raise ApiUnavailable(WEBHOOK, code=500)
+
+    api = MemoryApi()
+    api.before = webhook
+    with pytest.raises(ApiUnavailable, match=r"creating Pod p.*sidecar\.example\.com") as failed:
+        virtual_time.run(lambda: pods_on(api).create(POD))
+    assert failed.value.code == 500
+    assert len([call for call in api.calls if call[0] == "create"]) > 1
+
+
+def test_a_create_whose_answer_was_lost_is_found_by_its_name() -> None:
+    async def lost(verb: str, resource: Resource, name: str) -> None:
+        del resource, name
+        if verb == "create" and not lost_once:
+            lost_once.append(True)
+            raise ApiUnavailable("no answer in time")
+
+    lost_once: list[bool] = []
+    api = MemoryApi()
+    api.after = lost
+    created = virtual_time.run(lambda: pods_on(api).create(POD))
+    assert created["metadata"]["uid"] == api.objects[PODS, "ns", "p"]["metadata"]["uid"]
+
+
+def pools_with(create: Any, told: list[str]) -> Pools:
+    given = dict.fromkeys(("api", "cache", "owners", "budgets", "deployments", "tokens"), cast("Any", None))
+    events = SimpleNamespace(event=lambda _pool, reason, message, **_: told.append(f"{reason}: {message}"))
+    pods = cast("Any", SimpleNamespace(create=create))
+    return Pools(**given, pods=pods, events=cast("Any", events), images=Images(agent="agent:1"))
+
+
+@pytest.mark.parametrize("code", [500, None])
+async def test_a_server_error_stands_in_the_pools_conditions_and_silence_does_not(code: int | None) -> None:
+    async def create(pod: Object) -> Object:
+        raise ApiUnavailable(f"creating Pod {pod['metadata']['name']}: {WEBHOOK}", code=code)
+
+    told: list[str] = []
+    pools = pools_with(create, told)
+    with pytest.raises(ApiUnavailable):
+        await pools.create_pod(POOL, POD)
+    problem = pools.create_problem(POOL)
+    if code is None:
+        assert problem is None
+        assert told == []
+    else:
+        assert problem is not None
+        assert problem.reason == "FailedCreate"
+        assert "sidecar.example.com" in problem.message
+        assert "sidecar.example.com" in told[0]
+
+
+async def test_what_a_limit_range_added_is_said() -> None:
+    """The kubelet evicts a Pod that exceeds a limit of ephemeral storage, whatever it holds, and asks no budget."""
+    limits = {"limits": {"cpu": "1", "ephemeral-storage": "2Gi"}}
+    containers = [
+        {"name": "worker-0", "resources": limits},
+        {"name": "worker-1", "resources": {"limits": {"cpu": "1"}}},
+    ]
+
+    async def create(pod: Object) -> Object:
+        return {**pod, "spec": {"containers": containers, "volumes": [{"name": "v", "emptyDir": {}}]}}
+
+    told: list[str] = []
+    await pools_with(create, told).create_pod(POOL, POD)
+    assert told[0].startswith("PodsEndangered: Kubernetes may end Pods that have work")
+    assert told[0].endswith(": limit of ephemeral-storage of container worker-0")
+    assert told[1].startswith("SuccessfulCreate")
+    del containers[0]
+    told.clear()
+    await pools_with(create, told).create_pod(POOL, POD)
+    assert [text.partition(":")[0] for text in told] == ["SuccessfulCreate"]
