@@ -59,7 +59,7 @@ def test_every_setting_of_a_pool_is_told_with_its_default() -> None:
     assert told[".serverName"].strip("`") == auth.tls.server_name
     assert auth.tls.client_secret is None
     assert f"again after {REREAD_SECONDS:g} s" in TEXT
-    assert f"another\n  {OVERLAP_SECONDS / 60:g} minutes" in TEXT
+    assert f"for {OVERLAP_SECONDS / 60:g} more minutes" in TEXT
 
 
 def test_every_kind_of_credential_is_told() -> None:
