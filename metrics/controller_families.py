@@ -67,7 +67,7 @@ MAX_PODS = gauge("podslots_pool_max_pods", "The greatest size: maxReplicas, or r
 SIZE_DECISIONS = counter(
     "podslots_pool_size_decisions",
     "Decisions on another size, by reason",
-    {**_POOL, "reason": "the reasons of a size (docs/api.md)"},
+    {**_POOL, "reason": "the reasons of a size (docs/reasons.md)"},
 )
 UTILIZATION = gauge("podslots_pool_utilization_ratio", "Slots held or asked for, of all", _POOL)
 CONDITION = gauge(
