@@ -225,7 +225,7 @@ def _kept_by(pod: PodView) -> str | None:
     if holds:
         return (
             f"its own program, or somebody with the pool's token, holds {', '.join(holds)} and has to release that; "
-            f"if it may be cut off: kubectl delete pod {pod.name}"
+            f"if it may be cut off: podslots break-glass {pod.name} --reason WHY, then kubectl delete pod {pod.name}"
         )
     if pod.agent.recovering:
         return "its agent has lost its journal, and waits to be told what is in its slots"

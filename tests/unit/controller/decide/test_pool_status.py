@@ -77,8 +77,10 @@ def test_a_deleted_pool_says_whom_it_waits_for_without_end_and_what_to_do(policy
     assert deletion_waits(pool([works, replace(silent, contacting=True)], deleting=True)) is None
     found = deletion_waits(pool([works, mine, silent, lost], deleting=True, deletion_policy=policy))
     assert found is not None
-    for part in ("Pod mine: ", "slot 0 (job-7)", "kubectl delete pod mine", "podslots forget silent", "Pod lost: "):
+    for part in ("Pod mine: ", "slot 0 (job-7)", "podslots forget silent", "Pod lost: "):
         assert part in found.message
+    # The policies refuse anybody an active Pod, unless break-glass came first.
+    assert "podslots break-glass mine --reason WHY, then kubectl delete pod mine" in found.message
     assert "works" not in found.message
     document = status(pool([mine], deleting=True, deletion_policy=policy))
     ready = next(entry for entry in document["conditions"] if entry["type"] == "Ready")
