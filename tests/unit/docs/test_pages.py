@@ -117,6 +117,21 @@ def test_objects_are_valid(block: Block) -> None:
             assert not wrong(task)
 
 
+KUSTOMIZATIONS = [block for block in BLOCKS if block.options.get("file", "").endswith("kustomization.yaml")]
+
+
+@pytest.mark.parametrize("block", [block for block in KUSTOMIZATIONS if "../manifests" in block.text], ids=shown)
+def test_a_kustomization_of_the_clone_builds(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "manifests").symlink_to(ROOT / "manifests")
+    folder = tmp_path / "install"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(block.text)
+    built = subprocess.run([KUBECTL, "kustomize", folder], check=True, capture_output=True, text=True, timeout=60)
+    for expected in re.findall(r"newName: (\S+), newTag: ([\w.]+)", block.text):
+        assert ":".join(expected) in built.stdout
+    assert ("imagePullSecrets" in block.text) == ("imagePullSecrets" in built.stdout)
+
+
 def tasks_within(document: dict[str, Any]) -> list[dict[str, Any]]:
     """Tasks that a ConfigMap carries as text."""
     texts = document.get("data", {}).values() if document["kind"] == "ConfigMap" else ()
