@@ -116,13 +116,13 @@ def test_getting_started(reader: Reader) -> None:
     assert 'slottask.podslots.dev "hello" deleted' in said
 
 
-def repository(folder: Path) -> str:
-    """A repository with a Terraform configuration that needs no provider from outside; its URL."""
+def repository(folder: Path, *modules: str) -> str:
+    """A repository with a Terraform configuration that needs no provider from outside, also in `modules`; its URL."""
     there = folder / "infra"
-    (there / "network").mkdir(parents=True)
     text = 'resource "terraform_data" "network" {\n  input = "10.0.0.0/16"\n}\n'
-    (there / "network" / "main.tf").write_text(text)
-    (there / "main.tf").write_text(text)
+    for module in (".", *modules):
+        (there / module).mkdir(parents=True, exist_ok=True)
+        (there / module / "main.tf").write_text(text)
     git = ["git", "-C", str(there), "-c", "user.name=anna", "-c", "user.email=anna@example.com"]
     for command in (["init", "--quiet", "--initial-branch=main"], ["add", "."], ["commit", "--quiet", "-m", "Network"]):
         subprocess.run([*git, *command], check=True, timeout=60)
@@ -131,7 +131,7 @@ def repository(folder: Path) -> str:
 
 @pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not on the PATH; hashicorp.com has it")
 def test_a_real_terraform_workspace(reader: Reader, tmp_path: Path) -> None:
-    reader.replaced = {"https://github.com/example/infra.git": repository(tmp_path)}
+    reader.replaced = {"https://github.com/example/infra.git": repository(tmp_path, "network")}
     reader.environ |= {
         "GIT_TOKEN": "token-of-git",
         "AWS_ACCESS_KEY_ID": "key-of-aws",
@@ -199,6 +199,39 @@ SHOWS_ITS_SETUP = {
     "metadata": {"name": "shows"},
     "spec": {"pool": "terraform", "type": "plan", "steps": {"plan": {"command": ["sh", "-euc", _SHOW]}}},
 }
+
+
+@pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not on the PATH; hashicorp.com has it")
+def test_opentofu_and_terragrunt(reader: Reader, tmp_path: Path) -> None:
+    """The page's tasks, with Terraform under the other programs' names; Terragrunt's runs it in another folder."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, script in {
+        "tofu": 'exec terraform "$@"',
+        "terragrunt": 'mkdir -p .cache && cp main.tf .cache && cd .cache && terraform init >&2 && exec terraform "$@"',
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    url = repository(tmp_path, "network", "prod/network")
+    reader.replaced = {f"https://github.com/example/{name}.git": url for name in ("infra", "live")}
+    worker = {"name": "worker", "image": "any", "env": [{"name": "PATH", "value": f"{programs}:{os.environ['PATH']}"}]}
+    pool = {"autoscaling": {"maxReplicas": 1}, "template": {"spec": {"containers": [worker]}}}
+    tasks = [
+        yaml.safe_load(reader.translated(block.text))
+        for block in blocks(ROOT / "docs/terraform-setups.md")
+        if "kind: SlotTask" in block.text
+    ]
+    for document in (
+        {"apiVersion": "podslots.dev/v1alpha1", "kind": "SlotPool", "metadata": {"name": "terraform"}, "spec": pool},
+        *tasks,
+    ):
+        (reader.folder / "object.yaml").write_text(yaml.safe_dump(document))
+        reader.type("podslots submit -f object.yaml")
+    assert [task["metadata"]["name"] for task in tasks] == ["network-tofu", "network-terragrunt"]
+    for task in tasks:
+        name = task["metadata"]["name"]
+        reader.type(f"podslots wait {name} --for AwaitingApproval --timeout 120")
+        assert "Apply complete!" in reader.type(f"podslots approve {name} && podslots logs -f {name}")
 
 
 @pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not on the PATH; hashicorp.com has it")
