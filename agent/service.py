@@ -2,7 +2,7 @@
 
 Requests are decided one after the other, each on the state that the one before it led to. Their records go to the disk
 together, as many as came in while the last write was under way. Only what is on the disk is published and answered; if
-the write fails, every decision made since is dropped, and those requests are told so. Reads never wait: they are
+the write fails, every decision made since then is dropped, and the callers get an error. Reads never wait: they are
 answered from the published state, by bytes that are made once for each revision.
 """
 
@@ -61,7 +61,7 @@ class Submit(Protocol):
 
 @dataclass(slots=True)
 class _Batch:
-    """What goes to the disk in one write. `state` is what it leads to; each record comes with what it replaced."""
+    """The records of one write to the disk. `state` is the state after them, `replaced` what each one replaced."""
 
     state: State
     records: list[Record] = field(default_factory=list)

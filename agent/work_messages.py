@@ -212,8 +212,9 @@ class Work:
 class Assignment:
     """A step for the worker to run. `plan_digest` (apply only) is what was approved; the worker hashes again.
 
-    `nonce` is what only this agent can know before the step is assigned. A marker or an end without it was written by
-    somebody else, such as the code of an earlier step. None: an agent that gives none; then nothing is compared.
+    Only this agent knows the `nonce` before the step is assigned. A marker or an end without it was written by somebody
+    else, such as the code of an earlier step. If it is None, the agent is of a version without nonces, and it is not
+    compared.
     """
 
     task_id: str
@@ -277,9 +278,9 @@ class RegisterRequest:
 
     An instance is named `NUMBER-RANDOM`; a later worker of the slot has the higher number (see `is_older`).
 
-    `unread` are ids of tasks whose directory is there, with something in it that can't be read now: nothing follows
-    for the task, and the worker registers again once it can. `damaged` are those whose directory is there while the
-    record of the step in it is no record; nothing of the step runs any more.
+    `unread` are tasks with a directory that can't be read now. The agent concludes nothing about them. The worker
+    registers again once it can read them. `damaged` are tasks whose record in the directory is not readable as a
+    record; no process of the step runs any more.
     """
 
     instance: str

@@ -69,7 +69,7 @@ class Call(Generic[T]):
     answers: dict[str, Any]
     """With status 200, by content type: a wire type, dict for any object, or str for text and bytes."""
     body: type[T] | None = None
-    """What it is given: a wire type as JSON, bytes as they are, or None: a body is not read."""
+    """The type of its body: a wire type as JSON, raw bytes, or None if it has no body."""
     may_be_empty: bool = False
     """Whether no body is as good as `{}`."""
     as_json: bool = False

@@ -36,7 +36,7 @@ from agent.wire import (
 )
 
 DEFAULT_TTL_SECONDS = 86400
-"""The limit of a reservation whose holder named none: a reservation without an end would keep its Pod for ever."""
+"""The default limit of a reservation. Without a limit, a reservation would keep its Pod for ever."""
 
 IDLE, RUNNING, RESERVED = SlotState.IDLE, SlotState.RUNNING, SlotState.RESERVED
 

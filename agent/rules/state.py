@@ -47,7 +47,7 @@ class Event(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """The holder's call that made the slot what it is; the same call again is answered again."""
+    """The holder's last call on the slot. If the same call comes again, it gets the same answer."""
 
     call: Event
     task_id: str
@@ -276,7 +276,7 @@ def apply(state: State, record: Record) -> State:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """What a record was put in the place of: kept for whoever counts or tells it, without the state around it."""
+    """The value that a record replaced. Metrics and the log need it, without the rest of the state."""
 
     slot: SlotEntry | None = None
     task: TaskEntry | None = None

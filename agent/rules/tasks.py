@@ -1,7 +1,7 @@
 """What happens to tasks with work: their steps' starts and ends, approval, cancel, expiry and acknowledgement.
 
-Pure, like `slots.py`, whose table every slot transition here goes through. The end of a plan and the reservation for
-its apply are one decision, so there is no instant in which the slot is idle between them.
+Pure, like `slots.py`. Every slot transition here goes through the table there. The end of a plan and the reservation
+for its apply are one decision, so there is no instant in which the slot is idle between them.
 """
 
 from collections.abc import Callable

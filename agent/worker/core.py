@@ -7,11 +7,11 @@ is free, `next_request` looks for what is missing (`Kept.report` in `kept_step`)
 nothing, and the same request is made again. The agent answers every repetition as it did the first time.
 
 A step starts only in `_claim`, after `Disk.claim` made its marker. Whatever else happens, an offer of a step whose
-marker exists leads to a report and never to a start. Only a marker that was read from the disk and is not of the
-assignment offered is none: somebody else wrote it.
+marker exists leads to a report and never to a start. A marker that was read from the disk counts only if it is of the
+assignment that is offered: otherwise somebody else wrote it.
 
-What takes long because of a task, the digest of what its plan wrote, is computed in a process of its own: before the
-apply is claimed (`_check`), and after the plan's commands have ended (`Run.ended`). It can be cancelled like a command.
+The digest of a large plan file takes long, so it is computed in a separate process: before the apply is claimed
+(`_check`), and after the plan's commands have ended (`Run.ended`). It can be cancelled like a command.
 """
 
 from agent.work_messages import (
@@ -46,13 +46,14 @@ from agent.worker.ports import (
 from agent.worker.run import Run
 
 STORM_SECONDS = 0.25
-"""The pause after an answer that brought nothing new: an agent that keeps offering what runs is not asked in a loop."""
+"""The pause after an answer with nothing new, so that an agent that repeats its offer is not asked in a loop."""
 RECLAIM_SECONDS = 0.1
 RESAVE_SECONDS = 1.0
 STOP_MARGIN_SECONDS = 15.0
 """Left of the Pod's grace for ending the step and reporting it."""
 LEAVE_SECONDS = 1.0
-"""Left of the Pod's grace when the worker ends, whatever is unsaid: a true exit status is better than SIGKILL."""
+"""How much of the Pod's grace is left when the worker ends, even if reports are still missing: a true exit status is
+better than SIGKILL."""
 LAST_WORD_SECONDS = 2.0
 """Before it leaves, for reporting a step that had to be killed."""
 LOOK_SECONDS = 5.0
@@ -91,7 +92,7 @@ class Worker:
         self._look_at = clock.monotonic() + LOOK_SECONDS
         self._run: Run | None = None
         self._check: tuple[Assignment, Launch] | None = None
-        """An apply whose plan is hashed again; nothing of it is claimed yet."""
+        """An apply that waits until its plan was hashed again. It is not claimed yet."""
         self._runs = 0
         self._unsaved: list[Kept] = []
         self._again_at = 0.0
@@ -465,7 +466,7 @@ class Worker:
         self._leave_at = now + max(LEAVE_SECONDS, self._grace_seconds - LEAVE_SECONDS)
         self._log("asked to stop", running=self._run is not None)
         if self._check is not None:
-            # Nothing of it is claimed: it has not begun.
+            # It was not claimed, so it has not begun.
             self._disk.end_digest()
             self._check = None
 

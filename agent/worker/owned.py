@@ -14,7 +14,7 @@ _NOT_OURS = {errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOTDIR, errno.EEXIST
 
 
 class NotOursError(OSError):
-    """Something else is in a file's place. It is an OSError, so whoever only writes need not mind."""
+    """Something that is not our file is in its place. An OSError, so code that only writes needs no special case."""
 
 
 def open_owned(path: str, flags: int) -> int:
