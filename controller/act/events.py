@@ -1,8 +1,8 @@
 """Kubernetes Events: what was decided about an object, and why, where `kubectl describe` shows it.
 
-Telling never hurts the teller: `event` only puts into a queue. The same thing said of the same object again within
-ten minutes is counted on the Event that is there, and what is repeated faster than it can be written is one write.
-Steps of an object that follow each other within moments are one Event, with the times of the first and of the last.
+`event` only puts into a queue, so that it can't fail or wait. The same thing said of the same object again within ten
+minutes is counted on the Event that is there, and what is repeated faster than it can be written is one write. Steps of
+an object that follow each other within moments are one Event, with the times of the first and of the last.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from controller.act.recent import RecentDecisions
 from controller.breaks import Breaks
 from controller.errors import ApiError, ApiUnavailable, NotFound
 from controller.kube.api import EVENTS, Api, Object
+from controller.objects.sentences import sentence
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class EventRecorder:
 
     def event(self, involved: Object, reason: str, message: str, *, warning: bool = False) -> None:
         """Say something of an object: itself, or a reference to it."""
+        message = sentence(message)
         reference = _reference(involved)
         self._remember(reference, reason, message, warning=warning)
         self._end_steps(reference.get("uid", ""))
@@ -113,8 +115,9 @@ class EventRecorder:
     def step(self, involved: Object, reason: str, message: str, *, at_once: bool) -> None:
         """Say what an object has come to in its normal course. `at_once`: people wait for it; else the next one may.
 
-        Those that waited for each other are one Event: the last one's reason, and the messages of all.
+        Steps that follow each other soon are one Event: the last one's reason, and the messages of all.
         """
+        message = sentence(message)
         reference = _reference(involved)
         self._remember(reference, reason, message, warning=False)
         uid = reference.get("uid", "")
@@ -140,7 +143,7 @@ class EventRecorder:
 
     def _end_steps(self, uid: str) -> None:
         if (steps := self._steps.pop(uid, None)) is not None:
-            self._put(steps.involved, steps.reason, "; ".join(steps.messages), first=steps.first)
+            self._put(steps.involved, steps.reason, " ".join(steps.messages), first=steps.first)
 
     def _put(
         self, reference: Object, reason: str, message: str, *, warning: bool = False, first: datetime | None = None
@@ -189,11 +192,11 @@ class EventRecorder:
             self.dropped += len(self._waiting)
 
     async def _write_next(self) -> None:
-        """Write the first that waits. Whatever goes wrong with it, the others come, and so does all else."""
+        """Write the first Event that waits. An error with it holds up neither the other Events nor the controller."""
         key, waiting = self._waiting.popitem(last=False)
         try:
             await self._write(key, waiting)
-        except Exception as error:  # noqa: BLE001 - no word is worth the controller
+        except Exception as error:  # noqa: BLE001 - an Event must never stop the controller
             self.dropped += waiting.count
             self._breaks.say(error, reason=key[1])
 

@@ -1,4 +1,4 @@
-"""Who owns Pods besides their pool: the pool's token Secret, and in its place, while that is made anew, a holder.
+"""The second owner of Pods, besides their pool: the pool's token Secret, or a holder Secret while that is made again.
 
 The garbage collector deletes an object once none of its owners is there any more, or once all that are there wait to
 be deleted with what they own. A token Secret that somebody deleted can only be made again, under its name, when the
@@ -24,7 +24,7 @@ class PodOwners:
         self._pods = pods
 
     async def hold(self, namespace: str, pool: str) -> None:
-        """Have every Pod owned by the holder too. Where there is no Pod, there is none."""
+        """Make the holder an owner of every Pod. Without Pods no holder is made."""
         pods = await self._list(namespace, pool)
         if not pods:
             return

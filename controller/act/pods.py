@@ -1,8 +1,8 @@
-"""What the controller does to Pods: create, open, drain and delete. The order of the writes is the safety.
+"""What the controller does to Pods: create, open, drain and delete. Safety rests on the order of the writes.
 
 A Pod is deleted only after its agent granted a drain that still holds. Each write carries a resourceVersion that was
-read before the agent last confirmed this very drain; whoever opens a Pod moves its resourceVersion first. So of one
-replica that deletes and one that opens, the second to write fails, or finds the Pod on its way out, and stops.
+read before the agent last confirmed this very drain; before a Pod is opened its resourceVersion is changed. So if one
+replica deletes a Pod and another opens it, the second write fails, or finds the Pod being deleted, and stops.
 """
 
 import asyncio
@@ -66,9 +66,9 @@ class Pods:
         return names.pod_name(pool, self._rng.choice)
 
     async def create(self, pod: Object) -> Object:
-        """Create `pod`, whose name was chosen before. An answer that never came is looked for under that name.
+        """Create `pod`, whose name was chosen before. If the answer is lost, the Pod is looked for under that name.
 
-        A server error is no answer, but its text is kept: it may name an admission webhook that fails for every Pod.
+        A server error counts as no answer, but its text is kept: it may name an admission webhook that fails for every Pod.
         """
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
         failure = ApiUnavailable("no answer")
@@ -136,7 +136,7 @@ class Pods:
         return await self._activate(pod, namespace)
 
     async def unprotect(self, pod: PodView, namespace: str) -> None:
-        """The other way round: nobody has opened its agent, nor will."""
+        """The agent was never opened, and nobody will open it."""
         live = await self._read(pod.name, pod.uid, namespace)
         if live is not None and not live["metadata"].get("deletionTimestamp"):
             await self._label(
@@ -178,7 +178,7 @@ class Pods:
             live = await self._read(pod.name, pod.uid, namespace)
             if live is None or live["metadata"].get("deletionTimestamp"):
                 return False
-            # A new one each time: who moved the version knows the last one, and may be about to take it back.
+            # A new id each time: another replica may know the last one, and be about to take that drain back.
             drain_id = self._new_drain_id()
             if not await self._granted(pod, namespace, agent, drain_id):
                 self._say_drain(live, pod, granted=False)

@@ -89,7 +89,7 @@ AGAIN_SECONDS = 0.1
 """How long after an operation's end its pool is looked at, if nothing that it changed has woken it before."""
 
 MOST_WORDS = 4
-"""Words about waiting that are on their way at once, for each pool."""
+"""How many writes about waiting may be under way at once, for each pool."""
 
 Start = Callable[[], Coroutine[None, None, None]]
 
@@ -269,16 +269,20 @@ class Starting:
     async def _drain_and_delete(self, key: Key, pod: PodView) -> None:
         agent = self._following.client(pod.uid)
         if agent is not None and await self._pods.drain_and_delete(pod, key[0], agent):
-            self._pools.removed(self._index.pools.get(*key), pod, "drained, and deleted")
+            self._pools.removed(self._index.pools.get(*key), pod, "deleted after its agent granted the drain")
 
     async def _mark(self, key: Key, pod: PodView) -> None:
         agent = self._following.client(pod.uid)
         if agent is not None and await self._pods.mark(pod, key[0], agent):
-            self._pools.removed(self._index.pools.get(*key), pod, "drained, for its ReplicaSet to delete")
+            self._pools.removed(
+                self._index.pools.get(*key), pod, "left to its ReplicaSet to delete, after its agent granted the drain"
+            )
 
     async def _mark_starting(self, key: Key, pod: PodView) -> None:
         if await self._pods.mark_starting(pod, key[0]):
-            self._pools.removed(self._index.pools.get(*key), pod, "never opened, for its ReplicaSet to delete")
+            self._pools.removed(
+                self._index.pools.get(*key), pod, "left to its ReplicaSet to delete: it was never opened"
+            )
 
     async def _take_back(self, key: Key, action: TakeBackMark) -> None:
         pod, deployments = action.pod, self._pools.deployments
@@ -290,11 +294,11 @@ class Starting:
 
     async def _delete_starting(self, key: Key, pod: PodView) -> None:
         if await self._pods.delete_starting(pod, key[0]):
-            self._pools.removed(self._index.pools.get(*key), pod, "deleted before it was ever opened")
+            self._pools.removed(self._index.pools.get(*key), pod, "deleted before it was opened")
 
     async def _delete_dead(self, key: Key, pod: PodView, *, force: bool) -> None:
         if await self._pods.delete_dead(pod, key[0], self._index.reason_to_bury, force=force):
-            self._pools.removed(self._index.pools.get(*key), pod, "dead, and deleted")
+            self._pools.removed(self._index.pools.get(*key), pod, "deleted: it is provably dead")
 
     def answer_eviction(self, key: Key, eviction: Eviction, answer: Answer) -> None:
         """Say how it stands with a Pod that is asked for."""
