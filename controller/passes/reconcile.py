@@ -44,11 +44,11 @@ from controller.world.world import World
 from metrics.pools import PoolMetrics
 
 _STATUS_SECONDS = 0.5
-"""How long after a write of a pool's status the next one comes, at the earliest: slots may change all the time."""
+"""The shortest time between two writes of a pool's status: slots may change all the time."""
 
 
 class Reconciler:
-    """Decides, and has operations started. All state is in the world and in the cluster."""
+    """Decides what to do about a pool, and has operations started. Its state is in the world and in the cluster."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Reconciler:
             self._starting.hold(key, task)
 
     def _without_pool(self, key: Key) -> None:
-        """There is no pool of this name: say it on its tasks, and leave nothing of it behind."""
+        """There is no pool of this name: say so on its tasks, and remove what is left of it."""
         self._shown.forget(key)
         self._status_due.pop(key, None)
         self._signals.want(key, None)
@@ -199,7 +199,7 @@ class Reconciler:
     def _keep_tokens(self, key: Key, pool: Object, view: PoolView) -> Rotation | None:
         """Make a token Secret that was deleted again, else go on with its rotation. Tells how that stands."""
         if not self._pools.has_tokens(pool):
-            # The last one of a pool that goes too stays, by its finalizer, until no Pod needs it.
+            # A deleted pool's last Secret stays, by its finalizer, until no Pod needs it.
             needed = not view.deleting or (view.token_secret is None and view.pods)
             if needed and not self._pools.awaits_end_of_tokens(pool):
                 self._starting.start(key, f"tokens/{view.uid}", functools.partial(self._pools.remake_tokens, pool))

@@ -34,13 +34,14 @@ from controller.world.waiting_words import lock_word, pause_word, slot_word
 from controller.world.world import World
 
 _SAID_AFTER_SECONDS = 1.0
-"""A task that is queued for moments is not written to: it is assigned before anybody could read why it waits."""
+"""Tasks that have been queued for less than this get no status about waiting: most are assigned before anybody reads
+it."""
 
 _MOST_LET_GO = 50
 """How many ended tasks a pass looks at to take their finalizer off. There are more only after a long standstill."""
 
 _ORPHAN_SECONDS = 2.0
-"""How long an orphan on an agent is left alone after it was looked at: it may be an apply that runs on."""
+"""How long to wait before looking at an orphan on an agent again: it may be an apply that still runs."""
 
 
 class TaskPass:
@@ -156,7 +157,7 @@ class TaskPass:
             self._starting.on_task(key, task, functools.partial(self._tasks.words.say_accepted, task))
 
     def end_orphans(self, key: Key, terms: PoolSpec) -> None:
-        """Settle what agents hold for the controller without a task that stands for it."""
+        """Settle what agents hold for the controller without a SlotTask."""
         live = self._index.live(key)
         now, looked = asyncio.get_running_loop().time(), self._orphans_looked_at.pop(key, {})
         for pod in self._views.pods(key).values():
