@@ -236,7 +236,7 @@ class Controller:
         )
 
     def _cache(self, resource: Resource, *, selector: str = "", optional: bool = False) -> Cache:
-        """`optional`: a role of before does not have it; what needs it says so when it is refused."""
+        """`optional`: an older role may not allow to list it. A call that needs it then fails with a clear error."""
         cache = Cache(resource, _TRIM.get(resource, trim_metadata))
         namespace = self._config.watch_namespace if resource.namespaced else None
         self._reflectors.append(
@@ -246,7 +246,7 @@ class Controller:
                 self._rng,
                 namespace=namespace,
                 label_selector=selector,
-                # Whoever looks after one namespace need not be trusted with what is the cluster's.
+                # A controller of one namespace may have no rights for cluster-wide objects.
                 optional=optional or (not resource.namespaced and self._config.watch_namespace is not None),
                 stopwatch=self._stopwatch,
                 page_kept=self._page_kept,
@@ -315,7 +315,7 @@ class Controller:
                     task.cancel()
                 results = await asyncio.gather(reign, lost, return_exceptions=True)
                 await self.operations.stop()
-                # They would stand beside the next leader's, as they were, for as long as this process lives.
+                # Otherwise this process would go on to expose its old values beside those of the next leader.
                 self.metrics.pools.clear()
                 self.world.sizes.forget_all()
                 self.signals.forget_all()

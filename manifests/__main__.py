@@ -1,4 +1,4 @@
-"""`python -m manifests`: writes all files that are made of something else; with `--check` it only looks."""
+"""`python -m manifests`: writes all generated files. With `--check` it writes nothing, and fails if one differs."""
 
 import argparse
 import sys

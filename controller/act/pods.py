@@ -68,7 +68,8 @@ class Pods:
     async def create(self, pod: Object) -> Object:
         """Create `pod`, whose name was chosen before. If the answer is lost, the Pod is looked for under that name.
 
-        A server error counts as no answer, but its text is kept: it may name an admission webhook that fails for every Pod.
+        A server error counts as no answer, but its text is kept: it may name an
+        admission webhook that fails for every Pod.
         """
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
         failure = ApiUnavailable("no answer")

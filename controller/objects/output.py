@@ -88,7 +88,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Whose output it is."""
+    """The task that the output is of."""
 
     namespace: str
     task: str

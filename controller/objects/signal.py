@@ -19,7 +19,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9]
 
 
 class SignalSource(StrEnum):
-    """Who says how much of a pool is in use."""
+    """Where the utilisation of a pool is read from."""
 
     AGENTS = "Agents"
     PROMETHEUS = "Prometheus"

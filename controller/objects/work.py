@@ -194,7 +194,7 @@ def _key_ref(fields: Fields) -> KeyRef:
 
 
 def parse_sources(spec: Fields) -> tuple[EnvFrom, ...]:
-    """Secrets and ConfigMaps whose every key is a variable. Raises InvalidObject."""
+    """Secrets and ConfigMaps with all of their keys as variables. Raises InvalidObject."""
     return tuple(_env_from(item) for item in spec.children("envFrom", most=MAX_SOURCES))
 
 

@@ -1,4 +1,4 @@
-"""The kinds of panels, and what a dashboard is made of: Grafana's own types, with what is the same in all of ours.
+"""The kinds of panels and the parts of a dashboard: Grafana's own types, with the settings that all of ours share.
 
 A panel's title is its question, or the name of its figure. Its description says what a value means, and what to do.
 """

@@ -43,7 +43,7 @@ def is_going(variable: str) -> str:
 
 
 def glass_broken(variable: str) -> str:
-    """Whether somebody who may do so has opened the way for a Pod."""
+    """Whether somebody with the right to do so has allowed the Pod's deletion."""
     return f"'{names.BREAK_GLASS}' in {variable}.metadata.?annotations.orValue({{}})"
 
 

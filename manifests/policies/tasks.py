@@ -68,7 +68,7 @@ def automatic_approval() -> Policy:
 
 
 def task_update(user: str) -> Policy:
-    """The approval alone is for who has only that right; the rest of a spec that can change is for editors."""
+    """Who changes more of a task than its approval: editors only."""
     changed = " || ".join(
         f"object.{field} != oldObject.{field}"
         for field in (
