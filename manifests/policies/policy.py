@@ -112,7 +112,7 @@ class Policy:
 
 
 def refuse_unless(expression: str, message: str, *, computed: str = "") -> Json:
-    """A validation whose refusal is a 403. `computed` is the message as an expression, which may name the object."""
+    """A validation that refuses with a 403. `computed` is the message as an expression, to name the object."""
     return {
         "expression": expression,
         "message": message,
