@@ -16,10 +16,16 @@ def end_type(phase: TaskPhase) -> str:
 
 
 def end_reason(phase: TaskPhase, reason: str, step: Step | None) -> str:
-    """The reason of that condition. The phase alone would say nothing new: the step that failed or was lost does."""
-    if reason == phase.value and phase in {TaskPhase.FAILED, TaskPhase.LOST} and step is not None:
-        return f"{step.value.capitalize()}{phase.value}"
-    return reason
+    """The reason of that condition. If only the phase is known, it names the step that failed or was lost."""
+    return _STEP_REASONS.get((phase, step), reason) if reason == phase.value else reason
+
+
+_STEP_REASONS: dict[tuple[TaskPhase, Step | None], str] = {
+    (TaskPhase.FAILED, Step.PLAN): "PlanFailed",
+    (TaskPhase.FAILED, Step.APPLY): "ApplyFailed",
+    (TaskPhase.LOST, Step.PLAN): "PlanLost",
+    (TaskPhase.LOST, Step.APPLY): "ApplyLost",
+}
 
 
 def end_message(phase: TaskPhase, reason: str, message: str, step: Step | None) -> str:

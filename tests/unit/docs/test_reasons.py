@@ -26,6 +26,7 @@ NOT_SHOWN = {
     "PodScheduled",
     "ReplicaFailure",
     "ReplicaSet",
+    "RestartAllContainers",
     "RollingUpdate",
     "RuntimeDefault",
     "SlotPool",
