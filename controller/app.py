@@ -64,8 +64,10 @@ from controller.leader.lease import LeaseSettings
 from controller.objects.ended_task import trim_task
 from controller.objects.task import FINAL_PHASES, Task
 from controller.passes.loop import Loop, Settings
+from controller.passes.pod_starts import PodStarts
 from controller.passes.reconcile import Reconciler
 from controller.passes.starting import OPERATION_KINDS, Starting
+from controller.passes.task_starts import TaskStarts
 from controller.passes.waking import Waking
 from controller.prometheus.client import Ask
 from controller.prometheus.readers import Readers
@@ -195,14 +197,16 @@ class Controller:
         self.pools.subscribe(lambda old, new: history.forget(old["metadata"]["uid"]) if old and new is None else None)
         self.operations = Operations(rng, ended=self._operation_ended)
         self.metrics.in_flight.set_function(lambda: len(self.operations))
-        starting = Starting(
+        starting = Starting(self.queue, self.operations)
+        task_starts = TaskStarts(starting, self.world, self.queue, pods=pods, tasks=tasks)
+        pod_starts = PodStarts(
+            starting,
             self.world,
             self.queue,
-            self.operations,
             pods=pods,
-            tasks=tasks,
             pools=pools,
             answers=EvictionAnswers(leaders, self.evictions.note),
+            task_starts=task_starts,
             now=now,
         )
         self.protection = Protection(api, self.waking.wake_all)
@@ -211,6 +215,8 @@ class Controller:
             self.queue,
             starting,
             self.protection,
+            pod_starts=pod_starts,
+            task_starts=task_starts,
             tasks=tasks,
             pools=pools,
             history=history,
