@@ -4,7 +4,8 @@ The theory. Everything to be said to the agent follows from the state of the ste
 started and whose start is not yet acknowledged needs a StartedReport, output that the agent lacks needs an upload, an
 end needs an ExitReport after its output. So nothing is queued, and nothing can be lost from a queue: whenever a channel
 is free, `next_request` looks for what is missing (`Kept.report` in `kept_step`; `kept_steps` has all of them). An
-answer that never comes changes nothing, and the same request is made again. The agent answers every repetition as it did the first time.
+answer that never comes changes nothing, and the same request is made again. The agent answers every repetition as it
+did the first time.
 
 A step starts only in `_claim`, after `Disk.claim` made its marker. Whatever else happens, an offer of a step whose
 marker exists leads to a report and never to a start. A marker that was read from the disk counts only if it is of the
