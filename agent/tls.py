@@ -133,7 +133,7 @@ class TlsFolder:
         return context, problem
 
     def _mounted(self) -> tuple[Files, str | None]:
-        """The files as they are, with the client CA in use in the place of one that is useless; and what is wrong."""
+        """The present files. A client CA that can't be used is replaced by the one in use; and what is wrong."""
         certificate, key = _read(self._folder / CERTIFICATE), _read(self._folder / KEY)
         try:
             client_ca = _read(self._folder / CLIENT_CA)

@@ -205,8 +205,8 @@ class StepResult:
     """What is known of one step. `log_bytes` counts all output, kept or not; `log_tail` is its end.
 
     `log_kept_bytes` and `log_end_bytes` say how much of its beginning and of its end can be read from the agent. They
-    are given in the answer of `GET /tasks/{id}`, by agents that have the call for it.
-    `changed` is what the exit code said by the step's `exit_codes`; None if it said nothing.
+    are given in the answer of `GET /tasks/{id}`, by agents that have the call for it. `changed`: whether there are
+    changes, by the exit code and the step's `exit_codes`; None if they don't say.
     """
 
     start_time: datetime | None = None

@@ -51,7 +51,7 @@ class Outcome(StrEnum):
 
 
 class ErrorCode(StrEnum):
-    """The `error` of an error body. The HTTP status stands beside each."""
+    """The `error` of an error body, each with its HTTP status."""
 
     BAD_REQUEST = "bad_request"  # 400: the body or a parameter is malformed
     UNAUTHORIZED = "unauthorized"  # 401: no valid credential
@@ -143,9 +143,9 @@ class StepSpec:
     """What a step runs: the commands of `before` one after the other, then `command`; and its limits.
 
     `working_dir` is relative to the task's directory; None: the plan's for an apply, else the task's directory.
-    `plan_file` is what an approval of a plan step covers, relative to the step's directory: the step fails if it does
-    not write it. None: `tfplan` if there is one, else the step's output. `stop_signal` is sent to the running command's
-    process group when the step is to end; what is left after `cancel_grace_seconds` is killed.
+    `plan_file` is the file that an approval of a plan step covers, relative to the step's directory: the step fails if
+    it does not write it. None: `tfplan` if there is one, else the step's output. `stop_signal` is sent to the running
+    command's process group when the step is to end; what is left after `cancel_grace_seconds` is killed.
     """
 
     command: tuple[str, ...]
@@ -305,7 +305,7 @@ class WorkAnswer:
 
     `run`: start this step, unless it was started before. `cancel`: stop the step that the poll named. `forget`: task
     ids whose directories can go. `output` (of a registration): for each step of a kept task, `TASK_ID/STEP`, how many
-    bytes of its output the agent has; the worker sends what is missing, whatever it had sent before.
+    bytes of its output the agent has; the worker sends all that is missing, also what it had sent before.
     """
 
     run: Assignment | None = None

@@ -212,7 +212,7 @@ class Workers:
     async def tidy_outputs(self) -> None:
         """Remove the output of tasks that the agent does not know.
 
-        Not before all workers have registered after a lost journal: the output of what they bring back is still here.
+        After a lost journal, wait until all workers have registered: the output of what they bring back is still here.
         """
         if not self._service.state.recovering:
             await self._outputs.forget_unknown(lambda task_id: task_id in self._service.state.tasks)

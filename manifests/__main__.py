@@ -9,7 +9,7 @@ from manifests import generate, metrics_page, reference, render, rules, versions
 from manifests.dashboards import boards
 
 Files = Callable[[], Iterator[tuple[Path, str]]]
-"""Gives files, and what is to stand in them."""
+"""Gives files, and their new content."""
 
 ALL: tuple[Files, ...] = (
     versions.files,

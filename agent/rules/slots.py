@@ -67,7 +67,7 @@ def transition(
     before: Call | None = None,
     **changes: Any,
 ) -> SlotChanged:
-    """The record of `event` on `slot`, with the next fence. Becoming idle clears whatever the slot held.
+    """The record of `event` on `slot`, with the next fence. When a slot becomes idle, all that it held is cleared.
 
     Raises Refusal illegal_transition for a pair that the table does not have.
     """

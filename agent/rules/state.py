@@ -56,7 +56,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotEntry:
-    """One slot. `managed`: held by a task with work. `acquire_fence` is what the acquire was answered."""
+    """One slot. `managed`: held by a task with work. `acquire_fence` is the fence in the answer to the acquire."""
 
     id: int
     state: SlotState = SlotState.IDLE
@@ -270,7 +270,7 @@ def snapshot_of(state: State) -> Snapshot:
 
 
 def apply(state: State, record: Record) -> State:
-    """The state after one record. Total: whatever was decided can be applied."""
+    """The state after one record. It never fails: every record that was decided can be applied."""
     return _APPLY[type(record)](state, record)
 
 

@@ -211,7 +211,7 @@ class Outputs:
 
         A gap takes nothing, and neither does a disk that refuses: the worker sends it again.
         """
-        # Before anything is awaited: who forgets the task while this waits finds the stream, and says so in it.
+        # Before anything is awaited: code that forgets the task meanwhile finds the stream, and marks it.
         stream = self._streams.setdefault((task_id, step), Stream())
         async with stream.lock:
             await self._learn(stream, task_id, step)
@@ -321,7 +321,7 @@ class Outputs:
 
 
 def cut_notice(stream: Stream, log_bytes: int) -> bytes:
-    """The last line of a step's output, if not all is kept; `log_bytes` is how much there was by the worker's word."""
+    """The last line of a step's output, if not all is kept; `log_bytes` is the size that the worker reported."""
     missing = max(stream.received, log_bytes) - stream.kept
     return f"\n[podslots: the rest of {missing} bytes of output was not kept]\n".encode() if missing > 0 else b""
 

@@ -1,4 +1,4 @@
-"""Where a step stands in its list of commands, and what comes next. Pure: `step` starts, signals and reaps.
+"""How far a step is in its list of commands, and what comes next. Pure: `step` starts, signals and reaps.
 
 A command has ended when its first process has. Its other processes are then killed, and the next command starts if this
 one ended with 0. A step that is being stopped starts no other command, and has ended only when none of its processes is

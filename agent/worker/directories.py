@@ -194,7 +194,7 @@ class Directories:
         sync_folder(self.root)
 
     def _is_begun(self, assignment: Assignment) -> bool:
-        """Whether the step has a marker of this very assignment, or something holds its lock. Raises OSError."""
+        """Whether the step has a marker of this assignment, or a process holds its lock. Raises OSError."""
         task_id, step = assignment.task_id, assignment.step
         try:
             with open(open_owned(self._path(task_id, step, "lock"), os.O_RDWR), "rb") as lock:

@@ -112,7 +112,7 @@ class Kept:
         return None
 
     def _outputs(self, disk: Disk) -> str | None:
-        """The file that goes with the end. Why there is none, the end says."""
+        """Send the file that belongs to the end. If there is no file, the end says why."""
         try:
             return disk.outputs(self.assignment)
         except (StepRefusedError, OSError):

@@ -24,7 +24,7 @@ def mark(name: str, step: str, task_id: str) -> bytes:
 
 
 def note(text: str) -> bytes:
-    """A word about a run, after its mark."""
+    """A note about a run, after its mark."""
     return b": note " + text.encode("utf-8", "replace").replace(b"\n", b" ") + b"\n"
 
 

@@ -20,7 +20,7 @@ LAST_ECHO_BYTES = 1 << 20
 
 
 class Echo:
-    """The worker's stdout, or stderr. Never blocks: a pipe is given no more than it said it takes."""
+    """The worker's stdout, or stderr. Never blocks: a pipe gets no more than it has room for."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd

@@ -60,7 +60,7 @@ def write_owned(path: str, content: bytes) -> None:
 
 
 def move_aside(path: str, trash: str | None) -> None:
-    """Take away whatever is there, without opening it: into a new name below `trash`, or for good."""
+    """Move away whatever file is there, without opening it: into a new name below `trash`, or for good."""
     if not os.path.lexists(path):
         return
     if trash is None and not is_folder(path):

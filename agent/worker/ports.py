@@ -68,7 +68,7 @@ class LaunchedCommand:
 class Launch:
     """What to run after its step was claimed: commands one after the other, as long as each ends with 0.
 
-    `secrets` is what may not be seen in their output, `notes` what is to be said beside it.
+    `secrets` are the values to mask in their output, `notes` are messages to print beside it.
     """
 
     task_id: str

@@ -168,7 +168,7 @@ class Deployments:
         return found["metadata"]["uid"] == owner["uid"] and "deletionTimestamp" not in found["metadata"]
 
     async def _read(self, namespace: str, deployment: DeploymentView) -> Object | None:
-        """The Deployment, read live; None if it is gone, or on its way out. Either is news for the cache."""
+        """The Deployment, read live; None if it is gone, or being deleted. Either is news for the cache."""
         try:
             live = await self._api.get(DEPLOYMENTS, namespace, deployment.name)
         except NotFound:
@@ -201,7 +201,7 @@ class Deployments:
                 return found
 
     async def _write(self, live: Object, patch: Object) -> None:
-        """PATCH this very version."""
+        """PATCH exactly this version."""
         metadata = live["metadata"]
         guard = {"uid": metadata["uid"], "resourceVersion": version_of(live)}
         body = {**patch, "metadata": {**guard, **patch.get("metadata", {})}}

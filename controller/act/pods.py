@@ -1,7 +1,7 @@
 """What the controller does to Pods: create, open, drain and delete. Safety rests on the order of the writes.
 
 A Pod is deleted only after its agent granted a drain that still holds. Each write carries a resourceVersion that was
-read before the agent last confirmed this very drain; before a Pod is opened its resourceVersion is changed. So if one
+read before the agent last confirmed this drain; before a Pod is opened its resourceVersion is changed. So if one
 replica deletes a Pod and another opens it, the second write fails, or finds the Pod being deleted, and stops.
 """
 
@@ -105,7 +105,7 @@ class Pods:
             await agent.open(state.incarnation, state.drain_id)
 
     async def _activate(self, pod: PodView, namespace: str, *, opened_at: datetime | None = None) -> bool:
-        """Label a Pod `active`, which it is only with our finalizer; False if it is on its way out or gone.
+        """Label a Pod `active`, which it is only with our finalizer; False if it is being deleted or gone.
 
         The list of finalizers is written as a whole: guarded, so that nobody else's is lost. What is known of it may be
         old, if another replica has drained the Pod meanwhile: the answer to the write tells.
@@ -133,7 +133,7 @@ class Pods:
         return not patched["metadata"].get("deletionTimestamp")
 
     async def protect(self, pod: PodView, namespace: str) -> bool:
-        """Label a drained Pod active again; False if it is on its way out. Its agent is opened after that."""
+        """Label a drained Pod active again; False if it is being deleted. Its agent is opened after that."""
         return await self._activate(pod, namespace)
 
     async def unprotect(self, pod: PodView, namespace: str) -> None:
@@ -150,7 +150,7 @@ class Pods:
             )
 
     async def drain_and_delete(self, pod: PodView, namespace: str, agent: AgentClient) -> bool:
-        """Drain a Pod and delete it; False if its agent refused, or the Pod was on its way out already."""
+        """Drain a Pod and delete it; False if its agent refused, or the Pod was already being deleted."""
         return await self._drain(pod, namespace, agent, self._delete)
 
     async def mark(self, pod: PodView, namespace: str, agent: AgentClient) -> bool:
@@ -280,7 +280,7 @@ class Pods:
         return await self._write_off(live, {})
 
     async def _write_off(self, live: Object, changes: dict[str, Any]) -> Object:
-        """PATCH this very version of a Pod that is dead: our finalizer goes."""
+        """PATCH exactly this version of a dead Pod: our finalizer goes."""
         metadata = live["metadata"]
         finalizers = _others(live)
         patch = {
@@ -296,7 +296,7 @@ class Pods:
         return patched
 
     async def exists(self, namespace: str, name: str, uid: str) -> bool:
-        """Whether the API still has this very Pod, read live."""
+        """Whether the API still has this Pod, with this UID. It is read live."""
         return await self._read(name, uid, namespace) is not None
 
     async def any_left(self, namespace: str, pool: str) -> bool:
@@ -307,7 +307,7 @@ class Pods:
         return bool(page.get("items"))
 
     async def _read(self, name: str, uid: str, namespace: str) -> Object | None:
-        """The Pod, read live; None if it is gone or its name is another's now. Either is news for the cache."""
+        """The Pod, read live; None if it is gone, or another Pod has its name now. Either is news for the cache."""
         try:
             live = await self._api.get(PODS, namespace, name)
         except NotFound:

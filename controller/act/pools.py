@@ -91,7 +91,7 @@ class Pools:
         return self._tokens.stays(*key_of(pool))
 
     def awaits_end_of_tokens(self, pool: Object) -> bool:
-        """Whether a Secret that was deleted is still there, on its way out: its name is not free yet."""
+        """Whether a Secret is being deleted, and still there: its name is not free yet."""
         return self._tokens.goes(*key_of(pool))
 
     def tokens(self, pool: Object) -> TokenState:
@@ -152,7 +152,7 @@ class Pools:
         self._unbudgeted.pop(key, None)
 
     def budget_problem(self, pool: Object) -> str | None:
-        """Why it has none, or not the right one."""
+        """Why the pool has no budget, or not the right one."""
         return self._unbudgeted.get(key_of(pool))
 
     async def finish(self, pool: Object) -> None:
@@ -296,7 +296,7 @@ class Pools:
         self._told[key] = problems
 
     async def write(self, pool: Object, status: dict[str, Any]) -> None:
-        """PATCH the status of this very version of the pool."""
+        """PATCH the status of exactly this version of the pool."""
         metadata = pool["metadata"]
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": status}
         try:
@@ -315,7 +315,7 @@ def key_of(obj: Object) -> Key:
 
 
 def rotation_request(pool: Object) -> str | None:
-    """What the pool's annotation asks for: any text that is not the last one asks for a rotation of its tokens."""
+    """What the pool's annotation asks for: a new text in it asks for a rotation of its tokens."""
     annotations: dict[str, str] = pool["metadata"].get("annotations") or {}
     return annotations.get(names.ROTATION_REQUESTED)
 

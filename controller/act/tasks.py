@@ -189,7 +189,10 @@ class Tasks:
         await self._finish(task, phase, phase.value, message, **fields)
 
     async def _forgotten(self, task: Task, pod: PodView, agent: AgentClient) -> None:
-        """The agent said that it doesn't know the task: believed only from this very Pod's agent, twice."""
+        """The agent said that it doesn't know the task.
+
+        That is believed only if the state of this Pod's agent confirms it.
+        """
         state = await agent.state()
         known = {slot.task_id for slot in state.slots} | set(state.ended)
         if state.pod_uid != pod.uid or state.recovering or task.task_id in known:
@@ -312,8 +315,8 @@ class Tasks:
     async def settle_orphan(self, task_id: str, pod: PodView, agent: AgentClient, *, limits: OutputLimits) -> None:
         """End a task on an agent that has no SlotTask. A running apply is waited for.
 
-        Judged on live reads: the intent is written before an agent gets a task, so whoever reads the SlotTask after
-        the agent's report finds that intent, unless it was withdrawn.
+        Judged on live reads: the intent is written before an agent gets a task. So a read of the SlotTask after the
+        agent's report finds that intent, unless it was withdrawn.
         """
         try:
             known = await agent.task(task_id)

@@ -92,7 +92,7 @@ class PoolTokens:
         return str(secret["metadata"]["uid"]) if secret is not None else None
 
     def has_holder(self, namespace: str, pool: str) -> bool:
-        """Whether a holder stands in for the Secret as the Pods' owner, as last seen."""
+        """Whether a holder replaces the Secret as the Pods' owner, as last seen."""
         return self._cache.get(namespace, names.holder_secret(pool)) is not None
 
     def state(self, namespace: str, pool: str) -> TokenState:

@@ -1,4 +1,4 @@
-"""What an answer that is not the one asked for means: that of an agent which refuses, or of something else."""
+"""The meaning of an answer other than the expected one: that of an agent which refuses, or of something else."""
 
 from typing import Any
 

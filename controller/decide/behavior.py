@@ -186,8 +186,8 @@ def _window(
 ) -> tuple[Entries, _Bound]:
     """The entries with what is asked for as the last one, and what bounds it.
 
-    `stays(old, new)`: an earlier entry goes on to bound the size beside a new one. The first time, what was before
-    stands for what may have been asked for.
+    `stays(old, new)`: an earlier entry goes on to bound the size beside a new one. The first time, the size before
+    counts as what was asked for until then.
     """
     pods, now = case.asked.pods, case.now
     if not length:

@@ -177,7 +177,7 @@ def _scaling_active(view: PoolView, decision: SizeDecision) -> tuple[bool, str, 
 
 
 def _progress(rollout: Rollout, decision: SizeDecision, *, moving: bool) -> tuple[bool, str, str]:
-    """Whether the pool is on its way to what its spec says: to its template first, then to its size."""
+    """Whether the pool is still changing to what its spec says: to its template first, then to its size."""
     if rollout.stand is RolloutStand.NONE:
         return moving, decision.reason if moving else "Settled", decision.message
     words = f"{rollout.updated} of {rollout.total} Pods have the present template"

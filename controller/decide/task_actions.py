@@ -271,7 +271,7 @@ def cancel_message(task: Task, pod: PodView) -> str:
 
 
 def cancelling(task: Task, pod: PodView) -> bool:
-    """Whether the agent, as it is now, was told to end this attempt.
+    """Whether the present incarnation of the agent was told to end this attempt.
 
     It keeps that in its journal; one that came back is told again all the same, for a journal can be lost.
     """

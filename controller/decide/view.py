@@ -99,7 +99,7 @@ class PodView:
     ended: bool = False
     """Whether its phase is a terminal one. No proof of death, but no ReplicaSet counts it any more."""
     idle_seen: datetime | None = None
-    """When the controller first saw it idle as it is now, by the controller's own clock: a node's may be wrong."""
+    """Since when the controller has seen it idle, by the controller's own clock: a node's may be wrong."""
 
     @cached_property
     def held(self) -> tuple[Slot, ...]:
@@ -108,7 +108,7 @@ class PodView:
 
     @cached_property
     def counts(self) -> bool:
-        """Whether the Pod is part of the pool's size: neither dead, nor on its way out."""
+        """Whether the Pod is part of the pool's size: neither dead nor being deleted."""
         if self.dead or self.deleting or self.in_flight is PodOperation.REMOVE:
             return False
         return self.state is not PodState.DRAINING or self.in_flight is PodOperation.OPEN

@@ -40,7 +40,7 @@ class KubeSettings:
     kubeconfig: str | None = None
     context: str | None = None
     stands_in_for: str | None = None
-    """The user on whose behalf requests are made, if the one who has the credentials may do so."""
+    """The user to impersonate. The user of the credentials needs the right to do so."""
     in_cluster: bool = False
     service: tuple[str, str] | None = None
     """Host and port of the API server, for `in_cluster`."""

@@ -29,7 +29,7 @@ def right_to(path: str) -> str:
 
 
 LASTS_SECONDS = 10.0
-"""How long an answer holds, either way: as long as the API server itself takes a token for good without looking."""
+"""How long an answer holds, either way: as long as the API server itself caches the check of a token."""
 
 MOST_REMEMBERED = 1000
 MOST_AT_ONCE = 8

@@ -27,5 +27,5 @@ class Sizes:
         self._known.pop(pool_uid, None)
 
     def forget_all(self) -> None:
-        """Another one leads now: what it decides stands in the status."""
+        """Another one leads now: its decisions are in the status."""
         self._known.clear()

@@ -40,7 +40,7 @@ _LIMITS = {
 
 
 def _holder(index: Index, task: Task) -> str:
-    """Who has the lockKey that `task` waits for. Only a person may let go of a lost apply's."""
+    """The holder of the lockKey that `task` waits for. Only a person may release that of a lost apply."""
     name = index.locks.holder_name(task.namespace, task.spec.lock_key or "")
     if name is None:
         return "another task is ahead in the queue"
