@@ -680,7 +680,7 @@ def test_a_slot_that_somebody_took_by_hand_is_left_alone() -> None:
 
 
 def test_a_task_does_not_go_without_its_lock() -> None:
-    """Even where the cache does not show it: nobody would know any more whose it is. A lost apply's stays."""
+    """Even where the cache does not show it: nobody could tell then which task held it. A lost apply's stays."""
     for phase, freed in ((TaskPhase.SUCCEEDED, True), (TaskPhase.LOST, False)):
         site = DispatchSite()
         run(site.replica().locks.take(site.add(kind="apply", lockKey="vpc")))
@@ -788,7 +788,7 @@ def test_saying_nothing_new_writes_nothing() -> None:
 
 
 def test_an_assignment_from_before_a_lock_was_given_up_comes_too_late() -> None:
-    """The write of a former leader that is still on its way names a version that is none any more."""
+    """A late write of a former leader names a version that is not the present one any more."""
     site = DispatchSite()
     task = site.add(lockKey="vpc")
     run(site.replica().locks.take(task))
