@@ -64,6 +64,7 @@ class _Steps:
     reason: str
     messages: list[str]
     first: datetime
+    last: datetime
     due: float | None = None
 
 
@@ -122,10 +123,10 @@ class EventRecorder:
         self._remember(reference, reason, message, warning=False)
         uid = reference.get("uid", "")
         if (steps := self._steps.get(uid)) is None:
-            self._steps[uid] = _Steps(reference, reason, [message], self._now())
+            self._steps[uid] = _Steps(reference, reason, [message], self._now(), self._now())
             self._wakeup.set()
         else:
-            steps.involved, steps.reason = reference, reason
+            steps.involved, steps.reason, steps.last = reference, reason, self._now()
             steps.messages.append(message)
         if at_once or len(self._steps) > self._settings.max_waiting:
             self._end_steps(uid)
@@ -143,20 +144,26 @@ class EventRecorder:
 
     def _end_steps(self, uid: str) -> None:
         if (steps := self._steps.pop(uid, None)) is not None:
-            self._put(steps.involved, steps.reason, " ".join(steps.messages), first=steps.first)
+            self._put(steps.involved, steps.reason, " ".join(steps.messages), times=(steps.first, steps.last))
 
     def _put(
-        self, reference: Object, reason: str, message: str, *, warning: bool = False, first: datetime | None = None
+        self,
+        reference: Object,
+        reason: str,
+        message: str,
+        *,
+        warning: bool = False,
+        times: tuple[datetime, datetime] | None = None,
     ) -> None:
         key = (reference.get("uid", ""), reason, message[:MAX_MESSAGE], warning)
-        now = self._now()
+        first, last = times or (self._now(), self._now())
         if (waiting := self._waiting.get(key)) is not None:
             waiting.count += 1
-            waiting.last = now
+            waiting.last = last
         elif len(self._waiting) >= self._settings.max_waiting:
             self.dropped += 1
         else:
-            self._waiting[key] = _Waiting(reference, first or now, now, 1)
+            self._waiting[key] = _Waiting(reference, first, last, 1)
             self._wakeup.set()
 
     async def run(self) -> None:

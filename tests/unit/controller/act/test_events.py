@@ -212,6 +212,18 @@ def test_a_warning_stays_an_event_of_its_own_after_the_steps_before_it() -> None
     play(script)
 
 
+def test_a_step_has_the_time_at_which_it_was_said_however_late_it_is_written() -> None:
+    async def script(api: MemoryApi, recorder: EventRecorder) -> None:
+        recorder.step(POD, "Assigned", "assigned to Pod p", at_once=False)
+        await asyncio.sleep(2)
+        recorder.event(POD, "Failed", "exit code 1", warning=True)
+        await asyncio.sleep(0.1)
+        said = {event["reason"]: datetime.fromisoformat(event["lastTimestamp"]) for event in written(api)}
+        assert said["Failed"] - said["Assigned"] == timedelta(seconds=2)
+
+    play(script)
+
+
 def test_a_stop_says_the_steps_that_still_wait_for_the_next_one() -> None:
     async def script(api: MemoryApi, recorder: EventRecorder) -> None:
         recorder.step(POD, "Assigned", "assigned to Pod p", at_once=False)
