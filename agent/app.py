@@ -144,7 +144,7 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         lambda: service.set_tokens(keyring.pool_token_ids),
         lambda problems: log.event("pool tokens not read", problems=list(problems)),
     )
-    # The mount may come later; until then nobody is let in.
+    # The mount may come later. Until then every call is refused.
     await tokens.refresh()
     service.set_tokens(keyring.pool_token_ids)
     parts = Parts(service=service, workers=workers, outputs=outputs, now=wall_time, with_workers=settings.workers)
@@ -253,7 +253,7 @@ def _surrounding_steps(agent: _Agent) -> dict[str, _Step]:
 
 
 async def _every_second(log: StreamLog, steps: dict[str, _Step]) -> None:
-    """Whatever goes wrong in one of them is said, once, and is no reason to end what holds slots."""
+    """An error in one of these jobs is logged once. It does not end the process, which holds slots."""
     said: dict[str, str] = {}
     while True:
         for name, step in steps.items():
@@ -268,9 +268,10 @@ async def _every_second(log: StreamLog, steps: dict[str, _Step]) -> None:
 
 
 async def _drain_steps(settings: Settings, service: Service, log: StreamLog) -> None:
-    """Wait for what runs, and then for its results to be fetched, as long as the Pod's grace allows.
+    """Wait until the running steps have ended and their results were fetched, for as long as the Pod's grace allows.
 
-    The grace counts from the first word of the stop. The journal goes with the Pod: what nobody has fetched is lost.
+    The grace counts from the moment the stop was asked for. The journal is deleted with the Pod, so a result that
+    nobody has fetched is lost.
     """
     service.close()
     loop = asyncio.get_running_loop()
@@ -281,7 +282,7 @@ async def _drain_steps(settings: Settings, service: Service, log: StreamLog) -> 
 
 
 async def _until(service: Service, done: Callable[[], bool], deadline: float) -> None:
-    """Wait until the state is so, or the deadline has come."""
+    """Wait until the state fulfils the condition, or until the deadline."""
     loop = asyncio.get_running_loop()
     while not done() and (rest := deadline - loop.time()) > 0:
         with suppress(TimeoutError):

@@ -1,8 +1,8 @@
 """Who may call what: the pool's tokens, one credential per slot, the local one, and that of `slot-agent close`.
 
-Each token is compared in constant time, and one that is not valid with all of them. The pool's are a mounted Secret
-that the kubelet replaces while the agent runs; they are read again from time to time, and once more when an unknown one
-is shown.
+Tokens are compared in constant time. A token that is not valid is compared with all of them. The pool's tokens are a
+mounted Secret that the kubelet replaces while the agent runs; they are read again from time to time, and once more when
+an unknown one is shown.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The caller. `slot` is the one that a slot credential stands for."""
+    """The caller. `slot` is the number of the slot if a slot's credential was shown."""
 
     kind: Kind
     slot: int = -1
@@ -87,7 +87,7 @@ class Keyring:
         return changed
 
     def identify(self, authorization: str | None) -> Identity | None:
-        """Whose `Authorization` header this is; None if nobody's."""
+        """The caller with this `Authorization` header. None if its token is not valid."""
         if authorization is None or authorization[:7].lower() != "bearer ":
             return None
         shown = authorization[7:].strip().encode("utf-8", "surrogateescape")
@@ -138,7 +138,7 @@ class TokenFolder:
 
 @dataclass(frozen=True, slots=True)
 class TokenFiles:
-    """What a folder of tokens has. `unreadable`: ids of files that are there, and whose content is not known."""
+    """The tokens in a folder. `unreadable`: ids of the files that could not be read."""
 
     tokens: dict[str, str] = field(repr=False)
     unreadable: tuple[str, ...] = ()
@@ -149,7 +149,7 @@ def read_pool_tokens(folder: Path) -> TokenFiles:
     """The tokens of a mounted Secret by their ids. Raises OSError if the folder can't be listed.
 
     Entries beginning with `..` are the kubelet's own. A file that is gone is a token that was revoked; one that can't
-    be read says nothing. An empty one, or one that is no text, is no token: the first would let everybody in.
+    be read says nothing. An empty file, or one that is not text, is ignored: an empty token would let everybody in.
     """
     tokens: dict[str, str] = {}
     unreadable: list[str] = []
@@ -195,7 +195,7 @@ def has_credentials(settings: Settings) -> bool:
 def ensure_credential(file: Path, *, mode: int = 0o440) -> str:
     """The token in `file`, made anew if it is not there, not well-formed or not to be read.
 
-    Nothing is lost with one that can't be read: who uses it reads it again. Links are not followed: others may write
+    A credential that can't be read is replaced: its users read the new one. Links are not followed: others may write
     there.
     """
     _make_folder(file.parent)
@@ -216,7 +216,7 @@ def _make_credential(file: Path, mode: int) -> str:
 
 
 def write_beside(file: Path, data: bytes, *, mode: int) -> None:
-    """Make or replace `file` in one step, by a new one beside it. Whatever the umask is, it has this mode.
+    """Write a new file beside `file`, and rename it to `file`. The umask does not change its mode.
 
     Raises OSError, and then leaves nothing behind.
     """
@@ -244,6 +244,6 @@ def _make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     mode = stat.S_IMODE(folder.stat().st_mode)
     if mode & 0o777 != FOLDER_MODE:
-        # Only who made a folder can change its mode.
+        # Only the owner of a folder can change its mode.
         with suppress(PermissionError):
             folder.chmod((mode & ~0o777) | FOLDER_MODE)

@@ -1,11 +1,11 @@
 """The agent's own time: it begins as the wall clock's, and from then on counts what has passed.
 
-A limit is a length of time. Measured on the wall clock, a clock that is wrong for two seconds ends reservations. So all
-times in the state are the agent's own. It goes on with the time since boot, which includes sleep; the journal notes
-both, so that it goes on over a restart within the same boot as if there had been none. After another boot it goes on
-from the last note: what was left of a limit then is left now.
+Limits are lengths of time. If they were measured on the wall clock, a clock that is set wrong for two seconds could end
+reservations. So all times in the state are the agent's own. It advances with the time since boot, which includes sleep.
+The journal notes both times, so a restart within the same boot does not disturb it. After a reboot it continues from
+the last note, so the time that was left of a limit is still left.
 
-What others are shown is the wall clock's time: `shift` is how far it is from the agent's own.
+Others are shown the wall clock's time. `shift` is the difference between the two.
 """
 
 import time
@@ -29,7 +29,7 @@ def boot_seconds() -> float:
 
 
 def read_boot_id() -> str:
-    """What tells this boot from others. Empty if it can't be known: then no two are the same."""
+    """The id of this boot. Empty if it is not known: then no two boots count as the same."""
     try:
         return BOOT_ID.read_text(encoding="ascii").strip()
     except (OSError, ValueError):

@@ -119,7 +119,7 @@ def _call(environ: Mapping[str, str], method: str, path: str, headers: Mapping[s
 
 
 def _connection(environ: Mapping[str, str], scheme: str, host: str, port: int | None) -> HTTPConnection:
-    """A connection to the agent beside this process. Trusted is the certificate that it puts beside each credential."""
+    """A connection to the agent of this Pod. It trusts the certificate that the agent puts beside each credential."""
     if scheme != "https":
         return HTTPConnection(host, port, timeout=CALL_SECONDS)
     from agent.worker.tls import PINNED, pinned_context  # noqa: PLC0415 - rarely needed

@@ -15,7 +15,7 @@ MAX_SLOTS = 16
 MAX_TASK_TYPE_LENGTH = 63
 
 DEFAULT_GRACE_SECONDS = 30
-"""The grace of a Pod whose spec names none."""
+"""The Pod's grace period if its spec does not set one."""
 
 STOP_MARGIN_SECONDS = 15
 """Kept back of the grace: the journal's last write, the containers' ends and the kubelet's own delay fit in it."""
@@ -58,7 +58,7 @@ class Settings:
 
     @property
     def certificate_folders(self) -> tuple[Path, ...]:
-        """Where the agent's certificate is put for those who call it: beside each credential."""
+        """Where the agent puts its certificate for its callers: beside each credential."""
         return (*self.credential_folders, self.state_dir)
 
     @property

@@ -15,7 +15,7 @@ from metrics.exposition import render
 WATCH = "watch"
 """What a `GET /slots` is counted as besides, if it is a watch."""
 OTHER = "other"
-"""What requests are counted as that are none of the calls."""
+"""The label of requests for a path that the agent does not have."""
 
 
 class Counters:

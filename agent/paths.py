@@ -14,7 +14,7 @@ MAX_PART_LENGTH = 255
 """Of what stands between two slashes. File systems take as many bytes."""
 
 PATH_RULE = "must be a path in the task's directory, such as a/b, without empty parts, '.' and '..'"
-"""What whoever names another one is told."""
+"""The error for a path that is not one of these."""
 
 
 def is_path(text: str) -> bool:
@@ -28,7 +28,7 @@ def is_folder_path(text: str) -> bool:
 
 
 def folder_among(paths: Collection[str]) -> str | None:
-    """One of these paths that is the folder of another one, and so can't be a file; None if there is none."""
+    """The first of these paths that another one uses as a folder, so it can't be a file. None if there is none."""
     folders = {path[:index] for path in paths for index, letter in enumerate(path) if letter == "/"}
     return next((path for path in paths if path in folders), None)
 

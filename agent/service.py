@@ -2,7 +2,7 @@
 
 Requests are decided one after the other, each on the state that the one before it led to. Their records go to the disk
 together, as many as came in while the last write was under way. Only what is on the disk is published and answered; if
-the write fails, every decision made since is dropped, and those requests are told so. Reads never wait: they are
+the write fails, every decision made since then is dropped, and the callers get an error. Reads never wait: they are
 answered from the published state, by bytes that are made once for each revision.
 """
 
@@ -61,7 +61,7 @@ class Submit(Protocol):
 
 @dataclass(slots=True)
 class _Batch:
-    """What goes to the disk in one write. `state` is what it leads to; each record comes with what it replaced."""
+    """The records of one write to the disk. `state` is the state after them, `replaced` what each one replaced."""
 
     state: State
     records: list[Record] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Service:
         self._clock = clock
         self._noted_at: float | None = None
         self.shift = timedelta() if clock is None else clock.shift()
-        """From the state's time to the wall clock's, which people and the controller are told."""
+        """The difference from the state's time to the wall clock, which people and the controller see."""
         self.log = log
         self._warnings = warnings
         self._tokens: tuple[str, ...] = ()
@@ -142,7 +142,7 @@ class Service:
         try:
             decision = decide(self._pending.state, self._now())
         except Refusal:
-            # The state that refused may not reach the disk; then the answer is `storage`, and not what the rules said.
+            # The state that the refusal rests on may not reach the disk. Then the answer is `storage` instead.
             await self._settle()
             raise
         if not decision.records:
@@ -264,7 +264,7 @@ class Service:
             self._bump()
 
     async def tick(self) -> None:
-        """What is due by the clock. Called every TICK_SECONDS."""
+        """Do what is due by the clock. Called every TICK_SECONDS."""
         await self._keep_time()
         now = self._now()
         if any(slot.expires_at is not None and now >= slot.expires_at for slot in self.state.slots):
@@ -313,7 +313,7 @@ class Service:
             self.log.event("journal can be written again")
         self._bump_if_warned()
         if batch is not None:
-            # A probe carries no records: whoever waits for it needs the published state only.
+            # A probe carries no records: its waiters need only the published state.
             _release(batch.waiters, None)
         self._flush()
 
@@ -372,7 +372,7 @@ class Service:
         return sum(slot.state is SlotState.RUNNING for slot in self.state.slots)
 
     def _bump_if_warned(self) -> None:
-        """The warnings may be others now."""
+        """Make a new revision if the warnings have changed."""
         if self._view is None or self._view.warnings != self._make_view().warnings:
             self._bump()
 

@@ -1,12 +1,12 @@
 """TLS by mounted files: `tls.crt`, `tls.key`, and `ca.crt` if callers from outside the Pod need a certificate too.
 
 The files are a mounted Secret that is replaced while the agent runs. New ones are taken as soon as they fit together;
-those in use stay in use until then, and connections that are open stay open. A `ca.crt` that is there and useless never
-opens the agent to everybody, and never ends it: the one before stays in use, over restarts too; without one before,
-nobody from outside gets in until it is mended.
+those in use stay in use until then, and connections that are open stay open. A `ca.crt` that can't be used neither
+opens the agent to everybody nor stops it. The previous CA stays in use, also after a restart. Without a previous CA all
+calls from outside the Pod are refused until the file is repaired.
 
-The Pod's own programs reach the agent at an address that no certificate names. They need no name: the agent puts its
-certificate beside each credential, and they take that very certificate and no other.
+The Pod's own programs reach the agent at an address that no certificate names. So they check no name: the agent puts
+its certificate beside each credential, and they accept only that certificate.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ END = b"-----END CERTIFICATE-----"
 
 
 NONE_USABLE = b""
-"""Stands for a client CA that can't be used while none was in use before: no client's certificate is accepted."""
+"""The value of `client_ca` if the file can't be used and no CA was in use before: no client certificate is accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What is served by. `client_ca`: None if there is none, `NONE_USABLE` if nobody from outside gets in."""
+    """The files in use. `client_ca`: None if no certificates are asked for, `NONE_USABLE` if none is accepted."""
 
     certificate: bytes
     key: bytes = field(repr=False)
@@ -56,7 +56,7 @@ def make_context(folder: Path, files: Files) -> ssl.SSLContext:
 
 
 def load_client_ca(context: ssl.SSLContext, client_ca: bytes) -> None:
-    """Have a server's context take certificates of this CA. Raises OSError (ssl.SSLError is one) if it is none."""
+    """Have a server's context accept certificates of this CA. Raises OSError (or ssl.SSLError) if it is not a CA."""
     try:
         context.load_verify_locations(cadata=client_ca.decode("ascii"))
     except ValueError as error:
@@ -133,7 +133,7 @@ class TlsFolder:
         return context, problem
 
     def _mounted(self) -> tuple[Files, str | None]:
-        """The files as they are, with the client CA in use in the place of one that is useless; and what is wrong."""
+        """The present files. A client CA that can't be used is replaced by the one in use; and what is wrong."""
         certificate, key = _read(self._folder / CERTIFICATE), _read(self._folder / KEY)
         try:
             client_ca = _read(self._folder / CLIENT_CA)

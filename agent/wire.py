@@ -86,10 +86,10 @@ __all__ = [  # handed on; what is defined here is public as well
 ]
 
 READERS_PREFIX = "read-"
-"""Ids of pool tokens that are good for reading alone begin so: for those who scrape, where reads are locked."""
+"""The prefix of ids of read-only pool tokens. They are for programs that scrape, where reads are locked."""
 
 RECOVERING = "recovering"
-"""What tables and metrics call a slot whose state is not known yet, after a lost journal."""
+"""The word in tables and metrics for a slot whose state is not known yet, after a lost journal."""
 
 
 class SlotState(StrEnum):
@@ -138,8 +138,8 @@ class WorkerLink:
 class Slot:
     """One slot. `fence` changes with every transition; `since` is the time of the last one.
 
-    `recovering`: the journal was lost, and who works the slot has not yet said what it holds. Its `state` is what it
-    was born with, and nothing to go by: count it as held.
+    `recovering`: the journal was lost, and the slot's worker or holder has not yet reported what it holds. Its `state`
+    is not reliable then: count it as held.
     """
 
     id: int
@@ -162,9 +162,9 @@ class AgentState:
 
     `incarnation` is new at every start of the agent, `revision` counts changes within it. `tokens` are the ids of the
     pool tokens that are valid now. `ended` are tasks whose result waits for its ack. `closing`: the Pod is being
-    stopped. `recovering`: the journal was lost, and not every worker has said yet what it holds: a task that is not
-    listed may still be there, in one of the slots that are `recovering` too. `warnings` tell people what went wrong,
-    such as a journal that was set aside.
+    stopped. `recovering`: the journal was lost, and not every worker has reported yet. A task that is not listed may
+    still be in one of the slots that are `recovering`. `warnings` tell people what went wrong, such as a journal that
+    was set aside.
     """
 
     version: str
@@ -205,8 +205,8 @@ class StepResult:
     """What is known of one step. `log_bytes` counts all output, kept or not; `log_tail` is its end.
 
     `log_kept_bytes` and `log_end_bytes` say how much of its beginning and of its end can be read from the agent. They
-    are given in the answer of `GET /tasks/{id}`, by agents that have the call for it.
-    `changed` is what the exit code said by the step's `exit_codes`; None if it said nothing.
+    are given in the answer of `GET /tasks/{id}`, by agents that have the call for it. `changed`: whether there are
+    changes, by the exit code and the step's `exit_codes`; None if they don't say.
     """
 
     start_time: datetime | None = None

@@ -51,7 +51,7 @@ class Outcome(StrEnum):
 
 
 class ErrorCode(StrEnum):
-    """The `error` of an error body. The HTTP status stands beside each."""
+    """The `error` of an error body, each with its HTTP status."""
 
     BAD_REQUEST = "bad_request"  # 400: the body or a parameter is malformed
     UNAUTHORIZED = "unauthorized"  # 401: no valid credential
@@ -143,9 +143,9 @@ class StepSpec:
     """What a step runs: the commands of `before` one after the other, then `command`; and its limits.
 
     `working_dir` is relative to the task's directory; None: the plan's for an apply, else the task's directory.
-    `plan_file` is what an approval of a plan step covers, relative to the step's directory: the step fails if it does
-    not write it. None: `tfplan` if there is one, else the step's output. `stop_signal` is sent to the running command's
-    process group when the step is to end; what is left after `cancel_grace_seconds` is killed.
+    `plan_file` is the file that an approval of a plan step covers, relative to the step's directory: the step fails if
+    it does not write it. None: `tfplan` if there is one, else the step's output. `stop_signal` is sent to the running
+    command's process group when the step is to end; what is left after `cancel_grace_seconds` is killed.
     """
 
     command: tuple[str, ...]
@@ -212,8 +212,9 @@ class Work:
 class Assignment:
     """A step for the worker to run. `plan_digest` (apply only) is what was approved; the worker hashes again.
 
-    `nonce` is what only this agent can know before the step is assigned. A marker or an end without it was written by
-    somebody else, such as the code of an earlier step. None: an agent that gives none; then nothing is compared.
+    Only this agent knows the `nonce` before the step is assigned. A marker or an end without it was written by somebody
+    else, such as the code of an earlier step. If it is None, the agent is of a version without nonces, and it is not
+    compared.
     """
 
     task_id: str
@@ -277,9 +278,9 @@ class RegisterRequest:
 
     An instance is named `NUMBER-RANDOM`; a later worker of the slot has the higher number (see `is_older`).
 
-    `unread` are ids of tasks whose directory is there, with something in it that can't be read now: nothing follows
-    for the task, and the worker registers again once it can. `damaged` are those whose directory is there while the
-    record of the step in it is no record; nothing of the step runs any more.
+    `unread` are tasks with a directory that can't be read now. The agent concludes nothing about them. The worker
+    registers again once it can read them. `damaged` are tasks whose record in the directory is not readable as a
+    record; no process of the step runs any more.
     """
 
     instance: str
@@ -304,7 +305,7 @@ class WorkAnswer:
 
     `run`: start this step, unless it was started before. `cancel`: stop the step that the poll named. `forget`: task
     ids whose directories can go. `output` (of a registration): for each step of a kept task, `TASK_ID/STEP`, how many
-    bytes of its output the agent has; the worker sends what is missing, whatever it had sent before.
+    bytes of its output the agent has; the worker sends all that is missing, also what it had sent before.
     """
 
     run: Assignment | None = None

@@ -1,6 +1,6 @@
-"""The workers' side: who is registered for each slot, what it is handed, and what it reports.
+"""The workers' side: which worker is registered for each slot, which step it is given, and what it reports.
 
-Who is there is not journaled. A worker that is silent is not gone: its step ends only by its own report, or by proof
+Registrations are not journaled. A worker that is silent is not gone: its step ends only by its own report, or by proof
 (see `recovery.py`).
 """
 
@@ -57,7 +57,7 @@ FORGET_REPEATS = 3
 
 @dataclass(slots=True)
 class _Session:
-    """One worker instance. `handed` is what the last answer said, and when."""
+    """One worker instance. `handed` is the last answer that it got, and when."""
 
     instance: str
     registered: bool = False
@@ -212,7 +212,7 @@ class Workers:
     async def tidy_outputs(self) -> None:
         """Remove the output of tasks that the agent does not know.
 
-        Not before all workers have registered after a lost journal: the output of what they bring back is still here.
+        After a lost journal, wait until all workers have registered: the output of what they bring back is still here.
         """
         if not self._service.state.recovering:
             await self._outputs.forget_unknown(lambda task_id: task_id in self._service.state.tasks)

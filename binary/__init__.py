@@ -1,4 +1,4 @@
-"""Builds slot-agent as one file that needs nothing of the image it runs in: `python -m binary`.
+"""Builds slot-agent as one file that runs in any Linux image: `python -m binary`.
 
 Belongs here: choosing what goes in (modules.py, libraries.py), making the files (parts.py), the format of the result
 (bundle.py), and the sources that are built in (launcher.c, program.c, start.py). Nothing here is imported by what runs.

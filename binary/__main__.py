@@ -1,4 +1,4 @@
-"""`python -m binary`: builds dist/slot-agent, unless it is what these sources give already."""
+"""`python -m binary`: builds dist/slot-agent, unless it was already built from these sources."""
 
 import argparse
 import hashlib

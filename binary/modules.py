@@ -80,12 +80,12 @@ def select() -> list[Module]:
 
 
 def _found(finder: ModuleFinder) -> Iterable[tuple[str, Any]]:
-    """What was found, by name. These are modulefinder's own records, whatever its types say."""
+    """What was found, by name. These are modulefinder's own records; its type annotations are wrong."""
     return finder.modules.items()
 
 
 def _paths() -> list[str]:
-    """Where modules are looked for: our sources and what is installed, whatever this process has on its path."""
+    """Where modules are looked for: our sources and what is installed. The path of this process does not matter."""
     paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     dynamic = sysconfig.get_config_var("DESTSHARED")
     return [*dict.fromkeys([str(ROOT), *paths, *([dynamic] if dynamic else [])])]

@@ -64,8 +64,10 @@ from controller.leader.lease import LeaseSettings
 from controller.objects.ended_task import trim_task
 from controller.objects.task import FINAL_PHASES, Task
 from controller.passes.loop import Loop, Settings
+from controller.passes.pod_starts import PodStarts
 from controller.passes.reconcile import Reconciler
 from controller.passes.starting import OPERATION_KINDS, Starting
+from controller.passes.task_starts import TaskStarts
 from controller.passes.waking import Waking
 from controller.prometheus.client import Ask
 from controller.prometheus.readers import Readers
@@ -195,14 +197,16 @@ class Controller:
         self.pools.subscribe(lambda old, new: history.forget(old["metadata"]["uid"]) if old and new is None else None)
         self.operations = Operations(rng, ended=self._operation_ended)
         self.metrics.in_flight.set_function(lambda: len(self.operations))
-        starting = Starting(
+        starting = Starting(self.queue, self.operations)
+        task_starts = TaskStarts(starting, self.world, self.queue, pods=pods, tasks=tasks)
+        pod_starts = PodStarts(
+            starting,
             self.world,
             self.queue,
-            self.operations,
             pods=pods,
-            tasks=tasks,
             pools=pools,
             answers=EvictionAnswers(leaders, self.evictions.note),
+            task_starts=task_starts,
             now=now,
         )
         self.protection = Protection(api, self.waking.wake_all)
@@ -211,6 +215,8 @@ class Controller:
             self.queue,
             starting,
             self.protection,
+            pod_starts=pod_starts,
+            task_starts=task_starts,
             tasks=tasks,
             pools=pools,
             history=history,
@@ -236,7 +242,7 @@ class Controller:
         )
 
     def _cache(self, resource: Resource, *, selector: str = "", optional: bool = False) -> Cache:
-        """`optional`: a role of before does not have it; what needs it says so when it is refused."""
+        """`optional`: an older role may not allow to list it. A call that needs it then fails with a clear error."""
         cache = Cache(resource, _TRIM.get(resource, trim_metadata))
         namespace = self._config.watch_namespace if resource.namespaced else None
         self._reflectors.append(
@@ -246,7 +252,7 @@ class Controller:
                 self._rng,
                 namespace=namespace,
                 label_selector=selector,
-                # Whoever looks after one namespace need not be trusted with what is the cluster's.
+                # A controller of one namespace may have no rights for cluster-wide objects.
                 optional=optional or (not resource.namespaced and self._config.watch_namespace is not None),
                 stopwatch=self._stopwatch,
                 page_kept=self._page_kept,
@@ -315,7 +321,7 @@ class Controller:
                     task.cancel()
                 results = await asyncio.gather(reign, lost, return_exceptions=True)
                 await self.operations.stop()
-                # They would stand beside the next leader's, as they were, for as long as this process lives.
+                # Otherwise this process would go on to expose its old values beside those of the next leader.
                 self.metrics.pools.clear()
                 self.world.sizes.forget_all()
                 self.signals.forget_all()

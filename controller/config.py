@@ -29,13 +29,12 @@ class Config:
     `lease_seconds` is how long a leader that vanished keeps others waiting; it renews every sixth of that, and stops
     acting after two thirds without success. `kube_qps` and `kube_burst` hold back calls of the Kubernetes API, in
     calls a second and calls at once. `resync_seconds`: how often every pool is looked at without a cause.
-    `image_pod`: the controller's own Pod, in `namespace`, which says what the agent's image is; None if `agent_image`
-    was given.
+    `image_pod`: the controller's own Pod, in `namespace`. It tells the agent's image. None if `agent_image` was given.
     `http_host`: the address to serve at; None: every one, of IPv4 and of IPv6.
-    `guarded`: what a request needs a token for. `trust_loopback`: one from this Pod itself, as those that `kubectl
-    port-forward` brings, needs none.
+    `guarded`: the pages that need a token. `trust_loopback`: requests from this Pod itself, as by `kubectl
+    port-forward`, need no token.
     `eviction_responder`: where the API server has Evictions, Pods name the controller as who is asked before.
-    `ipv6`: whether Pods have IPv6 addresses, as far as the API server's own, which Kubernetes gives every Pod, tells.
+    `ipv6`: whether Pods have IPv6 addresses. It is judged by the API server's own address, which every Pod is given.
     """
 
     agent_image: str

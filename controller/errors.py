@@ -53,7 +53,7 @@ class ApiError(PodslotsError):
 
     @staticmethod
     def of(code: int, reason: str, message: str, retry_after_seconds: float | None = None) -> ApiError:
-        """The subclass that stands for this status."""
+        """The subclass for this status."""
         kind = _BY_REASON.get(reason) or _BY_CODE.get(code) or ApiError
         return kind(code, reason, message, retry_after_seconds)
 

@@ -32,14 +32,14 @@ DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 DRAIN_REQUESTED = f"{PREFIX}drain-requested"
 """Set by people: drain this Pod as it falls idle, and delete it."""
 FORGET = f"{PREFIX}forget"
-"""Set by people, to the Pod's UID: it is dead, whatever its phase says."""
+"""Set by people, to the Pod's UID: the Pod is dead, even if its phase says otherwise."""
 BREAK_GLASS = f"{PREFIX}break-glass"
-"""Set by people, to the reason: the policies let this Pod be deleted, whatever it holds."""
+"""Set by people, to the reason: the policies let this Pod be deleted, even if it has work."""
 SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
 
 EVICTION_RESPONDER = f"{PREFIX}slots"
-"""Who is asked, in a Pod's `spec.evictionResponders`, before the Pod is evicted: the controller."""
+"""The controller's name in a Pod's `spec.evictionResponders`: it is asked before the Pod is evicted."""
 EVICTION_PRIORITY = 10_000
 """What Kubernetes has the controller of a Pod set, so that others can come before or after it."""
 
@@ -74,7 +74,7 @@ WORKER_CONTAINER = "worker"
 VOLUME_PREFIX = "podslots-"
 TLS_VOLUME = f"{VOLUME_PREFIX}tls"
 TLS_SERVER_NAME = "PODSLOTS_TLS_SERVER_NAME"
-"""Variable of a Pod whose agent speaks TLS: the name that its certificate has."""
+"""Variable of a Pod with TLS: the name in the agent's certificate."""
 MOUNT_ROOT = "/podslots"
 
 CLUSTER_MANAGER = "system:kube-controller-manager"
@@ -126,7 +126,7 @@ def agent_server_name(namespace: str, pool: str) -> str:
 
 
 def lock_lease(lock_key: str) -> str:
-    """The Lease that stands for `lockKey`, which may hold any characters: hence the digest."""
+    """The Lease for `lockKey`. A lockKey may have any characters, so the name has its digest."""
     return f"podslots-lock-{hashlib.sha256(lock_key.encode()).hexdigest()[:32]}"
 
 

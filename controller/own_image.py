@@ -1,7 +1,7 @@
 """Which image the controller puts into Pods as the agent's: that of a container of its own Pod.
 
 So everything that rewrites images reaches the agent's too: kustomize's `images`, a mirror's admission webhook, a list
-of the images that a cluster needs. An image in a variable is seen by none of them.
+of the images that a cluster needs. None of them would see an image in a variable.
 """
 
 import asyncio

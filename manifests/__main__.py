@@ -1,4 +1,4 @@
-"""`python -m manifests`: writes all files that are made of something else; with `--check` it only looks."""
+"""`python -m manifests`: writes all generated files. With `--check` it writes nothing, and fails if one differs."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from manifests import generate, metrics_page, reference, render, rules, versions
 from manifests.dashboards import boards
 
 Files = Callable[[], Iterator[tuple[Path, str]]]
-"""Gives files, and what is to stand in them."""
+"""Gives files, and their new content."""
 
 ALL: tuple[Files, ...] = (
     versions.files,

@@ -17,7 +17,7 @@ from controller.names import GROUP
 FOLDER = Path(__file__).parent
 VERSIONS = ("1.30", "1.37")
 OTHERS = (GROUP, "kustomize.config.k8s.io", "monitoring.coreos.com")
-"""Groups that the schemas have nothing of."""
+"""API groups that have no schemas here."""
 NO_OBJECTS = (".rules.yaml", ".scrape.yaml")
 """Files that Prometheus reads: promtool holds them to its own rules, in the tests."""
 

@@ -61,7 +61,7 @@ def _rows(schema: Schema) -> Iterator[str]:
 
 
 def _says_something(part: Schema) -> bool:
-    """Whether there is a default that is worth a word: `{}` only lets those of its fields apply."""
+    """Whether the default is shown: `{}` is not, because it only applies the defaults of the fields below it."""
     return "default" in part and part["default"] != {}
 
 
@@ -77,7 +77,7 @@ def _type(part: Schema) -> str:
 
 
 def _bounds(part: Schema) -> str:
-    """What may stand there, in words."""
+    """The allowed values, for people."""
     words = []
     if "enum" in part:
         words.append("One of " + ", ".join(f"`{value}`" for value in part["enum"]) + ".")

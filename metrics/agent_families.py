@@ -1,4 +1,4 @@
-"""The families of an agent. Which Pod and pool a series is about, the scrape's target labels say."""
+"""The families of an agent. The target labels of the scrape say which Pod and pool a series is about."""
 
 from metrics.families import Family, counter, gauge, histogram
 
@@ -22,14 +22,19 @@ SLOT_TRANSITIONS = counter(
     "podslots_slot_transitions", "Slot transitions by cause", {"cause": "the events of a slot's state machine"}
 )
 BUILD_INFO = gauge(
-    "podslots_agent_build_info", "1, with the version that runs", {"version": "of podslots", "python": "of Python"}
+    "podslots_agent_build_info",
+    "Always 1, with the version of this agent",
+    {"version": "of podslots", "python": "of Python"},
 )
 OPEN = gauge("podslots_agent_open", "Whether the agent takes new work")
 RECOVERING_SLOTS = gauge(
-    "podslots_agent_recovering_slots", "Slots whose worker has not yet said what it holds after a lost journal"
+    "podslots_agent_recovering_slots",
+    "Slots with a worker that has not yet reported what it holds, after a lost journal",
 )
-WORKERS_CONNECTED = gauge("podslots_agent_workers_connected", "Workers heard of lately")
-UNACKNOWLEDGED_TASKS = gauge("podslots_agent_unacknowledged_tasks", "Ended tasks whose result waits for its ack")
+WORKERS_CONNECTED = gauge("podslots_agent_workers_connected", "Workers that are connected")
+UNACKNOWLEDGED_TASKS = gauge(
+    "podslots_agent_unacknowledged_tasks", "Ended tasks with a result that is not acknowledged yet"
+)
 WATCHERS = gauge("podslots_agent_watchers", "Open watch streams")
 POOL_TOKENS = gauge("podslots_agent_pool_tokens", "Pool tokens that are valid now")
 TASKS_ENDED = counter(
@@ -37,22 +42,22 @@ TASKS_ENDED = counter(
 )
 STEP_DURATION = histogram(
     "podslots_agent_step_duration_seconds",
-    "From a step's start to its end",
+    "Time from a step's start to its end",
     STEP_SECONDS,
     {"step": "`plan`, `apply`"},
 )
-OUTPUT_BYTES = counter("podslots_agent_output_bytes", "Output received of steps")
+OUTPUT_BYTES = counter("podslots_agent_output_bytes", "Bytes of steps' output that the agent received")
 REQUESTS = counter("podslots_agent_requests", "Requests by call", {"call": "the calls of the protocol, and `other`"})
 REFUSALS = counter("podslots_agent_refusals", "Requests refused, by error", {"error": "the protocol's error codes"})
 JOURNAL_COMMIT_DURATION = histogram(
     "podslots_agent_journal_commit_duration_seconds",
-    "From handing a commit to the disk to having it there",
+    "Duration of a commit to the disk",
     JOURNAL_SECONDS,
 )
 JOURNAL_RECORDS = counter(
     "podslots_agent_journal_records", "Records journaled, by kind", {"kind": "the kinds of a journal's records"}
 )
-JOURNAL_FAILURES = counter("podslots_agent_journal_failures", "Commits that the disk refused")
+JOURNAL_FAILURES = counter("podslots_agent_journal_failures", "Commits that could not be written")
 JOURNAL_FAILING = gauge("podslots_agent_journal_failing", "Whether the last commit failed")
 JOURNAL_BYTES = gauge("podslots_agent_journal_bytes", "Size of the journal")
 

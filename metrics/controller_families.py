@@ -22,22 +22,22 @@ _TYPE = {**_POOL, "type": "the task types of the pool's layout; `other`: a type 
 
 BUILD_INFO = gauge(
     "podslots_controller_build_info",
-    "1, with the version that runs",
+    "Always 1, with the version of this controller",
     {"version": "of podslots", "python": "of Python"},
 )
 LEADER = gauge("podslots_controller_leader", "Whether this replica leads")
 LEADERSHIP_CHANGES = counter(
     "podslots_controller_leadership_changes",
-    "How often this replica began and ceased to lead",
+    "How often this replica began or stopped to lead",
     {"change": "`gained`, `lost`"},
 )
 RECONCILE_DURATION = histogram(
-    "podslots_controller_reconcile_duration_seconds", "Of one pass over one pool", RECONCILE_SECONDS
+    "podslots_controller_reconcile_duration_seconds", "Duration of one pass over one pool", RECONCILE_SECONDS
 )
 PASSES = counter(
     "podslots_controller_passes",
-    "Passes over pools by how they ended",
-    {"result": "`done`, `broken`: an error of ours"},
+    "Passes over pools, by result",
+    {"result": "`done`, or `broken`: a defect of the controller"},
 )
 OPERATIONS = counter(
     "podslots_controller_operations",
@@ -47,29 +47,29 @@ OPERATIONS = counter(
 OPERATIONS_IN_FLIGHT = gauge("podslots_controller_operations_in_flight", "Operations under way")
 KUBERNETES_REQUESTS = counter(
     "podslots_controller_kubernetes_requests",
-    "Calls of the Kubernetes API; code none: no answer came",
+    "Calls of the Kubernetes API; code `none`: there was no answer",
     {"verb": "of the API", "resource": "the kinds that podslots uses", "code": "HTTP status, or `none`"},
 )
 AGENT_REQUESTS = counter(
     "podslots_controller_agent_requests",
-    "Calls of agents; code none: no answer came",
+    "Calls of agents; code `none`: there was no answer",
     {"call": "the calls of the protocol that the controller makes", "code": "HTTP status, or `none`"},
 )
 
 # --- pools: their size ------------------------------------------------------------------------------------------------
 
-DESIRED_PODS = gauge("podslots_pool_desired_pods", "The size decided on", _POOL)
+DESIRED_PODS = gauge("podslots_pool_desired_pods", "The size that the controller decided on", _POOL)
 CURRENT_PODS = gauge(
-    "podslots_pool_current_pods", "Pods that make up the size: neither dead, retiring nor going", _POOL
+    "podslots_pool_current_pods", "Pods that count as the size: not dead, not retiring and not being removed", _POOL
 )
 MIN_PODS = gauge("podslots_pool_min_pods", "The least size: minReplicas, or replicas of a pool of fixed size", _POOL)
 MAX_PODS = gauge("podslots_pool_max_pods", "The greatest size: maxReplicas, or replicas of a pool of fixed size", _POOL)
 SIZE_DECISIONS = counter(
     "podslots_pool_size_decisions",
-    "Decisions on another size, by reason",
+    "Decisions that changed the size, by reason",
     {**_POOL, "reason": "the reasons of a size (docs/reasons.md)"},
 )
-UTILIZATION = gauge("podslots_pool_utilization_ratio", "Slots held or asked for, of all", _POOL)
+UTILIZATION = gauge("podslots_pool_utilization_ratio", "The share of all slots that is held or asked for", _POOL)
 CONDITION = gauge(
     "podslots_pool_condition",
     "The pool's conditions: 1 if it is True",
@@ -79,19 +79,19 @@ CONDITION = gauge(
 # --- pools: Pods and slots --------------------------------------------------------------------------------------------
 
 PODS = gauge("podslots_pool_pods", "Pods by state", {**_POOL, "state": "`starting`, `active`, `draining`, `dead`"})
-PODS_NOT_STARTING = gauge("podslots_pool_not_starting_pods", "Pods that something keeps from starting", _POOL)
+PODS_NOT_STARTING = gauge("podslots_pool_not_starting_pods", "Pods that can't start", _POOL)
 LEAVING_PODS = gauge(
     "podslots_pool_leaving_pods",
-    "Pods that somebody wants gone, and that still hold work or have not answered",
+    "Pods that are to be removed, but still hold work or have not answered",
     _POOL,
 )
-AGENTS_CONNECTED = gauge("podslots_pool_agents_connected", "Agents heard of", _POOL)
+AGENTS_CONNECTED = gauge("podslots_pool_agents_connected", "Agents that the controller is connected to", _POOL)
 AGENTS_UNREACHABLE = gauge(
-    "podslots_pool_agents_unreachable", "Agents of active Pods, not known to be dead, that do not answer", _POOL
+    "podslots_pool_agents_unreachable", "Agents that do not answer, of active Pods that are not known to be dead", _POOL
 )
 DRAINS = counter(
     "podslots_pool_drains",
-    "Drains that agents were asked for",
+    "Drains that the controller asked agents for",
     {**_POOL, "result": "`granted`, `refused`"},
 )
 SLOTS = gauge(
@@ -108,7 +108,7 @@ CLASS_SLOTS = gauge(
 )
 FREE_TYPE_SLOTS = gauge(
     "podslots_pool_free_type_slots",
-    "Slots that would take a task of a type now; a slot counts for each type it accepts",
+    "Free slots by the type that they accept; a slot counts once for each type",
     {**_POOL, "type": "the task types of the pool's layout"},
 )
 
@@ -122,33 +122,37 @@ TASKS = gauge(
 )
 PLANS = gauge(
     "podslots_pool_plans",
-    "Tasks by what their plan found, as its exit code said",
+    "Tasks by what their plan found, according to its exit code",
     {**_POOL, "found": "`changed`, `unchanged`"},
 )
 OLDEST_QUEUED_AGE = gauge(
-    "podslots_pool_oldest_queued_age_seconds", "How long the longest has waited that waits for a slot; 0: none", _POOL
+    "podslots_pool_oldest_queued_age_seconds",
+    "How long the oldest queued task has waited for a slot; 0: none waits",
+    _POOL,
 )
 OLDEST_APPROVAL_AGE = gauge(
-    "podslots_pool_oldest_approval_age_seconds", "How long the oldest plan awaits its approval; 0: none", _POOL
+    "podslots_pool_oldest_approval_age_seconds",
+    "How long the oldest plan has waited for its approval; 0: none waits",
+    _POOL,
 )
 NEXT_EXPIRY = gauge(
     "podslots_pool_next_expiry_timestamp_seconds",
-    "When the first reservation ends by its limit, in seconds since 1970; none: no series",
+    "When the next reservation expires, in seconds since 1970; no series if there is none",
     _POOL,
 )
-LOST_LOCKS = gauge(
-    "podslots_pool_lost_task_locks", "lockKeys held by lost tasks of which nobody knows whether they still run", _POOL
-)
+LOST_LOCKS = gauge("podslots_pool_lost_task_locks", "lockKeys of lost tasks that may still run", _POOL)
 SLOT_WAIT = histogram(
     "podslots_pool_slot_wait_seconds",
-    "From being queued to having a slot; waiting for a lockKey counts too",
+    "Time from being queued to getting a slot, including the wait for a lockKey",
     SLOT_WAIT_SECONDS,
     _POOL,
 )
 APPROVAL_WAIT = histogram(
-    "podslots_pool_approval_wait_seconds", "From a plan's end to its approval", APPROVAL_WAIT_SECONDS, _POOL
+    "podslots_pool_approval_wait_seconds", "Time from a plan's end to its approval", APPROVAL_WAIT_SECONDS, _POOL
 )
-STEP_DURATION = histogram("podslots_pool_step_duration_seconds", "From a step's start to its end", STEP_SECONDS, _STEP)
+STEP_DURATION = histogram(
+    "podslots_pool_step_duration_seconds", "Time from a step's start to its end", STEP_SECONDS, _STEP
+)
 TASKS_ENDED = counter(
     "podslots_pool_tasks_ended",
     "Tasks that ended, by phase",
@@ -156,7 +160,7 @@ TASKS_ENDED = counter(
 )
 RESERVATIONS_ENDED = counter(
     "podslots_pool_reservations_ended",
-    "Reservations that ended, by how",
+    "Reservations that ended, by cause",
     {**_POOL, "how": "`approved`, `cancelled`, `expired`, `lost`"},
 )
 
@@ -164,12 +168,12 @@ RESERVATIONS_ENDED = counter(
 
 TOKEN_SINCE = gauge(
     "podslots_pool_token_since_timestamp_seconds",
-    "When the token in use came into use, in seconds since 1970",
+    "Since when the current token is used, in seconds since 1970",
     _POOL,
 )
 TOKEN_ROTATION = gauge(
     "podslots_pool_token_rotation",
-    "How the pool's tokens stand: 1 for the reason of its condition TokensInSync, else 0",
+    "State of the token rotation: 1 for the reason of the condition TokensInSync, else 0",
     {**_POOL, "reason": "the reasons of the condition `TokensInSync`"},
 )
 

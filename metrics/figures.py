@@ -1,4 +1,4 @@
-"""What is measured of a pool, as values: whoever decides counts, `pools` exposes."""
+"""What is measured of a pool, as values. The controller counts them, and `pools` exposes them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,10 +40,10 @@ class PoolFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFigures:
-    """What one write of a task's status tells: it is measured when it was written, so once, by whoever wrote it.
+    """What one write of a task's status adds to the metrics. Only the replica that wrote it measures it.
 
-    A new leader reads the same status and measures nothing. `steps` are the durations in seconds of the steps whose end
-    is new, by step.
+    A new leader reads the same status and measures nothing. `steps` has the durations in seconds of the steps that
+    ended with this write, by step.
     """
 
     slot_wait_seconds: float | None = None

@@ -6,8 +6,8 @@
 | reads | nothing; with locked reads a token of the pool's, or a credential of the Pod's other than a worker's |
 | writes | a credential that is good for them |
 
-With client certificates, what comes from outside the Pod needs one besides: the pool's token is not good without, and
-neither is a read that shows nothing. The Pod's own credentials are good without, and from the Pod's own addresses only.
+If client certificates are asked for, every call from outside the Pod needs one: with the pool's token, and for a read
+without a token too. The Pod's own credentials work without a certificate, but only from the Pod's own addresses.
 """
 
 from collections.abc import Awaitable, Callable, Collection
@@ -25,7 +25,7 @@ NOBODY = Identity(Kind.LOCAL, -2)
 
 
 class Who(Enum):
-    """Whose credentials are good for a call."""
+    """Which credentials allow a call."""
 
     ANYBODY = ()
     """Nobody is asked for one."""

@@ -39,7 +39,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked(Generic[T]):
-    """One request that was let in. `part` is what stands for `{id}` in its path, `body` is what its call takes."""
+    """One request that was let in. `part` is the value of `{id}` in its path, `body` the parsed body of the call."""
 
     request: web.BaseRequest
     identity: Identity

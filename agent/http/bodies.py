@@ -17,7 +17,8 @@ MAX_BODY_BYTES = 1 << 20
 """Of a body, unless its call says otherwise."""
 
 BODY_SECONDS = 10.0
-"""How long a body may take to come. Callers give up sooner; who never ends would keep a connection for ever."""
+"""How long a request's body may take to arrive. Callers give up sooner. Without this limit a body that never ends would
+keep a connection for ever."""
 
 T = TypeVar("T")
 

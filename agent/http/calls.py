@@ -45,7 +45,7 @@ OPENMETRICS = "application/openmetrics-text"
 
 E = ErrorCode
 ADDRESSED = (E.WRONG_POD, E.RESTARTED, E.STALE)
-"""What a write is refused with that was meant for another Pod, another start of the agent, or comes too late."""
+"""The errors for a write that was meant for another Pod or another start of the agent, or that comes too late."""
 TASKS = (E.BAD_REQUEST, E.NOT_FOUND, E.NOT_READY)
 WORKERS = (E.UNREGISTERED, E.SUPERSEDED)
 
@@ -63,20 +63,20 @@ class Call(Generic[T]):
     counted: str
     """The `call` that its requests are counted as in `podslots_agent_requests_total`."""
     who: Who
-    """Whose credentials are good for it."""
+    """Which credentials allow it."""
     handler: Handler[T]
     summary: str
     answers: dict[str, Any]
     """With status 200, by content type: a wire type, dict for any object, or str for text and bytes."""
     body: type[T] | None = None
-    """What it is given: a wire type as JSON, bytes as they are, or None: a body is not read."""
+    """The type of its body: a wire type as JSON, raw bytes, or None if it has no body."""
     may_be_empty: bool = False
-    """Whether no body is as good as `{}`."""
+    """Whether an empty body counts as `{}`."""
     as_json: bool = False
-    """Whether the handler takes the body as JSON values, to be right with what is right in it."""
+    """Whether the handler gets the body as plain JSON values, so that it can use the valid parts of it."""
     max_body_bytes: int = MAX_BODY_BYTES
     query: tuple[str, ...] = ()
-    """The parameters that it looks at. `openapi` has their schemas."""
+    """Its query parameters. `openapi` has their schemas."""
     required: tuple[str, ...] = ()
     """Those of them that must be given."""
     codes: tuple[ErrorCode, ...] = ()

@@ -1,7 +1,7 @@
 """The addresses that the agent listens on, and a change of their certificate without a connection lost.
 
-The sockets stay; only who accepts from them is replaced. What waits in their queues is accepted by the next one, and
-connections that were accepted before are not touched.
+The sockets stay, and only the server that accepts from them is replaced. Connections that wait in the queue are
+accepted by the next server. Those that were accepted before are not touched.
 """
 
 import socket

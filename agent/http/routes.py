@@ -61,7 +61,7 @@ class HttpApi:
         return await call.handler(self._parts, Asked(request=request, identity=identity, part=part, body=body))
 
     def _find(self, method: str, target: str) -> tuple[Call[Any], str]:
-        """The call, and what stands for `{id}` in its path. Raises Refusal not_found, method_not_allowed."""
+        """The call, and the value of `{id}` in its path. Raises Refusal not_found, method_not_allowed."""
         path, part = _plain_path(target.partition("?")[0]), ""
         methods = ROUTES.get(path)
         if methods is None:

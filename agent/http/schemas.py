@@ -67,7 +67,7 @@ LIMITS: dict[tuple[type[Any], str], Json] = {
     (Assignment, "task_id"): TASK_ID,
     (Assignment, "fence"): {"minimum": 0, "maximum": MAX_FENCE},
 }
-"""What a field's type does not say. Where JSON Schema has no words for a rule, the agent answers 422 `invalid`."""
+"""Rules beyond a field's type. For rules that JSON Schema can't express, the agent answers 422 `invalid`."""
 
 
 class Schemas:
@@ -132,7 +132,7 @@ class Schemas:
 
 
 def _parts(kind: Any) -> set[type[Any]]:
-    """A wire type and all that it is made of."""
+    """A wire type and the types of its fields, nested ones included."""
     found: set[type[Any]] = set()
     if dataclasses.is_dataclass(kind):
         found.add(typing.cast("type[Any]", kind))
@@ -144,4 +144,4 @@ def _parts(kind: Any) -> set[type[Any]]:
 
 
 _SENT = _parts(AcquireRequest) | _parts(RegisterRequest)
-"""The types that requests are made of, and some answers too."""
+"""The types in requests. Some of them are in answers, too."""

@@ -1,7 +1,7 @@
 """The HTTP server under `routes`: aiohttp's, with error answers and log lines of our own.
 
-aiohttp answers and logs what it can't parse by quoting it, and what a client sends may be a token with a slip of the
-pen beside it. Here such a request gets the error body that all others get, and the log says the kind of mistake only.
+aiohttp quotes a request that it can't parse, in its answer and in the log. That text may contain a token. Here such a
+request gets the same error body as others, and the log has only the kind of mistake.
 """
 
 import asyncio

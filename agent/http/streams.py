@@ -98,7 +98,7 @@ async def log_pieces(
 
 
 async def task_answer(service: Service, outputs: Outputs, task: TaskEntry) -> Task:
-    """What `GET /tasks/{id}` says, with the end of the output as it is now."""
+    """The answer of `GET /tasks/{id}`, with the present end of the output."""
     slot = service.state.slots[task.slot]
     holds = slot.task_id == task.task_id
     answer = {}

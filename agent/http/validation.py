@@ -142,7 +142,7 @@ def _check_file(field: str, path: str, content: str | File) -> None:
         try:
             binascii.a2b_base64(content.base64, strict_mode=True)
         except ValueError as error:
-            raise _invalid(f"{field}.base64", f"is none: {error}") from None
+            raise _invalid(f"{field}.base64", f"is not valid base64: {error}") from None
 
 
 def _check_path(field: str, path: str) -> None:

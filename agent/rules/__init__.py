@@ -1,4 +1,4 @@
-"""What decides in the agent: states, events and the tables between them. Pure, without I/O, clock or randomness.
+"""The agent's decisions: states, events and the tables between them. Pure: no I/O, clock or randomness.
 
-Whatever reads a file, answers a request or keeps time belongs elsewhere.
+Code that reads a file, answers a request or keeps time belongs elsewhere.
 """

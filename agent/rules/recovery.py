@@ -1,15 +1,17 @@
 """What a worker's registration proves, and how a lost journal is rebuilt from what the workers keep. Pure.
 
-Silence proves nothing, and neither does a repeated message of an instance that is already registered. Proof is: a
-*different* instance than the one that started a step (one instance at a time has the slot's directory, under a lock)
-that does not have the step's directory any more. A step it has, started and without an exit, it reports itself. A
-directory that it has and can't read proves nothing either; one whose record is damaged ends a step that ran, as nothing
-of it runs any more, and not a reservation: what an apply needs comes with its assignment.
+Silence proves nothing. A repeated message of an instance that is already registered proves nothing either. A lost step
+is proved if a *different* instance than the one that started it registers and does not have the step's directory any
+more: a lock gives the slot's directory to one instance at a time. If the new instance has the directory of a step that
+started and has no exit, the worker reports that step itself. A directory that it can't read proves nothing. A damaged
+record ends a running step, because no process of it is left. It does not end a reservation, because all that an apply
+needs comes with its assignment.
 
-Where there are no workers, the workload that holds slots is asked instead: its next call on a slot says what it has.
+Where there are no workers, the program that holds the slots is believed instead: its next call on a slot tells what it
+has.
 
-A fence above any that this agent gave out is proof of the opposite kind: the agent once knew more than its journal
-says. What such a task's worker keeps is then taken for the truth.
+A fence above any that this agent gave out proves that the journal has lost records. The agent then believes what the
+worker keeps of that task.
 """
 
 from collections.abc import Collection
@@ -58,9 +60,10 @@ MAX_KEPT_TASKS = 128
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A task of a registration that is not looked at, and why. Nothing follows for it, not even that it is gone.
+    """A task of a registration that is ignored, and why.
 
-    `may_run`: it may be a step that runs, in words that this agent does not understand.
+    The agent concludes nothing about it, not even that it is gone. `may_run`: it may be a running step that this
+    version of the agent can't parse.
     """
 
     task_id: str
@@ -91,8 +94,8 @@ def recover(
     `repeated`: this instance is the one registered already, so the request may be a delayed copy of an earlier one
     and its silence about a task proves nothing. `unusable` are tasks that it named, and that could not be read.
 
-    What no worker of this agent can have is dropped, and the rest taken: one bad record, or a task that made some up,
-    keeps no worker out.
+    Tasks that no worker of this agent can have are dropped, and the others are used. So a bad record, or records that a
+    task invented, do not lock the worker out.
     """
     kept, dropped = _plausible(state, slot_id, request)
     request = replace(request, tasks=tuple(kept.values()))
@@ -122,8 +125,8 @@ def recover(
 def _plausible(state: State, slot_id: int, request: RegisterRequest) -> tuple[dict[str, KeptTask], tuple[Dropped, ...]]:
     """The tasks that a worker can have, by id, and the others.
 
-    Made-up ones must not use up the fences of all slots, nor the agent's memory. Where there are too many, those that
-    the agent knows come first, then those that may still run, then the newest.
+    Invented tasks must not use up the fences or the agent's memory. Where there are too many, those that the agent
+    knows come first, then those that may still run, then the newest.
     """
     known = {task_id for task_id, task in state.tasks.items() if task.slot == slot_id}
     tasks, dropped = {kept.assignment.task_id: kept for kept in request.tasks}, []
@@ -151,7 +154,7 @@ def _highest_fence(state: State, slot_id: int) -> int:
 
 
 def vouch(state: State, command: Hold, now: datetime) -> Decision:
-    """A local holder's call, where no worker speaks for the slots: after a lost journal it is taken at its word.
+    """A local holder's call, where there are no workers. After a lost journal the agent believes it.
 
     A release says that the slot is free, a reserve or resume that the task has it. Raises Refusal.
     """

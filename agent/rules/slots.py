@@ -36,7 +36,7 @@ from agent.wire import (
 )
 
 DEFAULT_TTL_SECONDS = 86400
-"""The limit of a reservation whose holder named none: a reservation without an end would keep its Pod for ever."""
+"""The default limit of a reservation. Without a limit, a reservation would keep its Pod for ever."""
 
 IDLE, RUNNING, RESERVED = SlotState.IDLE, SlotState.RUNNING, SlotState.RESERVED
 
@@ -67,7 +67,7 @@ def transition(
     before: Call | None = None,
     **changes: Any,
 ) -> SlotChanged:
-    """The record of `event` on `slot`, with the next fence. Becoming idle clears whatever the slot held.
+    """The record of `event` on `slot`, with the next fence. When a slot becomes idle, all that it held is cleared.
 
     Raises Refusal illegal_transition for a pair that the table does not have.
     """

@@ -47,7 +47,7 @@ class Event(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """The holder's call that made the slot what it is; the same call again is answered again."""
+    """The holder's last call on the slot. If the same call comes again, it gets the same answer."""
 
     call: Event
     task_id: str
@@ -56,7 +56,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotEntry:
-    """One slot. `managed`: held by a task with work. `acquire_fence` is what the acquire was answered."""
+    """One slot. `managed`: held by a task with work. `acquire_fence` is the fence in the answer to the acquire."""
 
     id: int
     state: SlotState = SlotState.IDLE
@@ -270,13 +270,13 @@ def snapshot_of(state: State) -> Snapshot:
 
 
 def apply(state: State, record: Record) -> State:
-    """The state after one record. Total: whatever was decided can be applied."""
+    """The state after one record. It never fails: every record that was decided can be applied."""
     return _APPLY[type(record)](state, record)
 
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """What a record was put in the place of: kept for whoever counts or tells it, without the state around it."""
+    """The value that a record replaced. Metrics and the log need it, without the rest of the state."""
 
     slot: SlotEntry | None = None
     task: TaskEntry | None = None

@@ -1,7 +1,7 @@
 """What happens to tasks with work: their steps' starts and ends, approval, cancel, expiry and acknowledgement.
 
-Pure, like `slots.py`, whose table every slot transition here goes through. The end of a plan and the reservation for
-its apply are one decision, so there is no instant in which the slot is idle between them.
+Pure, like `slots.py`. Every slot transition here goes through the table there. The end of a plan and the reservation
+for its apply are one decision, so there is no instant in which the slot is idle between them.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ class Exited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approve:
-    """Let the apply run, if it is this very plan's."""
+    """Let the apply run, if the approval names this plan."""
 
     task_id: str
     plan_digest: str
@@ -163,7 +163,7 @@ def _exited(state: State, command: Exited, now: datetime) -> Decision:
 
 
 def reason_of(report: ExitReport) -> str | None:
-    """Why a step ended as it did. One that was stopped and ended with 0 all the same may have done all of its work."""
+    """The reason of a step's end. A step that was stopped, but ended with 0, may have done all of its work."""
     stopped = report.outcome in {Outcome.CANCELLED, Outcome.FAILED}
     if not stopped or report.exit_code != 0 or "exit code 0" in (report.reason or ""):
         return report.reason

@@ -1,8 +1,8 @@
 """The agent's memory: the journal, in a volume that outlives the container. Its bytes are those of `journal_format`.
 
-After a failed write nothing is known of the file's end (after a failed fsync, of none of its pages), so the next commit
-first writes a new file from the state in memory, like a compaction. A disk that was only full is another matter: the
-file is cut back and goes on. No I/O but through `Disk`.
+After a failed write the end of the file is unknown; after a failed fsync all of its pages are. So the next commit first
+writes a new file from the state in memory, as a compaction does. If the disk was only full, the file is cut back and
+used again. No I/O but through `Disk`.
 """
 
 import errno
@@ -174,8 +174,8 @@ def open_journal(disk: Disk, header: Header, fresh: State, lost: State, *, used_
 
     `header` has a new journal id, in case one is needed. `fresh` and `lost` are the states of a new Pod's journal and
     of one whose predecessor is gone; `used_before` says that other traces show an agent ran here. A disk that can't be
-    written gives a broken journal, which is tried again with every commit. Raises OSError if it can't be read: what is
-    held is not known then, and must not be guessed.
+    written gives a broken journal, which is tried again with every commit. Raises OSError if it can't be read: then it
+    is not known which slots are held, and the agent must not guess.
     """
     with suppress(OSError):
         disk.remove(NEW_NAME)

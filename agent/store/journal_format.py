@@ -38,7 +38,7 @@ _RECORD_NAMES = {kind: name for name, kind in RECORD_TYPES.items()}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """Whose journal this is. `slots` is the size of the layout it was written for."""
+    """Which Pod's journal this is. `slots` is the size of the layout it was written for."""
 
     version: int = VERSION
     pod_uid: str

@@ -1,8 +1,8 @@
 """The output of steps: one file each under the state folder, its size and its last few KiB.
 
 Output is not journaled. Its offset is what the file holds, so after a restart a worker sends again what a crash may
-have lost. Past the cap, bytes are counted and not kept. What the disk does not take is not counted either: the worker
-sends it again for a while. A step is never held up by its log.
+have lost. Past the cap, bytes are counted and not kept. Bytes that could not be written are not counted: the worker
+sends them again for a while. A step is never held up by its log.
 
 The journal is on the same volume, and ends of steps must find room in it: output leaves `MARGIN_BYTES` free.
 """
@@ -171,8 +171,8 @@ def _check_room(folder: Path, size_bytes: int) -> None:
 class Stream:
     """What is known of one step's output. `received` counts all of it, `kept` what the file has.
 
-    `end` is the end of what the file does not have.
-    `gone`: its task was forgotten. Whoever still holds it finds its end, and keeps nothing more.
+    `end` is the end of what the file does not have. `gone`: its task was forgotten. Code that still uses this object
+    then sees the end of the output, and stores nothing more.
     """
 
     known: bool = False
@@ -211,7 +211,7 @@ class Outputs:
 
         A gap takes nothing, and neither does a disk that refuses: the worker sends it again.
         """
-        # Before anything is awaited: who forgets the task while this waits finds the stream, and says so in it.
+        # Before anything is awaited: code that forgets the task meanwhile finds the stream, and marks it.
         stream = self._streams.setdefault((task_id, step), Stream())
         async with stream.lock:
             await self._learn(stream, task_id, step)
@@ -321,7 +321,7 @@ class Outputs:
 
 
 def cut_notice(stream: Stream, log_bytes: int) -> bytes:
-    """The last line of a step's output, if not all is kept; `log_bytes` is how much there was by the worker's word."""
+    """The last line of a step's output, if not all is kept; `log_bytes` is the size that the worker reported."""
     missing = max(stream.received, log_bytes) - stream.kept
     return f"\n[podslots: the rest of {missing} bytes of output was not kept]\n".encode() if missing > 0 else b""
 

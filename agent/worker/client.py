@@ -89,7 +89,7 @@ class Link:
         return _understand(call, *answer)
 
     def expired(self) -> list[Channel]:
-        """The channels whose request took too long; it is given up."""
+        """The channels with a request that took too long. That request is given up."""
         now = self._clock.monotonic()
         late = [channel for channel, (_, until) in self._calls.items() if now >= until]
         for channel in late:

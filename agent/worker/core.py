@@ -3,15 +3,18 @@
 The theory. Everything to be said to the agent follows from the state of the steps that this worker keeps: a step that
 started and whose start is not yet acknowledged needs a StartedReport, output that the agent lacks needs an upload, an
 end needs an ExitReport after its output. So nothing is queued, and nothing can be lost from a queue: whenever a channel
-is free, `next_request` looks for what is missing (`Kept.report` in `kept_step`). An answer that never comes changes
-nothing, and the same request is made again. The agent answers every repetition as it did the first time.
+is free, `next_request` looks for what is missing (`Kept.report` in `kept_step`; `kept_steps` has all of them). An
+answer that never comes changes nothing, and the same request is made again. The agent answers every repetition as it
+did the first time.
 
 A step starts only in `_claim`, after `Disk.claim` made its marker. Whatever else happens, an offer of a step whose
-marker exists leads to a report and never to a start. Only a marker that was read from the disk and is not of the
-assignment offered is none: somebody else wrote it.
+marker exists leads to a report and never to a start. A marker that was read from the disk counts only if it is of the
+assignment that is offered: otherwise somebody else wrote it.
 
-What takes long because of a task, the digest of what its plan wrote, is computed in a process of its own: before the
-apply is claimed (`_check`), and after the plan's commands have ended (`Run.ended`). It can be cancelled like a command.
+The digest of a large plan file takes long, so it is computed in a separate process: before the apply is claimed
+(`_check`), and after the plan's commands have ended (`Run.ended`). It can be cancelled like a command.
+
+This module is longer than others: it is one state machine, and its parts share all of its state.
 """
 
 from agent.work_messages import (
@@ -28,6 +31,7 @@ from agent.work_messages import (
 )
 from agent.worker.errors import StepRefusedError
 from agent.worker.kept_step import Kept
+from agent.worker.kept_steps import KeptSteps
 from agent.worker.pacing import LAST_RETRY_SECONDS, Line
 from agent.worker.ports import (
     Answer,
@@ -46,17 +50,14 @@ from agent.worker.ports import (
 from agent.worker.run import Run
 
 STORM_SECONDS = 0.25
-"""The pause after an answer that brought nothing new: an agent that keeps offering what runs is not asked in a loop."""
-RECLAIM_SECONDS = 0.1
-RESAVE_SECONDS = 1.0
+"""The pause after an answer with nothing new, so that an agent that repeats its offer is not asked in a loop."""
 STOP_MARGIN_SECONDS = 15.0
 """Left of the Pod's grace for ending the step and reporting it."""
 LEAVE_SECONDS = 1.0
-"""Left of the Pod's grace when the worker ends, whatever is unsaid: a true exit status is better than SIGKILL."""
+"""How much of the Pod's grace is left when the worker ends, even if reports are still missing: a true exit status is
+better than SIGKILL."""
 LAST_WORD_SECONDS = 2.0
 """Before it leaves, for reporting a step that had to be killed."""
-LOOK_SECONDS = 5.0
-"""Between two looks at a directory that could not be read."""
 
 EXIT_SUPERSEDED = 3
 LOST_REASON = "the worker ended while the step ran; nothing of it runs any more"
@@ -86,15 +87,11 @@ class Worker:
         self._lines = {channel: Line(clock, jitter) for channel in Channel}
         self._registered = False
         self._registered_at = float("-inf")
-        self._kept = {stored.assignment.task_id: Kept(stored) for stored in disk.load()}
-        self._unread, self._damaged = disk.unread, disk.damaged
-        self._look_at = clock.monotonic() + LOOK_SECONDS
+        self._kept = KeptSteps(disk, clock, log)
         self._run: Run | None = None
         self._check: tuple[Assignment, Launch] | None = None
-        """An apply whose plan is hashed again; nothing of it is claimed yet."""
+        """An apply that waits until its plan was hashed again. It is not claimed yet."""
         self._runs = 0
-        self._unsaved: list[Kept] = []
-        self._again_at = 0.0
         self._stopped_at: float | None = None  # when the Pod's stop began
         self._leave_at: float | None = None  # when the worker ends, whatever is unsaid
 
@@ -119,11 +116,11 @@ class Worker:
             self._registered_at = self._clock.monotonic()
             self._log("registered with the agent", instance=self.instance, kept=len(self._kept))
             if isinstance(answer, WorkAnswer):
-                for each in self._kept.values():
+                for each in self._kept:
                     each.agent_has(answer.output)
         else:
             line.healthy()
-        kept = self._named(request)
+        kept = self._kept.named(request)
         if isinstance(answer, WorkAnswer):
             self._take(request, answer)
         elif kept and isinstance(answer, OutputAnswer):
@@ -153,7 +150,7 @@ class Worker:
         if line.is_news(f"{request.call} {status} {code}"):
             self._log("the agent refused", call=request.call.value, status=status, code=code)
         final = 400 <= status < 500 and status not in {401, 403, 408, 429}  # noqa: PLR2004 - HTTP's own numbers
-        kept = self._named(request) if channel is Channel.REPORTS else None
+        kept = self._kept.named(request) if channel is Channel.REPORTS else None
         if kept and final:
             kept.settle(request.call)
             return
@@ -169,15 +166,11 @@ class Worker:
             self._log("the agent does not answer; trying on", call=request.call.value, error=problem)
         line.back_off()
 
-    def _named(self, request: Request) -> Kept | None:
-        """The kept step that a request named, if it is still that one."""
-        kept = self._kept.get(request.params.get("task_id", ""))
-        return kept if kept and kept.assignment.step == request.params.get("step") else None
-
     def _work_request(self) -> Request | None:
         if not self._registered:
-            tasks = tuple(kept.registration() for kept in self._kept.values())
-            message = RegisterRequest(instance=self.instance, tasks=tasks, unread=self._unread, damaged=self._damaged)
+            kept = self._kept
+            tasks = tuple(each.registration() for each in kept)
+            message = RegisterRequest(instance=self.instance, tasks=tasks, unread=kept.unread, damaged=kept.damaged)
             return Request(call=Call.REGISTER, message=message)
         if self._stopped_at is not None and self._run is None:
             return None
@@ -187,8 +180,9 @@ class Worker:
     def _report_request(self) -> Request | None:
         if not self._registered:
             return None
-        current = [self._run.kept] if self._run else []
-        for kept in (*current, *self._kept.values()):
+        steps = [self._run.kept] if self._run else []
+        steps += self._kept
+        for kept in steps:
             if request := kept.report(self.instance, self._disk):
                 return request
         return None
@@ -201,7 +195,7 @@ class Worker:
             news |= self._forget(task_id)
         if answer.run is not None:
             news |= self._offered(answer.run, cancelled=answer.cancel)
-        elif answer.cancel and self._run and self._named(request) in {None, self._run.kept}:
+        elif answer.cancel and self._run and self._kept.named(request) in {None, self._run.kept}:
             news |= self._stop_run(Outcome.CANCELLED, "cancelled")
         line = self._lines[Channel.WORK]
         if request.call is Call.POLL and not news and line.age_seconds < 1:
@@ -214,11 +208,7 @@ class Worker:
         if kept.orphaned or (self._run and self._run.kept is kept):
             self._log("asked to forget a task that still runs; keeping it", task=kept.name)
             return False
-        del self._kept[task_id]
-        try:
-            self._disk.forget(task_id)
-        except OSError as error:
-            self._log("a task's directory can't be removed", task=kept.name, error=str(error))
+        self._kept.forget(kept)
         return True
 
     def _offered(self, assignment: Assignment, *, cancelled: bool) -> bool:
@@ -226,7 +216,7 @@ class Worker:
         kept = self._kept.get(assignment.task_id)
         if kept and kept.is_foreign(assignment):
             self._log("what is kept of a task was written by somebody else", task=kept.name, step=assignment.step.value)
-            del self._kept[assignment.task_id]
+            self._kept.drop(kept)
             kept = None
         if kept and kept.assignment.step is Step.APPLY and assignment.step is Step.PLAN:
             return False  # a late message: the plan is long over
@@ -237,7 +227,7 @@ class Worker:
             return False
         if self._check is not None:
             return self._checked_is_offered(assignment, cancelled=cancelled)
-        if self._stopped_at is not None or self._run or any(other.orphaned for other in self._kept.values()):
+        if self._stopped_at is not None or self._run or self._kept.any_orphaned:
             return False
         return self._begin(assignment, cancelled=cancelled)
 
@@ -295,12 +285,12 @@ class Worker:
                 self._log("a step is offered that was started before", task=name, step=step.value)
                 kept.exit = self._disk.stored_exit(task_id, step)
                 kept.orphaned = kept.exit is None
-                self._kept[task_id] = kept
+                self._kept.put(kept)
                 return True
         except OSError as error:
             return self._not_begun(assignment, error)
         kept.begun_here()
-        self._kept[task_id] = kept
+        self._kept.put(kept)
         if launch is not None:
             try:
                 self._start(kept, launch)
@@ -443,17 +433,7 @@ class Worker:
             reason=reason,
             digest=digest,
         )
-        self._save(kept)
-
-    def _save(self, kept: Kept) -> None:
-        """Keep the end on disk; if that fails, tell the agent all the same, and try again."""
-        try:
-            if kept.exit:
-                self._disk.store_exit(kept.exit)
-        except OSError as error:
-            self._log("a step's end can't be stored", task=kept.name, error=str(error))
-            self._unsaved.append(kept)
-            self._again_at = self._clock.monotonic() + RESAVE_SECONDS
+        self._kept.save(kept)
 
     # --- time -------------------------------------------------------------------------------------------------------
 
@@ -465,7 +445,7 @@ class Worker:
         self._leave_at = now + max(LEAVE_SECONDS, self._grace_seconds - LEAVE_SECONDS)
         self._log("asked to stop", running=self._run is not None)
         if self._check is not None:
-            # Nothing of it is claimed: it has not begun.
+            # It was not claimed, so it has not begun.
             self._disk.end_digest()
             self._check = None
 
@@ -482,12 +462,14 @@ class Worker:
         self._look_for_digest()
         if self._run:
             self._tick_run(self._run, now)
-        if self._unread and now >= self._look_at:
-            self._look_again(now)
-        if now >= self._again_at:
-            self._retry(now)
+        if self._kept.look_again(now):
+            self._registered = False
+        if self._kept.is_due(now):
+            for kept in self._kept.reclaimed(now):
+                self._finish(kept, Outcome.LOST, LOST_REASON, log_bytes=self._disk.log_bytes(*kept.key))
+            self._kept.save_again()
         if self._stopped_at is not None and not self._run:
-            told = all(kept.exit_told for kept in self._kept.values() if kept.started)
+            told = all(kept.exit_told for kept in self._kept if kept.started)
             if told or (self._leave_at is not None and now >= self._leave_at):
                 self.exit_status = 0
 
@@ -506,48 +488,13 @@ class Worker:
             run.kill_at = now + 1.0
             self._runner.kill()
 
-    def _look_again(self, now: float) -> None:
-        """Whether what could not be read can be read now; the agent is told by registering again."""
-        self._look_at = now + LOOK_SECONDS
-        try:
-            stored = self._disk.load()
-        except OSError as error:
-            self._log("the kept steps can't be looked at", error=str(error))
-            return
-        before, self._unread, self._damaged = self._unread, self._disk.unread, self._disk.damaged
-        for each in stored:
-            if each.assignment.task_id in before:
-                self._kept.setdefault(each.assignment.task_id, Kept(each))
-        if before != self._unread:
-            self._registered = False
-
-    def _retry(self, now: float) -> None:
-        for kept in self._kept.values():
-            if kept.orphaned:
-                try:
-                    gone = self._disk.reclaim(*kept.key)
-                except OSError as error:
-                    self._log("a step's lock can't be looked at", task=kept.name, error=str(error))
-                    gone = False
-                if gone:
-                    size = self._disk.log_bytes(*kept.key)
-                    self._finish(kept, Outcome.LOST, LOST_REASON, log_bytes=size)
-                else:
-                    self._again_at = now + RECLAIM_SECONDS
-        unsaved, self._unsaved = self._unsaved, []
-        for kept in unsaved:
-            if self._kept.get(kept.assignment.task_id) is kept:
-                self._save(kept)
-
     def deadline(self) -> float | None:
         """When `tick` or `next_request` may have something to do again, on monotonic time; None: not by itself."""
         now = self._clock.monotonic()
         moments = [self._leave_at, *(line.free_at for line in self._lines.values())]
         if self._run:
             moments += [self._run.limit_at, self._run.term_at, self._run.kill_at, self._stop_at(self._run)]
-        if self._unread:
-            moments.append(self._look_at)
         due = [moment for moment in moments if moment is not None and moment > now]
-        if self._unsaved or any(kept.orphaned for kept in self._kept.values()):
-            due.append(max(now, self._again_at))
+        if (moment := self._kept.deadline(now)) is not None:
+            due.append(moment)
         return min(due, default=None)

@@ -1,8 +1,8 @@
-"""Where a step stands in its list of commands, and what comes next. Pure: `step` starts, signals and reaps.
+"""How far a step is in its list of commands, and what comes next. Pure: `step` starts, signals and reaps.
 
-A command has ended when its first process has: what else is there of it is then killed, and the next command starts
-if this one ended with 0. A step that is being stopped starts no other command. It is given more: it has ended when
-nothing of it is left, so a shell that dies of the signal does not cut short what it ran.
+A command has ended when its first process has. Its other processes are then killed, and the next command starts if this
+one ended with 0. A step that is being stopped starts no other command, and has ended only when none of its processes is
+left. So a shell that the signal ends does not cut short the program that it ran.
 """
 
 from enum import Enum, auto

@@ -18,14 +18,17 @@ USUAL_GRACE_SECONDS = 60
 
 
 class Source(StrEnum):
-    """What stands for the plan: the file that the plan step wrote, or, if there is none, its output."""
+    """The plan's content: the file that the plan step wrote or, without one, the step's output."""
 
     FILE = "file"
     OUTPUT = "output"
 
 
 def plan_digest(source: Source, content_sha256: str, apply: StepSpec, work: Work) -> str:
-    """`sha256:` and 64 hexadecimal digits. Each of the parts changes it, and whatever the apply says of how it runs."""
+    """`sha256:` and 64 hexadecimal digits.
+
+    It depends on each of these parts, and on all settings of how the apply runs.
+    """
     parts: list[Any] = [
         f"{source}:{content_sha256}",
         encode(apply.command),
@@ -34,7 +37,7 @@ def plan_digest(source: Source, content_sha256: str, apply: StepSpec, work: Work
         work.attempt,
     ]
     folder = work.steps.working_dir(Step.APPLY)
-    # Only what is not as usual: so a digest stays what it was before these could be said.
+    # Only values that are not the default, so that digests from before these settings existed stay the same.
     settings = {
         "before": [{"command": each.command, "working_dir": each.working_dir or folder} for each in apply.before],
         "exit_codes": encode(apply.exit_codes),

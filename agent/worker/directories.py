@@ -104,7 +104,7 @@ class Directories:
         return self._path(task_id, step, "log")
 
     def unmasked_path(self, task_id: str, step: Step) -> str:
-        """A step's output as its command wrote it; there is none if nothing had to be masked."""
+        """A step's output as its command wrote it. The file exists only if there were values to mask."""
         return self._path(task_id, step, "unmasked")
 
     def log_space(self, task_id: str, step: Step) -> str:
@@ -164,7 +164,8 @@ class Directories:
         exit_report = self.stored_exit(task_id, step)
         return StoredStep(
             assignment=assignment,
-            # Whatever the marker says: it is there, and to take a started step for one that isn't would be worse.
+            # The marker exists, so the step counts as started, whatever the marker contains. The opposite mistake would
+            # be worse.
             started=marker is not None,
             start_time=parse_time(started) if isinstance(started, str) else None,
             exit=exit_report if exit_report and exit_report.nonce == assignment.nonce else None,
@@ -193,7 +194,7 @@ class Directories:
         sync_folder(self.root)
 
     def _is_begun(self, assignment: Assignment) -> bool:
-        """Whether the step has a marker of this very assignment, or something holds its lock. Raises OSError."""
+        """Whether the step has a marker of this assignment, or a process holds its lock. Raises OSError."""
         task_id, step = assignment.task_id, assignment.step
         try:
             with open(open_owned(self._path(task_id, step, "lock"), os.O_RDWR), "rb") as lock:
@@ -257,7 +258,7 @@ class Directories:
             os.fsync(file.fileno())
 
     def reclaim(self, task_id: str, step: Step) -> bool:
-        """Kill what an earlier worker left of the step. True once nothing of it can run any more."""
+        """Kill the processes that an earlier worker left of the step. True once none of them can run any more."""
         marker: dict[str, Any] = {}
         with contextlib.suppress(NotOursError):
             marker = self._marker(task_id, step) or {}
@@ -305,7 +306,7 @@ class Directories:
             os.fsync(file.fileno())
         os.replace(path + ".space", path)
         sync_folder(self._task(task_id))
-        # What was not needed of the space for its last words.
+        # The rest of the space that was reserved for the end of the log.
         with contextlib.suppress(OSError):
             os.unlink(self.log_space(task_id, step))
         self._unlock(task_id, step)

@@ -37,11 +37,11 @@ class Mounts(Protocol):
 
 
 def container_environment(environ: Mapping[str, str], usual_home: str | None = None) -> dict[str, str]:
-    """What commands may see of the worker's own environment.
+    """Which variables of the worker's own environment commands may see.
 
     `usual_home` is the HOME that container runtimes fill in where neither the image nor the Pod says one: the user's of
-    /etc/passwd. It is not taken for one that somebody chose; the tasks of a slot would share it. A TMPDIR that is too
-    long for a socket in it is of no use: each task has its own then.
+    /etc/passwd. It does not count as a HOME that somebody chose: the tasks of a slot would share it. If TMPDIR is too
+    long for a socket in it, each task gets its own.
     """
     seen = {name: value for name, value in environ.items() if not name.startswith(HIDDEN_PREFIX)}
     if "HOME" in seen and seen["HOME"] in {usual_home, "/", ""}:

@@ -6,7 +6,7 @@ class WorkerError(Exception):
 
 
 class ConfigError(WorkerError):
-    """The environment does not make sense: whoever wrote the Pod's template has to mend it."""
+    """The environment is wrong: the Pod's template has to be repaired."""
 
 
 class StepRefusedError(WorkerError):

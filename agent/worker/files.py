@@ -47,7 +47,10 @@ def _content(path: str, file: File) -> bytes:
 
 
 def resolve_folder(directory: str, path: str) -> str:
-    """The real path of a folder below `directory`. Raises StepRefusedError if it is none, or links lead out of it."""
+    """The real path of a folder below `directory`.
+
+    Raises StepRefusedError if it is not a folder, or if links lead out of `directory`.
+    """
     if not is_folder_path(path):
         raise StepRefusedError(f"workingDir {path[:MAX_SAID]!r} {PATH_RULE}")
     root = os.path.realpath(directory)

@@ -1,6 +1,6 @@
-"""Computing something in a child that can be killed: the content of what a task wrote may take hours to read.
+"""Hashing in a child process that can be killed: what a task wrote may take hours to read.
 
-In a process of its own also because hashlib brings in OpenSSL, 4 MiB that the worker would keep for good.
+A separate process also because hashlib loads OpenSSL, 4 MiB that the worker would keep.
 """
 
 import os
@@ -44,7 +44,7 @@ class Child:
         raise StepRefusedError(text or "the process that computes it was killed")
 
     def end(self) -> None:
-        """Kill it, if it is still at it. Whoever reaps the worker's children reaps it, too."""
+        """Kill it, if it still runs. It is reaped with the worker's other children."""
         os.close(self.fd)
         processes.send(self._pid, signal.SIGKILL)
 

@@ -49,15 +49,15 @@ class Kept:
         return last and work.outputs_path is not None
 
     def begun_here(self) -> None:
-        """This worker claimed it: nothing of it can be anywhere else, nor can the agent have output of it."""
+        """This worker claimed the step. So no other worker has any of it, and the agent has no output of it yet."""
         self.orphaned = False
         self._begun_here = True
         self._agent_has = 0
 
     def is_foreign(self, offered: Assignment) -> bool:
-        """Whether the step that is offered is this one by name, and what the disk had of it was another assignment's.
+        """Whether the offered step has this one's name, but what the disk had was of another assignment.
 
-        Then the code of an earlier step wrote it: this worker did not, nor did the agent have it done.
+        Then the code of an earlier step wrote it, and neither this worker nor the agent did.
         """
         same = self.assignment.step is offered.step and offered.nonce is not None
         return same and not self._begun_here and self.assignment.nonce != offered.nonce
@@ -112,7 +112,7 @@ class Kept:
         return None
 
     def _outputs(self, disk: Disk) -> str | None:
-        """The file that goes with the end. Why there is none, the end says."""
+        """Send the file that belongs to the end. If there is no file, the end says why."""
         try:
             return disk.outputs(self.assignment)
         except (StepRefusedError, OSError):

@@ -6,8 +6,8 @@
     [team/network plan 3f2a9c41]: note something to be said about the run
     [team/network plan 3f2a9c41]: ended
 
-The last word in the brackets stands for one attempt of one task object: a later task of the same name has another. So
-whoever reads the log gets back a run's output byte for byte: a line's text and its end, a piece's text alone.
+The last word in the brackets names one attempt of one task object: a later task of the same name has another. So a
+program can rebuild the output of a run from the log, byte for byte.
 """
 
 from binascii import crc32  # hashlib would cost more than the worker's start may take
@@ -24,7 +24,7 @@ def mark(name: str, step: str, task_id: str) -> bytes:
 
 
 def note(text: str) -> bytes:
-    """A word about a run, after its mark."""
+    """A note about a run, after its mark."""
     return b": note " + text.encode("utf-8", "replace").replace(b"\n", b" ") + b"\n"
 
 

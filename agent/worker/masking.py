@@ -1,11 +1,12 @@
 """Takes the values of Secrets out of a step's output, before it leaves the worker. Pure.
 
-The theory. For each position of what has come it is known whether it belongs to a value that is there in whole. Only an
-end that may be the beginning of a value is not yet decided: it is held back until more comes. So nothing depends on how
-output is cut into pieces, and a value that was cut is found all the same.
+The theory. For each byte that has come it is known whether it belongs to a complete value. Only the end of the data is
+undecided if a value may begin there: it is held back until more comes. So a value is found no matter how the output was
+cut into pieces.
 
 What is looked for: each value, each line of one that has several, and their base64 in each of the three places it can
-have in a group, as in `user:password`. Values that are too short are part of many a word: they are named, not masked.
+have in a group, as in `user:password`. Very short values are part of ordinary words. They are not masked, and a note
+says so.
 """
 
 from binascii import b2a_base64
@@ -46,7 +47,7 @@ def too_short(values: Mapping[str, str]) -> list[str]:
 
 
 def patterns(values: Iterable[str]) -> tuple[bytes, ...]:
-    """All that stands for one of the values in output, the longest first."""
+    """All forms of the values that can be in output, the longest first."""
     found: set[bytes] = set()
     for value in values:
         whole = _bytes(value).strip()

@@ -20,7 +20,7 @@ LAST_ECHO_BYTES = 1 << 20
 
 
 class Echo:
-    """The worker's stdout, or stderr. Never blocks: a pipe is given no more than it said it takes."""
+    """The worker's stdout, or stderr. Never blocks: a pipe gets no more than it has room for."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -143,9 +143,9 @@ class StepOutput:
                 log.finish()
 
     def show(self, *, whatever: bool = False) -> None:
-        """Whole lines go to stdout, each after the run's mark, as long as they are taken there; a long one is cut.
+        """Write whole lines to stdout, each after the run's mark, as long as stdout takes them. Long lines are cut.
 
-        `whatever`: it is the last chance, so more may wait there, and what a stuck stdout has no room for is lost.
+        `whatever`: this is the last chance, so more may wait in the buffer, and what does not fit is lost.
         """
         while self._echo.size_bytes <= (LAST_ECHO_BYTES if whatever else ECHO_BYTES):
             line = self._marked.next()

@@ -14,7 +14,7 @@ _NOT_OURS = {errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOTDIR, errno.EEXIST
 
 
 class NotOursError(OSError):
-    """Something else is in a file's place. It is an OSError, so whoever only writes need not mind."""
+    """Something that is not our file is in its place. An OSError, so code that only writes needs no special case."""
 
 
 def open_owned(path: str, flags: int) -> int:
@@ -60,7 +60,7 @@ def write_owned(path: str, content: bytes) -> None:
 
 
 def move_aside(path: str, trash: str | None) -> None:
-    """Take away whatever is there, without opening it: into a new name below `trash`, or for good."""
+    """Move away whatever file is there, without opening it: into a new name below `trash`, or for good."""
     if not os.path.lexists(path):
         return
     if trash is None and not is_folder(path):

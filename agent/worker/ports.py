@@ -1,7 +1,7 @@
-"""What the worker's core needs of the world: small protocols that a simulation can stand in for.
+"""The interfaces that the worker's core needs. A simulation can implement them.
 
-The core (`loop.Worker`) is one object without threads, sockets or files. Whoever runs it asks it for requests, tells
-it answers and ends of processes, and calls `tick` at its `deadline`.
+The core (`loop.Worker`) is one object without threads, sockets or files. Its caller asks it for requests, passes it
+answers and ends of processes, and calls `tick` at its `deadline`.
 """
 
 from collections.abc import Callable
@@ -68,7 +68,7 @@ class LaunchedCommand:
 class Launch:
     """What to run after its step was claimed: commands one after the other, as long as each ends with 0.
 
-    `secrets` is what may not be seen in their output, `notes` what is to be said beside it.
+    `secrets` are the values to mask in their output, `notes` are messages to print beside it.
     """
 
     task_id: str
@@ -127,7 +127,7 @@ class Runner(Protocol):
     def interrupt(self, signal_name: str) -> None:
         """Send the running command's group this signal, once. No other command starts.
 
-        From now on the step ends when nothing of it is left: the end of its first process cuts nobody else short.
+        From now on the step ends when none of its processes is left, not when its first process ends.
         """
 
     def terminate(self) -> None:
@@ -144,7 +144,7 @@ class Disk(Protocol):
     """Ids of tasks that the last `load` found, and could not read. It may be possible later."""
 
     damaged: tuple[str, ...]
-    """Ids of tasks that the last `load` found, whose record is no record. Nothing of their steps runs."""
+    """Ids of tasks that the last `load` found with a damaged record. No process of their steps runs."""
 
     def load(self) -> list[StoredStep]:
         """The last step of every task that can be read."""
@@ -159,7 +159,7 @@ class Disk(Protocol):
         """Make the marker, durably, under the step's lock. False if it was there: the step must not start again."""
 
     def reclaim(self, task_id: str, step: Step) -> bool:
-        """Kill what an earlier worker left of the step. True once nothing of it can run any more."""
+        """Kill the processes that an earlier worker left of the step. True once none of them can run any more."""
 
     def stored_exit(self, task_id: str, step: Step) -> ExitReport | None:
         """How the step ended, if that is on disk."""

@@ -114,9 +114,9 @@ class SlotDisk(Directories):
                 os.close(source)
 
     def _unmasked(self, task_id: str) -> int | None:
-        """The plan's output as its command wrote it: two plans that differ in a value of a Secret are two plans.
+        """The file with the plan's unmasked output. Plans that differ in a Secret's value must have different digests.
 
-        None if nothing had to be masked: then the log is what the command wrote.
+        None if nothing had to be masked: then the log itself is unmasked.
         """
         try:
             fd = os.open(self.unmasked_path(task_id, Step.PLAN), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

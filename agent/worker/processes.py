@@ -20,7 +20,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends, so that none can slip away by forking twice."""
+    """Become the parent of every descendant that loses its own parent, so that no process escapes by forking twice."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 

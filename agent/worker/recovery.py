@@ -1,10 +1,10 @@
-"""What is done about a step that an earlier worker started and did not end.
+"""How the worker deals with a step that an earlier worker started and did not end.
 
-Its processes should be gone: the kernel killed the command with the worker, the container's end the rest. Where neither
-holds (a worker outside a container) they are killed here, by what was recorded before the command ran: the group's
-leader, if the process of that id is still the one that was started, whatever carries the run's id in its environment,
-and whatever has the step's lock open, as all that descends from the command has. The step counts as lost only once its
-lock is free and nothing of it is left: silence proves nothing.
+Its processes should be gone: the kernel killed the command with the worker, the container's end the rest. Outside a
+container neither happens, so they are killed here. Three kinds of processes are found: the group's leader, if the
+process with the recorded id is still the one that was started; every process with the run's id in its environment; and
+every process that has the step's lock open, as all descendants of the command have. The step counts as lost only once
+its lock is free and none of its processes is left. Silence proves nothing.
 """
 
 import signal

@@ -53,7 +53,8 @@ class Run:
         well = was_last and ended.problem is None and ended.signal is None and exit_code in self._good_codes()
         if self._cause is not None:
             outcome, reason = self._cause
-            # Even with exit code 0, which the agent says beside it: a shell may go on after a command that was cut off.
+            # Also with exit code 0: a shell may go on after its command was stopped. The agent reports the exit code,
+            # too.
             return outcome, _with(reason, ended.memory), exit_code
         if well:
             return Outcome.SUCCEEDED, None, exit_code

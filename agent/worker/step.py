@@ -1,11 +1,11 @@
 """Running a step: its commands one after the other, each in a session and process group of its own, to the end of all.
 
 How a command starts. The worker forks; the child makes its session, asks the kernel to die with the worker, and waits.
-The worker records the child's id in the step's marker, syncs it, and only then lets it go on to the command. So
-whatever runs was recorded, and a later worker can find it.
+The worker records the child's id in the step's marker, syncs it, and only then lets it go on to the command. So every
+process that runs was recorded, and a later worker can find it.
 
 How it ends: `course` says what comes when. The worker is the parent of all orphans below it (PR_SET_CHILD_SUBREAPER).
-So what a command leaves behind, wherever it hid, is found, killed and reaped until nothing is left.
+So every process that a command leaves behind is found, killed and reaped.
 """
 
 import os
@@ -195,7 +195,7 @@ class ProcessRunner:
             processes.send(pid, number)
 
     def reap(self) -> Ended | None:
-        """Collect what has ended; says so once the step is over and nothing of it is left."""
+        """Reap the processes that have ended. Reports the end once none of the step's processes is left."""
         alone = self._collect()
         if self._pid is None or self._status is None:
             return None

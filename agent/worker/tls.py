@@ -1,8 +1,7 @@
 """The worker's connection to an agent that speaks TLS. Imported only then: `ssl` is as large as the worker.
 
-The agent is known by its certificate, which it puts beside the worker's credential, and not by a name: this very
-certificate, and no other that somebody signed. So its dates don't matter either; a step's end can be told to an agent
-whose certificate nobody renewed in time.
+The worker accepts exactly the certificate that the agent puts beside the worker's credential, whatever its name and
+dates. So a step's end can be reported even if the certificate was not renewed in time.
 """
 
 import os
@@ -34,7 +33,7 @@ T = TypeVar("T")
 
 
 class TlsConnection(Connection):
-    """A connection whose handshake comes before its first request. The certificate is read anew for each."""
+    """A connection that does its handshake before its first request. Each connection reads the certificate again."""
 
     def __init__(self, host: str, port: int, credential_dir: str) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The removal of forgotten trees, bit by bit, whatever a task has made of them.
+"""Removes forgotten trees bit by bit, even those that a task has made hard to remove.
 
 A folder's sub-folders are moved up into the trash and emptied in their turn. So no path is ever longer than three
 names, however deep the tree was, and nothing has to be remembered over a restart.

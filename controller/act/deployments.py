@@ -1,8 +1,8 @@
 """What the controller does to Deployments: make one, pause it, give it a size, let go of it.
 
 Lowering the number of replicas has Kubernetes delete Pods. So it is done only as far as there are Pods that are marked,
-and whose agents confirm, after the Deployment was read, that their drain holds. Who takes a drain back changes the
-Pod's label, and then moves the Deployment's resourceVersion, before the agent is opened.
+and whose agents confirm, after the Deployment was read, that their drain holds. To take a drain back, the Pod's label
+is changed first, then the Deployment's resourceVersion, and only then is the agent opened.
 """
 
 import logging
@@ -71,9 +71,9 @@ class Deployments:
         log.info("deployment scaled", extra={"deployment": f"{namespace}/{deployment.name}", **words})
 
     async def _all_go(self, namespace: str, going: list[Object], marked: dict[str, PodView], agents: Clients) -> bool:
-        """Whether every marked Pod may be deleted. Which of them is, the ReplicaSet chooses.
+        """Whether every marked Pod may be deleted: the ReplicaSet chooses which one is.
 
-        One whose agent can't confirm that is labelled active again, so that it is held back from being deleted.
+        If a Pod's agent can't confirm its drain, the Pod is labelled active again, so that it can't be deleted.
         """
         for pod in going:
             if names.OPENED not in (pod["metadata"].get("annotations") or {}):
@@ -87,7 +87,7 @@ class Deployments:
         return True
 
     async def _holds(self, pod: Object, view: PodView, agents: Clients) -> bool:
-        """Whether the drain that a marked Pod, read live, names holds by its agent's word."""
+        """Whether the agent confirms the drain that a marked Pod names. The Pod is read live."""
         agent, annotations = agents(view.uid), pod["metadata"].get("annotations") or {}
         if agent is None or view.agent is None:
             return False
@@ -102,8 +102,9 @@ class Deployments:
     ) -> bool:
         """Open a Pod that was marked, unless its Deployment was told to have fewer than it has; tells whether it was.
 
-        First the Pod's label says that it stays, then the Deployment's resourceVersion moves: who lowers the size and
-        has not seen the one fails by the other. `needed`: it holds something after all, and is opened in any case.
+        First the Pod's label is changed, then the Deployment's resourceVersion. A replica that lowers the size and has
+        not seen the label fails because of the resourceVersion. `needed`: it holds something after all, and is opened
+        in any case.
         """
         if not needed and await self._is_told_to_shrink(namespace, deployment):
             return False
@@ -167,7 +168,7 @@ class Deployments:
         return found["metadata"]["uid"] == owner["uid"] and "deletionTimestamp" not in found["metadata"]
 
     async def _read(self, namespace: str, deployment: DeploymentView) -> Object | None:
-        """The Deployment, read live; None if it is gone, or on its way out. Either is news for the cache."""
+        """The Deployment, read live; None if it is gone, or being deleted. Either is news for the cache."""
         try:
             live = await self._api.get(DEPLOYMENTS, namespace, deployment.name)
         except NotFound:
@@ -200,7 +201,7 @@ class Deployments:
                 return found
 
     async def _write(self, live: Object, patch: Object) -> None:
-        """PATCH this very version."""
+        """PATCH exactly this version."""
         metadata = live["metadata"]
         guard = {"uid": metadata["uid"], "resourceVersion": version_of(live)}
         body = {**patch, "metadata": {**guard, **patch.get("metadata", {})}}

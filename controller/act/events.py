@@ -1,8 +1,8 @@
 """Kubernetes Events: what was decided about an object, and why, where `kubectl describe` shows it.
 
-Telling never hurts the teller: `event` only puts into a queue. The same thing said of the same object again within
-ten minutes is counted on the Event that is there, and what is repeated faster than it can be written is one write.
-Steps of an object that follow each other within moments are one Event, with the times of the first and of the last.
+`event` only puts into a queue, so that it can't fail or wait. The same thing said of the same object again within ten
+minutes is counted on the Event that is there, and what is repeated faster than it can be written is one write. Steps of
+an object that follow each other within moments are one Event, with the times of the first and of the last.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from controller.act.recent import RecentDecisions
 from controller.breaks import Breaks
 from controller.errors import ApiError, ApiUnavailable, NotFound
 from controller.kube.api import EVENTS, Api, Object
+from controller.objects.sentences import sentence
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class _Steps:
     reason: str
     messages: list[str]
     first: datetime
+    last: datetime
     due: float | None = None
 
 
@@ -105,6 +107,7 @@ class EventRecorder:
 
     def event(self, involved: Object, reason: str, message: str, *, warning: bool = False) -> None:
         """Say something of an object: itself, or a reference to it."""
+        message = sentence(message)
         reference = _reference(involved)
         self._remember(reference, reason, message, warning=warning)
         self._end_steps(reference.get("uid", ""))
@@ -113,16 +116,17 @@ class EventRecorder:
     def step(self, involved: Object, reason: str, message: str, *, at_once: bool) -> None:
         """Say what an object has come to in its normal course. `at_once`: people wait for it; else the next one may.
 
-        Those that waited for each other are one Event: the last one's reason, and the messages of all.
+        Steps that follow each other soon are one Event: the last one's reason, and the messages of all.
         """
+        message = sentence(message)
         reference = _reference(involved)
         self._remember(reference, reason, message, warning=False)
         uid = reference.get("uid", "")
         if (steps := self._steps.get(uid)) is None:
-            self._steps[uid] = _Steps(reference, reason, [message], self._now())
+            self._steps[uid] = _Steps(reference, reason, [message], self._now(), self._now())
             self._wakeup.set()
         else:
-            steps.involved, steps.reason = reference, reason
+            steps.involved, steps.reason, steps.last = reference, reason, self._now()
             steps.messages.append(message)
         if at_once or len(self._steps) > self._settings.max_waiting:
             self._end_steps(uid)
@@ -140,20 +144,26 @@ class EventRecorder:
 
     def _end_steps(self, uid: str) -> None:
         if (steps := self._steps.pop(uid, None)) is not None:
-            self._put(steps.involved, steps.reason, "; ".join(steps.messages), first=steps.first)
+            self._put(steps.involved, steps.reason, " ".join(steps.messages), times=(steps.first, steps.last))
 
     def _put(
-        self, reference: Object, reason: str, message: str, *, warning: bool = False, first: datetime | None = None
+        self,
+        reference: Object,
+        reason: str,
+        message: str,
+        *,
+        warning: bool = False,
+        times: tuple[datetime, datetime] | None = None,
     ) -> None:
         key = (reference.get("uid", ""), reason, message[:MAX_MESSAGE], warning)
-        now = self._now()
+        first, last = times or (self._now(), self._now())
         if (waiting := self._waiting.get(key)) is not None:
             waiting.count += 1
-            waiting.last = now
+            waiting.last = last
         elif len(self._waiting) >= self._settings.max_waiting:
             self.dropped += 1
         else:
-            self._waiting[key] = _Waiting(reference, first or now, now, 1)
+            self._waiting[key] = _Waiting(reference, first, last, 1)
             self._wakeup.set()
 
     async def run(self) -> None:
@@ -189,11 +199,11 @@ class EventRecorder:
             self.dropped += len(self._waiting)
 
     async def _write_next(self) -> None:
-        """Write the first that waits. Whatever goes wrong with it, the others come, and so does all else."""
+        """Write the first Event that waits. An error with it holds up neither the other Events nor the controller."""
         key, waiting = self._waiting.popitem(last=False)
         try:
             await self._write(key, waiting)
-        except Exception as error:  # noqa: BLE001 - no word is worth the controller
+        except Exception as error:  # noqa: BLE001 - an Event must never stop the controller
             self.dropped += waiting.count
             self._breaks.say(error, reason=key[1])
 

@@ -16,7 +16,7 @@ class History:
         """By the pool's UID, the generation whose template is known to be kept."""
 
     def is_kept(self, pool: Object) -> bool:
-        """Whether nothing is to be done for the pool as it is."""
+        """Whether the pool's present template is kept already."""
         return self._kept.get(pool["metadata"]["uid"]) == _generation(pool)
 
     def forget(self, pool_uid: str) -> None:

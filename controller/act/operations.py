@@ -1,9 +1,9 @@
 """Operations: the controller's writes, each a short coroutine under a key, at most one a key at a time.
 
-A reconcile starts operations and never waits for them, so that a slow agent holds up nothing but itself. What failed
-is not retried here: the end of an operation wakes its pool, whose next reconcile decides anew on what is then true.
-A key that fails again and again is held back for a while, doubling from 0.5 s to 30 s, with jitter. Operations that
-were begun together and fail of one cause are one failure: the delay doubles when one fails that was begun after it.
+A pass starts operations and never waits for them, so that a slow agent delays only its own operations. What failed is
+not retried here: the end of an operation wakes its pool, whose next reconcile decides anew on what is then true. A key
+that fails again and again is held back for a while, doubling from 0.5 s to 30 s, with jitter. Operations that were
+begun together and fail of one cause are one failure: the delay doubles when one fails that was begun after it.
 """
 
 import asyncio
@@ -132,7 +132,7 @@ class Operations:
             delay = self._hold_back(backoff, begun, first_seconds=_CONFLICT_DELAY_SECONDS)
         except NotFound as error:
             result = Result.FAILED
-            # What it was about went meanwhile, as when a person deletes a task.
+            # Its object was deleted meanwhile, as when a person deletes a task.
             log.debug("gone", extra={"operation": key, "error": str(error)})
             delay = self._hold_back(backoff, begun)
         except (ApiError, ApiUnavailable, AgentRefused, AgentUnreachable) as error:

@@ -52,7 +52,10 @@ class TaskOutputs:
         return await asyncio.to_thread(lambda: document(source, *packed(output, wanted.limit_bytes)))
 
     async def _create(self, task: Task, made: Object) -> str:
-        """Create it, once: whoever comes second finds that of the first. One of an earlier task of the name goes."""
+        """Create it once: a second call finds the object of the first.
+
+        An earlier task's object of this name is deleted.
+        """
         name: str = made["metadata"]["name"]
         try:
             await self._api.create(SLOTTASKOUTPUTS, task.namespace, made)

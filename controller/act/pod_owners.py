@@ -1,8 +1,8 @@
-"""Who owns Pods besides their pool: the pool's token Secret, and in its place, while that is made anew, a holder.
+"""The second owner of Pods, besides their pool: the pool's token Secret, or a holder Secret while that is made again.
 
-The garbage collector deletes an object once none of its owners is there any more, or once all that are there wait to
-be deleted with what they own. A token Secret that somebody deleted can only be made again, under its name, when the
-old one is gone; whatever happens in between, Pods have another owner that stays: a Secret without content.
+The garbage collector deletes an object once all of its owners are gone, or are being deleted with what they own. A
+token Secret that somebody deleted can only be made again, under its name, when the old one is gone; so Pods have
+another owner that stays meanwhile: a Secret without content.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ class PodOwners:
         self._pods = pods
 
     async def hold(self, namespace: str, pool: str) -> None:
-        """Have every Pod owned by the holder too. Where there is no Pod, there is none."""
+        """Make the holder an owner of every Pod. Without Pods no holder is made."""
         pods = await self._list(namespace, pool)
         if not pods:
             return
@@ -35,7 +35,7 @@ class PodOwners:
                 await self._write(pod, [*owners, secret_owner(holder)])
 
     async def set(self, namespace: str, name: str, uid: str, secret: TokenSecret) -> None:
-        """Make the token Secret the second owner of a Pod, in the place of the one before and of the holder.
+        """Make the token Secret the second owner of a Pod. It replaces the previous Secret and the holder.
 
         Read live after the Pod, the Secret must still be that one, to stay: the holder gives way to nothing less. One
         that goes later moves the Pod's version first, by `hold`.

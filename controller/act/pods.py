@@ -1,8 +1,8 @@
-"""What the controller does to Pods: create, open, drain and delete. The order of the writes is the safety.
+"""What the controller does to Pods: create, open, drain and delete. Safety rests on the order of the writes.
 
 A Pod is deleted only after its agent granted a drain that still holds. Each write carries a resourceVersion that was
-read before the agent last confirmed this very drain; whoever opens a Pod moves its resourceVersion first. So of one
-replica that deletes and one that opens, the second to write fails, or finds the Pod on its way out, and stops.
+read before the agent last confirmed this drain; before a Pod is opened its resourceVersion is changed. So if one
+replica deletes a Pod and another opens it, the second write fails, or finds the Pod being deleted, and stops.
 """
 
 import asyncio
@@ -66,9 +66,10 @@ class Pods:
         return names.pod_name(pool, self._rng.choice)
 
     async def create(self, pod: Object) -> Object:
-        """Create `pod`, whose name was chosen before. An answer that never came is looked for under that name.
+        """Create `pod`, whose name was chosen before. If the answer is lost, the Pod is looked for under that name.
 
-        A server error is no answer, but its text is kept: it may name an admission webhook that fails for every Pod.
+        A server error counts as no answer, but its text is kept: it may name an
+        admission webhook that fails for every Pod.
         """
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
         failure = ApiUnavailable("no answer")
@@ -104,7 +105,7 @@ class Pods:
             await agent.open(state.incarnation, state.drain_id)
 
     async def _activate(self, pod: PodView, namespace: str, *, opened_at: datetime | None = None) -> bool:
-        """Label a Pod `active`, which it is only with our finalizer; False if it is on its way out or gone.
+        """Label a Pod `active`, which it is only with our finalizer; False if it is being deleted or gone.
 
         The list of finalizers is written as a whole: guarded, so that nobody else's is lost. What is known of it may be
         old, if another replica has drained the Pod meanwhile: the answer to the write tells.
@@ -132,11 +133,11 @@ class Pods:
         return not patched["metadata"].get("deletionTimestamp")
 
     async def protect(self, pod: PodView, namespace: str) -> bool:
-        """Label a drained Pod active again; False if it is on its way out. Its agent is opened after that."""
+        """Label a drained Pod active again; False if it is being deleted. Its agent is opened after that."""
         return await self._activate(pod, namespace)
 
     async def unprotect(self, pod: PodView, namespace: str) -> None:
-        """The other way round: nobody has opened its agent, nor will."""
+        """The agent was never opened, and nobody will open it."""
         live = await self._read(pod.name, pod.uid, namespace)
         if live is not None and not live["metadata"].get("deletionTimestamp"):
             await self._label(
@@ -149,7 +150,7 @@ class Pods:
             )
 
     async def drain_and_delete(self, pod: PodView, namespace: str, agent: AgentClient) -> bool:
-        """Drain a Pod and delete it; False if its agent refused, or the Pod was on its way out already."""
+        """Drain a Pod and delete it; False if its agent refused, or the Pod was already being deleted."""
         return await self._drain(pod, namespace, agent, self._delete)
 
     async def mark(self, pod: PodView, namespace: str, agent: AgentClient) -> bool:
@@ -178,7 +179,7 @@ class Pods:
             live = await self._read(pod.name, pod.uid, namespace)
             if live is None or live["metadata"].get("deletionTimestamp"):
                 return False
-            # A new one each time: who moved the version knows the last one, and may be about to take it back.
+            # A new id each time: another replica may know the last one, and be about to take that drain back.
             drain_id = self._new_drain_id()
             if not await self._granted(pod, namespace, agent, drain_id):
                 self._say_drain(live, pod, granted=False)
@@ -279,7 +280,7 @@ class Pods:
         return await self._write_off(live, {})
 
     async def _write_off(self, live: Object, changes: dict[str, Any]) -> Object:
-        """PATCH this very version of a Pod that is dead: our finalizer goes."""
+        """PATCH exactly this version of a dead Pod: our finalizer goes."""
         metadata = live["metadata"]
         finalizers = _others(live)
         patch = {
@@ -295,7 +296,7 @@ class Pods:
         return patched
 
     async def exists(self, namespace: str, name: str, uid: str) -> bool:
-        """Whether the API still has this very Pod, read live."""
+        """Whether the API still has this Pod, with this UID. It is read live."""
         return await self._read(name, uid, namespace) is not None
 
     async def any_left(self, namespace: str, pool: str) -> bool:
@@ -306,7 +307,7 @@ class Pods:
         return bool(page.get("items"))
 
     async def _read(self, name: str, uid: str, namespace: str) -> Object | None:
-        """The Pod, read live; None if it is gone or its name is another's now. Either is news for the cache."""
+        """The Pod, read live; None if it is gone, or another Pod has its name now. Either is news for the cache."""
         try:
             live = await self._api.get(PODS, namespace, name)
         except NotFound:

@@ -91,7 +91,7 @@ class Pools:
         return self._tokens.stays(*key_of(pool))
 
     def awaits_end_of_tokens(self, pool: Object) -> bool:
-        """Whether a Secret that was deleted is still there, on its way out: its name is not free yet."""
+        """Whether a Secret is being deleted, and still there: its name is not free yet."""
         return self._tokens.goes(*key_of(pool))
 
     def tokens(self, pool: Object) -> TokenState:
@@ -152,11 +152,11 @@ class Pools:
         self._unbudgeted.pop(key, None)
 
     def budget_problem(self, pool: Object) -> str | None:
-        """Why it has none, or not the right one."""
+        """Why the pool has no budget, or not the right one."""
         return self._unbudgeted.get(key_of(pool))
 
     async def finish(self, pool: Object) -> None:
-        """Nothing of the pool is left: remove its budget and its Secret, then let it go."""
+        """The pool has no Pods any more: remove its budget, its Secret and its finalizer."""
         metadata = pool["metadata"]
         if await self._pods.any_left(metadata["namespace"], metadata["name"]):
             return
@@ -212,14 +212,14 @@ class Pools:
         return pod
 
     async def make_deployment(self, pool: Object, pod: Object) -> None:
-        """Make the Deployment whose Pods are as `pod`; that it can't be done stands in the pool's conditions."""
+        """Make the Deployment for Pods like `pod`. If that fails, the pool's conditions say so."""
         try:
             await self.deployments.make(pool, pod)
         except (ApiError, ApiUnavailable) as error:
             self._note_refusal(pool, "creating a Deployment", error)
             raise
         self._create_failed.pop(key_of(pool), None)
-        self._events.event(pool, "SuccessfulCreate", f"created Deployment {pod['metadata']['name']}")
+        self._events.event(pool, "SuccessfulCreate", f"Created Deployment {pod['metadata']['name']}")
 
     def _note_refusal(self, pool: Object, what: str, error: Exception) -> None:
         # A 5xx is as often one of an admission webhook as of the server: nobody would look for it elsewhere.
@@ -230,7 +230,7 @@ class Pools:
             self._events.event(pool, reason, f"{what}: {error}", warning=True)
 
     async def create_pod(self, pool: Object, pod: Object) -> None:
-        """Create a Pod; that it can't be done stands in the pool's conditions until it can."""
+        """Create a Pod. If that fails, the pool's conditions say so until it succeeds."""
         key = key_of(pool)
         try:
             created = await self._pods.create(pod)
@@ -241,7 +241,7 @@ class Pools:
         if found := hazards(created):
             message = f"Kubernetes may end Pods that have work, by what it added to them: {', '.join(found)}"
             self._events.event(pool, "PodsEndangered", message, warning=True)
-        self._events.event(pool, "SuccessfulCreate", f"created Pod {pod['metadata']['name']}")
+        self._events.event(pool, "SuccessfulCreate", f"Created Pod {pod['metadata']['name']}")
 
     def template_hash(self, pool: Object, spec: PoolSpec) -> str | InvalidObject:
         """What Pods made now would carry as their template's hash, or why none can be made."""
@@ -266,11 +266,11 @@ class Pools:
         return self._create_failed.get(key_of(pool))
 
     def removed(self, pool: Object | None, pod: PodView, how: str) -> None:
-        """Say that a Pod was deleted."""
+        """Say that a Pod was deleted. `how` completes `Pod p-1 was …`."""
         where = "/".join(key_of(pool)) if pool is not None else None
         log.info("pod deleted", extra={"pool": where, "pod": pod.name, "pod_uid": pod.uid, "how": how})
         if pool is not None:
-            self._events.event(pool, "SuccessfulDelete", f"Pod {pod.name}: {how}")
+            self._events.event(pool, "SuccessfulDelete", f"Pod {pod.name} was {how}")
 
     def scaled(self, pool: Object, current: int, desired: int, reason: str, message: str) -> None:
         """Say that the size changes, and why."""
@@ -284,7 +284,7 @@ class Pools:
                 "because": message,
             },
         )
-        self._events.event(pool, reason, f"{current} → {desired} Pods: {message}")
+        self._events.event(pool, reason, f"Scaled from {current} to {desired} Pods: {message}")
 
     def tell(self, pool: Object, problems: tuple[Problem, ...]) -> None:
         """Say once, as Events, what keeps the pool from working as it should; again when it is something else."""
@@ -296,7 +296,7 @@ class Pools:
         self._told[key] = problems
 
     async def write(self, pool: Object, status: dict[str, Any]) -> None:
-        """PATCH the status of this very version of the pool."""
+        """PATCH the status of exactly this version of the pool."""
         metadata = pool["metadata"]
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": status}
         try:
@@ -315,7 +315,7 @@ def key_of(obj: Object) -> Key:
 
 
 def rotation_request(pool: Object) -> str | None:
-    """What the pool's annotation asks for: any text that is not the last one asks for a rotation of its tokens."""
+    """What the pool's annotation asks for: a new text in it asks for a rotation of its tokens."""
     annotations: dict[str, str] = pool["metadata"].get("annotations") or {}
     return annotations.get(names.ROTATION_REQUESTED)
 

@@ -1,7 +1,7 @@
 """The last decisions, in memory: what this replica has said of pools, tasks and Pods, for the status page.
 
-Whoever says something says it as an Event, and the recorder notes it here too. So nothing is decided twice, and nothing
-is kept: a new leader begins with none.
+Each of them is an Event, which the recorder notes here too. They are not stored: a new leader starts with an empty
+list.
 """
 
 from collections import defaultdict, deque
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 MOST_OF_KIND = 50
-"""Decisions that are remembered of each kind of object: a thousand tasks push out no word about a pool."""
+"""How many decisions are kept for each kind of object, so that many tasks do not push out those about pools."""
 
 MAX_MESSAGE = 500
 """Characters of a message that are remembered: all of them are sent at a change."""
@@ -53,7 +53,7 @@ class RecentDecisions:
     def note(
         self, kind: str, namespace: str, name: str, *, reason: str, message: str, warning: bool, at: datetime
     ) -> None:
-        """Remember one. What is said again of the same object, with nothing of its kind between, is counted."""
+        """Remember one. If the last one about the same kind says the same of the same object, it is counted instead."""
         self._noted += 1
         new = Decision(
             number=self._noted,

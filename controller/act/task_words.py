@@ -9,6 +9,7 @@ from controller.act.events import EventRecorder
 from controller.act.locks import Locks
 from controller.act.task_writer import TaskWriter
 from controller.decide.task_actions import ACCEPTED, ASSIGNED
+from controller.decide.task_messages import CANCELLED, end_message
 from controller.kube.api import SLOTTASKS, Api, Object
 from controller.kube.cache import Cache
 from controller.objects.task import Task, TaskPhase
@@ -44,8 +45,8 @@ class TaskWords:
     async def say_unreadable(self, obj: Object, problem: str) -> None:
         """Say on a SlotTask that can't be read why, and end it if that is all that is asked of it.
 
-        Nothing of it was ever given to an agent, unless somebody changed it since: then its Pod settles that. Else it
-        holds no lockKey from now on: the write moved its version, so an assignment from before that comes too late.
+        Such a task was never given to an agent, unless somebody changed it later: then it is settled on its Pod. If it
+        was not, its lockKey is released: the write changed its version, so an earlier assignment fails.
         """
         metadata, spec, status = obj["metadata"], obj.get("spec"), obj.get("status")
         given = [entry for entry in (status or {}).get("conditions") or () if isinstance(entry, dict)]
@@ -57,8 +58,9 @@ class TaskWords:
             "message": problem,
             "lastTransitionTime": now,
         }
+        conditions = [*(entry for entry in given if entry.get("type") != ACCEPTED), said]
         patch: dict[str, Any] = {
-            "conditions": [*(entry for entry in given if entry.get("type") != ACCEPTED), said],
+            "conditions": conditions,
             "observedGeneration": metadata.get("generation", 0),
         }
         unwanted = "deletionTimestamp" in metadata or (isinstance(spec, dict) and spec.get("cancel") is True)
@@ -66,6 +68,9 @@ class TaskWords:
             patch["phase"] = TaskPhase.CANCELLED if unwanted else TaskPhase.QUEUED
             if unwanted:
                 patch |= {"reason": "Cancelled", "message": problem, "finishTime": now}
+                message = end_message(TaskPhase.CANCELLED, "Cancelled", problem, None)
+                end = {"type": CANCELLED, "status": "True", "reason": "Cancelled", "message": message}
+                conditions.append({**end, "lastTransitionTime": now})
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": patch}
         document = await self._api.patch(SLOTTASKS, metadata["namespace"], metadata["name"], body, subresource="status")
         self._cache.note(document)
@@ -80,7 +85,7 @@ class TaskWords:
         The write before it moves the version, so an assignment from before that comes too late.
         """
         key = task.spec.lock_key
-        message = f"lockKey {key} goes to the next task, as this one can't run, as of version {task.resource_version}"
+        message = f"The lockKey {key} goes to the next task: this one can't run. As of version {task.resource_version}."
         conditions = self._writer.condition(task, ASSIGNED, False, "LockGivenUp", message)
         await self._writer.write(task, conditions=conditions)
         await self._locks.release(task.namespace, key, task.uid)

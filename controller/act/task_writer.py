@@ -37,14 +37,14 @@ class TaskWriter:
         self._written = written
 
     async def patch_finalizers(self, task: Task | EndedTask, finalizers: list[str]) -> Object:
-        """Write these finalizers on this very version of the task. Returns the object."""
+        """Write these finalizers on exactly this version of the task. Returns the object."""
         body = {"metadata": {"resourceVersion": task.resource_version, "finalizers": finalizers}}
         document = await self._api.patch(SLOTTASKS, task.namespace, task.name, body)
         self._cache.note(document)
         return document
 
     async def write(self, task: Task, **changes: Any) -> Task:
-        """PATCH the status of this very version of the task, unless that would say nothing new."""
+        """PATCH the status of exactly this version of the task, unless it says all of it already."""
         before = task.status.to_json()
         after = replace(task.status, observed_generation=task.generation, **changes).to_json()
         status = {name: after.get(name) for name in before.keys() | after.keys() if before.get(name) != after.get(name)}

@@ -34,14 +34,16 @@ from controller.decide.task_actions import (
     may_retry,
 )
 from controller.decide.task_figures import RETRIED
+from controller.decide.task_messages import approved_message, end_message, end_reason, end_type
 from controller.decide.trying_again import after_end
 from controller.decide.view import PodView
 from controller.errors import AgentRefused, NotFound
 from controller.kube.api import SLOTTASKS, Api
 from controller.kube.cache import Cache
-from controller.objects.conditions import Condition, put
+from controller.objects.conditions import Condition, find, put
 from controller.objects.ended_task import EndedTask
 from controller.objects.pool import OutputLimits
+from controller.objects.sentences import sentence
 from controller.objects.task import Task, TaskPhase
 
 log = logging.getLogger(__name__)
@@ -107,16 +109,16 @@ class Tasks:
             slot=None,
             plan_digest=None,
         )
-        self._writer.step(task, "Assigned", f"assigned to Pod {pod.name}")
+        self._writer.step(task, "Assigned", f"The task was assigned to Pod {pod.name}.")
         await self._acquire(written, pod, agent, reservation_ttl_seconds=reservation_ttl_seconds)
 
     async def ask_again(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
-        """Ask the agent for a slot once more: nobody knows what became of the first time.
+        """Ask the agent for a slot again, because the answer to the first request is not known.
 
-        The write before it moves the version. So the intent still stands, whatever this replica's cache knows, and a
-        write from before that withdraws it (a former leader's, or one of ours without an answer) comes too late.
+        The status write before it changes the version. So the intent is still in the API, even if this replica's cache
+        is old. An earlier write that withdraws the intent (by a former leader, or ours without an answer) fails.
         """
-        message = f"Pod {pod.name} is asked again, as of version {task.resource_version}"
+        message = f"The agent of Pod {pod.name} is asked for a slot again, as of version {task.resource_version}."
         asked = await self._writer.write(
             task, conditions=self._writer.condition(task, ASSIGNED, True, "AskedAgain", message)
         )
@@ -167,7 +169,8 @@ class Tasks:
             await self._writer.write(
                 task, phase=TaskPhase.AWAITING_APPROVAL, **_progress(known), **kept, conditions=conditions
             )
-            self._writer.step(task, "AwaitingApproval", f"plan {known.plan_digest} waits for an approval", at_once=True)
+            message = f"The plan {known.plan_digest} waits for an approval."
+            self._writer.step(task, "AwaitingApproval", message, at_once=True)
         else:
             await self._writer.write(task, phase=TaskPhase.RUNNING, **_progress(known))
 
@@ -186,7 +189,10 @@ class Tasks:
         await self._finish(task, phase, phase.value, message, **fields)
 
     async def _forgotten(self, task: Task, pod: PodView, agent: AgentClient) -> None:
-        """The agent said that it doesn't know the task: believed only from this very Pod's agent, twice."""
+        """The agent said that it doesn't know the task.
+
+        That is believed only if the state of this Pod's agent confirms it.
+        """
         state = await agent.state()
         known = {slot.task_id for slot in state.slots} | set(state.ended)
         if state.pod_uid != pod.uid or state.recovering or task.task_id in known:
@@ -203,8 +209,7 @@ class Tasks:
         if pod.agent is None or digest is None:
             return
         if task.status.phase is TaskPhase.AWAITING_APPROVAL:
-            by = task.spec.approval.by if task.spec.approval else None
-            message = f"attempt {task.status.attempt}, {digest}" + (f", by {by}" if by else "")
+            message = approved_message(task)
             task = await self._writer.write(
                 task,
                 phase=TaskPhase.RUNNING,
@@ -212,17 +217,17 @@ class Tasks:
                 expires_at=None,
                 conditions=self._writer.condition(task, APPROVED, True, "Approved", message),
             )
-            self._writer.step(task, "Approved", f"approved: {message}")
+            self._writer.step(task, "Approved", message)
         else:
             # As `ask_again`: a write from before that ends the task comes too late once it is approved again.
-            message = f"attempt {task.status.attempt}, {digest}: said again, as of version {task.resource_version}"
+            message = f"The agent is told again that {digest} was approved, as of version {task.resource_version}."
             task = await self._writer.write(
                 task, conditions=self._writer.condition(task, APPROVED, True, "ApprovedAgain", message)
             )
         await agent.approve(pod.agent.incarnation, task.task_id, plan_digest=digest, attempt=task.status.attempt)
 
     async def reject_approval(self, task: Task, action: RejectApproval) -> None:
-        """Say on the task why its approval is not one."""
+        """Say on the task why its approval is not valid."""
         await self._writer.write(
             task, conditions=self._writer.condition(task, APPROVED, False, action.reason, action.message)
         )
@@ -240,7 +245,9 @@ class Tasks:
             await self._finish(task, TaskPhase.CANCELLED, "Cancelled", "cancelled before it started")
             return
         message = cancel_message(task, pod)
-        await self._writer.write(task, conditions=self._writer.condition(task, CANCELLING, True, "Cancelled", message))
+        await self._writer.write(
+            task, conditions=self._writer.condition(task, CANCELLING, True, "CancelRequested", message)
+        )
 
     async def retry(self, task: Task, action: Retry) -> None:
         """Back to the queue as the next attempt. The last one's processes are over."""
@@ -261,32 +268,36 @@ class Tasks:
             plan_output=None,
             apply_output=None,
             not_before=action.not_before,
-            conditions=put(kept, made(task, RETRIED, True, action.reason, action.message), self._now()),
+            conditions=put(kept, made(task, RETRIED, True, action.reason, sentence(action.message)), self._now()),
         )
-        self._writer.warn(task, action.reason, f"{action.message}; queued again as attempt {attempt}")
+        self._writer.warn(task, action.reason, f"{action.message}; the task is queued again as attempt {attempt}")
 
     async def finish(self, task: Task, action: Finish) -> None:
         """Write a final phase."""
         await self._finish(task, action.phase, action.reason, action.message)
 
     async def _finish(self, task: Task, phase: TaskPhase, reason: str, message: str, **fields: Any) -> None:
-        succeeded = phase is TaskPhase.SUCCEEDED
-        kind = "Complete" if succeeded else "Failed"
+        step = fields.get("step", task.status.step)
+        words = end_message(phase, reason, message, step)
+        conditions = fields.get("conditions", task.status.conditions)
+        cancelling = find(conditions, CANCELLING)
+        if cancelling is not None and cancelling.status == "True":
+            over = made(task, CANCELLING, False, phase.value, "The task has ended.")
+            conditions = put(conditions, over, self._now())
+        end = made(task, end_type(phase), True, end_reason(phase, reason, step), words)
         ending: dict[str, Any] = {
             "phase": phase,
             "reason": reason,
             "message": message or None,
             "finished_at": self._now(),
             "expires_at": None,
-            "conditions": put(
-                fields.get("conditions", task.status.conditions), made(task, kind, True, reason, message), self._now()
-            ),
+            "conditions": put(conditions, end, self._now()),
         }
         await self._writer.write(task, **{**fields, **ending})
-        if succeeded:
-            self._writer.step(task, phase.value, message or phase.value, at_once=True)
+        if phase in {TaskPhase.SUCCEEDED, TaskPhase.CANCELLED}:
+            self._writer.step(task, phase.value, words, at_once=True)
         else:
-            self._writer.warn(task, phase.value, message or phase.value)
+            self._writer.warn(task, phase.value, words)
 
     async def ack_ended(self, ended: EndedTask, pod: PodView, agent: AgentClient, *, limits: OutputLimits) -> None:
         """Let the agent forget a task that has ended. Its end may have been written without its output."""
@@ -302,10 +313,10 @@ class Tasks:
             await agent.ack(pod.agent.incarnation, task_id)
 
     async def settle_orphan(self, task_id: str, pod: PodView, agent: AgentClient, *, limits: OutputLimits) -> None:
-        """End a task on an agent that no SlotTask stands for. An apply that runs is waited for.
+        """End a task on an agent that has no SlotTask. A running apply is waited for.
 
-        Judged on live reads: the intent is written before an agent gets a task, so whoever reads the SlotTask after
-        the agent's report finds that intent, unless it was withdrawn.
+        Judged on live reads: the intent is written before an agent gets a task. So a read of the SlotTask after the
+        agent's report finds that intent, unless it was withdrawn.
         """
         try:
             known = await agent.task(task_id)
@@ -342,7 +353,7 @@ class Tasks:
         return Task.parse(await self._writer.patch_finalizers(task, [*task.finalizers, names.TASK_FINALIZER]))
 
     async def remove_finalizer(self, task: EndedTask) -> None:
-        """Let an ended task be deleted. Its lock is looked for once more: without it, nobody knows whose that is."""
+        """Let an ended task be deleted. Its lock is released first: later nobody could tell whose lock it is."""
         if not keeps_lock(task):
             await self._locks.release(task.namespace, task.lock_key, task.uid)
         await self._writer.patch_finalizers(task, [entry for entry in task.finalizers if entry != names.TASK_FINALIZER])

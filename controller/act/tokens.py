@@ -5,8 +5,8 @@ the Pods, whose agents the controller could then no longer drain. It goes once t
 
 Agents accept every token in the Secret, so adding one is always safe. A Secret without any usable token gets a new one,
 even where the old one is still remembered: somebody may have removed it for good reason. Agents follow as their mounts
-do; until then they refuse writes, and nothing is lost but minutes. A Secret that was deleted is another thing: it is
-made again as it was, so that the agents, whose mounts stay as they are, never notice.
+do; until then they refuse writes, and nothing is lost but minutes. A Secret that was deleted is made again with the
+same tokens. Mounts keep their content meanwhile, so agents do not notice.
 """
 
 import base64
@@ -92,7 +92,7 @@ class PoolTokens:
         return str(secret["metadata"]["uid"]) if secret is not None else None
 
     def has_holder(self, namespace: str, pool: str) -> bool:
-        """Whether a holder stands in for the Secret as the Pods' owner, as last seen."""
+        """Whether a holder replaces the Secret as the Pods' owner, as last seen."""
         return self._cache.get(namespace, names.holder_secret(pool)) is not None
 
     def state(self, namespace: str, pool: str) -> TokenState:
@@ -160,7 +160,7 @@ class PoolTokens:
     async def rotate(self, namespace: str, pool: str, step: RotationStep, *, requested: str | None) -> str | None:
         """Make the one write that `step` is, if the Secret, read live, still stands where that was decided on.
 
-        `requested` is the request that a rotation that begins now answers. Returns what was done, in words.
+        `requested` is the request that a rotation that begins now answers. Returns a message about what was done.
         """
         try:
             secret = await self._api.get(SECRETS, namespace, token_secret(pool))
@@ -207,7 +207,7 @@ class PoolTokens:
             secret = await self._api.get(SECRETS, namespace, name)
             metadata = secret["metadata"]
             if not metadata.get("deletionTimestamp"):
-                # First this: a Secret whose finalizer is gone and which is not being deleted would be nobody's.
+                # The finalizer comes first: without it, nothing would keep the Secret while there are Pods.
                 answer = await self._api.delete(SECRETS, namespace, name, uid=metadata["uid"])
                 self._cache.note_deleted(namespace, name, answer)
                 secret = await self._api.get(SECRETS, namespace, name)

@@ -1,4 +1,4 @@
-"""Whose turn it is: so many at once, and of those that wait the most urgent first, then first come, first served."""
+"""Limits how many operations run at once. Of those that wait, the most urgent goes first, then the oldest."""
 
 import asyncio
 import heapq

@@ -1,7 +1,7 @@
 """A queue of keys for a level-based loop: a key waits in it at most once, now or at a later moment.
 
-Time is the running loop's. The moment of each key is kept here: asyncio's timers can be asked for theirs, but uvloop's
-have whole milliseconds, and one that rounds to none is a plain handle that knows no moment.
+Time is the running loop's. The time of each key is kept here, because uvloop's timers can't always be asked for it:
+they have whole milliseconds, and one of less than a millisecond has no time at all.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What an answer that is not the one asked for means: that of an agent which refuses, or of something else."""
+"""The meaning of an answer other than the expected one: that of an agent which refuses, or of something else."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def misunderstood(error: Exception, document: Any) -> AgentUnreachable:
 
 
 def refusal(status: int, body: bytes) -> AgentRefused | AgentUnreachable:
-    """What an answer other than 200 means. Only an agent's own word says that a write was not done."""
+    """The error for an answer other than 200. Only an error of the agent itself proves that a write was not done."""
     try:
         document = orjson.loads(body)
         code, message = document["error"], str(document.get("message", ""))

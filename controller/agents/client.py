@@ -53,7 +53,7 @@ class Stamps:
 
 
 class AgentClient:
-    """The calls to one agent. Writes name the Pod, and the incarnation whose state they were decided on."""
+    """The calls to one agent. Writes name the Pod, and the incarnation of the agent that they were decided on."""
 
     def __init__(
         self,

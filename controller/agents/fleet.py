@@ -1,8 +1,8 @@
-"""What every agent last said of itself: one watched stream an agent, polled where streams fail.
+"""The last state of every agent: one watched stream for each agent, or polls where streams fail.
 
 The Pod list is the registry, the stream is the heartbeat. An agent that was not heard of for `silence_seconds` is not
-connected: its last state is kept, as the least that it may hold, and whoever decides treats it as busy. Nothing that
-went wrong before keeps an agent from being heard again: reconnecting goes on for as long as its Pod is followed.
+connected: its last state is kept, as the least that it may hold, and decisions treat it as busy. Reconnecting goes on
+for as long as its Pod is followed, whatever went wrong before.
 
 Streams always begin with the whole state. `revision=N` could save that, but a restarted agent counts anew, and its N
 may be another state than the N known here.
@@ -205,7 +205,7 @@ class _Follower:
         while True:
             try:
                 delay = await self._round()
-            except Exception as error:  # noqa: BLE001 - an agent that nobody follows is silent for ever
+            except Exception as error:  # noqa: BLE001 - without this loop nobody would hear the agent again
                 breaks.say(error, **self._about)
                 delay = self._settings.max_backoff_seconds
             await asyncio.sleep(delay)

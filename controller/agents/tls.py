@@ -1,11 +1,11 @@
-"""TLS to agents: which Secrets a Pod was made with, and the context that they come to.
+"""TLS to agents: the Secrets that a Pod was made with, and the TLS context for them.
 
-Agents are known by name, not by address: no certificate names a Pod's IP. What a Pod's agent speaks is read off the
-Pod itself, which nobody can change any more; the pool's spec says only what the next Pods will be like, and a plain
-request to a TLS port would give the token away.
+Agents are known by name, not by address: no certificate names a Pod's IP. Whether a Pod's agent speaks TLS is read from
+the Pod itself, which can't change any more. The pool's spec is about new Pods only, and a plain request to a TLS port
+would give the token away.
 
-Secrets are renewed while agents run. An agent follows within the minute or two that its mount takes, so the CA that
-was in force before is taken beside the new one for a while.
+Secrets are renewed while agents run. An agent follows within a minute or two, when its mount is updated. So the
+previous CA stays valid beside the new one for a while.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ OverTls = Callable[[ContextSource, str], Transport]
 
 @dataclass(frozen=True, slots=True)
 class PodTls:
-    """The TLS of one Pod's agent. `client_secret`: whose certificate to show."""
+    """The TLS of one Pod's agent. `client_secret`: the Secret with the client certificate."""
 
     secret: str
     server_name: str
@@ -61,7 +61,7 @@ class _Files:
 
 
 class AgentTls:
-    """Transports for the Pods whose agents speak TLS; those of the same Secrets share a context."""
+    """Transports for Pods with TLS. Pods with the same Secrets share a context."""
 
     def __init__(self, api: Api, over_tls: OverTls) -> None:
         self._api = api
@@ -142,7 +142,7 @@ def make_context(ca: bytes, client: bytes | None) -> ssl.SSLContext:
     """A context that takes what `ca` signed, or a certificate that is in it. Raises OSError (ssl.SSLError is one)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A Secret without ca.crt stands for itself, whoever signed it.
+    # Without ca.crt the certificate itself is trusted.
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     context.load_verify_locations(cadata=ca.decode("ascii", "replace"))
     if client is not None:

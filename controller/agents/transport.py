@@ -37,9 +37,9 @@ async def http_transport(
 ) -> AsyncIterator["HttpTransport"]:
     """A transport over aiohttp.
 
-    At most `max_requests` at once over all agents; streams have connections of their own, one an
-    agent, at most `max_streams` (0: unbounded): who finds none free is polled.
-    The environment's proxies are not used: agents are in the cluster.
+    At most `max_requests` at once over all agents; streams have connections of their own, one an agent, at most
+    `max_streams` (0: unbounded): agents without a stream are polled. The environment's proxies are not used: agents are
+    in the cluster.
     """
     async with _session(max_requests) as calls, _session(max_streams) as streams:
         yield HttpTransport(calls, streams, connect_timeout_seconds)
@@ -66,7 +66,7 @@ class HttpTransport:
         self._connect_timeout_seconds = connect_timeout_seconds
 
     def over_tls(self, context: Callable[[], Awaitable[ssl.SSLContext]], server_name: str) -> Transport:
-        """The same by TLS: to servers whose certificate has this name, whatever address they are reached at."""
+        """The same over TLS. The server's certificate must have this name; its address does not matter."""
         return _TlsTransport(self, context, server_name)
 
     async def request(

@@ -4,7 +4,7 @@ import re
 from functools import cache
 
 MINIMUM = "0.1.0"
-"""The oldest agent whose calls mean what this controller takes them to mean. Raised with the change that needs it."""
+"""The oldest agent version that this controller can work with. Raised with the change that needs it."""
 
 _NUMBERS = re.compile(r"\d+(?:\.\d+)*")
 

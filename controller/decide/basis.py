@@ -14,9 +14,9 @@ from controller.objects.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Basis:
-    """A view with what was counted in it.
+    """A view with its counts. `queue` counts the tasks that wait for a slot, by type.
 
-    `queue` are the tasks that wait for a slot, by type; `demand` those and what the signal knows of beside them.
+    `demand` adds the waiting tasks that only the signal reports.
     """
 
     view: PoolView
@@ -45,13 +45,13 @@ class Basis:
 
     @cached_property
     def removable(self) -> Removable:
-        """The Pods that could go now; looked for only by who wants to shrink."""
+        """The Pods that could be removed now. Computed only when the pool is to shrink."""
         scaler = None if self.view.deleting else self.view.spec.scaler
         return removable(self.view, self.census, self.promised, scaler.min_idle_seconds if scaler else 0)
 
     @property
     def used(self) -> float:
-        """Slots held, by the agents' word or the signal's, whichever says more; and those that the queue will take."""
+        """The slots that are held, by the agents or the signal (the larger number), and those the queue will take."""
         return max(self.census.used, self.signal.used) + self.demand.total()
 
     @property

@@ -4,9 +4,10 @@ First the windows (`stabilizeRecommendationWithBehaviors` of its horizontal.go):
 all of the window, down only as far as was enough during all of it. Then the policies
 (`convertDesiredReplicasWithBehaviorRate`): each counts from the size at the beginning of its period.
 
-Three things are different. There a size is sampled every 15 seconds; here it stands until another one is asked for, so
-that nothing depends on when somebody looked. A share of no Pods is one Pod, not none: a pool gets away from zero by
-Percent alone. And a pool may always go to what it was told to be before, or happens to be: that is no change.
+Three things are different. Kubernetes samples a size every 15 seconds; here a size counts until another one is asked
+for, so the result does not depend on when somebody looked. A percentage of zero Pods is one Pod, so a pool can grow
+from zero by Percent alone. And a pool may always go to the size that it has, or was told to have before: that is not a
+change.
 """
 
 import math
@@ -185,8 +186,8 @@ def _window(
 ) -> tuple[Entries, _Bound]:
     """The entries with what is asked for as the last one, and what bounds it.
 
-    `stays(old, new)`: an earlier entry goes on to bound the size beside a new one. The first time, what was before
-    stands for what may have been asked for.
+    `stays(old, new)`: an earlier entry goes on to bound the size beside a new one. The first time, the size before
+    counts as what was asked for until then.
     """
     pods, now = case.asked.pods, case.now
     if not length:

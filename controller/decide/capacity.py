@@ -1,4 +1,4 @@
-"""What the slots of a pool do now, counted from the agents' reports and from what is on its way to them.
+"""The slots of a pool by state, counted from the agents' reports and from the tasks that were just given to them.
 
 Counts are derived anew for each decision, never kept: nothing can leak (B1).
 """
@@ -24,10 +24,10 @@ class Census:
     """The slots of the Pods that count.
 
     `now` and `coming` are free slots by class. `promised` are tasks given to a Pod whose agent does not show them yet:
-    each is counted as held there. `rest_*` leave out the Pods that hold a reservation: those stay, whatever the load.
-    A Pod whose agent is not heard, or is recovering, counts in `rest_used` as full. `idle` are the Pods that serve and
+    each is counted as held there. `rest_*` leave out the Pods that hold a reservation: those stay, even without load. A
+    Pod whose agent is not heard, or is recovering, counts in `rest_used` as full. `idle` are the Pods that serve and
     hold nothing, by the classes of their slots, and `others` all that do not just serve: what `removal` looks at.
-    Retiring Pods are among `others` and nowhere else: what they hold is done there, and the rest is the pool.
+    Retiring Pods are counted in `others` only: they finish what they hold, and the pool's size does not include them.
     """
 
     size: int = 0

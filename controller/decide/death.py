@@ -1,4 +1,4 @@
-"""Proof that a Pod's processes are over. Silence is none, and neither is phase Failed alone.
+"""Proof that a Pod's processes have ended. Silence is no proof. Phase Failed alone is no proof either.
 
 When a Node object vanishes, the garbage collector writes Failed over containers that still run; a kubelet that
 ended a Pod itself writes every container's termination as well.

@@ -49,7 +49,7 @@ class MarkPod:
 
 @dataclass(frozen=True, slots=True)
 class TakeBackMark:
-    """Undo a drain, whatever the Pod's label says.
+    """Undo a drain. The Pod's label does not matter.
 
     `needed`: the Pod holds something after all, so it is to be kept even if its Deployment was told to have fewer.
     """
@@ -208,8 +208,8 @@ def _may_open(view: PoolView, manager: DeploymentView | None, pod: PodView) -> b
 def _opening(manager: DeploymentView | None, action: OpenPod) -> OpenPod | TakeBackMark:
     """How a Pod is opened: one that served before, and is drained, as one whose drain is taken back.
 
-    Somebody may have labelled it active just now, and a smaller size that was decided before may be on its way: that
-    is to fail, which needs the Deployment's resourceVersion to move.
+    Somebody may have labelled it active just now, while a write of a smaller size is on its way. That write must fail,
+    so the Deployment's resourceVersion has to change.
     """
     pod = action.pod
     drained = pod.state is not PodState.STARTING and pod.agent is not None and pod.agent.phase is Phase.DRAINED

@@ -1,7 +1,7 @@
-"""What is answered to an Eviction: how a Pod is asked for in Kubernetes' own words (`lifecycle.k8s.io/v1alpha1`).
+"""How the controller answers an Eviction, Kubernetes' own request to remove a Pod (`lifecycle.k8s.io/v1alpha1`).
 
-An Eviction names its Pod, and the responders of that Pod one after the other: the one whose state is `Active` is to see
-to it that the Pod goes, to say now and then that it still does, and when it is done. For podslots that is a drain
+An Eviction names its Pod and the responders of that Pod. They act one after the other. The one with the state `Active`
+has to remove the Pod, to send heartbeats meanwhile, and to report when it is done. For podslots that is a drain
 request. The fields and their bounds are those of Kubernetes 1.37: times are near the server's own (30 s), whole
 seconds, never before the responder's start; a heartbeat comes at most every 20 s, and at least every 20 minutes, or the
 next responder is asked.
@@ -56,7 +56,7 @@ class Eviction:
 
     @property
     def asks(self) -> bool:
-        """Whether it is a drain request now. After our end it is none: what we could do is done."""
+        """Whether it is a drain request now. After our part has ended it is not: we have done all we could."""
         return self.active and not self.completed
 
     @staticmethod

@@ -1,7 +1,7 @@
 """Which tasks fit into which slots: matching of task types to classes of slots.
 
-A class is what a slot accepts, so that any number of alike slots is one node with a capacity, and any number of tasks
-of a type one node with a demand. What is left is a flow over a handful of nodes, however large the pool is.
+A class is the set of types that a slot accepts. So all slots of a class are one node with a capacity, and all tasks of
+a type one node with a demand. What is left is a flow over a handful of nodes, however large the pool is.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ def agents_choice(free: Iterable[SlotClass], task_type: str) -> SlotClass | None
 
 
 class Matching:
-    """Tasks placed in classes of slots; each one that is added may move others, and none is ever turned out.
+    """Tasks placed in classes of slots; adding a task may move others to another class, but never removes one.
 
     Each step is one augmenting path from a type to a class with room, found breadth-first.
     """

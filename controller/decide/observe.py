@@ -96,7 +96,7 @@ def _state(labels: dict[str, str]) -> PodState:
 
 
 def _time(text: str | None) -> datetime | None:
-    """A time, where one was written; what anybody made of it else is none."""
+    """The time in an annotation. None if somebody wrote something else there."""
     try:
         return parse_time(text) if text else None
     except ValueError:
@@ -110,9 +110,9 @@ def condition_is_true(status: Object, kind: str) -> bool:
 
 
 def agent_address(pod: Object, node: Object | None) -> str | None:
-    """The address at which a Pod's agent can be reached, once the Pod has one, and until it is provably dead.
+    """The address of a Pod's agent, once the Pod has one, and until it is provably dead.
 
-    A terminal phase alone is none: the agent may still be there, and have results to tell.
+    A terminal phase alone does not end it: the agent may still run, and have results.
     """
     address: str | None = (pod.get("status") or {}).get("podIP")
     return address if address and death_proof(pod, node) is None else None

@@ -89,7 +89,7 @@ class CancelTask:
 
 @dataclass(frozen=True, slots=True)
 class FinishDeletion:
-    """Nothing of the pool is left: take the finalizers off, and what they kept."""
+    """The pool has no Pods any more: remove its Secret and its budget, and the finalizers."""
 
 
 PodAction = (
@@ -196,7 +196,7 @@ def _victims(candidates: Removable, surplus: int) -> tuple[PodView, ...]:
 def _dead(view: PoolView) -> list[DeleteDead]:
     """Dead Pods whose end has been written into the status of every task that was there.
 
-    Until then the Pod is the proof that the task is lost. One that was deleted is its kubelet's to finish.
+    Until then the Pod is the proof that the task is lost. If it was deleted already, its kubelet finishes that.
     """
     if not view.synced:
         return []

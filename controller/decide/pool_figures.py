@@ -17,7 +17,7 @@ from metrics.figures import PoolFigures
 def slot_counts(serving: Iterable[Alike], others: Iterable[PodView]) -> Counter[str]:
     """How many slots these Pods have in each state.
 
-    What is not known to be held is not known to be idle, until the agent knows all again.
+    Slots whose state is not known count as recovering, not as idle.
     """
     idle = all_running = all_reserved = recovering = 0
     for load, pods in serving:
@@ -108,7 +108,7 @@ def pool_figures(
 
 
 _OTHER = "other"
-"""Classes and types that are not of the pool's layout: of an earlier one, or nothing that a slot accepts."""
+"""The name for classes and types that are not in the pool's present layout."""
 
 
 def class_name(accepts: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from controller.decide.signal import SignalWord
 from controller.decide.view import PodState, PodView, PoolView, Rollout, RolloutStand
 from controller.objects.conditions import Condition, put
 from controller.objects.fields import Fields
+from controller.objects.sentences import sentence
 
 AGENT_TOO_OLD = "AgentTooOld"
 DELETION_WAITS = "DeletionWaits"
@@ -33,7 +34,7 @@ PROTECTED = "Protected"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Something that keeps a pool from working as it should: a machine word and a text for people."""
+    """Something that keeps a pool from working as it should: a reason for programs and a message for people."""
 
     reason: str
     message: str
@@ -126,7 +127,7 @@ def _conditions(
     ready = sum(pod.ready and pod.connected for pod in serving)
     ready += sum(pod.ready and pod.connected for pod in counting if pod.state is PodState.ACTIVE)
     moving = size + view.creating != decision.desired or ready != size
-    # One that starts counts as soon as it runs: its own probes reach the agent then, and only the controller does not.
+    # A starting Pod counts once it runs: then its probes reach the agent, and only the controller does not.
     served = [pod for pod in counting if pod.state is PodState.ACTIVE or pod.running]
     unreachable = [pod.name for pod in served if not pod.connected]
     if degraded is None and unreachable and not any(pod.contacting for pod in counting):
@@ -153,7 +154,10 @@ def _conditions(
 
 
 def signal_problem(decision: SizeDecision) -> Problem | None:
-    """Why the signal that the pool is to scale by can't be used. That the first scrape is yet to come is no problem."""
+    """Why the signal that the pool is to scale by can't be used.
+
+    A signal that still waits for its first scrape is not a problem.
+    """
     found = decision.basis.signal.problem
     if found is None or found.reason is SignalWord.AWAITED:
         return None
@@ -173,7 +177,7 @@ def _scaling_active(view: PoolView, decision: SizeDecision) -> tuple[bool, str, 
 
 
 def _progress(rollout: Rollout, decision: SizeDecision, *, moving: bool) -> tuple[bool, str, str]:
-    """Whether the pool is on its way to what its spec says: to its template first, then to its size."""
+    """Whether the pool is still changing to what its spec says: to its template first, then to its size."""
     if rollout.stand is RolloutStand.NONE:
         return moving, decision.reason if moving else "Settled", decision.message
     words = f"{rollout.updated} of {rollout.total} Pods have the present template"
@@ -184,7 +188,7 @@ def _progress(rollout: Rollout, decision: SizeDecision, *, moving: bool) -> tupl
 
 
 def not_starting(view: PoolView) -> Problem | None:
-    """Why the first of the Pods that can't start doesn't, in the words of scheduler, kubelet or engine."""
+    """Why Pods do not start: the first such Pod, with the message of the scheduler, kubelet or container engine."""
     waiting = [pod for pod in view.others if pod.start_problem is not None and (pod.counts or pod.dead)]
     if not waiting:
         return None
@@ -195,10 +199,10 @@ def not_starting(view: PoolView) -> Problem | None:
 
 
 def deletion_waits(view: PoolView) -> Problem | None:
-    """Whom the deletion of a pool waits for without an end of its own, `deletionPolicy: Force` or not, and what to do.
+    """Which Pods keep a pool from being deleted until a person acts, whatever its `deletionPolicy`, and what to do.
 
-    Tasks end, or are cancelled. What a program beside the agent holds is never released by the controller, and a Pod
-    whose agent does not answer is never taken for idle: here somebody has to act.
+    Tasks end or are cancelled. But the controller never releases what a program beside the agent holds, and never
+    treats a Pod with a silent agent as idle.
     """
     if not view.deleting:
         return None
@@ -217,7 +221,9 @@ def _kept_by(pod: PodView) -> str | None:
         return None
     if not pod.connected or pod.agent is None:
         return (
-            None if pod.contacting else f"its agent does not answer; if nothing of it runs: podslots forget {pod.name}"
+            None
+            if pod.contacting
+            else f"its agent does not answer; if nothing of it runs any more, say so with `podslots forget {pod.name}`"
         )
     holds = [
         f"slot {slot.id} ({slot.task_id})" for slot in pod.held if slot.origin is Origin.LOCAL or slot.step is None
@@ -259,7 +265,11 @@ def _put_all(before: Before, entries: Sequence[tuple[str, bool, str, str]], now:
     conditions = before.conditions
     for kind, status, reason, message in entries:
         new = Condition(
-            type=kind, status=str(status), reason=reason, message=message, observed_generation=before.generation
+            type=kind,
+            status=str(status),
+            reason=reason,
+            message=sentence(message),
+            observed_generation=before.generation,
         )
         conditions = put(conditions, new, now)
     return [condition.to_json() for condition in conditions]

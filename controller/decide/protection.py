@@ -26,7 +26,7 @@ POLICIES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Whether Pods are protected from others, a machine word, and for people what nothing holds back."""
+    """Whether Pods are protected from others, with a reason, and a message that names what is not held back."""
 
     protected: bool
     reason: str

@@ -6,7 +6,7 @@ any that somebody wants gone. All other Pods of an earlier template serve on as 
 - of Pods that take work there are never fewer than size - maxUnavailable because of this;
 - of all Pods there are never more than size + maxSurge.
 
-Nothing is remembered: who retires is decided anew at each pass, those first that hold least, reservations counting
+Nothing is remembered: each pass decides again which Pods retire: first those that hold least, where reservations count
 most. The least that any Pod holds so never grows, some Pod falls idle, and the rollout goes on. A Pod that retired and
 then holds more than another serves again, which loses nothing.
 

@@ -63,9 +63,9 @@ RotationStep = RecordTimes | AddNext | UseNext | DropPrevious
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotation:
-    """How a pool's tokens stand, since when the current one is in use, and a message for people.
+    """The state of a pool's rotation, since when the current token is in use, and a message for people.
 
-    `step` is what is to be written now, if anything; else `wait` is after how long to look again.
+    `step` is the write to make now, if there is one. Otherwise `wait` is the time until the next look.
     """
 
     reason: TokensStand
@@ -83,7 +83,7 @@ class Rotation:
 def rotation(
     state: TokenState, pods: Iterable[PodView], *, period: timedelta, requested: str | None, now: datetime
 ) -> Rotation:
-    """How the tokens stand that `state` tells of, for these Pods. `requested` is what the pool's annotation says."""
+    """The state of the rotation for these tokens and Pods. `requested` is the value of the pool's annotation."""
     if state.current is None:
         return Rotation(reason=TokensStand.NONE_USABLE, message="the token Secret has no usable token")
     if not _passed(state.since, now) or (state.next is not None and not _passed(state.next_since, now)):
@@ -104,7 +104,7 @@ def _passed(moment: datetime | None, now: datetime) -> bool:
 
 
 def _in_use(current: str, pods: Iterable[PodView], due: timedelta) -> Rotation:
-    # Not those that were never heard: a Pod that starts is none that is behind.
+    # Pods whose agent was never heard don't count: a Pod that starts is not late.
     behind = [pod for pod in pods if not pod.dead and pod.agent is not None and current not in pod.agent.tokens]
     return Rotation(
         reason=TokensStand.AGENTS_BEHIND if behind else TokensStand.IN_USE,

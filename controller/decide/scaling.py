@@ -29,7 +29,7 @@ _MOST_NAMED = 5
 
 
 class Reason(StrEnum):
-    """Why the size is what it is: the machine's word."""
+    """The reason for the size."""
 
     POOL_DELETED = "PoolDeleted"
     FIXED_SIZE = "FixedSize"
@@ -66,7 +66,7 @@ class SizeDecision:
     `limit`: what kept it from what the load alone asks for. `history` is for the next decision on this pool, which is
     due at `changes_at`, if not for another cause before. The rest are the numbers it rests on: `utilization_percent` is
     of all slots, with what is queued; `missing_pods` are those that the queue and the buffer lack, before bounds.
-    `basis` is what was counted, for whoever goes on from this decision.
+    `basis` has the counts, for the decisions that follow this one.
     """
 
     basis: Basis = field(repr=False, compare=False)

@@ -29,7 +29,7 @@ _ROUGHLY = 0.05
 
 
 class SignalWord(StrEnum):
-    """What is wrong with a signal: the machine's word."""
+    """The reason why a signal can't be used."""
 
     UNAVAILABLE = "SignalUnavailable"
     STALE = "SignalStale"
@@ -53,7 +53,7 @@ class Judged:
     """What a signal adds to the agents' reports.
 
     `used` slots of all Pods that count, and `rest_used` of those without a reservation, as fractions; `waiting` tasks
-    by type. `held`: nothing is known of the utilisation, so no threshold is looked at.
+    by type. `held`: the utilisation is not known, so thresholds do not apply.
     """
 
     used: float = 0.0
@@ -98,7 +98,7 @@ def _judge(view: PoolView, signal: Signal, reading: Reading) -> Judged | SignalP
 
 
 def _waiting(view: PoolView, answer: Answer) -> dict[str, int] | SignalProblem:
-    """How many tasks wait, by type. Those of no type count as of the one that most slots take; "" stands for it."""
+    """How many tasks wait, by type. Tasks without a type count as the type that most slots accept; its key is ""."""
     if not answer.samples:
         return SignalProblem(SignalWord.EMPTY, "the queue query finds nothing")
     found: Counter[str] = Counter()
@@ -175,7 +175,7 @@ def _missing(unfound: Iterable[PodView], expected_since: datetime, *, found: boo
 
 
 def _doubt(pod: PodView, share: float, since: datetime) -> SignalProblem | None:
-    """Why the share of a Pod can't be right: it is none, or less than its agent has held at every moment `since`."""
+    """Why a Pod's value can't be right: it is missing, or lower than its agent has held at every moment `since`."""
     if not 0 <= share <= 1 + _ROUGHLY:
         text = f"the utilization query finds {share:g} for Pod {pod.name}, not 0 to 1"
         return SignalProblem(SignalWord.INVALID, text)

@@ -1,7 +1,8 @@
-"""Why a Pod that was never opened does not start, in the words of who knows: scheduler, kubelet, container engine.
+"""Why a Pod that was never opened does not start, as the scheduler, kubelet or container engine reports it.
 
-Kubernetes says it in three places: the condition PodScheduled while no node takes the Pod, `waiting` of a container
-that its node can't start, and the Pod's own status when the node refuses it. A Pod that takes its time has none.
+Kubernetes reports it in three places: the condition PodScheduled while no node takes the Pod, `waiting` of a container
+that its node can't start, and the Pod's own status when the node refuses it. A Pod that is only slow has no such
+problem.
 """
 
 from collections.abc import Iterator

@@ -95,7 +95,7 @@ class GiveUpLock:
 
 @dataclass(frozen=True, slots=True)
 class RemoveFinalizer:
-    """It has ended, and nothing of it is left to be done: from now on whoever deletes it has it gone at once."""
+    """It has ended, and nothing is left to do for it. From now on a delete removes it at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +207,8 @@ def _reserved(task: Task, pod: PodView) -> TaskAction | None:
     if task.approved:
         return Approve()
     message = (
-        f"the approval names attempt {approval.attempt} and {approval.plan_digest}; "
-        f"the plan that waits is attempt {task.status.attempt} with {task.status.plan_digest}"
+        f"The approval names attempt {approval.attempt} and {approval.plan_digest}; "
+        f"the plan that waits is of attempt {task.status.attempt} and has the digest {task.status.plan_digest}."
     )
     said = find(task.status.conditions, APPROVED)
     if said is not None and said.message == message:
@@ -219,7 +219,7 @@ def _reserved(task: Task, pod: PodView) -> TaskAction | None:
 def _pod_lost(task: Task, where: Whereabouts) -> TaskAction | None:
     """The Pod is provably dead, or gone from the API: what becomes of its task.
 
-    A cache that lacks the Pod may only have lost sight of it, as when somebody removed its label.
+    A Pod that is missing in the cache may still exist, as when somebody removed its label.
     """
     proof = where.dead
     unseen = where.pod is None
@@ -267,11 +267,11 @@ def wants_cancel(task: Task) -> bool:
 def cancel_message(task: Task, pod: PodView) -> str:
     """What the condition Cancelling says once the agent was told: which attempt, and which start of the agent."""
     incarnation = pod.agent.incarnation if pod.agent else ""
-    return f"the agent of Pod {pod.name} was told to end attempt {task.status.attempt} (incarnation {incarnation})"
+    return f"The agent of Pod {pod.name} was told to end attempt {task.status.attempt} (incarnation {incarnation})."
 
 
 def cancelling(task: Task, pod: PodView) -> bool:
-    """Whether the agent, as it is now, was told to end this attempt.
+    """Whether the present incarnation of the agent was told to end this attempt.
 
     It keeps that in its journal; one that came back is told again all the same, for a journal can be lost.
     """
@@ -280,7 +280,7 @@ def cancelling(task: Task, pod: PodView) -> bool:
 
 
 def unsaid(obj: dict[str, Any], problem: str) -> str | None:
-    """What is to be said of a SlotTask that can't be read; None if it stands there, and nothing else is asked."""
+    """The message for a SlotTask that can't be read. None if its status has it already, and it need not be ended."""
     message = problem[:MOST_WORD]
     spec, status = obj.get("spec"), obj.get("status") or {}
     said = any(
@@ -301,7 +301,7 @@ MOST_WORD = 1024
 
 
 def is_refused(task: Task) -> bool:
-    """Whether the task waits for what its pool can't give it: it says so in its conditions."""
+    """Whether the task waits for something that its pool can't give it, as its conditions say."""
     said = find(task.status.conditions, ACCEPTED)
     return task.queued and said is not None and said.status == "False"
 

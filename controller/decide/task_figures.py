@@ -1,7 +1,7 @@
-"""What one write of a task's status tells: to logs, and to metrics. Pure.
+"""What logs and metrics get from one write of a task's status. Pure.
 
-Asked by whoever made the write, after it took effect: each write names the version that it was decided on, so of all
-replicas one makes it, and no transition is told or measured twice.
+The replica that made the write asks, after it took effect. Each write names the version that it was decided on, so only
+one replica makes it, and no transition is logged or measured twice.
 """
 
 from datetime import datetime
@@ -17,7 +17,7 @@ RETRIED = "Retried"
 
 
 class TaskEvent(StrEnum):
-    """What became of a task: the word that logs have for it."""
+    """What happened to a task, as logs name it."""
 
     DISPATCH = "dispatch"  # a Pod is chosen, and its agent is about to be asked
     RUN = "run"  # it has a slot, and its first step
@@ -112,7 +112,7 @@ def reserved_since(task: Task) -> datetime | None:
 
 
 def _steps_ended(before: Task, after: Task) -> dict[str, float]:
-    """How long the steps took whose end is new."""
+    """The durations of the steps that ended with this write."""
     known: dict[Step, datetime | None] = {step: result.end_time for step, result in before.status.results.items()}
     ended: dict[str, float] = {}
     for step, result in after.status.results.items():

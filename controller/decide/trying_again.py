@@ -28,7 +28,7 @@ def after_end(task: Task, known: KnownTask, now: datetime) -> Retry | None:
     if reason.startswith(POD_STOPPED):
         return Retry("PodStopped", f"the plan was stopped as Pod {task.status.pod} ended")
     exit_code = known.plan.exit_code if known.plan is not None else None
-    # One that ran too long was ended by us: its exit code is no word of its own.
+    # We ended a step that ran too long, so its exit code says nothing about the command.
     if exit_code not in task.spec.plan_exit_codes or reason.startswith(TIME_LIMIT):
         return None
     pause = timedelta(seconds=pause_seconds(task.status.attempt))

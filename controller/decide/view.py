@@ -1,7 +1,7 @@
 """What a reconcile decides on: one pool with its Pods and tasks, read once from the caches and frozen.
 
-Built by `controller.world` from raw objects and agents' reports. Everything that decides (`scaling`, `pod_actions`,
-`assignment`, `task_actions`) takes a `PoolView` and returns values; none of it does I/O or reads a clock.
+Built by `controller.world` from raw objects and agents' reports. All decisions (`scaling`, `pod_actions`, `assignment`,
+`task_actions`) take a `PoolView` and return values. They do no I/O and read no clock.
 """
 
 from collections import defaultdict
@@ -99,7 +99,7 @@ class PodView:
     ended: bool = False
     """Whether its phase is a terminal one. No proof of death, but no ReplicaSet counts it any more."""
     idle_seen: datetime | None = None
-    """When the controller first saw it idle as it is now, by the controller's own clock: a node's may be wrong."""
+    """Since when the controller has seen it idle, by the controller's own clock: a node's may be wrong."""
 
     @cached_property
     def held(self) -> tuple[Slot, ...]:
@@ -108,14 +108,14 @@ class PodView:
 
     @cached_property
     def counts(self) -> bool:
-        """Whether the Pod is part of the pool's size: neither dead, nor on its way out."""
+        """Whether the Pod is part of the pool's size: neither dead nor being deleted."""
         if self.dead or self.deleting or self.in_flight is PodOperation.REMOVE:
             return False
         return self.state is not PodState.DRAINING or self.in_flight is PodOperation.OPEN
 
     @cached_property
     def word(self) -> str:
-        """What it is counted as: its state, or that it is dead."""
+        """The word that it is counted under: its state, or `dead`."""
         return "dead" if self.dead else self.state.value
 
     @cached_property
@@ -135,7 +135,7 @@ class PodView:
 
     @property
     def why_leaving(self) -> str:
-        """Why it goes, if it goes: the machine's word."""
+        """The reason why it is to go, if it is."""
         reasons = {
             "DrainRequested": self.drain_requested,
             "NodeCordoned": self.node_cordoned,
@@ -146,15 +146,15 @@ class PodView:
 
     @property
     def useless(self) -> bool:
-        """Whether it will never take work again: it makes room for one that does, as soon as it holds nothing.
+        """Whether it will never take work again: once it holds nothing, another Pod replaces it.
 
-        A starting Pod with a too old agent is none: the same image would be no newer in another one.
+        A starting Pod with a too old agent does not count: another Pod would have the same image.
         """
         return self.leaving or (self.agent_too_old and self.state is not PodState.STARTING)
 
     @cached_property
     def offer(self) -> Offer:
-        """What its idle slots are good for. Whoever asks whether the Pod takes work now asks this."""
+        """What its idle slots accept. Empty if the Pod takes no work now."""
         if self.leaving or not self.counts:
             return Offer.NOTHING
         agent = self.agent
@@ -228,7 +228,7 @@ def _same_load(running: int, reserved: int, free: Layout) -> SlotLoad:
 
 
 class Alike(NamedTuple):
-    """Pods whose slots stand alike."""
+    """Pods with the same state of their slots."""
 
     load: SlotLoad
     pods: list[PodView]
@@ -246,7 +246,7 @@ class RolloutStand(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """Where a pool stands between two templates. `updated` of its `total` Pods have the present one.
+    """The state of a rollout from one template to the next. `updated` of its `total` Pods have the present one.
 
     `extra` Pods are wanted beyond the size: one that shows whether the present template starts. `tolerated` beyond it
     are not taken away. `max_surge`: by how many all Pods may exceed the size; None: nothing is replaced, no bound.
@@ -329,10 +329,10 @@ class PoolView:
 
     @property
     def serving(self) -> list[Alike]:
-        """The Pods that just serve: they take work now, and nothing is under way with them but that work.
+        """The Pods that just serve: they take work now, and no operation is under way with them.
 
-        Of 10 000 Pods nearly all do, and most of what can be asked of a Pod need not be asked of them: they count, are
-        active, heard, neither dead nor on their way out, and nothing speaks against them.
+        Nearly all of 10 000 Pods do. They count, are active, have an agent that is heard, and are neither dead nor
+        being deleted. So most questions about a Pod need not be asked for them.
         """
         return self._parted[0]
 

@@ -40,7 +40,7 @@ class KubeSettings:
     kubeconfig: str | None = None
     context: str | None = None
     stands_in_for: str | None = None
-    """The user on whose behalf requests are made, if the one who has the credentials may do so."""
+    """The user to impersonate. The user of the credentials needs the right to do so."""
     in_cluster: bool = False
     service: tuple[str, str] | None = None
     """Host and port of the API server, for `in_cluster`."""
@@ -69,7 +69,7 @@ class Access:
     tls_server_name: str | None = None
     proxy: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Of a user of the kubeconfig who stands in for another."""
+    """The headers of a user of the kubeconfig who acts as another."""
     namespace: str | None = None
     refresh_after_seconds: float | None = None
 
@@ -81,7 +81,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What a TLS context is made of, as PEM."""
+    """The parts of a TLS context, as PEM."""
 
     verify: bool
     ca: bytes | None
@@ -90,7 +90,7 @@ class Trust:
 
 
 class TlsContexts:
-    """The last TLS context, made anew only as what it is made of changes: each one means new connections."""
+    """The last TLS context. A new one is made only if its parts change, because it needs new connections."""
 
     def __init__(self) -> None:
         self._trust: Trust | None = None

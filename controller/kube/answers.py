@@ -76,7 +76,7 @@ def parse_status(content: bytes) -> Object:
 
 
 def parse_event(line: bytes) -> Object:
-    """A watch event. Raises what an ERROR event stands for."""
+    """A watch event. Raises the error of an ERROR event."""
     event = parse(line)
     if event.get("type") == "ERROR":
         status = event.get("object", {})
@@ -85,7 +85,7 @@ def parse_event(line: bytes) -> Object:
 
 
 def error_of(status: int, document: Object, retry_after: str | None) -> ApiError | ApiUnavailable:
-    """The error that an answer stands for."""
+    """The error for an answer."""
     reason, message = str(document.get("reason", "")), str(document.get("message", ""))
     if status >= SERVER_ERROR:
         return ApiUnavailable(f"{status} {reason}: {message}", code=status)
@@ -101,7 +101,7 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 def words_of(error: BaseException) -> str:
-    """What went wrong on a connection, in the system's words, without those of Python around them."""
+    """The system's message about a failed connection, without Python's text around it."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, ssl.SSLCertVerificationError):

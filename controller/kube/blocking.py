@@ -236,7 +236,7 @@ class BlockingClient:
         return response, content
 
     def _stream(self, path: str, query: dict[str, str], idle_seconds: float | None) -> "Lines":
-        """A GET whose answer is read by lines, on a connection of its own."""
+        """A GET on a separate connection. Its answer is read line by line."""
         access = self._current()
         with _translated(f"GET {path}"):
             connection = self._open(access)

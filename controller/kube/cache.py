@@ -35,8 +35,8 @@ class Final:
     """What an object last was. `seen`: it is the one that the DELETED event carried.
 
     Otherwise the removal was only noticed, by a list or by a write's answer, and the object may have changed between.
-    Under a label selector DELETED also comes for an object that merely stopped matching: who needs to be sure that it
-    is gone reads it live.
+    With a label selector, DELETED also comes for an object that only stopped matching. To be sure that it is gone, read
+    it live.
     """
 
     object: Object

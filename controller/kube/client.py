@@ -53,8 +53,8 @@ class ClientSettings:
     taken for a broken connection. On a server where nothing ever changes there are no bookmarks: then the watch is
     merely opened again from where it was. `max_connections` bounds concurrent calls; watches have their own.
 
-    `requests_per_second` and `burst` hold back calls as client-go's QPS and Burst do, those for Leases excepted: a
-    leader that may not renew is none. None: no limit.
+    `requests_per_second` and `burst` hold back calls as client-go's QPS and Burst do, except calls for Leases: a leader
+    that can't renew in time loses its Lease. None: no limit.
     """
 
     request_timeout_seconds: float = 15.0
@@ -87,7 +87,7 @@ async def connect(
     """A client for the API server that `settings` name. Raises ApiUnavailable if its configuration can't be read.
 
     `strict`: writes with fields that the server does not know are refused, not pruned. For what people type. Not for
-    the controller: it may be newer than the CRDs for a while, and would then get none of its status written.
+    the controller: it may be newer than the CRDs for a while, and then all its status writes would fail.
     """
     limits = limits or ClientSettings()
     source = access_source(settings, now)

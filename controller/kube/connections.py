@@ -1,4 +1,4 @@
-"""Connections to an API server for `blocking`: TLS by the kubeconfig's words, and proxies."""
+"""Connections to an API server for `blocking`: TLS as the kubeconfig says, and proxies."""
 
 import http.client
 import os
@@ -24,7 +24,7 @@ class Request:
 
 
 def opened(access: Access, connect_seconds: float, answer_seconds: float) -> HTTPConnection:
-    """A connection. Raises ApiUnavailable if there is none to be had."""
+    """A connection. Raises ApiUnavailable if it can't be made."""
     connection = _connection(access, connect_seconds)
     try:
         connection.connect()
@@ -51,7 +51,7 @@ def exchanged(connection: HTTPConnection, access: Access, request: Request) -> H
 
 
 class _Tls(http.client.HTTPSConnection):
-    """TLS whose certificate may have another name than the address that is connected to."""
+    """TLS to a server with a certificate for another name than its address."""
 
     def __init__(self, host: str, port: int, timeout: float, context: ssl.SSLContext, server_name: str) -> None:
         super().__init__(host, port, timeout=timeout, context=context)

@@ -41,7 +41,7 @@ def run(spec: Mapping[str, Any], folder: Path, cluster: Mapping[str, Any]) -> Cr
     # As client-go: a name is looked for in the PATH, a relative path in the kubeconfig's folder.
     program = str(folder / command) if os.sep in command else command
     try:
-        ran = subprocess.run(  # noqa: S603 - that it is run is what the kubeconfig says
+        ran = subprocess.run(  # noqa: S603 - the kubeconfig names the program to run
             [program, *map(str, spec.get("args") or ())],
             env={**os.environ, **_variables(spec), "KUBERNETES_EXEC_INFO": _info(spec, cluster, interactive)},
             stdin=None if interactive else subprocess.DEVNULL,

@@ -51,7 +51,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """What a context stands for."""
+    """The cluster, user and namespace of a context."""
 
     cluster: Entry
     user: Entry = field(repr=False)

@@ -9,8 +9,8 @@
 Two steps, each of which ends in the next one and a delay. A failing list takes nothing out of the cache. A list is read
 without a resourceVersion, so it is never older than anything seen before. Its pages are taken in as they come, as
 events would be; what it lacks is gone only when its last page is there. Every `relist_seconds` a list is read anyway:
-what a server or a proxy loses without a word is then made good.
-A watch may be any time behind; `refresh` is for who must not act on that.
+so an event that a server or a proxy has lost is noticed then. A watch may be any time behind; `refresh` is for who must
+not act on that.
 """
 
 import asyncio

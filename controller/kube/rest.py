@@ -1,4 +1,4 @@
-"""Long work in small parts: whoever does it lets the loop do other things every few milliseconds."""
+"""Splits long work: it lets the loop do other things every few milliseconds."""
 
 import asyncio
 from collections.abc import Callable

@@ -37,10 +37,10 @@ def trim_workload(obj: Object) -> Object:
 
 
 def trim_pod(obj: Object) -> Object:
-    """A Pod without what nothing here reads: there are thousands of them, of some 60 KiB parsed.
+    """A Pod with only the fields that are read here: there are thousands of Pods, each of about 60 KiB when parsed.
 
-    What is left are mostly parts that are equal for all Pods of a pool that run: those are one object. Such a Pod must
-    never be changed, nor sent back with PUT.
+    Parts that are equal in many Pods are shared as one object. So such a Pod must never be changed or sent back with
+    PUT.
     """
     obj = trim_metadata(obj)
     metadata = {name: _shared(value) if name in _EQUAL_METADATA else value for name, value in obj["metadata"].items()}

@@ -68,7 +68,7 @@ class Election:
 
     @property
     def holder(self) -> str | None:
-        """Who holds the Lease, as last seen."""
+        """The holder of the Lease, as last seen."""
         seen = self._standing.seen
         return seen.holder or None if seen else None
 
@@ -127,8 +127,8 @@ class Election:
             look = self._settings.look_seconds
             return min(look * self._rng.uniform(0.8, 1.0), max(following.seconds, 0.01))
         if seen and isinstance(following, Create) and self._standing.tenure is None:
-            # Somebody deleted the Lease. Its holder makes it anew at its next renewal, and goes on; whoever else made
-            # it would have to wait until nobody can act on the old one.
+            # Somebody deleted the Lease. Its holder makes it again at its next renewal, and goes on; if another replica
+            # made it would have to wait until nobody can act on the old one.
             return retry * self._rng.uniform(1.0, 1.2)
         # What was just read may ask for a write at once; the jitter parts replicas that read the same.
         return retry * (self._rng.uniform(0.8, 1.0) if settled else self._rng.uniform(0.0, 0.05))
@@ -208,7 +208,7 @@ class Election:
         }
 
     def _tell(self) -> None:
-        """Compare with what listeners know; look again when the deadline comes, whatever the loop is doing then."""
+        """Compare with what listeners know; look again at the deadline."""
         self._disarm()
         leading = self.may_act()
         tenure = self._standing.tenure

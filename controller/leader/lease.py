@@ -1,14 +1,14 @@
 """What to do with the leader's Lease now. Pure: versions and this process' monotonic seconds in, a decision out.
 
-Two replicas must never both act, whatever their clocks say and however late messages come. Three rules give that:
+Two replicas must never act at once, even if clocks are wrong and messages are late. Three rules give that:
 
 1. A holder acts until `renew_deadline` after it *sent* its last write that took effect.
 2. Another takes a held Lease only after it saw one and the same version for `lease_duration`, which is longer, on its
    own clock; and with that version as the precondition. When its write takes effect, the holder's last write was sent
    before that version was first seen, so the holder stopped acting `lease_duration - renew_deadline` ago at least.
-3. A Lease that is not there proves nothing: somebody may have deleted it, and its holder may still act on a write from
-   before. Whoever makes it anew acts only after a renewal that it sent `lease_duration` later. A holder that finds its
-   Lease gone makes it anew and goes on, if the answer comes before its deadline: nobody else can have begun by then.
+3. A missing Lease proves nothing: somebody may have deleted it, and its holder may still act on a write from before. A
+  replica that makes it again acts only after a renewal that it sent `lease_duration` later. A holder that finds its
+  Lease gone makes it anew and goes on, if the answer comes before its deadline: nobody else can have begun by then.
 
 A released Lease (no holder, but a renewTime) is free at once: its holder stopped acting before it wrote that. So only a
 confirmed holder may release: who made the Lease anew and was not confirmed yet cannot say that nobody acts. Wall time
@@ -27,9 +27,9 @@ from typing import Any
 class LeaseSettings:
     """Seconds. `renew_deadline` is for acting after the last renewal, `lease_duration` before another may take over.
 
-    The difference (5 s) is what a write that was allowed by `may_act` may take on its way; stamps and preconditions
-    hold back what takes longer. Every replica must use the same figures.
-    `look`: how often one that stands by reads the Lease, and so how soon it knows of a release.
+    The difference (5 s) is how long a write that `may_act` allowed may take to arrive; stamps and preconditions hold
+    back what takes longer. Every replica must use the same figures. `look`: how often one that stands by reads the
+    Lease, and so how soon it knows of a release.
     """
 
     lease_duration_seconds: float = 15.0
@@ -95,7 +95,7 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """Replace the holder, on this version. `transitions` is what the Lease shall say."""
+    """Replace the holder, on this version. `transitions` is the number for the new Lease."""
 
     version: str
     transitions: int

@@ -1,4 +1,4 @@
-"""Whether a task can run in a pool at all, whatever its Pods do at the moment."""
+"""Whether a task can ever run in a pool. The present state of its Pods does not matter."""
 
 from agent.wire import Step
 from controller.objects.pool import PoolSpec
@@ -29,7 +29,7 @@ def refusal(task: Task, pool: PoolSpec | None) -> tuple[str, str] | None:
 
 
 def unusable(pool: str, problem: str) -> tuple[str, str]:
-    """The same of a pool that can't be used as it is written, in the words of what is wrong with it."""
+    """Reason and message for tasks of a pool with an unusable spec."""
     return "PoolUnusable", f"SlotPool {pool!r} can't be used as it is: {problem}"[:MOST_MESSAGE]
 
 

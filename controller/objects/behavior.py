@@ -9,7 +9,7 @@ MAX_POLICIES = 16
 MAX_POLICY_VALUE = 10_000
 MAX_PERIOD_SECONDS = 1800
 MAX_WINDOW_SECONDS = 3600
-"""Both as in autoscaling/v2: the history that they look at stands in the pool's status, and is to stay small."""
+"""Both as in autoscaling/v2: their history is in the pool's status, and has to stay small."""
 
 
 class PolicyType(StrEnum):

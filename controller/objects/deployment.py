@@ -2,7 +2,7 @@
 
 Its Pods are those that the controller would make itself, less what only an object can have: the second owner and the
 finalizer come before a Pod is opened. No other Pod carries the label that it selects by, and its name is never used
-again: a ReplicaSet adopts whatever matches and has no controller.
+again: a ReplicaSet adopts every Pod that matches and has no controller.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """Times in which a pool's size stays as it is: `autoscaling.freeze`.
 
 A window begins when a cron expression says so, by the clocks of its time zone, and lasts for so many seconds that pass.
-So it crosses midnight without a thought, and over a change of summer time it is as long as ever. A start at a time that
-clocks skip comes when they have skipped it; one at a time that they show twice comes the first time.
+So it may cross midnight, and it keeps its length when summer time begins or ends. If clocks skip the time of a start,
+the window starts right after the skip. If they show it twice, it starts the first time.
 """
 
 import re

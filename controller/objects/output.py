@@ -88,7 +88,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Whose output it is."""
+    """The task that the output is of."""
 
     namespace: str
     task: str
@@ -153,7 +153,7 @@ def document(source: Source, output: Output, compressed: bytes) -> dict[str, Any
 
 
 def belongs_to(found: dict[str, Any], task_uid: str) -> bool:
-    """Whether the object is of this very task, and not of an earlier one of the same name."""
+    """Whether the object is of this task, and not of an earlier one with the same name."""
     return bool((found.get("spec") or {}).get("taskUID") == task_uid)
 
 

@@ -24,9 +24,11 @@ MAX_RESERVATION_SECONDS = 365 * 86400
 ROTATION_SECONDS = (60, 10 * 365 * 86400)
 """The shortest and the longest time that a token is used. A rotation takes minutes, and the next one waits for it."""
 DEFAULT_GRACE_SECONDS = 600
-"""How long steps may run on when a Pod is stopped from outside (a node that shuts down, a person's delete): podslots
-itself deletes only Pods whose slots are idle, which end at once. Ten minutes let most applies finish; the 30 s of
-Kubernetes cut them off in the middle, and more than ten minutes few drivers of nodes wait for."""
+"""How long steps may run on when a Pod is stopped from outside (a node that shuts down, a person's delete).
+
+podslots itself deletes only Pods with idle slots, which end at once. Ten minutes let most applies finish. Kubernetes'
+default of 30 s would cut them off in the middle. Few programs that remove nodes wait longer than ten minutes.
+"""
 
 TASK_TYPE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
@@ -143,7 +145,7 @@ class PoolSpec:
         return None if self.scaler is None else self.scaler.signal
 
     def fixed_size(self, present: int) -> int:
-        """The number of Pods where autoscaling does not decide. A pool that is paused without a word stays as it is."""
+        """The number of Pods where autoscaling does not decide. A paused pool without `replicas` keeps its size."""
         if self.replicas is not None:
             return self.replicas
         return 0 if self.autoscaling is None else present

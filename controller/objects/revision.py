@@ -48,7 +48,7 @@ def name_of(pool: Json) -> str:
 
 
 def belongs_to(obj: Json, pool: Json) -> bool:
-    """Whether a revision is this very pool's, not that of an earlier one of its name."""
+    """Whether a revision is of this pool, and not of an earlier one with the same name."""
     owners = obj["metadata"].get("ownerReferences") or ()
     return any(owner.get("controller") and owner["uid"] == pool["metadata"]["uid"] for owner in owners)
 

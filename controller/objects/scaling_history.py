@@ -1,6 +1,6 @@
 """What a pool's status remembers of its size, for the windows of `behavior`: `status.scaling`.
 
-It is small whatever happens: entries that are too many are put together, so that a limit holds rather longer.
+Its size is bounded: entries that are too many are put together, so that a limit holds rather longer.
 """
 
 from collections.abc import Sequence

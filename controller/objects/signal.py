@@ -13,13 +13,13 @@ WINDOW_SECONDS = (15, 3600)
 DEFAULT_WINDOW_SECONDS = 120
 """Scrapes come once in 15 to 60 seconds: at least two of them are to be in it."""
 
-# No user and password, which would stand in everybody's sight; no query, which would be part of each call.
+# No user and password, which everybody could read there; no query, which would be part of each call.
 URL = re.compile(r"https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~%/-]*)?")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 
 class SignalSource(StrEnum):
-    """Who says how much of a pool is in use."""
+    """Where the utilisation of a pool is read from."""
 
     AGENTS = "Agents"
     PROMETHEUS = "Prometheus"

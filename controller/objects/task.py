@@ -1,6 +1,6 @@
 """A SlotTask, parsed once from the object, and its status on the way back.
 
-`status` is what the controller wrote; what an agent reports of the task goes before it.
+The controller wrote `status`. An agent's report of the task outranks it.
 """
 
 from dataclasses import dataclass, field, replace
@@ -123,7 +123,7 @@ class TaskStatus:
 
     @property
     def changed(self) -> bool | None:
-        """Whether the plan found something to change; None if its exit code said nothing of it."""
+        """Whether the plan found something to change. None if its exit code does not say."""
         return self.plan.changed if self.plan is not None else None
 
     @property

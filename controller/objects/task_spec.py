@@ -56,7 +56,7 @@ class OnLostReservation(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
-    """A person's word that this plan of this attempt may be applied."""
+    """A person's approval: this plan of this attempt may be applied."""
 
     attempt: int
     plan_digest: str

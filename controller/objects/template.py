@@ -48,9 +48,9 @@ _BIN, _STATE, _TOKENS, _CREDENTIALS, _WORK, _SCRATCH = (
 _SILENT_NODE_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 _AGENT_RESOURCES: Json = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}}
-"""The agent holds slots, the ends of logs and one watch each for a few readers: some 40 MiB. It has one thread that
-computes, so one core is no brake. Both limits are there because a namespace with a quota on limits.cpu and
-limits.memory admits only Pods whose every container has them."""
+"""The agent holds slots, the ends of logs and one watch each for a few readers: some 40 MiB. One of its threads
+computes, so one core is enough. Both limits are there because a namespace with a quota on limits.cpu and limits.memory
+admits only Pods whose every container has them."""
 
 
 _INSTALL_RESOURCES: Json = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "128Mi"}}
@@ -236,7 +236,7 @@ def _agent(spec: PoolSpec, pool: str, grace_seconds: int, image: str, override: 
 
 
 def _install(agent: Json, override: Json) -> Json:
-    """Puts the binary where the workers, whose images are anything, find it. Its image is the agent's."""
+    """Puts the binary where the workers find it, whatever their images are. It has the agent's image."""
     return {
         "name": names.INSTALL_CONTAINER,
         "image": agent["image"],
@@ -339,7 +339,7 @@ def _server_name(tls: Tls | None) -> list[Json]:
 
 
 def _pod_security(given: Json) -> Json:
-    """Defaults for what the user leaves open. Whoever asks for root gets it."""
+    """Defaults for what the user does not set. A template that asks for root gets it."""
     as_root = given.get("runAsUser") == 0
     return {
         "runAsUser": USER_ID,

@@ -144,7 +144,7 @@ def _file(content: object, path: str) -> str | File:
         try:
             binascii.a2b_base64(encoded, strict_mode=True)
         except ValueError as error:
-            raise fields.fail("base64", f"is none: {error}") from error
+            raise fields.fail("base64", f"is not valid base64: {error}") from error
     return File(text=fields.optional_text("text"), base64=encoded, mode=_mode(fields))
 
 
@@ -194,7 +194,7 @@ def _key_ref(fields: Fields) -> KeyRef:
 
 
 def parse_sources(spec: Fields) -> tuple[EnvFrom, ...]:
-    """Secrets and ConfigMaps whose every key is a variable. Raises InvalidObject."""
+    """Secrets and ConfigMaps with all of their keys as variables. Raises InvalidObject."""
     return tuple(_env_from(item) for item in spec.children("envFrom", most=MAX_SOURCES))
 
 

@@ -1,8 +1,8 @@
 """The loop over pools: one pass after the other, each over one pool.
 
-A pool is looked at when anything about it changed (its objects, its Pods, its tasks, an agent's state, the end of an
-operation), when a moment that matters has come, and every `resync_seconds` without a cause. What breaks in one pool's
-pass is logged, and ends nothing.
+A pool gets a pass when something about it changed (its objects, Pods, tasks, an agent's state, the end of an
+operation), when a time that it waits for has come, and every `resync_seconds` in any case. An exception in one pool's
+pass is logged, and the loop goes on.
 """
 
 import asyncio

@@ -36,19 +36,21 @@ from controller.errors import InvalidObject
 from controller.kube.api import Object
 from controller.objects.acceptance import going, refusal, unusable
 from controller.objects.pool import Mode, PoolSpec
+from controller.passes.pod_starts import PodStarts
 from controller.passes.starting import Starting
 from controller.passes.task_pass import TaskPass
+from controller.passes.task_starts import TaskStarts
 from controller.world.index import Key
 from controller.world.protection import Protection
 from controller.world.world import World
 from metrics.pools import PoolMetrics
 
 _STATUS_SECONDS = 0.5
-"""How long after a write of a pool's status the next one comes, at the earliest: slots may change all the time."""
+"""The shortest time between two writes of a pool's status: slots may change all the time."""
 
 
 class Reconciler:
-    """Decides, and has operations started. All state is in the world and in the cluster."""
+    """Decides what to do about a pool, and has operations started. Its state is in the world and in the cluster."""
 
     def __init__(
         self,
@@ -57,6 +59,8 @@ class Reconciler:
         starting: Starting,
         protection: Protection,
         *,
+        pod_starts: PodStarts,
+        task_starts: TaskStarts,
         tasks: Tasks,
         pools: Pools,
         history: History,
@@ -72,10 +76,12 @@ class Reconciler:
         self._protection = protection
         self._queue = queue
         self._starting = starting
+        self._pod_starts = pod_starts
+        self._task_starts = task_starts
         self._pools = pools
         self._history = history
         self._shown = shown
-        self._task_pass = TaskPass(world, queue, starting, tasks)
+        self._task_pass = TaskPass(world, queue, starting, task_starts, tasks)
         self._status_due: dict[Key, float] = {}
 
     def reconcile(self, key: Key) -> None:
@@ -99,10 +105,10 @@ class Reconciler:
             self._task_pass.refuse_all(key, unusable(key[1], problem.message))
             self._report(key, pool, invalid_pool_status(problem, before=Before.of(pool), now=self._views.now()))
         for task in unheld:
-            self._starting.hold(key, task)
+            self._task_starts.hold(key, task)
 
     def _without_pool(self, key: Key) -> None:
-        """There is no pool of this name: say it on its tasks, and leave nothing of it behind."""
+        """There is no pool of this name: say so on its tasks, and remove what is left of it."""
         self._shown.forget(key)
         self._status_due.pop(key, None)
         self._signals.want(key, None)
@@ -111,7 +117,7 @@ class Reconciler:
             if task.queued and not task.unwanted:
                 self._task_pass.judge(key, task, refusal(task, None))
         for action in let_go(pods, live, {}):
-            self._starting.let_go(key, action.pod)
+            self._pod_starts.let_go(key, action.pod)
         if not pods and self._pools.has_leftovers(*key):
             self._starting.start(key, f"pool/{'/'.join(key)}", functools.partial(self._pools.remove_leftovers, *key))
 
@@ -182,9 +188,9 @@ class Reconciler:
     def _start_on_pods(self, key: Key, pool: Object, view: PoolView, actions: tuple[PodAction, ...]) -> None:
         for action in for_pods(view, actions):
             if isinstance(action, MarkPod | TakeBackMark):
-                self._starting.replica_action(key, action)
+                self._pod_starts.replica_action(key, action)
             else:
-                self._starting.pod_action(key, pool, view, action)
+                self._pod_starts.pod_action(key, pool, view, action)
 
     def _keep_deployments(self, key: Key, pool: Object, decision: SizeDecision, actions: tuple[PodAction, ...]) -> None:
         view = decision.basis.view
@@ -192,14 +198,14 @@ class Reconciler:
             return
         wanted = sum(action.count for action in actions if isinstance(action, CreatePods))
         if view.spec.mode is Mode.DEPLOYMENT and wanted:
-            wanted = self._starting.creatable(key, view, wanted)
+            wanted = self._pod_starts.creatable(key, view, wanted)
         for action in for_deployments(view, decision, wanted):
-            self._starting.deployment_action(key, pool, view.spec, action)
+            self._pod_starts.deployment_action(key, pool, view.spec, action)
 
     def _keep_tokens(self, key: Key, pool: Object, view: PoolView) -> Rotation | None:
         """Make a token Secret that was deleted again, else go on with its rotation. Tells how that stands."""
         if not self._pools.has_tokens(pool):
-            # The last one of a pool that goes too stays, by its finalizer, until no Pod needs it.
+            # A deleted pool's last Secret stays, by its finalizer, until no Pod needs it.
             needed = not view.deleting or (view.token_secret is None and view.pods)
             if needed and not self._pools.awaits_end_of_tokens(pool):
                 self._starting.start(key, f"tokens/{view.uid}", functools.partial(self._pools.remake_tokens, pool))
@@ -274,6 +280,6 @@ class Reconciler:
         for eviction in self._evictions.of_pool(key, pods):
             found = reply(eviction, pods.get(eviction.pod_uid), self._index.live(key), self._views.now())
             if found.answer is not None:
-                self._starting.answer_eviction(key, eviction, found.answer)
+                self._pod_starts.answer_eviction(key, eviction, found.answer)
             if found.again_seconds is not None:
                 self._queue.add_after(key, found.again_seconds)

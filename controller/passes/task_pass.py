@@ -29,29 +29,34 @@ from controller.objects.ended_task import EndedTask
 from controller.objects.pool import PoolSpec
 from controller.objects.task import Task
 from controller.passes.starting import Starting
+from controller.passes.task_starts import TaskStarts
 from controller.world.index import Key
 from controller.world.waiting_words import lock_word, pause_word, slot_word
 from controller.world.world import World
 
 _SAID_AFTER_SECONDS = 1.0
-"""A task that is queued for moments is not written to: it is assigned before anybody could read why it waits."""
+"""Tasks that have been queued for less than this get no status about waiting: most are assigned before anybody reads
+it."""
 
 _MOST_LET_GO = 50
 """How many ended tasks a pass looks at to take their finalizer off. There are more only after a long standstill."""
 
 _ORPHAN_SECONDS = 2.0
-"""How long an orphan on an agent is left alone after it was looked at: it may be an apply that runs on."""
+"""How long to wait before looking at an orphan on an agent again: it may be an apply that still runs."""
 
 
 class TaskPass:
     """The part of a pool's pass that is about its tasks. It starts operations and waits for none."""
 
-    def __init__(self, world: World, queue: WorkQueue[Key], starting: Starting, tasks: Tasks) -> None:
+    def __init__(
+        self, world: World, queue: WorkQueue[Key], starting: Starting, task_starts: TaskStarts, tasks: Tasks
+    ) -> None:
         self._index = world.index
         self._following = world.following
         self._views = world.views
         self._queue = queue
         self._starting = starting
+        self._task_starts = task_starts
         self._tasks = tasks
         self._orphans_looked_at: dict[Key, dict[str, float]] = {}
 
@@ -69,7 +74,7 @@ class TaskPass:
             if isinstance(action, AddFinalizer):
                 unheld.append(task)
             elif action is not None:
-                self._starting.task_action(key, task, where.pod, action, terms)
+                self._task_starts.task_action(key, task, where.pod, action, terms)
         return unheld
 
     def say_unreadable(self, key: Key) -> None:
@@ -97,7 +102,7 @@ class TaskPass:
         where = self._views.whereabouts(key, task)
         action = after_the_end(task, where, lock_held=self._holds_lock(task), now=self._views.now())
         if action is not None:
-            self._starting.end_action(key, task, where.pod, action, terms)
+            self._task_starts.end_action(key, task, where.pod, action, terms)
         return action is not None
 
     def _holds_lock(self, task: EndedTask) -> bool:
@@ -117,7 +122,7 @@ class TaskPass:
             if agent is None:
                 continue
             start = functools.partial(self._tasks.assign, task, pod, agent, reservation_ttl_seconds=ttl)
-            self._starting.on_task(key, task, start, dispatched_to=pod.uid)
+            self._task_starts.on_task(key, task, start, dispatched_to=pod.uid)
         self._say_waiting(key, decision, [task for task in queued if not is_refused(task)], problem)
 
     def _say_waiting(self, key: Key, decision: SizeDecision, queued: list[Task], problem: Problem | None) -> None:
@@ -137,7 +142,9 @@ class TaskPass:
             else:
                 word = for_a_slot
             if is_new_word(task, word):
-                self._starting.say(key, task, functools.partial(self._tasks.words.say_waiting, task, word[:MOST_WORD]))
+                self._task_starts.say(
+                    key, task, functools.partial(self._tasks.words.say_waiting, task, word[:MOST_WORD])
+                )
         if youngest > 0:
             self._queue.add_after(key, youngest)
 
@@ -151,12 +158,12 @@ class TaskPass:
         """Say on a queued task whether its pool can give it a slot, if that is not what it says already."""
         said = find(task.status.conditions, ACCEPTED)
         if refused is not None and (said is None or (said.status, said.reason, said.message) != ("False", *refused)):
-            self._starting.on_task(key, task, functools.partial(self._tasks.words.say_not_accepted, task, *refused))
+            self._task_starts.on_task(key, task, functools.partial(self._tasks.words.say_not_accepted, task, *refused))
         elif refused is None and said is not None and said.status == "False":
-            self._starting.on_task(key, task, functools.partial(self._tasks.words.say_accepted, task))
+            self._task_starts.on_task(key, task, functools.partial(self._tasks.words.say_accepted, task))
 
     def end_orphans(self, key: Key, terms: PoolSpec) -> None:
-        """Settle what agents hold for the controller without a task that stands for it."""
+        """Settle what agents hold for the controller without a SlotTask."""
         live = self._index.live(key)
         now, looked = asyncio.get_running_loop().time(), self._orphans_looked_at.pop(key, {})
         for pod in self._views.pods(key).values():

@@ -44,7 +44,7 @@ class Waking:
             self._queue.add((pool["metadata"]["namespace"], pool["metadata"]["name"]))
 
     def _task_changed(self, old: Object | None, new: Object | None) -> None:
-        """Wake its pool, and those of the tasks that contend with it for a lockKey: it may be another's turn."""
+        """Wake its pool, and the pools of tasks that wait for the same lockKey: another one may be next."""
         for task in (old, new):
             if task is None:
                 continue
@@ -64,7 +64,10 @@ class Waking:
             self._queue.add(key)
 
     def _lease_changed(self, old: Object | None, new: Object | None) -> None:
-        """A lockKey was taken, or is free: for those who wait for it, and for an ended task that still has it."""
+        """A lockKey was taken or released: wake the pools of the namespace.
+
+        Their tasks may wait for it, or still hold it.
+        """
         lease = new or old
         if lease is None:
             return
@@ -76,7 +79,7 @@ class Waking:
                 self._queue.add(key)
 
     def _budget_changed(self, old: Object | None, new: Object | None) -> None:
-        """Its status follows each Pod; what is to be looked at is a budget that somebody has changed or removed."""
+        """Wake its pool if somebody changed or removed it. Its status changes with each Pod, which is no reason."""
         if old is None or new is None or old["metadata"].get("generation") != new["metadata"].get("generation"):
             self._wake_labelled(new or old)
 
@@ -90,7 +93,7 @@ class Waking:
             self._wake_labelled(pod)
 
     def _node_changed(self, old: Object | None, new: Object | None) -> None:
-        """A heartbeat of a node is nothing to wake for; a cordon or a taint is."""
+        """Wake the pools with Pods on a node if it was cordoned or tainted. A heartbeat wakes none."""
         node = new or old
         if node is not None and _placement(old) != _placement(new):
             name = node["metadata"]["name"]
@@ -105,7 +108,7 @@ class Waking:
             self._queue.add(key)
 
     def eviction_changed(self, pod_uid: str) -> None:
-        """The Pod may be known no more: its end is to be said all the same."""
+        """The Pod may be unknown already: its end must still be reported."""
         if (key := self._world.views.agent_changed(pod_uid) or self._world.evictions.pool_of(pod_uid)) is not None:
             self._queue.add(key)
 

@@ -35,10 +35,10 @@ Ask = Callable[[Server, str], Awaitable[Answer]]
 
 @asynccontextmanager
 async def prometheus() -> AsyncIterator[Ask]:
-    """A way to ask any Prometheus.
+    """Asks any Prometheus.
 
-    The URL is the user's: nothing is read from the environment, no redirect is followed, no cookie kept, and of what
-    comes back nothing is shown but what Prometheus says in its own form.
+    Users give the URL, so it is not trusted: the environment is not read, redirects are not followed, cookies are not
+    kept, and only well-formed answers of Prometheus are shown.
     """
     async with aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),

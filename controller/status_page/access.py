@@ -1,7 +1,8 @@
-"""Who may read: whoever the API server knows by a bearer token, and has granted `get` on the path.
+"""Who may read: a caller with a bearer token that the API server accepts, and with the right to `get` the path.
 
-As metrics of controllers built with controller-runtime are protected: a TokenReview says whose token it is, a
-SubjectAccessReview of the path (`nonResourceURLs` in RBAC) whether he may. An answer holds for a few seconds.
+As metrics of controllers built with controller-runtime are protected: a TokenReview tells the user of the token, and a
+SubjectAccessReview of the path (`nonResourceURLs` in RBAC) whether the user may read it. An answer holds for a few
+seconds.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ def right_to(path: str) -> str:
 
 
 LASTS_SECONDS = 10.0
-"""How long an answer holds, either way: as long as the API server itself takes a token for good without looking."""
+"""How long an answer holds, either way: as long as the API server itself caches the check of a token."""
 
 MOST_REMEMBERED = 1000
 MOST_AT_ONCE = 8

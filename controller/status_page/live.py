@@ -1,8 +1,8 @@
-"""The newest status, for everybody who looks: made at most once a second, and only while somebody does.
+"""The newest status, for all readers: made at most once a second, and only while there are readers.
 
 A status has parts (`replica`, `pools`, `plans`, `queue`, `decisions`), and each part the number of the status in which
-it last changed. So nothing is queued for a reader: whoever is slow gets, when he is there again, the newest state of
-the parts that changed since the last one he got.
+it last changed. So nothing is queued for a reader: a slow one later gets the newest state of the parts that changed
+since the last one it got.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ class Snapshot:
         return f"{self.instance}.{self.number}"
 
     def since(self, version: str | None) -> int:
-        """The number of an earlier version; 0 if it is none of this process."""
+        """The number of an earlier version; 0 if it is not of this process."""
         instance, _, number = (version or "").rpartition(".")
         known = instance == self.instance and number.isascii() and number.isdecimal() and len(number) <= len("1" * 15)
         return min(int(number), self.number) if known else 0

@@ -1,8 +1,8 @@
-"""What the page and its API say, as values: made of frozen views, and bounded. Pure.
+"""The values of the page and its API. They are made from frozen views, and bounded. Pure.
 
-These classes are the API: their fields are the JSON's, and `schema` describes them. Every time is absolute, so that
-nothing changes while nothing happens; who reads makes ages of them. No output of a task and no value of its
-environment is in any of it.
+These classes are the API: their fields are the JSON's, and `schema` describes them. Every time is absolute, so that the
+values change only when something happens; readers compute ages. They contain no output of a task and no value of its
+environment.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ MOST_TEXT = 500
 """Characters of a message that somebody else wrote: a condition may have 32 768."""
 
 SILENT = "silent"
-"""What is asked for to get the Pods whose agent is not heard, beside the states of slots."""
+"""Asked for like a state of slots, it gives the Pods with an agent that is not heard."""
 
 T = TypeVar("T")
 
@@ -38,7 +38,9 @@ class Listed(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
-    """Who answers. `leader` holds the Lease, as this replica last saw; None: nobody, or it has not looked yet.
+    """The replica that answers.
+
+    `leader` is the holder of the Lease, as it last saw; None: nobody, or it has not looked yet.
 
     `synced`: everything was read at least once. `namespace`: the only one that is looked at; None: all.
     """
@@ -68,8 +70,8 @@ class PoolSaid:
 
     `revision` moves when anything about its Pods does. `problem`: why its spec can't be read. `desired`: the size that
     was decided on; `minimum` and `maximum` are of autoscaling, None without. `silent`: Pods whose agent is not heard.
-    `running_since` and `reserved_since` are of the slot that is so the longest, `waiting_since` of the task that is
-    queued the longest.
+    `running_since` and `reserved_since` are of the slot in that state for the longest time, `waiting_since` of the task
+    that is queued for the longest time.
     """
 
     namespace: str
@@ -95,7 +97,7 @@ class PoolSaid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSaid:
-    """A plan that awaits its approval. `command` shows it, and asks. `problem`: why an approval was none.
+    """A plan that awaits its approval. `command` shows it, and asks. `problem`: why an approval was not valid.
 
     `changes`: whether it found something to change, None if its exit code does not say.
     """
@@ -199,7 +201,7 @@ class PodsWanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolKnown:
-    """All that is known of a pool. `obj` None: there is none of this name, and something names it.
+    """All that is known of a pool. `obj` None: there is no pool of this name, but something refers to it.
 
     `unreadable` are its tasks whose objects can't be read, with the reason.
     """

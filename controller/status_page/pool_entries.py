@@ -78,7 +78,7 @@ def _slot_counts(pods: Iterable[PodView]) -> dict[str, int]:
 
 
 def _oldest_holds(pods: Iterable[PodView]) -> tuple[datetime | None, datetime | None]:
-    """Since when the slot is running that is so the longest, and since when the one is reserved."""
+    """The earliest start of a running slot, and of a reserved one."""
     running: datetime | None = None
     reserved: datetime | None = None
     for pod in pods:

@@ -1,7 +1,7 @@
 """The controller's own HTTP server: health, metrics, the status page and its API. All of it is read-only.
 
-What of it takes a token is set (`controller.config.Guarded`). A request from this Pod itself, as `kubectl port-forward`
-brings them, may need none: whoever may forward to this Pod was asked for by the API server already.
+A setting says which pages need a token (`controller.config.Guarded`). A request from this Pod itself, as by `kubectl
+port-forward`, may need none: the API server has checked already who may forward to this Pod.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ _METRICS = "/metrics"
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
 """Whence a forwarded port comes. Not all of 127.0.0.0/8: proxies of service meshes hand on from 127.0.0.6."""
 _LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-"""A name that somebody has pointed at loopback is none: that is how a page of another site reads local servers."""
+"""Another name that resolves to loopback is refused: pages of other sites read local servers that way."""
 
 _SLOW_SECONDS = 10.0
 """A reader that takes nothing for so long is dropped."""
@@ -337,7 +337,7 @@ async def refusal(request: web.Request, config: Config, reviewer: Reviewer) -> w
 
 
 def _takes_token(path: str, guarded: Guarded) -> bool:
-    """The page's files say nothing of what runs here."""
+    """The page's files contain nothing about what runs here."""
     if path in _OPEN or path.startswith(_ASSETS_AT):
         return False
     return guarded is Guarded.ALL or (guarded is Guarded.PAGE and path != _METRICS)

@@ -25,7 +25,7 @@ class PoolDeployments:
         return all(cache.synced for cache in self._caches)
 
     def of_pool(self, key: Key, pool_uid: str) -> tuple[tuple[DeploymentView, ...], tuple[tuple[str, str], ...]]:
-        """The Deployments of this very pool, and the UIDs and names of ReplicaSets that have none any more."""
+        """The Deployments of this pool (by UID), and the UIDs and names of its ReplicaSets without one."""
         if key not in self._deployments and key not in self._replica_sets:
             return (), ()
         deployments, sets = self._deployments.get(key, {}), self._replica_sets.get(key, {})

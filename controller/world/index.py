@@ -1,8 +1,8 @@
-"""What the caches hold, found by what decisions ask for: a pool's tasks, and who contends for a lockKey.
+"""Indexes of the caches for decisions: the tasks of a pool, and the tasks that contend for a lockKey.
 
-An object is parsed once a version, as it comes. Tasks that have ended stand apart: a pass looks at one only while it
-holds its lockKey or is being deleted, when it is due to be, and when its agent still has its result. Those that still
-have our finalizer are looked at a few at a time.
+An object is parsed once a version, as it comes. Tasks that have ended are kept apart. A pass looks at one only while it
+holds its lockKey, is being deleted or due to be, or its agent still has its result. Those that still have our finalizer
+are looked at a few at a time.
 """
 
 import heapq
@@ -75,7 +75,7 @@ class Index:
     # --- tasks --------------------------------------------------------------------------------------------------------
 
     def live(self, key: Key) -> Mapping[str, Task]:
-        """The tasks of a pool that have not ended, by UID; those whose objects can be read."""
+        """The tasks of a pool that have not ended and can be read, by UID."""
         return self._live.get(key, {})
 
     def unreadable(self, key: Key) -> Iterable[tuple[Object, InvalidObject]]:
@@ -139,13 +139,13 @@ class Index:
     def contenders(self, namespace: str, lock_keys: Iterable[str]) -> list[Task]:
         """The tasks of all pools of a namespace that contend for these lockKeys.
 
-        A task that no slot can take holds up nobody: it says so in its conditions.
+        A task that no slot can take does not block the others; its conditions show it.
         """
         groups = (self._contenders.get((namespace, lock_key), {}) for lock_key in lock_keys)
         return [task for group in groups for task in group.values() if not is_refused(task)]
 
     def rival_pools(self, namespace: str, lock_key: str) -> set[Key]:
-        """The pools whose tasks contend for a lockKey: what becomes of one of them may be another's turn."""
+        """The pools with tasks that contend for a lockKey: when one of these tasks changes, another may be next."""
         return {(namespace, task.spec.pool) for task in self._contenders.get((namespace, lock_key), {}).values()}
 
     def _task_changed(self, old: Object | None, new: Object | None) -> None:
@@ -233,7 +233,7 @@ class Index:
         return {*self._live, *self._unreadable}
 
     def holds_any_lock(self, metadata: Object) -> bool:
-        """Whether a task whose object can't be read, its lockKey included, holds one, as last seen."""
+        """Whether a task that can't be read holds a lock, as last seen. Its lockKey can't be read either."""
         return bool(self.locks.held_by(metadata["namespace"], metadata["uid"]))
 
     def holds_lock(self, namespace: str, lock_key: str | None, uid: str) -> bool:

@@ -1,6 +1,6 @@
-"""What this leader decided on pools' sizes.
+"""What this leader decided on pools' sizes. The pools' status has it too, for the next leader.
 
-It stands in the pools' status too, for whoever leads next; but a write takes its time, and the next pass does not wait.
+But that write takes time, and the next pass does not wait for it.
 """
 
 from controller.kube.api import Object
@@ -27,5 +27,5 @@ class Sizes:
         self._known.pop(pool_uid, None)
 
     def forget_all(self) -> None:
-        """Another one leads now: what it decides stands in the status."""
+        """Another one leads now: its decisions are in the status."""
         self._known.clear()

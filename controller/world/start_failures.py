@@ -12,7 +12,7 @@ from controller.decide.start_problem import StartProblem
 FIRST_SECONDS = 5.0
 LONGEST_SECONDS = 300.0
 MOST_REMEMBERED = 1024
-"""Pods of one row of failures whose UIDs are kept, so that none is counted twice."""
+"""How many UIDs of failed Pods are kept, so that no Pod is counted twice."""
 
 Template = tuple[str, str]
 """UID of a pool, and the hash of the template that a Pod was made from."""
@@ -56,7 +56,7 @@ class StartFailures:
         self._started[template[0]] = template[1]
 
     def has_started(self, template: Template) -> bool:
-        """Whether a Pod of that template was opened since this controller runs, and none of it or another since."""
+        """Whether a Pod of that template was opened since this controller started, and none of another one since."""
         return self._started.get(template[0]) == template[1]
 
     def forget(self, pool_uid: str) -> None:

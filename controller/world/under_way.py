@@ -14,7 +14,7 @@ class UnderWay:
         self.creating: dict[Key, set[str]] = defaultdict(set)
         """Names of Pods whose creation is under way, by pool."""
         self.dispatching: dict[str, str] = {}
-        """UID of the Pod that a task is on its way to, by the task's UID."""
+        """UID of the Pod that a task is being given to, by the task's UID."""
         self.on_pod_changed: Callable[[str], None] = lambda _: None
         self._pods: dict[str, PodOperation] = {}
         self._taken: set[str] = set()
@@ -48,7 +48,7 @@ class UnderWay:
         return taken
 
     def dispatch(self, task_uid: str, pod_uid: str) -> None:
-        """A task is on its way to a Pod."""
+        """A task is being given to a Pod."""
         self.dispatching[task_uid] = pod_uid
         self._dispatches[pod_uid] += 1
         self.on_pod_changed(pod_uid)

@@ -25,7 +25,7 @@ STUCK_SECONDS = 60.0
 
 
 class Views:
-    """Makes them. Whoever learns of a change says it by `pod_changed` or one of its kin."""
+    """Makes the views. Other code reports changes by `pod_changed` and similar methods."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Views:
         stale = self._stale.get(key, {})
         for uid in list(itertools.islice(stale, most)):
             view = self._make(key, uid)
-            del stale[uid]  # not before: a Pod whose view can't be made is not one that is not there
+            del stale[uid]  # not earlier: if the view of a Pod can't be made, the Pod is still there
             if view is None:
                 self._pods[key].pop(uid, None)
                 self._restless[key].pop(uid, None)
@@ -166,7 +166,10 @@ class Views:
         return replace(view, idle_seen=idle_seen, stuck=stuck) if idle_seen is not None or stuck else view
 
     def _idle_seen(self, view: PodView) -> datetime | None:
-        """When the Pod was first seen idle as it is. Its own times are its node's, whose clock may be hours off."""
+        """When this controller first saw the Pod idle.
+
+        The Pod's own times are of its node's clock, which may be hours wrong.
+        """
         since = view.idle_since
         if since is None:
             self._first_idle.pop(view.uid, None)

@@ -1,4 +1,4 @@
-"""What a task waits for, in words for people."""
+"""Messages for people about what a task waits for."""
 
 from agent.wire import format_time
 from controller.decide.pool_status import Problem
@@ -8,13 +8,13 @@ from controller.world.index import Index, key_of_task
 
 
 def lock_word(index: Index, task: Task, *, is_next: bool) -> str:
-    """What a task waits for that waits for its lockKey. Of many only the next one says who has it, for that changes."""
+    """The message of a task that waits for its lockKey. Only the next one names the holder, which may change."""
     before = _holder(index, task) if is_next else "other tasks are ahead in the queue"
     return f"for lockKey {task.spec.lock_key}, {before}"
 
 
 def pause_word(task: Task) -> str:
-    """What a task waits for whose plan failed and is tried again."""
+    """The message of a task that is tried again after its plan failed."""
     moment = task.status.not_before
     return f"for its next attempt, not before {format_time(moment)}" if moment is not None else "for its next attempt"
 
@@ -40,7 +40,7 @@ _LIMITS = {
 
 
 def _holder(index: Index, task: Task) -> str:
-    """Who has the lockKey that `task` waits for. Only a person may let go of a lost apply's."""
+    """The holder of the lockKey that `task` waits for. Only a person may release that of a lost apply."""
     name = index.locks.holder_name(task.namespace, task.spec.lock_key or "")
     if name is None:
         return "another task is ahead in the queue"

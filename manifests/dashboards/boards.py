@@ -14,6 +14,6 @@ BOARDS: tuple[Board, ...] = (fleet.BOARD, pool.BOARD, slots.BOARD, approvals.BOA
 
 
 def files() -> Iterator[tuple[Path, str]]:
-    """The files, and what stands in them."""
+    """The files and their content."""
     for board in BOARDS:
         yield FOLDER / f"{board.uid}.json", json.dumps(board.made(), cls=JSONEncoder, indent=1) + "\n"

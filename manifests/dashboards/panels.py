@@ -1,4 +1,4 @@
-"""The kinds of panels, and what a dashboard is made of: Grafana's own types, with what is the same in all of ours.
+"""The kinds of panels and the parts of a dashboard: Grafana's own types, with the settings that all of ours share.
 
 A panel's title is its question, or the name of its figure. Its description says what a value means, and what to do.
 """
@@ -89,7 +89,7 @@ def figure(
     link: str = "",
     width: int = 3,
 ) -> Builder[model.Panel]:
-    """One value, as it is now. `steps` colour it from a value on; `words` stand for values, each with its colour."""
+    """The present value. `steps` give colours from a value on. `words` replace values, each with its colour."""
     panel = stat.Panel().graph_mode(common_model.BigValueGraphMode.NONE).height(4).no_value("none")
     panel = panel.color_mode(common_model.BigValueColorMode.VALUE)
     panel = panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -141,7 +141,7 @@ def states(
     width: int = WIDTH,
     height: int = 8,
 ) -> Builder[model.Panel]:
-    """Which state things were in, over time: a line for each. `words` are what its numbers stand for."""
+    """Which state things were in, over time: a line for each. `words` replace its numbers."""
     panel = (
         statetimeline.Panel()
         .height(height)

@@ -28,9 +28,9 @@ def pod_delete() -> Policy:
     return Policy(
         name="podslots-pod-delete",
         why=(
-            "An active Pod is deleted by nobody: not by kubectl, with --force or as a collection, not by the "
+            "Nobody deletes an active Pod: not kubectl, even with --force or for a collection, and not the "
             "garbage collector, the namespace controller, the taint manager or the scheduler. The controller "
-            "labels a Pod draining first. The kubelet's last delete passes."
+            "labels a Pod draining first. The last delete, which the kubelet makes, is let through."
         ),
         operations=("DELETE",),
         resources=("pods",),
@@ -51,8 +51,9 @@ def pod_create(user: str) -> Policy:
     return Policy(
         name="podslots-pod-create",
         why=(
-            "Only the controller makes Pods of pools, and ReplicaSets of its Deployments do. One of somebody else's "
-            "would count as a Pod whose agent is silent, and, labelled active, keep itself and its namespace."
+            "Only the controller and the ReplicaSets of its Deployments make Pods of pools. A Pod that somebody else "
+            "makes would count as one with a silent agent. With the label active it could not be deleted, nor could "
+            "its namespace."
         ),
         operations=("CREATE",),
         resources=("pods",),
@@ -76,8 +77,8 @@ def pod_eviction() -> Policy:
     return Policy(
         name="podslots-pod-eviction",
         why=(
-            "An active Pod that does not run is not evicted: no PodDisruptionBudget keeps it. One that runs is "
-            "left to the budget, whose 429 makes `kubectl drain` wait; a 403 would end it."
+            "An active Pod that does not run is not evicted, because a PodDisruptionBudget does not protect it. A "
+            "running one is left to the budget: its 429 makes `kubectl drain` wait, but a 403 would end it."
         ),
         operations=("CREATE",),
         resources=("pods/eviction",),
@@ -99,8 +100,9 @@ def pod_update(user: str) -> Policy:
     return Policy(
         name="podslots-pod-update",
         why=(
-            "What tells whether a Pod may go is the controller's. Other annotations are people's, who need a "
-            "right for each: `update` on the subresource of that name of `pods` in podslots.dev."
+            "Only the controller changes the labels and annotations that say whether a Pod may be deleted. People "
+            "set the others, and need a right for each: `update` on the subresource of `pods` in podslots.dev that "
+            "is named for it."
         ),
         operations=("UPDATE",),
         resources=("pods", "pods/status", "pods/ephemeralcontainers", "pods/resize"),

@@ -43,7 +43,7 @@ def is_going(variable: str) -> str:
 
 
 def glass_broken(variable: str) -> str:
-    """Whether somebody who may do so has opened the way for a Pod."""
+    """Whether somebody with the right to do so has allowed the Pod's deletion."""
     return f"'{names.BREAK_GLASS}' in {variable}.metadata.?annotations.orValue({{}})"
 
 
@@ -112,7 +112,7 @@ class Policy:
 
 
 def refuse_unless(expression: str, message: str, *, computed: str = "") -> Json:
-    """A validation whose refusal is a 403. `computed` is the message as an expression, which may name the object."""
+    """A validation that refuses with a 403. `computed` is the message as an expression, to name the object."""
     return {
         "expression": expression,
         "message": message,

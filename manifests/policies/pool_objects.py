@@ -27,8 +27,9 @@ def workload(user: str) -> Policy:
     return Policy(
         name="podslots-workload",
         why=(
-            "Whose template has a pool's label makes Pods of that pool. So such Deployments are the controller's, and "
-            "such ReplicaSets Kubernetes' own. Anyone who may sets their size: the controller puts it right."
+            "A workload with a pool's label in its template makes Pods of that pool. So only the controller makes "
+            "such Deployments, and only Kubernetes such ReplicaSets. Their size is not protected: the controller "
+            "corrects it."
         ),
         operations=("CREATE", "UPDATE"),
         resources=("deployments", "replicasets"),
@@ -56,8 +57,8 @@ def namespace_delete() -> Policy:
     return Policy(
         name="podslots-namespace-delete",
         why=(
-            "A namespace with active Pods is not deleted. Were it, the namespace controller would be refused "
-            "these Pods, and delete everything else at once: budgets, roles, tasks, Secrets."
+            "A namespace with active Pods is not deleted. Otherwise the namespace controller could not delete "
+            "these Pods, but would delete everything else at once: budgets, roles, tasks, Secrets."
         ),
         operations=("DELETE",),
         resources=("namespaces",),
@@ -101,7 +102,7 @@ def lock(user: str) -> Policy:
     """Who releases the Lease of a lockKey."""
     return Policy(
         name="podslots-lock",
-        why=("The Lease that stands for a lockKey is released by the controller, or by who may unlock."),
+        why=("Only the controller, or somebody with the right to unlock, releases the Lease of a lockKey."),
         operations=("UPDATE", "DELETE"),
         resources=("leases",),
         group="coordination.k8s.io",

@@ -10,8 +10,8 @@ def approval() -> Policy:
     return Policy(
         name="podslots-approval",
         why=(
-            "Plans are approved by who has `update` on slottasks/approval, in their own name, once the plan is "
-            "there. This holds for the controller and administrators as for all others."
+            "Who approves a plan needs `update` on slottasks/approval, approves in their own name, and only once "
+            "the plan is there. This holds for the controller and for administrators, too."
         ),
         operations=("CREATE", "UPDATE"),
         resources=("slottasks",),
@@ -48,9 +48,7 @@ def automatic_approval() -> Policy:
     """Who creates tasks that approve themselves."""
     return Policy(
         name="podslots-automatic-approval",
-        why=(
-            "Who creates a task that approves itself approves it: the same right is needed, or this were the way round."
-        ),
+        why=("Who creates a task with approvalPolicy Auto needs the right to approve, or could bypass it."),
         operations=("CREATE",),
         resources=("slottasks",),
         group=names.GROUP,
@@ -68,7 +66,7 @@ def automatic_approval() -> Policy:
 
 
 def task_update(user: str) -> Policy:
-    """The approval alone is for who has only that right; the rest of a spec that can change is for editors."""
+    """Who changes more of a task than its approval: editors only."""
     changed = " || ".join(
         f"object.{field} != oldObject.{field}"
         for field in (
@@ -87,8 +85,8 @@ def task_update(user: str) -> Policy:
     return Policy(
         name="podslots-task-update",
         why=(
-            "Approving takes `patch` on tasks, which RBAC grants whole. Who has no `update` on them changes the "
-            "approval and nothing else: they can't cancel a task, or keep it from going."
+            "Approving takes `patch` on tasks, and RBAC can't limit that to the approval. So a user without `update` "
+            "on tasks may change the approval only, and can't cancel a task or stop its deletion."
         ),
         operations=("UPDATE",),
         resources=("slottasks",),

@@ -128,7 +128,7 @@ def _asked(figure: str, asked: Counter[str], by: int) -> Row:
 
 
 def _requests(plane: Plane) -> Counter[str]:
-    """What the controller asked the API server for, but for its Lease and for lists and watches."""
+    """The controller's requests to the API server, except for its Lease, lists and watches."""
     asked: Counter[str] = Counter()
     for line in plane.audit.read_bytes().splitlines():
         entry: dict[str, Any] = orjson.loads(line)

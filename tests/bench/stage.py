@@ -488,7 +488,7 @@ class Stage:
 
 
 def _asked(api: StageApi) -> int:
-    """What was asked for but for the Lease, which is renewed for ever."""
+    """The requests, except those for the Lease, which is renewed for ever."""
     return sum(count for (_, what), count in api.requests.items() if what != LEASES.plural)
 
 

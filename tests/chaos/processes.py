@@ -40,7 +40,7 @@ class Process:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a process started; None if there is none, or only its remains."""
+    """When a process started; None if there is no such process, or only a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:

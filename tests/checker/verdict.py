@@ -220,7 +220,7 @@ def _overlaps(
 ) -> Iterator[str]:
     """Steps of two tasks that may change things and have one lockKey: the later began without proof of the other's end.
 
-    Proof is a worker's record of the end, the end of the Pod, or a person's word that the lock is free.
+    Proof is a worker's record of the end, the end of the Pod, or a person's statement that the lock is free.
     """
     groups: dict[tuple[str, str], list[Start]] = defaultdict(list)
     for start in starts:

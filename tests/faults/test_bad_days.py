@@ -90,7 +90,7 @@ SLOW = {"too-many-requests", "unavailable", "slow-answers"}
     "kind", [pytest.param(kind, marks=pytest.mark.long) if kind in SLOW else kind for kind in UNLUCKY]
 )
 async def test_half_of_all_requests_failing_stops_no_task(cluster: Cluster, kind: str) -> None:
-    """R4. A task in whose way no fault came by chance shows nothing: then another one goes."""
+    """R4. A task that by chance met no fault shows nothing: then another one goes."""
     await fault(cluster, **UNLUCKY[kind])
     tasks = 0
     while tasks == 0 or not await fired(cluster):

@@ -181,7 +181,7 @@ class Starts:
             yield True, Op("approve", "intend", task.pod, number, task.attempt)
 
     def _operation(self, number: int, task: TaskObject, action: TaskAction | None) -> Op | None:
-        """The operation of `act.tasks` for an action, as `passes.starting` maps them."""
+        """The operation of `act.tasks` for an action, as `passes.task_starts` maps them."""
         pod, attempt = task.pod, task.attempt
         match action:
             case Acquire():

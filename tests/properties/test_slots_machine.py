@@ -266,7 +266,7 @@ class AgentMachine(RuleBasedStateMachine):
 
     @rule(slot=SLOTS, task_id=TASK_IDS, what=st.sampled_from(["start", "exit"]), at=SLOTS)
     def old_reports_come_again(self, slot: int, task_id: str, what: str, at: int) -> None:
-        """Repeated, late, and from a slot that it is none of."""
+        """Repeated, late, and from a slot that does not have the task."""
         kept = self.kept[slot].get(task_id)
         if kept is None or not kept.started:
             return

@@ -50,7 +50,7 @@ class Operator:
                 self._world.rules.note(f"refused: {refusal.message}")
 
     def put_back(self) -> None:
-        """Leave pools and node as they were, but for the template."""
+        """Restore pools and node, except for the template."""
         cluster = self._world.cluster
         cluster.patch(NODES, "", NODE, {"spec": {"unschedulable": None}})
         if self._autoscaling is not None and cluster.find(SLOTPOOLS, NS, POOL) is not None:

@@ -205,7 +205,7 @@ def test_a_task_that_can_not_run_holds_up_none_of_its_lock(why: str, locked: boo
 
 
 def test_an_apply_that_vanished_keeps_its_lock_until_its_death_is_proven() -> None:
-    """R7: the object of its Pod is gone and proves nothing; a person's word frees it."""
+    """R7: the object of its Pod is gone and proves nothing; a person's statement frees it."""
 
     async def story(world: World) -> None:
         world.add_task("t", "apply", seconds=500, lockKey="vpc")
@@ -248,7 +248,7 @@ def test_a_dead_pod_frees_its_locks_and_its_plans_are_planned_again() -> None:
 
 
 def test_failed_written_over_a_pod_that_runs_changes_nothing() -> None:
-    """T1: it is the garbage collector's word for a vanished Node, and no end of what runs there."""
+    """T1: the garbage collector writes it when a Node vanishes, and it does not end what runs there."""
 
     async def story(world: World) -> None:
         world.add_task("t", "plan", seconds=60)

@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by playwright: pages whose every complaint counts."""
+"""Debian's Chromium, driven by playwright: a page's warnings and errors all count."""
 
 import shutil
 from collections.abc import AsyncIterator

@@ -97,7 +97,7 @@ def _to_apply(check: str, state: State, about: str, found: str) -> Finding:
 
 
 def policies(facts: Facts) -> Iterator[Finding]:
-    """The admission policies: there, bound, and those of this version, whoever the controller is in them."""
+    """The admission policies: present, bound, and of this version. The controller's account in them may be any."""
     check = "policies"
     if (unseen := first_unseen(facts.policies, facts.bindings)) is not None:
         text = "Kubernetes has them from 1.30 on; until then nothing holds back `kubectl delete pod`"

@@ -37,7 +37,7 @@ def name_of(obj: Object) -> str:
 
 
 def time_of(text: object) -> datetime | None:
-    """A moment of the API; None if there is none."""
+    """A time of the API. None if it is not set."""
     return datetime.fromisoformat(text) if isinstance(text, str) else None
 
 

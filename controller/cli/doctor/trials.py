@@ -56,7 +56,7 @@ class Trial:
 
 
 def bites(connection: Connection, facts: Facts) -> list[Finding]:
-    """Whether the policies refuse what they are there for."""
+    """Whether the policies refuse what they should."""
     return [_try(connection, trial) for trial in _trials(connection.namespace, facts)]
 
 

@@ -1,4 +1,4 @@
-"""One trace under podslots, and beside it under what people would use otherwise."""
+"""Runs one trace under podslots, and under the usual alternatives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ LEAST_GRID_SECONDS = 60.0
 
 
 class NothingToSimulate(PodslotsError):
-    """A pool whose size nobody decides, or demand that it takes no part of."""
+    """A pool without autoscaling, or tasks that none of its slots accepts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

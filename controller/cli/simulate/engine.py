@@ -1,7 +1,7 @@
 """Tasks, Pods and the clock of a simulation: discrete events, each at its moment, one after the other.
 
-The engine knows what a step takes, what a reservation is and what happens to work whose Pod is killed. What it does not
-know is how many Pods there should be and which task gets which slot: that is a `Strategy`, told of each change.
+The engine knows how long a step takes, what a reservation is and what happens to work in a killed Pod. A `Strategy`
+decides how many Pods there should be and which task gets which slot. The engine tells it of each change.
 """
 
 import heapq
@@ -74,7 +74,7 @@ class Strategy(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What all strategies have in common, in seconds. `kill_grace_seconds` is what a killed Pod has to end in."""
+    """Settings of all strategies, in seconds. `kill_grace_seconds` is how long a killed Pod may take to end."""
 
     pod_start_seconds: float = 20.0
     reservation_ttl_seconds: float = 86400.0
@@ -218,7 +218,7 @@ class Engine:
             self._take_turns(key)
 
     def _take_turns(self, key: str) -> None:
-        """Tell the strategy of the tasks whose turn for their lockKey has come, or has gone again."""
+        """Tell the strategy which tasks may now take their lockKey, and which no longer may."""
         late = self._locks.blocked(key)
         for uid in self._locks.waiting(key):
             job = self.queued[uid]

@@ -12,7 +12,7 @@ HOUR_SECONDS = 3600
 
 @dataclass(slots=True)
 class Series:
-    """The course of a simulation at the points of a grid: `seconds` since its start, and what there was then."""
+    """A simulation's values at the points of a grid: `seconds` since its start, and the counts at that time."""
 
     seconds: list[float] = field(default_factory=list)
     pods: list[int] = field(default_factory=list)
@@ -25,7 +25,7 @@ class Series:
 
 
 class Figures:
-    """The counts of one strategy. Public attributes are what is so now; `to_json` is what it came to."""
+    """The counts of one strategy. Public attributes are the present values, `to_json` gives the result."""
 
     def __init__(self, strategy: str, grid_seconds: float) -> None:
         self.strategy = strategy

@@ -1,10 +1,10 @@
-"""A Deployment whose size a HorizontalPodAutoscaler sets by the utilisation of its Pods' slots: what podslots replaces.
+"""A Deployment with a HorizontalPodAutoscaler on the utilisation of its Pods' slots: what podslots replaces.
 
-The rule is that of `pkg/controller/podautoscaler` of Kubernetes for a Pods metric, with the default behaviour: every
-15 s; within 10 % of the target nothing changes; Pods that start count as unused when it would grow; up by four Pods or
-to the double, whichever is more; down to the largest size that any of the last five minutes asked for. It needs one Pod
-at least to measure. Who goes, the ReplicaSet says: Pods that do not serve yet, then those that serve for the shortest
-time, by powers of two. It asks none of them.
+The rule is that of `pkg/controller/podautoscaler` of Kubernetes for a Pods metric, with the default behaviour: every 15
+s; within 10 % of the target nothing changes; Pods that start count as unused when it would grow; up by four Pods or to
+the double, whichever is more; down to the largest size that any of the last five minutes asked for. It needs one Pod at
+least to measure. The ReplicaSet chooses which Pods go: those that do not serve yet, then those that serve for the
+shortest time, by powers of two. It does not ask whether they are busy.
 """
 
 import math
@@ -45,7 +45,7 @@ def wanted_size(current: int, used_percents: list[float], starting: int, target_
 
 
 class Hpa(Workers):
-    """Aims at a utilisation in per cent, and kills Pods whatever they hold."""
+    """Aims at a utilisation in per cent, and kills Pods even if they are busy."""
 
     def __init__(self, layout: Layout, bounds: Bounds, target_percent: float, *, seed: int, name: str) -> None:
         super().__init__(name, layout, seed=seed)

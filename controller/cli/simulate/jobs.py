@@ -1,4 +1,4 @@
-"""A task on its way through a simulation, and whose turn it is for a lockKey."""
+"""The tasks of a simulation, and which of them may take a lockKey."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -47,8 +47,8 @@ class Ending(StrEnum):
 class Job:
     """A task. `turn` rises with each stage, so that an event of an earlier one is known as stale.
 
-    `free_since`: since when it waits for nothing but a slot, in seconds of the simulation; None while it does not.
-    `waited` is what it had waited so before. `started` once it had a slot.
+    `free_since`: since when it waits only for a slot, in seconds of the simulation; None while it does not. `waited` is
+    how long it waited for a slot before. `started` once it had a slot.
     """
 
     arrival: Arrival
@@ -96,7 +96,7 @@ class Maker:
 
 
 class Locks:
-    """Who holds each lockKey, and who waits for it. Whose turn it is, the controller's own rule says."""
+    """The holder of each lockKey, and the tasks that wait for it. The controller's own rule decides which is next."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, dict[str, Task]] = {}
@@ -112,7 +112,7 @@ class Locks:
         self._waiting.setdefault(key, {})[task.uid] = task
 
     def take(self, key: str, task: Task) -> None:
-        """A task whose turn it is holds the key now."""
+        """A task takes its key: it was its turn."""
         del self._waiting[key][task.uid]
         self._holder[key] = task.uid
 
@@ -125,5 +125,5 @@ class Locks:
         return list(self._waiting.get(key, ()))
 
     def blocked(self, key: str) -> frozenset[str]:
-        """UIDs of those of them whose turn it is not."""
+        """The UIDs of the tasks that must still wait for their key."""
         return blocked(self._waiting.get(key, {}).values(), self._holder)

@@ -30,7 +30,7 @@ _MOST_SAID = 300
 
 
 class NoDemand(PodslotsError):
-    """Prometheus did not answer, or not with what a trace could be made of."""
+    """Prometheus did not answer, or its answer can't be used as a trace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

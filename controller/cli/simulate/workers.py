@@ -1,4 +1,4 @@
-"""What podslots is compared with: Pods whose workers take the next task of a queue by themselves."""
+"""What podslots is compared with: Pods with workers that take the next task of a queue by themselves."""
 
 import heapq
 import random

@@ -32,7 +32,7 @@ async def installed(cluster: Cluster, folder: Path) -> AsyncIterator[Kubectl]:
 
 
 def refusals(cluster: Cluster, user: str, since: int) -> set[str]:
-    """What this user was refused for want of a right, as the audit log has it from its entry `since` on."""
+    """This user's requests that were refused for a missing right, from entry `since` of the audit log on."""
     later = cluster.audit()[since:]
     entries = [entry for entry in later if user in {entry["user"]["username"], _stood_in_for(entry)}]
     assert len(entries) > 50

@@ -248,8 +248,8 @@ async def test_the_doctor_finds_a_good_installation_good_and_a_wrong_one_wrong(
     assert status == 1
     assert wrong == {
         "policies": "ValidatingAdmissionPolicyBinding podslots-pod-delete is not the one of this version",
-        "disruption budgets": f"default/mine covers {name} of pools, too",
-        "bites: podslots-pod-delete": "lets pass what it is there to refuse",
+        "disruption budgets": f"PodDisruptionBudget default/mine also covers {name} of pools",
+        "bites: podslots-pod-delete": "the API server accepts what this policy has to refuse",
     }
     await kubectl("patch", binding, "--type=merge", "-p", deny)
     await kubectl("delete", "pdb", "mine")

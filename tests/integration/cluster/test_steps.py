@@ -117,7 +117,7 @@ async def test_a_plan_that_fails_as_its_task_foresees_is_tried_again_after_a_pau
     status = await cluster.until_phase("again", "Succeeded", "Failed")
     assert (status["phase"], status["attempt"], "notBefore" in status) == ("Succeeded", 2, False)
     (kept,) = [item for item in status["conditions"] if item["type"] == "Retried"]
-    assert (kept["reason"], kept["message"]) == ("PlanFailed", "the plan failed: exit code 7")
+    assert (kept["reason"], kept["message"]) == ("PlanFailed", "The plan failed: exit code 7.")
 
 
 async def waits_for(cluster: Cluster, name: str, word: str) -> bool:

@@ -78,7 +78,7 @@ async def test_a_task_is_seen_from_its_queue_to_its_end(cluster: Cluster, browse
         await cluster.approve("network")
         await looker.shows_not("plans", "default/network")
         await cluster.until_phase("network", "Succeeded")
-        await looker.shows("decisions", "0 → 1 Pods", "Approved")
+        await looker.shows("decisions", "Scaled from 0 to 1 Pods", "Approved")
         await looker.shows("plans", "default/after")
 
 

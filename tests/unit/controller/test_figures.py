@@ -456,7 +456,7 @@ async def drains_by_answer(world: World) -> None:
     assert agent
     world.add_task("t", "plan", seconds=20)
     await world.until(lambda: world.phase("t") is TaskPhase.RUNNING, 60, "running")
-    pods = replica.controller.reconciler._starting._pods
+    pods = replica.controller.reconciler._pod_starts._pods
     assert not await replica._context.copy().run(asyncio.ensure_future, pods.drain_and_delete(view, NS, agent))
     assert figure(world, name, result="refused") == 1
     assert figure(world, name, result="granted") == 0

@@ -39,7 +39,7 @@ OF_KUBERNETES = {"ErrImagePull", "Unschedulable"}
 
 
 def words_of(path: Path) -> Iterator[str]:
-    """The strings of a module that look like a reason, but for names of types."""
+    """The strings of a module that look like a reason, except names of types."""
     tree = ast.parse(path.read_text())
     types = {
         id(part)

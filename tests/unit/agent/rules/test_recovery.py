@@ -283,7 +283,7 @@ def test_a_fence_that_nobody_can_have_given_moves_nothing_and_keeps_nothing_else
 
 
 def test_a_task_that_is_named_amiss_is_not_taken_for_one_that_is_gone() -> None:
-    """A new instance that does not have a task's directory is proof of its loss; a bad record of it is none."""
+    """A new instance that does not have a task's directory is proof of its loss; a bad record of it proves nothing."""
     running = started(acquired())
     fence = running.fence + MAX_FENCE_JUMP + 1
     assert ignored(running)[0].tasks["t"].outcome is Outcome.LOST

@@ -53,7 +53,7 @@ def test_an_event_names_the_object_and_who_says_it() -> None:
             "name": "a",
             "uid": "u",
         }
-        assert (event["reason"], event["message"], event["type"]) == ("Drained", "idle for 60 s", "Normal")
+        assert (event["reason"], event["message"], event["type"]) == ("Drained", "Idle for 60 s.", "Normal")
         assert event["metadata"]["namespace"] == "ns"
         assert event["source"] == {"component": "podslots-controller"}
         assert event["firstTimestamp"].endswith("Z")
@@ -120,7 +120,7 @@ def test_an_outage_loses_events_at_worst_and_the_queue_stays_bounded() -> None:
         down = False
         recorder.event(POD, "Busy", "after")
         await asyncio.sleep(1)
-        assert [event["message"] for event in written(api)] == ["after"]
+        assert [event["message"] for event in written(api)] == ["After."]
 
     play(script, EventSettings(max_waiting=10))
 
@@ -142,7 +142,7 @@ def test_a_refused_event_is_dropped_and_the_next_one_written() -> None:
         refuse = False
         recorder.event(POD, "Busy", "two")
         await asyncio.sleep(1)
-        assert [event["message"] for event in written(api)] == ["two"]
+        assert [event["message"] for event in written(api)] == ["Two."]
         assert recorder.dropped == 1
 
     play(script)
@@ -181,7 +181,7 @@ def test_steps_that_follow_each_other_are_one_event_with_both_times() -> None:
         recorder.step(POD, "Succeeded", "Succeeded", at_once=True)
         await asyncio.sleep(0.1)
         [event] = written(api)
-        assert (event["reason"], event["message"]) == ("Succeeded", "assigned to Pod p; Succeeded")
+        assert (event["reason"], event["message"]) == ("Succeeded", "Assigned to Pod p. Succeeded.")
         first, last = (datetime.fromisoformat(event[name]) for name in ("firstTimestamp", "lastTimestamp"))
         assert last - first == timedelta(seconds=2)
         await asyncio.sleep(60)
@@ -208,6 +208,18 @@ def test_a_warning_stays_an_event_of_its_own_after_the_steps_before_it() -> None
             ("Assigned", "Normal"),
             ("Failed", "Warning"),
         ]
+
+    play(script)
+
+
+def test_a_step_has_the_time_at_which_it_was_said_however_late_it_is_written() -> None:
+    async def script(api: MemoryApi, recorder: EventRecorder) -> None:
+        recorder.step(POD, "Assigned", "assigned to Pod p", at_once=False)
+        await asyncio.sleep(2)
+        recorder.event(POD, "Failed", "exit code 1", warning=True)
+        await asyncio.sleep(0.1)
+        said = {event["reason"]: datetime.fromisoformat(event["lastTimestamp"]) for event in written(api)}
+        assert said["Failed"] - said["Assigned"] == timedelta(seconds=2)
 
     play(script)
 

@@ -593,6 +593,23 @@ def test_a_cancel_reaches_the_agent_and_is_written_down() -> None:
     assert site.agent.held == {}
 
 
+def test_a_cancelled_task_says_that_it_was_cancelled_and_not_that_it_failed() -> None:
+    """A cancel is what somebody asked for: its Event is no warning."""
+    site = DispatchSite()
+    replica = site.replica()
+    run(replica.cancel(placed(site, "plan", cancel=True)))
+    site.agent.finish("uid-t.1", Outcome.CANCELLED)
+    run(replica.follow(site.task()))
+    conditions = {found.type: found for found in site.task().status.conditions}
+    assert "Failed" not in conditions
+    assert (conditions["Cancelled"].status, conditions["Cancelled"].reason) == ("True", "Cancelled")
+    assert conditions["Cancelled"].message.startswith("The task was cancelled")
+    assert (conditions["Cancelling"].status, conditions["Cancelling"].message) == ("False", "The task has ended.")
+    [said] = [told for told in replica.events.recent.newest_first() if told.reason == "Cancelled"]
+    assert not said.warning
+    assert "The task was cancelled" in said.message
+
+
 def test_a_cancelled_task_that_its_agent_never_got_can_not_get_there_any_more() -> None:
     """T24: the acquire that was on its way is older than the cancel."""
     site = DispatchSite()
@@ -663,7 +680,7 @@ def test_a_slot_that_somebody_took_by_hand_is_left_alone() -> None:
 
 
 def test_a_task_does_not_go_without_its_lock() -> None:
-    """Even where the cache does not show it: nobody would know any more whose it is. A lost apply's stays."""
+    """Even where the cache does not show it: nobody could tell then which task held it. A lost apply's stays."""
     for phase, freed in ((TaskPhase.SUCCEEDED, True), (TaskPhase.LOST, False)):
         site = DispatchSite()
         run(site.replica().locks.take(site.add(kind="apply", lockKey="vpc")))
@@ -771,7 +788,7 @@ def test_saying_nothing_new_writes_nothing() -> None:
 
 
 def test_an_assignment_from_before_a_lock_was_given_up_comes_too_late() -> None:
-    """The write of a former leader that is still on its way names a version that is none any more."""
+    """A late write of a former leader names a version that is not the present one any more."""
     site = DispatchSite()
     task = site.add(lockKey="vpc")
     run(site.replica().locks.take(task))
@@ -815,6 +832,7 @@ def test_a_task_that_can_not_be_read_says_why_and_can_be_cancelled(cancel: bool)
     status = site.api.all(SLOTTASKS)[NS, "a"]["status"]
     assert status["phase"] == ("Cancelled" if cancel else "Queued")
     assert [entry["message"] for entry in status["conditions"] if entry["type"] == "Accepted"] == [problem]
+    assert any(entry["type"] == "Cancelled" for entry in status["conditions"]) == cancel
     if not cancel:
         assert unsaid(site.api.all(SLOTTASKS)[NS, "a"], problem) is None, "once"
     assert task.uid == obj["metadata"]["uid"]

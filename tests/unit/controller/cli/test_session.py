@@ -71,7 +71,7 @@ def test_errors_are_said_in_the_servers_words(error: PodslotsError, text: str) -
 def test_without_a_cluster_a_task_was_not_seen_and_did_not_fail(
     tmp_path: Path, command: tuple[str, ...], code: int
 ) -> None:
-    """Neither for want of a kubeconfig, nor if nobody answers at its server."""
+    """Neither without a kubeconfig, nor if its server does not answer."""
     nobody = {"PODSLOTS_SERVER": "http://127.0.0.1:1", "PODSLOTS_TOKEN": "t", "KUBECONFIG": None}
     for environ in ({"KUBECONFIG": str(tmp_path / "none")}, nobody):
         done = CliRunner(env=environ).invoke(main, command)

@@ -85,7 +85,7 @@ def test_the_pool_says_which_agents_are_too_old() -> None:
     status = pool_status(view, decide_size(view), before=Before(generation=1), problems=Problems())
     degraded = next(entry for entry in status["conditions"] if entry["type"] == "Degraded")
     assert (degraded["status"], degraded["reason"]) == ("True", "AgentTooOld")
-    assert degraded["message"] == f"older than {MINIMUM}, and given nothing new: b (0.0.9)"
+    assert degraded["message"] == f"Older than {MINIMUM}, and given nothing new: b (0.0.9)."
 
 
 def test_an_event_says_it_once_and_again_when_it_is_others() -> None:

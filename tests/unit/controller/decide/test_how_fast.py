@@ -99,7 +99,7 @@ def test_the_conditions_say_why_and_what_holds_it_and_until_when() -> None:
     conditions = {entry["type"]: entry for entry in status["conditions"]}
     limited = conditions["ScalingLimited"]
     assert (limited["status"], limited["reason"]) == ("True", "ScaleDownLimited")
-    assert limited["message"] == "behavior.scaleDown allows 8, not the 0 asked for, until 2026-03-01T12:00:15Z"
+    assert limited["message"] == "behavior.scaleDown allows 8, not the 0 asked for, until 2026-03-01T12:00:15Z."
     assert conditions["ScalingActive"]["message"] == (
         "0 % of the slots of Pods without a reservation are used: no more than 20 %; " + limited["message"]
     )

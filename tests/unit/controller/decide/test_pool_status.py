@@ -134,7 +134,7 @@ def test_a_rollout_says_how_far_it_is(stand: RolloutStand, progressing: str) -> 
     assert document["updatedReplicas"] == 1
     assert conditions(document)["Progressing"] == (progressing, stand.value)
     (entry,) = [entry for entry in document["conditions"] if entry["type"] == "Progressing"]
-    assert entry["message"] == "1 of 2 Pods have the present template; why"
+    assert entry["message"] == "1 of 2 Pods have the present template; why."
 
 
 def test_a_pod_that_retires_is_ready_but_no_part_of_the_size() -> None:
@@ -183,4 +183,4 @@ def test_a_pool_that_is_being_deleted_says_what_it_waits_for() -> None:
     waiting = task("vpc", "plan_and_apply", phase=TaskPhase.AWAITING_APPROVAL, on="a", attempt=1)
     view = pool([pod("a", "R..", tasks=["vpc.1"]), pod("b", "...")], [waiting], replicas=2, deleting=True)
     (message,) = (c["message"] for c in status(view)["conditions"] if c["type"] == "Progressing")
-    assert message == "the pool is being deleted: 2 Pods to drain; waiting for vpc (reserved on a)"
+    assert message == "The pool is being deleted: 2 Pods to drain; waiting for vpc (reserved on a)."

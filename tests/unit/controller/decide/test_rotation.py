@@ -75,7 +75,7 @@ def test_who_is_not_heard_is_waited_for_ten_minutes_and_then_named(silent: PodVi
 
 
 def test_who_is_known_not_to_accept_the_one_in_use_is_named() -> None:
-    """Heard or not; a Pod that starts, and was never heard, is none of them."""
+    """Heard or not; a Pod that starts, and was never heard, does not count."""
     after = TokenState(current="t2", since=NOW)
     silent = accepting("b", "t1", connected=False)
     behind = at(KEPT, after, silent, accepting("c", "t1"), accepting("d", "t1", "t2"), pod("e", None))
