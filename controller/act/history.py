@@ -4,7 +4,7 @@ from controller import names
 from controller.decide.history import history_step
 from controller.errors import NotFound
 from controller.kube.api import CONTROLLERREVISIONS, Api, Object
-from controller.objects.revision import Revision, belongs_to, document, name_of
+from controller.objects.revision import Revision, belongs_to, document, is_orphan, name_of, owner
 
 
 class History:
@@ -53,10 +53,21 @@ class History:
                 limit=100,
                 continue_token=token,
             )
-            found += [Revision.of(obj) for obj in page.get("items") or () if belongs_to(obj, pool)]
+            items = [await self._adopted(pool, obj) for obj in page.get("items") or ()]
+            found += [Revision.of(obj) for obj in items if belongs_to(obj, pool)]
             token = (page.get("metadata") or {}).get("continue") or ""
             if not token:
                 return found
+
+    async def _adopted(self, pool: Object, obj: Object) -> Object:
+        """A revision that is nobody's becomes the pool's, as everywhere in Kubernetes: it has the name of ours."""
+        if not is_orphan(obj):
+            return obj
+        metadata = obj["metadata"]
+        guard = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
+        owners = [*(metadata.get("ownerReferences") or ()), owner(pool)]
+        body = {"metadata": {**guard, "ownerReferences": owners}}
+        return await self._api.patch(CONTROLLERREVISIONS, metadata["namespace"], metadata["name"], body)
 
 
 def _generation(pool: Object) -> int:

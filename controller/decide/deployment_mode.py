@@ -30,7 +30,7 @@ from controller.decide.pod_actions import (
 from controller.decide.pool_status import Problem
 from controller.decide.scaling import SizeDecision
 from controller.decide.view import DeploymentView, PodState, PodView, PoolView
-from controller.objects.deployment import REVISION
+from controller.objects.deployment import REVISION, is_made_by_us
 from controller.objects.pool import Mode
 
 Object = dict[str, Any]
@@ -113,14 +113,16 @@ def observe_deployments(
     for obj in sorted(deployments, key=lambda obj: (obj["metadata"]["creationTimestamp"], obj["metadata"]["name"])):
         metadata, spec = obj["metadata"], obj.get("spec") or {}
         own = tuple(sets.pop(metadata["uid"], ()))
-        if _controller(metadata) != pool_uid:
-            continue  # an earlier pool's: the garbage collector takes it
+        owner = _controller(metadata)
+        if owner != pool_uid and (owner or not is_made_by_us(obj)):
+            continue  # an earlier pool's, which the garbage collector takes; or somebody else's with our label
         annotations = metadata.get("annotations") or {}
         found.append(
             DeploymentView(
                 name=metadata["name"],
                 uid=metadata["uid"],
-                template_hash=annotations.get(names.TEMPLATE_HASH, ""),
+                # One that was made nobody's, as by `kubectl delete --cascade=orphan`, is not gone on with.
+                template_hash=annotations.get(names.TEMPLATE_HASH, "") if owner else "",
                 replicas=spec.get("replicas", 1),
                 known=REVISION in annotations,
                 paused=bool(spec.get("paused")),

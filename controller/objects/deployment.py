@@ -59,3 +59,9 @@ def deployment_of(pool: Json, pod: Json) -> Json:
             "template": template,
         },
     }
+
+
+def is_made_by_us(obj: Json) -> bool:
+    """Whether a Deployment is one that podslots made, by the selector that only these have and nobody can change."""
+    selector = (obj.get("spec") or {}).get("selector") or {}
+    return bool(selector == {"matchLabels": {names.DEPLOYMENT_LABEL: obj["metadata"]["name"]}})

@@ -50,7 +50,24 @@ def name_of(pool: Json) -> str:
 def belongs_to(obj: Json, pool: Json) -> bool:
     """Whether a revision is of this pool, and not of an earlier one with the same name."""
     owners = obj["metadata"].get("ownerReferences") or ()
-    return any(owner.get("controller") and owner["uid"] == pool["metadata"]["uid"] for owner in owners)
+    return any(entry.get("controller") and entry["uid"] == pool["metadata"]["uid"] for entry in owners)
+
+
+def is_orphan(obj: Json) -> bool:
+    """Whether a revision is nobody's: its pool was deleted so that what it owned stays."""
+    return not any(entry.get("controller") for entry in obj["metadata"].get("ownerReferences") or ())
+
+
+def owner(pool: Json) -> Json:
+    """The reference by which a revision is the pool's."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "SlotPool",
+        "name": pool["metadata"]["name"],
+        "uid": pool["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
 
 
 def document(pool: Json, number: int) -> Json:
@@ -63,16 +80,7 @@ def document(pool: Json, number: int) -> Json:
             "name": name_of(pool),
             "namespace": metadata["namespace"],
             "labels": {names.POOL_LABEL: metadata["name"]},
-            "ownerReferences": [
-                {
-                    "apiVersion": names.API_VERSION,
-                    "kind": "SlotPool",
-                    "name": metadata["name"],
-                    "uid": metadata["uid"],
-                    "controller": True,
-                    "blockOwnerDeletion": False,
-                }
-            ],
+            "ownerReferences": [owner(pool)],
         },
         "data": content(pool),
         "revision": number,

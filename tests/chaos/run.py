@@ -11,6 +11,7 @@ from typing import Any
 
 from controller import names
 from controller.kube.api import BUDGETS, CONTROLLERREVISIONS, DEPLOYMENTS, REPLICASETS, SECRETS
+from controller.objects.revision import is_orphan
 from tests.chaos import processes
 from tests.chaos.disk import own_disk
 from tests.chaos.faults import Faults
@@ -25,7 +26,7 @@ SETTLE_SECONDS = 120.0
 The kubelet's is limited to 10 s here: a Pod whose agent was killed a dozen times would wait for minutes, as it should.
 """
 
-OF_POOLS = (BUDGETS, CONTROLLERREVISIONS, DEPLOYMENTS, REPLICASETS, SECRETS)
+OF_POOLS = (BUDGETS, DEPLOYMENTS, REPLICASETS, SECRETS)
 STRANGERS_PAUSE_SECONDS = 0.7
 """Between two deeds of strangers, on average."""
 
@@ -94,8 +95,10 @@ async def _for(seconds: float, *works: Any) -> None:
 
 
 async def _nothing_left(cluster: Cluster) -> bool:
-    found = [item for resource in OF_POOLS for item in await cluster.list_all(resource)]
-    return not any(names.POOL_LABEL in (item["metadata"].get("labels") or {}) for item in found)
+    found = [item["metadata"] for resource in OF_POOLS for item in await cluster.list_all(resource)]
+    # Templates stay where a stranger has deleted a pool so that what it owns stays.
+    found += [one["metadata"] for one in await cluster.list_all(CONTROLLERREVISIONS) if not is_orphan(one)]
+    return not any(names.POOL_LABEL in (metadata.get("labels") or {}) for metadata in found)
 
 
 async def _settle(cluster: Cluster, load: Load) -> float:

@@ -12,6 +12,7 @@ from controller.kube.api import PODS
 from tests.simulation.agent import MemoryDisk
 from tests.simulation.faults import MISHAPS
 from tests.simulation.node import SimPod
+from tests.simulation.prometheus import LIES, LOSSES
 from tests.simulation.replica import Fate, Replica, Trap
 from tests.simulation.themes import Theme
 from tests.simulation.worker import SlotDisk
@@ -116,6 +117,25 @@ class Chaos:
                 await asyncio.sleep(self._rng.uniform(0.1, 5.0))
                 pod.start_worker(begun.result())
                 pod.workers_hang = False
+
+        return mend()
+
+    def _prometheus_gives_no_answer(self) -> Coroutine[Any, Any, None] | None:
+        return self._trouble_prometheus(LOSSES)
+
+    def _prometheus_lies(self) -> Coroutine[Any, Any, None] | None:
+        return self._trouble_prometheus(LIES)
+
+    def _trouble_prometheus(self, kinds: tuple[str, ...]) -> Coroutine[Any, Any, None] | None:
+        prometheus = self._world.prometheus
+        if prometheus.trouble:
+            return None
+        prometheus.begin(self._rng.choice(kinds))
+        self._world.rules.note(f"prometheus: {prometheus.trouble}")
+
+        async def mend() -> None:
+            await asyncio.sleep(self._rng.uniform(20.0, 400.0))
+            prometheus.end()
 
         return mend()
 

@@ -16,6 +16,7 @@ from tests.simulation.changes import Operator
 from tests.simulation.chaos import Chaos
 from tests.simulation.faults import Faults, leases_fail
 from tests.simulation.person import Person
+from tests.simulation.prometheus import SIGNAL
 from tests.simulation.replica import NS
 from tests.simulation.themes import Theme, theme_of
 from tests.simulation.trace import Trace
@@ -54,6 +55,8 @@ async def live(seed: int, trace: Trace | None = None, *, about: Theme | None = N
         world.spawn(person.bring_tasks())
         world.spawn(person.look_after_them())
         trouble = [world.spawn(chaos.run())]
+        if theme.signal:
+            world.spawn(world.prometheus.scrape())
         if rng.random() < theme.operator_share:
             trouble.append(world.spawn(operator.run()))
         bystander = Bystander(world, rng.choice([5.0, 20.0]))
@@ -104,6 +107,8 @@ def _pool(seed: int, rng: random.Random, theme: Theme) -> dict[str, Any]:
             "behavior": random.Random(f"{seed}/behavior").choice(theme.behaviors),
             "freeze": list(theme.freezes),
         }
+    if theme.signal:
+        pool["autoscaling"]["signal"] = SIGNAL
     if len(theme.modes) > 1:
         pool["mode"] = random.Random(f"{seed}/mode").choice(theme.modes)
     if theme.sizes:

@@ -117,6 +117,7 @@ class Replica:
             random_bytes=rng.randbytes,
             stopwatch=lambda: asyncio.get_running_loop().time(),
             registry=self.registry,
+            ask=world.prometheus.ask,
         )
         self._watch_passes(self.controller.reconciler)
         self._context = contextvars.copy_context()

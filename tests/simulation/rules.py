@@ -15,6 +15,7 @@ from controller.objects.task import FINAL_PHASES
 from tests.simulation.deployment_rules import DeploymentRules
 from tests.simulation.pace_rules import PaceRules
 from tests.simulation.rollout_rules import RolloutRules
+from tests.simulation.signal_rules import SignalRules
 from tests.simulation.size_rules import SizeRules
 from tests.simulation.step_rules import StepRules
 from tests.simulation.stop_rules import StopRules
@@ -50,6 +51,7 @@ class Rules:
         self.sizes = SizeRules(world, self)
         self.rollouts = RolloutRules(world, self)
         self.pace = PaceRules(self)
+        self.signals = SignalRules(world, self)
         self.deployments = DeploymentRules(world, self)
         self._phases: dict[str, str] = {}
         self._intents: dict[tuple[str, str], float] = {}
@@ -105,6 +107,7 @@ class Rules:
             self.sizes.pool_changed(name, body["spec"])
             self.rollouts.pool_changed(name, body["spec"])
             self.pace.pool_changed(body)
+            self.signals.pool_changed(body)
             desired, most = status.get("desiredReplicas"), self.sizes.bound(name)
             if desired is not None and desired > most:
                 self.breach(f"{desired} Pods are wanted, and {most} is the most")

@@ -51,6 +51,8 @@ class Theme:
     behaviors: tuple[Object, ...] = ()
     """If there are any, how fast its size may change."""
     freezes: tuple[Object, ...] = ()
+    signal: bool = False
+    """Whether its size follows a Prometheus."""
     operator_share: float = 0.6
     changes: tuple[str, ...] = ()
     bystander_share: float = 0.5
@@ -356,6 +358,20 @@ BESIDE = (
         operator_share=0.3,
         bystander_share=0.0,
         replace_share=0.1,
+        lease_seconds=(4.0,),
+    ),
+    Theme(
+        "sizes by a Prometheus",
+        mishaps=(*("prometheus gives no answer",) * 3, "prometheus lies", "leader dies", "agent dies", "watches end"),
+        mishap_seconds=(20.0,),
+        traps=(),
+        task_seconds=(0.5, 5.0, 30.0, 120.0),
+        min_idle_seconds=(0, 5),
+        more_pods=(3, 4),
+        behaviors=({"scaleUp": _pods(4, 15), "scaleDown": _pods(4, 15)},),
+        signal=True,
+        operator_share=0.0,
+        replace_share=0.0,
         lease_seconds=(4.0,),
     ),
     Theme(

@@ -25,6 +25,7 @@ from controller.objects.task import TaskPhase
 from tests.simulation.faults import Faults
 from tests.simulation.node import SimNode, SimPod, failure_of
 from tests.simulation.processes import Doing, Program
+from tests.simulation.prometheus import SimPrometheus
 from tests.simulation.replica import NS, Replica
 from tests.simulation.rules import Rules
 from tests.simulation.stop_rules import StopRules
@@ -84,6 +85,7 @@ class World:
         self._durations: dict[tuple[str, Step], tuple[float, Outcome]] = {}
         self._doings: dict[tuple[str, Step], Doing] = {}
         self.cluster = Cluster(self.now, self.rng, rules=False)
+        self.prometheus = SimPrometheus(self)
         self.rules = Rules(self, trace or Trace())
         self.token_rules = TokenRules(self.cluster, lambda: self.elapsed, self.rules.breach)
         self.cluster.observers.extend(

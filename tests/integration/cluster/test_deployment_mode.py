@@ -108,6 +108,24 @@ async def test_a_deleted_manager_leaves_the_pods_that_work(cluster: Cluster, res
     await cluster.until_phase(f"{name}-next", "Succeeded")
 
 
+@pytest.mark.parametrize("propagation", ["Foreground", "Background", "Orphan"])
+async def test_a_deleted_pool_leaves_the_pod_that_works_and_then_nothing(cluster: Cluster, propagation: str) -> None:
+    """N3, T30: the garbage collector makes its Deployment nobody's, or takes it; its ReplicaSet makes no Pod anew."""
+    name = f"pool-{propagation.lower()}"
+    await make(cluster, name, slots=ONE_SLOT)
+    pod = await reserve(cluster, name)
+    path = f"/apis/{SLOTPOOLS.group}/{SLOTPOOLS.version}/namespaces/{NAMESPACE}/{SLOTPOOLS.plural}/{name}"
+    await cluster.delete_by(path, {"kind": "DeleteOptions", "propagationPolicy": propagation})
+    await apply(cluster, name, pod)
+
+    async def gone() -> bool:
+        pools = {found["metadata"]["name"] for found in await cluster.list_all(SLOTPOOLS)}
+        managers = [*await deployments(cluster, name), *await replica_sets(cluster, name)]
+        return name not in pools and not managers and not await of_pool(cluster, name)
+
+    await until(gone, "the pool and all of it is gone")
+
+
 async def test_switching_both_ways_loses_nothing(cluster: Cluster) -> None:
     """T16: Pods of the other mode are replaced as they fall idle; none is adopted, and what is reserved is applied."""
     await cluster.create_pool("switch", slots=ONE_SLOT)

@@ -3,7 +3,19 @@
 Each is a context manager that patches what runs and puts it back. None is more than what a hurried change could do.
 """
 
-from tests.simulation.planted import agent, deployments, leadership, passes, pods, pools, sizes, stops, tasks, worker
+from tests.simulation.planted import (
+    agent,
+    deployments,
+    leadership,
+    passes,
+    pods,
+    pools,
+    signals,
+    sizes,
+    stops,
+    tasks,
+    worker,
+)
 from tests.simulation.planted.registry import BUGS, plant
 
 __all__ = [
@@ -15,6 +27,7 @@ __all__ = [
     "plant",
     "pods",
     "pools",
+    "signals",
     "sizes",
     "stops",
     "tasks",

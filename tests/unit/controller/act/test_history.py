@@ -59,6 +59,25 @@ def test_no_more_are_kept_than_asked_for_beside_the_present_one() -> None:
     assert kept(api) == {3: ("c", 1), 4: ("d", 1), 5: ("e", 1)}
 
 
+def test_revisions_that_a_pool_left_without_an_owner_are_the_next_ones() -> None:
+    """`kubectl delete slotpool --cascade=orphan`: else they are nobody's, and in the way under the same name."""
+    api = MemoryApi()
+    keep(api, pool("a"), pool("b"))
+    for place, obj in list(api.objects.items()):
+        api.objects[place] = {**obj, "metadata": {**obj["metadata"], "ownerReferences": []}}
+    keep(api, pool("b", uid="next"))
+    assert kept(api) == {1: ("a", 1), 2: ("b", 1)}
+    assert {obj["metadata"]["ownerReferences"][0]["uid"] for obj in api.objects.values()} == {"next"}
+
+
+def test_revisions_of_another_pool_stay_as_they_are() -> None:
+    """Those of an earlier pool of the name, too: the garbage collector has them."""
+    api = MemoryApi()
+    keep(api, pool("a"))
+    keep(api, pool("b", uid="next"))
+    assert sorted(obj["metadata"]["ownerReferences"][0]["uid"] for obj in api.objects.values()) == ["next", "u"]
+
+
 def test_it_is_looked_at_again_when_the_spec_changes() -> None:
     history = keep(MemoryApi(), pool("a"))
     assert history.is_kept(pool("a"))

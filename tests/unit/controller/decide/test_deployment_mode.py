@@ -265,3 +265,7 @@ def test_objects_are_read_with_whose_they_are() -> None:
     (found,), orphans = observe_deployments([mine, earlier], sets, "uid-pool")
     assert found == deployment(replicas=2, replica_sets=(("uid-rs", "rs"),), failure=("FailedCreate", "no"))
     assert orphans == (("uid-left", "left"),)
+    nobodys = obj("n", "", metadata=notes, spec={"selector": {"matchLabels": {names.DEPLOYMENT_LABEL: "n"}}})
+    somebodys = obj("s", "", metadata=notes, spec={"selector": {"matchLabels": {"app": "s"}}})
+    (found,), _ = observe_deployments([nobodys, somebodys], (), "uid-pool")
+    assert (found.name, found.template_hash) == ("n", ""), "ours, and to be replaced"
