@@ -7,6 +7,9 @@ from typing import Any
 
 from controller.errors import SignalError
 
+MAX_TEXT_LENGTH = 1000
+"""Characters of what Prometheus says in words: they become a condition's message, an Event and a line of the log."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -69,7 +72,7 @@ def parse_answer(document: Any) -> Answer:
     """The answer in a response of Prometheus' `/api/v1/query`. Raises SignalError."""
     try:
         if document["status"] != "success":
-            raise SignalError(f"{document['errorType']}: {document['error']}")
+            raise SignalError(f"{document['errorType']}: {document['error']}"[:MAX_TEXT_LENGTH])
         kind, result = document["data"]["resultType"], document["data"]["result"]
         if kind == "scalar":
             result = [{"metric": {}, "value": result}]
@@ -79,7 +82,7 @@ def parse_answer(document: Any) -> Answer:
         seconds = {float(entry["value"][0]) for entry in result}
         at = datetime.fromtimestamp(min(seconds), UTC) if seconds else datetime.fromtimestamp(0, UTC)
         warnings = document.get("warnings") or ()
-        return Answer(at, samples, str(warnings[0]) if warnings else None)
+        return Answer(at, samples, str(warnings[0])[:MAX_TEXT_LENGTH] if warnings else None)
     except (AttributeError, KeyError, TypeError, ValueError, IndexError, OverflowError, OSError) as error:
         raise SignalError("this is no answer of Prometheus") from error
 

@@ -23,6 +23,8 @@ OLD = timedelta(seconds=3 * POLL_SECONDS)
 """An answer is good until two that should have come after it have not."""
 LATE = timedelta(seconds=60)
 """From a slot's change until a scrape has it, at the longest; by so much clocks may differ, too."""
+MAX_WAITING = 10**9
+"""Tasks that can wait, by what a queue query says: more is a mistake, and would be too much for the status."""
 _NAMED = 5
 _ROUGHLY = 0.05
 """Averages of samples are not exact: a slot that was taken between two scrapes counts from the second one."""
@@ -103,11 +105,13 @@ def _waiting(view: PoolView, answer: Answer) -> dict[str, int] | SignalProblem:
         return SignalProblem(SignalWord.EMPTY, "the queue query finds nothing")
     found: Counter[str] = Counter()
     for sample in answer.samples:
-        if not 0 <= sample.value < math.inf:
+        if not 0 <= sample.value <= MAX_WAITING:
             return SignalProblem(SignalWord.INVALID, f"the queue query finds {sample.value:g}")
         kind = sample.labels.get("type", "")
         if not kind or view.spec.accepts(kind):
             found[kind] += math.ceil(sample.value)
+    if (total := found.total()) > MAX_WAITING:
+        return SignalProblem(SignalWord.INVALID, f"the queue query finds {total} tasks")
     return dict(found)
 
 

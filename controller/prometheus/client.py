@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 import orjson
+from aiohttp import hdrs
 from yarl import URL
 
 from controller.decide.reading import Answer, parse_answer
@@ -38,12 +39,15 @@ async def prometheus() -> AsyncIterator[Ask]:
     """Asks any Prometheus.
 
     Users give the URL, so it is not trusted: the environment is not read, redirects are not followed, cookies are not
-    kept, and only well-formed answers of Prometheus are shown.
+    kept, and only well-formed answers of Prometheus are shown. Compressed answers are refused: a small one can become
+    very large.
     """
     async with aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
+        auto_decompress=False,
+        skip_auto_headers=("Accept-Encoding",),
     ) as session:
 
         async def ask(server: Server, query: str) -> Answer:
@@ -68,7 +72,11 @@ async def _ask(session: aiohttp.ClientSession, server: Server, query: str) -> An
         ) as response:
             if response.status not in _WITH_WORDS:
                 raise SignalError(f"{server.url} answers with status {response.status}")
+            if hdrs.CONTENT_ENCODING in response.headers:
+                raise SignalError(f"{server.url} answers in a coding that it was not asked for")
             body = await _bounded(response)
+    except aiohttp.ClientResponseError as error:
+        raise SignalError(f"{server.url}: this is no answer in HTTP") from error  # its text quotes what came
     except (aiohttp.ClientError, OSError, ValueError) as error:  # a timeout is an OSError
         text = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
         raise SignalError(f"{server.url}: {text}") from error

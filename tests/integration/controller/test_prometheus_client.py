@@ -1,6 +1,7 @@
 """Asking a Prometheus over real sockets: what is sent, and what is made of answers that are none."""
 
 import asyncio
+import gzip
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -104,6 +105,43 @@ async def test_of_anything_else_nothing_is_shown_but_its_status() -> None:
 
     assert await error_of(handler) == "URL answers with status 403"
     assert await error_of(fine) == "URL: this is no answer of Prometheus"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"SSH-2.0-somebody's secrets\r\n",
+        b"-ERR somebody's secrets\r\n",
+        b"HTTP/1.1 999999 somebody's secrets\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nsomebody's secrets\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"somebody's secrets" * 1000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: somebody's secrets\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nsomebody's secrets\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: somebody's secrets\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\nsomebody's secrets",
+    ],
+)
+async def test_nor_of_what_is_no_http(said: bytes) -> None:
+    """An error of the HTTP library quotes what came; the pool's status would show it to whoever may read pools."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening, prometheus() as ask:
+        with pytest.raises(SignalError) as error:
+            await ask(Server(url=f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"), "up")
+    assert "secrets" not in str(error.value)
+
+
+async def test_a_small_answer_that_unfolds_to_a_large_one_is_not_unfolded() -> None:
+    async def handler(request: web.Request) -> web.Response:
+        assert "Accept-Encoding" not in request.headers
+        return web.Response(body=gzip.compress(b" " * (64 << 20)), headers={"Content-Encoding": "gzip"})
+
+    assert await error_of(handler) == "URL answers in a coding that it was not asked for"
 
 
 async def test_a_redirect_is_not_followed() -> None:

@@ -6,15 +6,19 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.crds import folder
 from controller.decide.pool_status import Before, Problems, pool_status, signal_problem
 from controller.decide.reading import Answer, Reading, Sample, parse_answer
 from controller.decide.scaling import Reason, SizeDecision, decide_size
 from controller.decide.signal import SignalWord
 from controller.decide.view import PodView, PoolView
 from controller.errors import SignalError
+from controller.local.apiserver.schema.structural import CustomSchema
+from controller.local.apiserver.schema.validation import validate
 from controller.objects.scaling_history import ScalingHistory
 from controller.objects.signal import Fallback, Signal
 from tests.support.pools import LONG_AGO, NOW, pod, pool, tasks
@@ -327,3 +331,34 @@ def test_no_document_breaks_it(document: Any) -> None:
         parse_answer(document)
     except SignalError:
         return
+
+
+# --- answers that mean harm -------------------------------------------------------------------------------------------
+
+POOLS = CustomSchema.compile(yaml.safe_load((folder() / "slotpools.yaml").read_text())["spec"]["versions"][0])
+ODD_COUNTS = st.sampled_from([0.0, 1.0, 1e9, 1e10, 1e308, 1.7e308, float("inf"), float("nan"), -1.0, 1e-320])
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "plan", "apply", "render"]), ODD_COUNTS), min_size=1, max_size=4))
+def test_no_count_breaks_a_decision(counts: list[tuple[str, float]]) -> None:
+    """The sum of two may be more than a float can be, or the status can hold."""
+    said = Answer(NOW, tuple(Sample({"type": kind} if kind else {}, count) for kind, count in counts))
+    for present, used in ((served("r..", "R.."), {"p0": 1.0, "p1": 1.0}), ((), {})):
+        check_decision(asking(present, Reading(taken=NOW, utilization=answer(used), queue=said), tasks("plan", 1)))
+
+
+def check_decision(view: PoolView) -> None:
+    """The size is within bounds, and the status can be written."""
+    decision = decide_size(view)
+    assert len([pod for pod in view.pods if pod.held]) <= decision.desired <= 20
+    status = pool_status(view, decision, before=Before(generation=1), problems=Problems())
+    stored = {"metadata": {"name": "n", "namespace": "ns"}, "spec": {"template": {}}, "status": status}
+    assert not [cause for cause in validate(POOLS, POOLS.default(stored), None) if "status" in cause.field]
+
+
+def test_words_without_end_are_cut() -> None:
+    with pytest.raises(SignalError) as error:
+        parse_answer({"status": "error", "errorType": "bad_data", "error": "x" * 1_000_000})
+    assert len(str(error.value)) <= 1000
+    found = {"status": "success", "data": {"resultType": "vector", "result": []}, "warnings": ["w" * 1_000_000]}
+    assert len(parse_answer(found).partial or "") == 1000
