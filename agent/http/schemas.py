@@ -12,7 +12,16 @@ from typing import Any
 
 from agent.codec import MAX_INTEGER
 from agent.config import MAX_TASK_TYPE_LENGTH
-from agent.http.validation import MAX_FENCE, MAX_FILE_MODE, MAX_NAME_LENGTH, MAX_SECONDS, NAME_PATTERN
+from agent.http.validation import (
+    DIGEST_PATTERN,
+    EXIT_CODES,
+    MAX_FENCE,
+    MAX_FILE_MODE,
+    MAX_NAME_LENGTH,
+    MAX_REASON_LENGTH,
+    MAX_SECONDS,
+    NAME_PATTERN,
+)
 from agent.rules.recovery import MAX_KEPT_TASKS
 from agent.wire import (
     STOP_SIGNALS,
@@ -22,6 +31,7 @@ from agent.wire import (
     Command,
     DrainRequest,
     EnvVar,
+    ExitReport,
     File,
     HoldRequest,
     RegisterRequest,
@@ -62,6 +72,10 @@ LIMITS: dict[tuple[type[Any], str], Json] = {
     (StepSpec, "cancel_grace_seconds"): {"minimum": 0, "maximum": MAX_SECONDS},
     (EnvVar, "name"): {"minLength": 1, "pattern": r"^[^=\u0000]+$"},
     (EnvVar, "value"): {"pattern": NO_NUL},
+    (ExitReport, "exit_code"): {"minimum": EXIT_CODES.start, "maximum": EXIT_CODES.stop - 1},
+    (ExitReport, "log_bytes"): {"minimum": 0},
+    (ExitReport, "reason"): {"maxLength": MAX_REASON_LENGTH},
+    (ExitReport, "plan_digest"): {"pattern": DIGEST_PATTERN},
     (RegisterRequest, "instance"): SHORT_NAME,
     (RegisterRequest, "tasks"): {"maxItems": MAX_KEPT_TASKS},
     (Assignment, "task_id"): TASK_ID,

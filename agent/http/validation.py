@@ -13,6 +13,7 @@ from agent.wire import (
     EnvVar,
     ErrorCode,
     ExitCodes,
+    ExitReport,
     File,
     StepSpec,
     Work,
@@ -29,9 +30,17 @@ MAX_FENCE = 2**53
 MAX_SECONDS = 10 * 366 * 86400
 """Ten years: past it a time limit is a mistake, and dates overflow."""
 MAX_FILE_MODE = 0o777
+EXIT_CODES = range(-(2**31), 2**31)
+"""What the status of a SlotTask can hold."""
+MAX_REASON_LENGTH = 16384
+"""Of why a step ended. Workers cut theirs far below."""
 MAX_BEFORE = 16
 """Commands before a step's own."""
 
+DIGEST_PATTERN = "^sha256:[0-9a-f]{64}$"
+"""Of a plan: as an approval can name it."""
+
+_DIGEST = re.compile(DIGEST_PATTERN)
 _TASK_ID = re.compile(TASK_ID_PATTERN)
 _PRINTABLE = re.compile(NAME_PATTERN)
 
@@ -58,6 +67,21 @@ def check_fence(fence: int) -> None:
     """The fence of a task that a worker kept. Raises Refusal bad_request."""
     if not 0 <= fence <= MAX_FENCE:
         raise Refusal(ErrorCode.BAD_REQUEST, f"fence: must be from 0 to {MAX_FENCE}")
+
+
+def check_exit(report: ExitReport) -> None:
+    """The end of a step, as a worker tells it. Raises Refusal bad_request.
+
+    A task's code may have its slot's credential. An end that no status can hold would stay with the agent for ever.
+    """
+    if report.exit_code is not None and report.exit_code not in EXIT_CODES:
+        raise Refusal(ErrorCode.BAD_REQUEST, "exit_code: must have 32 bits")
+    if report.log_bytes < 0:
+        raise Refusal(ErrorCode.BAD_REQUEST, "log_bytes: must not be negative")
+    if report.reason is not None and len(report.reason) > MAX_REASON_LENGTH:
+        raise Refusal(ErrorCode.BAD_REQUEST, f"reason: must have at most {MAX_REASON_LENGTH} characters")
+    if report.plan_digest is not None and not _DIGEST.fullmatch(report.plan_digest):
+        raise Refusal(ErrorCode.BAD_REQUEST, f"plan_digest: must match {DIGEST_PATTERN}")
 
 
 def check_seconds(field: str, seconds: int | None) -> None:

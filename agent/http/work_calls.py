@@ -10,7 +10,7 @@ from agent.codec import WireError, decode
 from agent.errors import Refusal
 from agent.http.asked import Asked, Parts
 from agent.http.bodies import read_integer, read_step, respond
-from agent.http.validation import MAX_NAME_LENGTH, check_fence, check_name, check_task_id, check_task_type
+from agent.http.validation import MAX_NAME_LENGTH, check_exit, check_fence, check_name, check_task_id, check_task_type
 from agent.rules.recovery import MAX_KEPT_TASKS, Dropped
 from agent.wire import Empty, ExitReport, KeptTask, OutputAnswer, RegisterRequest, StartedReport
 from agent.workers import NAMED_KEPT
@@ -35,6 +35,8 @@ def read_kept_tasks(listed: list[Any], known: Collection[str]) -> tuple[tuple[Ke
             check_fence(task.assignment.fence)
             check_task_type(task.assignment.task_type)
             check_name("name", task.assignment.work.name)
+            if task.exit is not None:
+                check_exit(task.exit)
         except (WireError, Refusal) as problem:
             reason = str(problem)[:MAX_NAME_LENGTH]
             dropped.append(Dropped(_named(entry), reason, may_run=not _has_ended(entry)))
@@ -107,5 +109,6 @@ async def output(parts: Parts, asked: Asked[bytes]) -> web.StreamResponse:
 
 async def ended(parts: Parts, asked: Asked[ExitReport]) -> web.StreamResponse:
     """The worker's step ended."""
+    check_exit(asked.body)
     await parts.workers.exited(asked.identity.slot, asked.body)
     return respond(Empty())

@@ -17,7 +17,9 @@ from agent.http.access import Access, Who
 from agent.http.asked import Parts
 from agent.http.calls import BYTES, CALLS, JSON, LINES, OPENMETRICS, TEXT, Call
 from agent.http.routes import ROUTES, HttpApi
-from agent.wire import ErrorCode, encode
+from agent.http.work_calls import read_kept_tasks
+from agent.rules.tasks import assignment_of
+from agent.wire import ErrorCode, TaskState, encode
 from agent.workers import Workers
 from tests.simulation.agent import AgentHome, NoLog, SimAgent
 from tests.support.documented import check_answer
@@ -454,3 +456,37 @@ def test_the_table_gives_no_credential_more_than_it_is_for() -> None:
 
 def test_no_call_stands_in_the_table_twice() -> None:
     assert len({(call.method, call.path) for call in CALLS}) == len(CALLS)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"exit_code": 2**31},
+        {"exit_code": -(2**31) - 1},
+        {"log_bytes": -1},
+        {"reason": "r" * 20_000},
+        {"plan_digest": "sha256:x"},
+        {"plan_digest": DIGEST + "\n"},
+        {"plan_digest": "; rm -rf / #\x1b[2J"},
+    ],
+    ids=str,
+)
+async def test_an_end_that_no_status_can_hold_is_refused(
+    make_site: Callable[..., Awaitable[Site]], wrong: dict[str, Any]
+) -> None:
+    """A task's code may have its slot's credential. Such an end could never be written down and acknowledged."""
+    site = await make_site()
+    await site.assign()
+    await site.post("/work/started")
+    answer = await site.make(ROUTES["/work/exit"]["POST"], **wrong)
+    assert (answer.status, answer.error) == (400, E.BAD_REQUEST)
+    task = site.agent.service.state.tasks["t.1"]
+    assert task.state is TaskState.RUNNING
+    kept = {
+        "assignment": encode(assignment_of(site.agent.service.state, task)),
+        "started": True,
+        "exit": {**BODIES["/work/exit"], **wrong},
+    }
+    tasks, dropped = read_kept_tasks([kept], {"t.1"})
+    assert not tasks, "nor does a registration bring it in"
+    assert [each.task_id for each in dropped] == ["t.1"]
