@@ -5,7 +5,7 @@ import asyncio
 from agent.wire import ErrorCode, Step, StepResult
 from controller.agents.client import AgentClient
 from controller.decide.kept_output import ToKeep
-from controller.errors import AgentRefused, AlreadyExists
+from controller.errors import AgentRefused, AgentUnreachable, AlreadyExists
 from controller.kube.api import SLOTTASKOUTPUTS, Api, Object
 from controller.objects.output import Gap, Output, Source, belongs_to, document, packed
 from controller.objects.task import Task
@@ -14,6 +14,8 @@ LARGE_BYTES = 64 * 1024
 """Output from this size on is compressed in a thread: 64 KiB take a few milliseconds."""
 MOST_LARGE = 2
 """How many large outputs are in memory at a time: an agent keeps 16 MiB of each."""
+MAX_KEPT_BYTES = 64 * 2**20
+"""More is not read: what imitates an agent could go on for ever."""
 
 
 class TaskOutputs:
@@ -76,6 +78,8 @@ async def _read(task_id: str, step: Step, result: StepResult, agent: AgentClient
         kept = bytearray()
         while page := await agent.output_page(task_id, step, len(kept)):
             kept += page
+            if len(kept) > MAX_KEPT_BYTES:
+                raise AgentUnreachable(f"not an agent's answer: more than {MAX_KEPT_BYTES} bytes of output")
         end = await agent.output_end(task_id, step) if result.log_end_bytes else b""
     except AgentRefused as refusal:
         if refusal.code == ErrorCode.NOT_FOUND:

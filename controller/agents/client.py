@@ -7,6 +7,7 @@ which aiohttp sends once.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -31,6 +32,7 @@ from agent.wire import (
     encode,
 )
 from controller.agents.answers import OK, misunderstood, refusal
+from controller.agents.bounds import check_state, check_task
 from controller.agents.transport import Transport
 from controller.errors import AgentUnreachable
 
@@ -81,7 +83,7 @@ class AgentClient:
         known = self._last_state
         if known is not None and status == OK and body == known[0]:
             return known[1]
-        state = _answer(status, body, AgentState)
+        state = _answer(status, body, AgentState, check_state)
         if state.pod_uid != self.pod_uid:
             raise AgentUnreachable(f"{self.url} is another Pod's now: {state.pod_uid}")
         self._last_state = (body, state)
@@ -90,7 +92,7 @@ class AgentClient:
     async def task(self, task_id: str) -> Task:
         """`GET /tasks/{id}`."""
         status, body = await self._get(f"/tasks/{task_id}")
-        return _answer(status, body, Task)
+        return _answer(status, body, Task, partial(check_task, task_id=task_id))
 
     async def output_page(self, task_id: str, step: Step, offset: int) -> bytes:
         """`GET /tasks/{id}/log?part=page`: a part of a step's output as it is kept; empty at its end."""
@@ -199,12 +201,18 @@ def agent_url(pod_ip: str, port: int = PORT, *, tls: bool = False) -> str:
     return f"http{'s' if tls else ''}://{host}:{port}"
 
 
-def _answer(status: int, body: bytes, kind: type[T]) -> T:
+def _anything(answer: object) -> None:
+    """No bounds of its own: nothing of it is kept."""
+
+
+def _answer(status: int, body: bytes, kind: type[T], check: Callable[[T], None] = _anything) -> T:
     if status != OK:
         raise refusal(status, body)
     document: Any = None
     try:
         document = orjson.loads(body)
-        return decode(kind, document)
+        answer = decode(kind, document)
+        check(answer)
     except (orjson.JSONDecodeError, WireError) as error:
         raise misunderstood(error, document) from error
+    return answer

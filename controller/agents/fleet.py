@@ -21,6 +21,7 @@ import orjson
 
 from agent.wire import AgentState, WatchLine, WireError, decode
 from controller.agents.answers import misunderstood
+from controller.agents.bounds import check_state
 from controller.agents.client import AgentClient, Stamps
 from controller.agents.tls import PodTls
 from controller.agents.transport import Transport
@@ -60,6 +61,12 @@ class AgentReport:
     state: AgentState
     connected: bool
 
+
+LINES_PER_SECOND = 50
+"""Of one agent's stream; a second's worth may come at once. Who has more to say puts several changes into one line.
+
+So no agent, nor what imitates one, has the loop to itself, or its pool looked at all the time.
+"""
 
 _SAID_AT = (5, 50, 500)
 """Failures in a row that are worth a line: at back-off's pace after a few seconds, minutes, and most of an hour."""
@@ -266,9 +273,12 @@ class _Follower:
                     first = await anext(stream)
                 self._take_line(first, begins=True)
                 lines += 1
+                pace = Pace(LINES_PER_SECOND)
                 async for line in stream:
                     self._take_line(line)
                     lines += 1
+                    if delay := pace.delay_seconds(asyncio.get_running_loop().time()):
+                        await asyncio.sleep(delay)
         except (AgentUnreachable, AgentRefused) as error:
             return lines, error
         except (TimeoutError, StopAsyncIteration):
@@ -280,6 +290,8 @@ class _Follower:
         try:
             document = orjson.loads(line)
             decoded = decode(WatchLine, document)
+            if decoded.state is not None:
+                check_state(decoded.state)
         except (orjson.JSONDecodeError, WireError) as error:
             raise misunderstood(error, document) from error
         known = self._state
@@ -328,6 +340,19 @@ class _Follower:
         elif self._told_connected:
             self._told_connected = False
             self._on_change(self.client.pod_uid)
+
+
+class Pace:
+    """Holds back who goes on faster than so many times a second; one second's worth may come at once."""
+
+    def __init__(self, per_second: float) -> None:
+        self._each_seconds = 1 / per_second
+        self._paid_until = float("-inf")
+
+    def delay_seconds(self, now: float) -> float:
+        """How long to wait after one more."""
+        self._paid_until = max(self._paid_until, now - 1) + self._each_seconds
+        return max(0.0, self._paid_until - now)
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,8 @@
-"""HTTP to agents over aiohttp: one request, or a stream of lines. What is said over it is for `client`."""
+"""HTTP to agents over aiohttp: one request, or a stream of lines. What is said over it is for `client`.
+
+Whatever answers may be a Pod's own code in the place of its agent. So no answer is read past a bound, none is unfolded
+(nothing here asks for a coding), and what is said of a broken one is short.
+"""
 
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -6,12 +10,18 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 import aiohttp
+from aiohttp import hdrs
 from yarl import URL
 
 from controller.agents.answers import OK, refusal
 from controller.errors import AgentUnreachable
 
-MAX_LINE_BYTES = 4 * 2**20
+MAX_LINE_BYTES = 256 * 1024
+"""The state of an agent with the largest layout there can be is 20 KiB."""
+MAX_BODY_BYTES = 2 * 2**20
+"""The largest answer of an agent is a page of output: 1 MiB."""
+MAX_REASON_LENGTH = 500
+"""Characters of what aiohttp says of a broken answer, which it quotes."""
 
 
 class Transport(Protocol):
@@ -51,6 +61,7 @@ def _session(limit: int) -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=limit, keepalive_timeout=10.0, use_dns_cache=False),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
+        auto_decompress=False,
         skip_auto_headers=("User-Agent", "Accept-Encoding"),
     )
 
@@ -93,7 +104,7 @@ class HttpTransport:
                 ssl=context or True,
                 server_hostname=server_name,
             ) as response:
-                return response.status, await response.read()
+                return response.status, await _read(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(url, error) from error
 
@@ -120,15 +131,18 @@ class HttpTransport:
                 server_hostname=server_name,
             ) as response:
                 if response.status != OK:
-                    raise refusal(response.status, await response.read())
-                rest = b""
+                    raise refusal(response.status, await _read(response))
+                _check_coding(response)
+                rest = bytearray()
                 async for chunk in response.content.iter_any():
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    for line in lines:
-                        if line:
-                            yield line
-                    if len(rest) > MAX_LINE_BYTES:
-                        raise AgentUnreachable("not an agent's answer: a line without end")
+                    rest += chunk
+                    if b"\n" in chunk:
+                        *lines, rest = rest.split(b"\n")
+                        for line in lines:
+                            _check_line(line)
+                            if line:
+                                yield bytes(line)
+                    _check_line(rest)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(url, error) from error
 
@@ -173,6 +187,34 @@ class _TlsTransport:
             await lines.aclose()
 
 
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The body. Raises AgentUnreachable if it is not as an agent would send one."""
+    _check_coding(response)
+    if (response.content_length or 0) > MAX_BODY_BYTES:
+        raise AgentUnreachable(f"not an agent's answer: {response.content_length} bytes")
+    body = await response.content.readany()
+    if response.content.at_eof():
+        return body  # nearly all come in one piece
+    pieces, size = [body], len(body)
+    async for piece in response.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_BODY_BYTES:
+            raise AgentUnreachable("not an agent's answer: a body without end")
+    return b"".join(pieces)
+
+
+def _check_coding(response: aiohttp.ClientResponse) -> None:
+    if coding := response.headers.get(hdrs.CONTENT_ENCODING):
+        raise AgentUnreachable(f"not an agent's answer: its coding is {coding[:MAX_REASON_LENGTH]}")
+
+
+def _check_line(line: bytearray) -> None:
+    if len(line) > MAX_LINE_BYTES:
+        raise AgentUnreachable("not an agent's answer: a line without end")
+
+
 def _unreachable(url: str, error: Exception) -> AgentUnreachable:
     text = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+    text = text[:MAX_REASON_LENGTH]
     return AgentUnreachable(f"{url}: {text}")

@@ -75,6 +75,11 @@ async def test_silence_is_given_up_and_nobody_there_is_told() -> None:
         (200, b"not json", False),
         (200, b'{"phase":"odd"}', False),
         (302, b"", False),
+        (500, b'{"error":["storage"]}', False),
+        (500, b'{"error":{"a":1},"message":null}', False),
+        (409, b'{"error":7,"message":"busy"}', False),
+        (409, b"[" * 100_000, False),
+        (200, b"[" * 100_000, False),
     ],
 )
 async def test_only_an_agents_own_word_is_a_refusal(status: int, body: bytes, refused: bool) -> None:

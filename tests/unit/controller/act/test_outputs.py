@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from agent.wire import Outcome, Step
-from controller.errors import ApiUnavailable, Forbidden
+from controller.act import outputs
+from controller.errors import AgentUnreachable, ApiUnavailable, Forbidden
 from controller.kube.api import SLOTTASKOUTPUTS, SLOTTASKS, Resource
 from controller.objects.output import Gap, Output, parse
 from controller.objects.task import Task, TaskPhase
 from tests.support.dispatch_site import NS, DispatchSite, run
-from tests.support.machine_agent import DIGEST
+from tests.support.machine_agent import DIGEST, PAGE_BYTES
 
 PLAN = ("uid-t.1", Step.PLAN)
 APPLY = ("uid-t.1", Step.APPLY)
@@ -196,3 +197,25 @@ def test_an_end_that_was_written_without_the_output_has_it_kept_before_the_ack()
     run(site.replica().ack_ended(final))
     assert kept(site) == whole(b"late")
     assert not site.agent.state.ended
+
+
+def test_output_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What imitates an agent may go on for ever; the task's end then waits, and the controller lives."""
+    monkeypatch.setattr(outputs, "MAX_KEPT_BYTES", 100 * PAGE_BYTES)
+    site = DispatchSite()
+    running(site)
+    printed(site, b"x" * 5000)
+    site.agent.finish("uid-t.1")
+    pages = 0
+
+    def page(_path: str) -> bytes:
+        nonlocal pages
+        pages += 1
+        return b"x" * PAGE_BYTES
+
+    monkeypatch.setattr(site.agent, "_log", page)
+    with pytest.raises(AgentUnreachable):
+        run(site.replica().follow(site.task()))
+    assert pages <= 101
+    assert kept(site) is None
+    assert site.phase() is TaskPhase.RUNNING

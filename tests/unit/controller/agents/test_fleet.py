@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.wire import Phase
 from controller.agents.client import AgentClient, Stamps
-from controller.agents.fleet import Fleet
+from controller.agents.fleet import LINES_PER_SECOND, Fleet
 from controller.errors import AgentRefused, AgentUnreachable, NotLeader
 from tests.support import virtual_time
 from tests.support.agents import FakeAgent, FakeNetwork, state
@@ -245,6 +247,52 @@ def test_an_agent_that_ends_every_stream_at_once_is_not_hammered() -> None:
             scene.agent.cut()
             await asyncio.sleep(0.01)
         assert scene.network.streams_opened - opened < 60
+
+    play(script)
+
+
+def test_an_agent_with_no_end_of_news_is_read_at_a_pace() -> None:
+    """What imitates an agent must not have the loop to itself. An honest one then says several changes in one line."""
+
+    async def script(scene: Scene) -> None:
+        told = len(scene.told)
+        for _ in range(20_000):
+            scene.agent.change()
+            await asyncio.sleep(0.001)
+        assert 0.5 * 20 * LINES_PER_SECOND < len(scene.told) - told <= 22 * LINES_PER_SECOND
+        assert scene.connected()
+
+    play(script)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"slots": state("u").slots * 6},
+        {"slots": (replace(state("u").slots[0], accepts=("plan",) * 17),)},
+        {"slots": (replace(state("u").slots[0], accepts=("p" * 2000,)),)},
+        {"slots": (replace(state("u").slots[0], id=16),)},
+        {"slots": (replace(state("u").slots[0], id=-1),)},
+        {"slots": (state("u").slots[0],) * 2},
+        {"slots": (replace(state("u").slots[0], task_id="t" * 2000),)},
+        {"ended": ("t",) * 5000},
+        {"tokens": ("t",) * 300},
+        {"warnings": ("w" * 2000,)},
+        {"version": "v" * 2000},
+    ],
+)
+def test_a_state_that_no_agent_has_is_no_state(changes: dict[str, Any]) -> None:
+    """It is kept, for each Pod, and looked at in every pass."""
+
+    async def script(scene: Scene) -> None:
+        known = scene.fleet.report("u")
+        scene.agent.change(**changes)
+        await asyncio.sleep(60)
+        report = scene.fleet.report("u")
+        assert known is not None
+        assert report is not None
+        assert report.state == known.state, "what was known stays the least that it holds"
+        assert not report.connected
 
     play(script)
 

@@ -1,0 +1,89 @@
+"""What no agent says: states and tasks beyond what one can have. Pure.
+
+An answer that fits its types may still be too large, or say what the API server would refuse in a status. The agent
+keeps its own input within these bounds; whatever else answers in its place is not believed.
+"""
+
+import re
+from collections.abc import Iterable
+
+from agent.wire import TASK_ID_PATTERN, AgentState, StepResult, Task, WireError
+from controller.objects.pool import MAX_SLOTS, MAX_TYPES_OF_SLOT
+
+MAX_ENDED = 4096
+"""Tasks whose results wait for their ack. Each had a slot, and a new one is given out only by who acks."""
+MAX_WARNINGS = 64
+MAX_TOKENS = 256
+MAX_TEXT_LENGTH = 1024
+"""Characters of names, ids and warnings; most are far shorter."""
+MAX_REASON_LENGTH = 32768
+"""As the status of a SlotTask has it, and the next two."""
+MAX_TAIL_LENGTH = 16384
+EXIT_CODES = range(-(2**31), 2**31)
+SLOTS = range(MAX_SLOTS)
+
+_TASK_ID = re.compile(TASK_ID_PATTERN)
+_DIGEST = re.compile("sha256:[0-9a-f]{64}")
+"""As an approval has to name it."""
+
+
+def check_state(state: AgentState) -> None:
+    """Raises WireError."""
+    _check_count("slots", state.slots, MAX_SLOTS)
+    _check_count("ended", state.ended, MAX_ENDED)
+    _check_count("tokens", state.tokens, MAX_TOKENS)
+    _check_count("warnings", state.warnings, MAX_WARNINGS)
+    if len({slot.id for slot in state.slots}) != len(state.slots):
+        raise WireError("slots", "two have the same id")
+    for name, texts in (
+        ("", (state.version, state.pod, state.pool, state.incarnation, state.drain_id or "")),
+        ("ended", state.ended),
+        ("tokens", state.tokens),
+        ("warnings", state.warnings),
+    ):
+        _check_texts(name, texts)
+    for index, slot in enumerate(state.slots):
+        path = f"slots[{index}]"
+        if slot.id not in SLOTS:
+            raise WireError(f"{path}.id", f"must be below {MAX_SLOTS}")
+        _check_count(f"{path}.accepts", slot.accepts, MAX_TYPES_OF_SLOT)
+        instance = slot.worker.instance if slot.worker is not None else ""
+        _check_texts(path, (*slot.accepts, slot.task_id or "", slot.task_type or "", instance))
+
+
+def check_task(task: Task, task_id: str) -> None:
+    """Whether this can be what an agent knows of that task. Raises WireError."""
+    if task.task_id != task_id:
+        raise WireError("task_id", "is another task's")
+    if task.slot not in SLOTS:
+        raise WireError("slot", f"must be below {MAX_SLOTS}")
+    if task.plan_digest is not None and not _DIGEST.fullmatch(task.plan_digest):
+        raise WireError("plan_digest", f"must match {_DIGEST.pattern}")
+    _check_length("reason", task.reason, MAX_REASON_LENGTH)
+    for name, result in (("plan", task.plan), ("apply", task.apply)):
+        if result is not None:
+            _check_result(name, result)
+
+
+def _check_result(path: str, result: StepResult) -> None:
+    if result.exit_code is not None and result.exit_code not in EXIT_CODES:
+        raise WireError(f"{path}.exit_code", "is none")
+    if min(result.log_bytes, result.log_kept_bytes or 0, result.log_end_bytes or 0) < 0:
+        raise WireError(f"{path}.log_bytes", "must not be negative")
+    _check_length(f"{path}.reason", result.reason, MAX_REASON_LENGTH)
+    _check_length(f"{path}.log_tail", result.log_tail, MAX_TAIL_LENGTH)
+
+
+def _check_count(path: str, items: tuple[object, ...], most: int) -> None:
+    if len(items) > most:
+        raise WireError(path, f"must have at most {most} entries")
+
+
+def _check_texts(path: str, texts: Iterable[str]) -> None:
+    for text in texts:
+        _check_length(path, text, MAX_TEXT_LENGTH)
+
+
+def _check_length(path: str, text: str | None, most: int) -> None:
+    if text is not None and len(text) > most:
+        raise WireError(path, f"must have at most {most} characters")
