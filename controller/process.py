@@ -30,6 +30,7 @@ from controller.own_image import agent_image
 from controller.prometheus.client import prometheus
 from controller.signals import STOPPING, deliver
 from controller.status_page.access import Reviewer
+from controller.status_page.connections import Runner
 from controller.status_page.server import create_app
 from metrics.controller import KubernetesRequests
 from metrics.exposition import new_registry
@@ -122,7 +123,7 @@ async def serve(config: Config, environ: Mapping[str, str]) -> int:
                 ask=ask,
                 page_kept=gc.freeze,
             )
-            runner = web.AppRunner(create_app(controller, registry, config, Reviewer(api)), handle_signals=False)
+            runner = Runner(create_app(controller, registry, config, Reviewer(api)), handle_signals=False)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             site = web.TCPSite(runner, config.http_host, config.http_port)

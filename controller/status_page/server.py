@@ -6,6 +6,7 @@ port-forward`, may need none: the API server has checked already who may forward
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
@@ -57,6 +58,8 @@ _ASSETS = {
 _OPEN = frozenset({"/healthz", "/readyz"})
 _ASSETS_AT = "/assets/"
 _METRICS = "/metrics"
+
+log = logging.getLogger(__name__)
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
 """Whence a forwarded port comes. Not all of 127.0.0.0/8: proxies of service meshes hand on from 127.0.0.6."""
@@ -299,6 +302,11 @@ async def _with_headers(request: web.Request, handler: Handler) -> web.StreamRes
     except web.HTTPException as error:  # no such path, another method
         error.headers.update(PAGE_HEADERS)
         raise
+    except (ConnectionError, TimeoutError):
+        raise
+    except Exception:
+        log.exception("a request of the status page broke")
+        response = _problem(500, "internal", "see the controller's log")
     if not response.prepared:
         response.headers.update(PAGE_HEADERS)
     return response
@@ -344,4 +352,9 @@ def _takes_token(path: str, guarded: Guarded) -> bool:
 
 
 def _is_from_here(request: web.Request) -> bool:
-    return request.remote in _LOOPBACK and (request.url.host or "") in _LOOPBACK_HOSTS
+    if request.remote not in _LOOPBACK:
+        return False
+    try:
+        return (request.url.host or "") in _LOOPBACK_HOSTS
+    except ValueError:  # of a header Host that names no host
+        return False

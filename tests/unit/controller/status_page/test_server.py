@@ -1,8 +1,9 @@
 """The controller's HTTP server: health by what is true, metrics, the page's files, and the API as it is described."""
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import jsonschema_rs
@@ -10,7 +11,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 
+from controller.status_page import connections
 from controller.status_page.access import Reviewer
+from controller.status_page.connections import Runner
 from controller.status_page.live import Live, Settings
 from controller.status_page.server import create_app
 from tests.support.cluster import until
@@ -25,6 +28,31 @@ CALLS = ("status", "pools", "plans", "queue", "pods", "decisions")
 def app(site: Site, api: ReviewingApi | None = None, live: Live | None = None) -> web.Application:
     reviewer = Reviewer(api or ReviewingApi({}, lambda _user, _path: False))
     return create_app(site.controller, site.registry, site.config, reviewer, live)
+
+
+@contextlib.asynccontextmanager
+async def served(site: Site) -> AsyncIterator[int]:
+    """The page as the controller serves it: the port."""
+    runner = Runner(app(site), handle_signals=False)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def say(port: int, *pieces: str) -> str:
+    """Send, and read until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for piece in pieces:
+            writer.write(piece.encode(errors="surrogateescape"))
+            await writer.drain()
+        async with asyncio.timeout(60):
+            return (await reader.read()).decode(errors="replace")
+    finally:
+        writer.close()
 
 
 async def read(client: Client, path: str, **headers: str) -> tuple[int, Any]:
@@ -237,6 +265,14 @@ async def test_a_forwarded_port_needs_no_token_unless_the_name_is_a_strangers(ai
         assert (await read(client, "/api/v1/status", Host=host))[0] == 401, host
 
 
+@pytest.mark.parametrize("host", ["localhost:x", "localhost:99999999", "a b", "[::1", "\udcff", "", "localhost:"])
+async def test_a_name_that_is_none_is_a_strangers_or_ours(host: str) -> None:
+    """It broke the request once. Written by hand, as no client sends such a header."""
+    async with served(Site()) as port:
+        answer = await say(port, f"GET /api/v1/status HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+    assert answer.split()[1] in {"200", "401"}
+
+
 async def test_a_stream_ends_when_its_token_is_good_no_more(aiohttp_client: AiohttpClient, monkeypatch: Any) -> None:
     monkeypatch.setattr("controller.status_page.access.LASTS_SECONDS", 0.0)
     api = ReviewingApi({"token": "anna"}, lambda _user, _path: True)
@@ -276,3 +312,66 @@ async def test_no_way_of_writing_a_path_gets_around_the_token(aiohttp_client: Ai
     writer.close()
     assert int(answer.split()[1]) in {400, 401, 404}
     assert b"network" not in answer
+
+
+# --- those who never end what they began, and what is no request ------------------------------------------------------
+
+HEALTH = "GET /healthz HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize("begun", ["", "G", HEALTH, HEALTH + "\r\n", HEALTH + "\r\n" + HEALTH])
+async def test_who_never_ends_a_request_is_left(begun: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reaches the Pod could else hold connections until none is left for probes."""
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.2)
+    async with served(Site()) as port:
+        assert (await say(port, begun)).count("HTTP/1.1 200 OK") == begun.count("\r\n\r\n")
+
+
+async def test_a_stream_is_no_request_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.2)
+    site = Site()
+    async with served(site) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await reader.readuntil(b"event: status")
+        await asyncio.sleep(0.5)
+        site.add_pool("another")
+        await reader.readuntil(b"another")
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "GET /healthz HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a-token\x00\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: x\r\nAuthorization Bearer a-token\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + "a-token" * 5000 + "\r\n\r\n",
+        "GET /healthz\udcff?a-token HTTP/1.1\r\nHost: x\r\n\r\n",
+        "Bearer a-token\r\n\r\n",
+    ],
+)
+async def test_what_is_no_request_is_logged_without_what_it_says(said: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be a token with a slip of the pen beside it; and it is a line, not a page."""
+    async with served(Site()) as port:
+        answer = await say(port, said)
+    assert " 400 " in answer.splitlines()[0]
+    assert len(caplog.records) <= 1
+    assert "token" not in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_mistake_of_our_own_is_logged_and_answered(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise LookupError("a mistake")
+
+    monkeypatch.setattr(Live, "latest", broken)
+    async with served(Site()) as port:
+        answer = await say(port, "GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert " 500 " in answer.splitlines()[0]
+    assert '"error":"internal"' in answer
+    assert "a mistake" not in answer
+    assert "a mistake" in caplog.text
