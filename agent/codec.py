@@ -43,7 +43,10 @@ def parse_time(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{text!r} is no time of this calendar in UTC") from None
 
 
 def encode(value: Any) -> Any:
@@ -148,8 +151,7 @@ def _decode_time(data: Any, path: str, strict: bool) -> datetime:
     del strict
     try:
         return parse_time(data)
-    except (TypeError, ValueError, OverflowError):
-        # Overflow: a year that its zone moves out of the calendar.
+    except (TypeError, ValueError):
         raise WireError(path, "must be an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z") from None
 
 

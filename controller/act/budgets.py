@@ -21,9 +21,10 @@ class Budgets:
         found = self._cache.get(namespace, names.disruption_budget(pool))
         return found is None or mending(found, budget(namespace, pool)) is not None
 
-    def exists(self, namespace: str, pool: str) -> bool:
-        """Whether there is one, as last seen."""
-        return self._cache.get(namespace, names.disruption_budget(pool)) is not None
+    def can_remove(self, namespace: str, pool: str) -> bool:
+        """Whether there is one that nobody has deleted, as last seen."""
+        known = self._cache.get(namespace, names.disruption_budget(pool))
+        return known is not None and "deletionTimestamp" not in known["metadata"]
 
     async def ensure(self, namespace: str, pool: str) -> None:
         """Have it there, made or mended."""

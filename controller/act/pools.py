@@ -175,8 +175,7 @@ class Pools:
 
     def has_leftovers(self, namespace: str, name: str) -> bool:
         """Whether anything of a pool is there, as last seen: a Secret, its budget."""
-        there = self._tokens.uid(namespace, name) is not None or self._tokens.has_holder(namespace, name)
-        return there or self._budgets.exists(namespace, name)
+        return self._tokens.can_remove(namespace, name) or self._budgets.can_remove(namespace, name)
 
     async def remove_leftovers(self, namespace: str, name: str) -> None:
         """There is no pool of this name, and what it left is still there: as where both came and went at once."""

@@ -65,7 +65,7 @@ class TaskWords:
         }
         unwanted = "deletionTimestamp" in metadata or (isinstance(spec, dict) and spec.get("cancel") is True)
         if not (status or {}).get("podUID"):
-            patch["phase"] = TaskPhase.CANCELLED if unwanted else TaskPhase.QUEUED
+            patch["phase"] = (TaskPhase.CANCELLED if unwanted else TaskPhase.QUEUED).value
             if unwanted:
                 patch |= {"reason": "Cancelled", "message": problem, "finishTime": now}
                 message = end_message(TaskPhase.CANCELLED, "Cancelled", problem, None)

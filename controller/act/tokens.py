@@ -95,6 +95,13 @@ class PoolTokens:
         """Whether a holder replaces the Secret as the Pods' owner, as last seen."""
         return self._cache.get(namespace, names.holder_secret(pool)) is not None
 
+    def can_remove(self, namespace: str, pool: str) -> bool:
+        """Whether `remove` has anything to do, as last seen. What waits for somebody else's finalizer alone is his."""
+        secret, holder = self._seen(namespace, pool), self._cache.get(namespace, names.holder_secret(pool))
+        if secret is not None and TOKENS_FINALIZER in (secret["metadata"].get("finalizers") or ()):
+            return True
+        return any("deletionTimestamp" not in known["metadata"] for known in (secret, holder) if known is not None)
+
     def state(self, namespace: str, pool: str) -> TokenState:
         """How far a rotation of the pool's tokens has come, as last seen."""
         secret = self._seen(namespace, pool)

@@ -6,9 +6,11 @@ keeps its own input within these bounds; whatever else answers in its place is n
 
 import re
 from collections.abc import Iterable
+from datetime import datetime
 
 from agent.wire import TASK_ID_PATTERN, AgentState, StepResult, Task, WireError
 from controller.objects.pool import MAX_SLOTS, MAX_TYPES_OF_SLOT
+from controller.objects.times import FIRST, LAST, is_usable
 
 MAX_ENDED = 4096
 """Tasks whose results wait for their ack. Each had a slot, and a new one is given out only by who acks."""
@@ -47,6 +49,7 @@ def check_state(state: AgentState) -> None:
         if slot.id not in SLOTS:
             raise WireError(f"{path}.id", f"must be below {MAX_SLOTS}")
         _check_count(f"{path}.accepts", slot.accepts, MAX_TYPES_OF_SLOT)
+        _check_times(path, (slot.since, slot.expires_at))
         instance = slot.worker.instance if slot.worker is not None else ""
         _check_texts(path, (*slot.accepts, slot.task_id or "", slot.task_type or "", instance))
 
@@ -60,6 +63,7 @@ def check_task(task: Task, task_id: str) -> None:
     if task.plan_digest is not None and not _DIGEST.fullmatch(task.plan_digest):
         raise WireError("plan_digest", f"must match {_DIGEST.pattern}")
     _check_length("reason", task.reason, MAX_REASON_LENGTH)
+    _check_times("expires_at", (task.expires_at,))
     for name, result in (("plan", task.plan), ("apply", task.apply)):
         if result is not None:
             _check_result(name, result)
@@ -70,8 +74,14 @@ def _check_result(path: str, result: StepResult) -> None:
         raise WireError(f"{path}.exit_code", "is none")
     if min(result.log_bytes, result.log_kept_bytes or 0, result.log_end_bytes or 0) < 0:
         raise WireError(f"{path}.log_bytes", "must not be negative")
+    _check_times(path, (result.start_time, result.end_time))
     _check_length(f"{path}.reason", result.reason, MAX_REASON_LENGTH)
     _check_length(f"{path}.log_tail", result.log_tail, MAX_TAIL_LENGTH)
+
+
+def _check_times(path: str, moments: Iterable[datetime | None]) -> None:
+    if not all(moment is None or is_usable(moment) for moment in moments):
+        raise WireError(path, f"a time must be between {FIRST:%Y} and {LAST:%Y}")
 
 
 def _check_count(path: str, items: tuple[object, ...], most: int) -> None:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from agent.wire import Slot, SlotState, Step, parse_time
+from agent.wire import Slot, SlotState, Step
 from controller import names
 from controller.decide.view import PodState, PodView
 from controller.objects.task import Task
+from controller.objects.times import time_or_none
 
 Object = dict[str, Any]
 
@@ -70,11 +71,11 @@ class Eviction:
         ours = _ours(status, "responders")
         requesters = status.get("requesters") or ()
         withdrawn = bool(requesters) and all(entry.get("intent") == _WITHDRAWN for entry in requesters)
-        heartbeat, completed = _time(ours.get("heartbeatTime")), _time(ours.get("completionTime"))
+        heartbeat, completed = time_or_none(ours.get("heartbeatTime")), time_or_none(ours.get("completionTime"))
         said = Answer(
             heartbeat=heartbeat,
             message=ours.get("message") or "",
-            expected=_time(ours.get("expectedCompletionTime")),
+            expected=time_or_none(ours.get("expectedCompletionTime")),
             completed=completed,
         ) if heartbeat is not None else None  # fmt: skip
         return Eviction(
@@ -83,7 +84,7 @@ class Eviction:
             uid=metadata["uid"],
             pod_uid=pod["uid"],
             active=state == _ACTIVE and not withdrawn and "deletionTimestamp" not in metadata,
-            started=_time(ours.get("startTime")),
+            started=time_or_none(ours.get("startTime")),
             answer=said,
             completed=completed is not None,
             object=obj,
@@ -186,7 +187,3 @@ def _ours(status: Object, field_name: str) -> Object:
     """Our entry of a list."""
     entries: list[Object] = status.get(field_name) or []
     return next((entry for entry in entries if entry.get("name") == names.EVICTION_RESPONDER), {})
-
-
-def _time(text: str | None) -> datetime | None:
-    return parse_time(text) if text else None

@@ -6,8 +6,8 @@ Where the kernel kills the container's processes as one, nobody is left in it to
 from datetime import datetime
 from typing import Any
 
-from agent.wire import parse_time
 from controller.names import worker_container
+from controller.objects.times import read_time
 
 Object = dict[str, Any]
 
@@ -32,7 +32,7 @@ def _before(text: object, moment: datetime | None) -> bool:
     if moment is None or not isinstance(text, str):
         return False
     try:
-        return parse_time(text) < moment.replace(microsecond=0)
+        return read_time(text) < moment.replace(microsecond=0)
     except ValueError:
         return False
 

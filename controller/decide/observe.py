@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from agent.wire import AgentState, parse_time
@@ -10,6 +9,7 @@ from controller import names
 from controller.decide.death import death_proof, ended_unopened
 from controller.decide.start_problem import start_problem
 from controller.decide.view import PodOperation, PodState, PodView
+from controller.objects.times import time_or_none
 
 Object = dict[str, Any]
 """A parsed Kubernetes object."""
@@ -52,13 +52,13 @@ def observe_pod(
         running=status.get("phase") == "Running",
         ready=condition_is_true(status, "Ready"),
         deleting="deletionTimestamp" in metadata,
-        gone_by=_time(metadata.get("deletionTimestamp")),
+        gone_by=time_or_none(metadata.get("deletionTimestamp")),
         dead=(death_proof(pod, node) or ended_unopened(pod)) is not None,
         agent=report.state,
         connected=report.connected,
         contacting=report.contacting,
         in_flight=in_flight,
-        opened=_time(annotations.get(names.OPENED)),
+        opened=time_or_none(annotations.get(names.OPENED)),
         drain_requested=asked_to_go or names.DRAIN_REQUESTED in annotations,
         node_cordoned=bool(node and (node.get("spec") or {}).get("unschedulable")),
         disowned=pool_uid is not None and (annotations.get(names.POOL_UID) or _owner(metadata)) not in {None, pool_uid},
@@ -93,14 +93,6 @@ def _state(labels: dict[str, str]) -> PodState:
         return PodState(labels.get(names.STATE_LABEL, PodState.ACTIVE))
     except ValueError:
         return PodState.ACTIVE
-
-
-def _time(text: str | None) -> datetime | None:
-    """The time in an annotation. None if somebody wrote something else there."""
-    try:
-        return parse_time(text) if text else None
-    except ValueError:
-        return None
 
 
 def condition_is_true(status: Object, kind: str) -> bool:

@@ -14,6 +14,7 @@ from controller.decide.rotation import Rotation
 from controller.decide.scaling import SizeDecision
 from controller.decide.signal import SignalWord
 from controller.decide.view import PodState, PodView, PoolView, Rollout, RolloutStand
+from controller.errors import InvalidObject
 from controller.objects.conditions import Condition, put
 from controller.objects.fields import Fields
 from controller.objects.sentences import sentence
@@ -59,14 +60,18 @@ class Before:
 
     @staticmethod
     def of(pool: dict[str, Any]) -> "Before":
-        """From the SlotPool object. Raises InvalidObject if somebody else wrote nonsense into its status."""
-        status = Fields(pool, "").optional_child("status") or Fields({}, "status")
-        return Before(
-            generation=pool["metadata"].get("generation", 0),
-            conditions=tuple(Condition.parse(entry) for entry in status.children("conditions")),
-            last_scale_time=status.optional_text("lastScaleTime"),
-            desired=status.optional_integer("desiredReplicas"),
-        )
+        """From the SlotPool object. What somebody else may have written there instead counts as nothing."""
+        generation = pool["metadata"].get("generation", 0)
+        try:
+            status = Fields(pool, "").optional_child("status") or Fields({}, "status")
+            return Before(
+                generation=generation,
+                conditions=tuple(Condition.parse(entry) for entry in status.children("conditions")),
+                last_scale_time=status.optional_text("lastScaleTime"),
+                desired=status.optional_integer("desiredReplicas"),
+            )
+        except InvalidObject:
+            return Before(generation=generation)
 
 
 def pool_status(

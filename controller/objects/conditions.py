@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from agent.wire import format_time, parse_time
+from agent.wire import format_time
 from controller.objects.fields import Fields
+from controller.objects.times import read_time
 
 MAX_MESSAGE_LENGTH = 32768
 
@@ -50,7 +51,7 @@ def time(fields: Fields, name: str) -> datetime | None:
     if text is None:
         return None
     try:
-        return parse_time(text)
+        return read_time(text)
     except ValueError:
         raise fields.fail(name, "must be an RFC 3339 time with a zone") from None
 

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from sys import intern
 from typing import Any
 
-from agent.wire import parse_time
 from controller import names
 from controller.objects.task import FINAL_PHASES, Task, TaskPhase
+from controller.objects.times import time_or_none
 
 Object = dict[str, Any]
 
@@ -48,7 +48,7 @@ class EndedTask:
         metadata, spec, status = document["metadata"], document.get("spec") or {}, document["status"]
         phase = TaskPhase(status["phase"])
         apply_may_run = status.get("step") == "apply" or not (spec.get("steps") or {}).get("plan")
-        ttl, finished = spec.get("ttlSecondsAfterFinished"), _moment(status.get("finishTime"))
+        ttl, finished = spec.get("ttlSecondsAfterFinished"), time_or_none(status.get("finishTime"))
         kept = timedelta(seconds=ttl if isinstance(ttl, int) else _TTL_SECONDS)
         attempt = status.get("attempt")
         return EndedTask(
@@ -120,10 +120,3 @@ def trim_task(document: Object) -> Object:
 
 def _kept(fields: Object, names_kept: tuple[str, ...]) -> Object:
     return {name: fields[name] for name in names_kept if name in fields}
-
-
-def _moment(text: Any) -> datetime | None:
-    try:
-        return parse_time(text) if isinstance(text, str) else None
-    except ValueError:
-        return None

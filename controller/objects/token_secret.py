@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from agent.wire import READERS_PREFIX, parse_time
+from agent.wire import READERS_PREFIX
 from controller import names
+from controller.objects.times import time_or_none
 
 TOKEN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 """Keys that agents take for tokens: file names of the mounted Secret, without dots in front."""
@@ -60,9 +61,9 @@ def token_state(secret: Object) -> TokenState:
     current = usable_one(names.CURRENT_TOKEN)
     return TokenState(
         current=current,
-        since=_time(given.get(names.TOKEN_SINCE)),
+        since=time_or_none(given.get(names.TOKEN_SINCE)),
         next=usable_one(names.NEXT_TOKEN, but=current),
-        next_since=_time(given.get(names.NEXT_TOKEN_SINCE)),
+        next_since=time_or_none(given.get(names.NEXT_TOKEN_SINCE)),
         previous=usable_one(names.PREVIOUS_TOKEN, but=current),
         requested=given.get(names.ROTATION_REQUESTED),
     )
@@ -89,13 +90,6 @@ def generation(token_id: str) -> tuple[int, str]:
     """Orders ids: those made by the controller begin with `t` and a number that rises."""
     number = re.match(r"t(\d{1,9})-", token_id)
     return (int(number[1]) if number else 0, token_id)
-
-
-def _time(text: str | None) -> datetime | None:
-    try:
-        return parse_time(text) if text else None
-    except ValueError:
-        return None
 
 
 def _decode(value: str) -> str | None:

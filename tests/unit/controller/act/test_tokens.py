@@ -319,6 +319,20 @@ async def test_removal_keeps_other_peoples_finalizers() -> None:
     assert live(api)["metadata"]["finalizers"] == ["other"]
 
 
+async def test_what_waits_for_other_peoples_finalizers_is_not_removed_again_and_again() -> None:
+    """Each try ended well and woke its pool, which tried anew: a dozen requests a second for ever."""
+    api, cache = MemoryApi(), Cache(SECRETS)
+    pool = tokens_on(api, cache)
+    assert not pool.can_remove("ns", "p")
+    await pool.ensure("ns", "p")
+    cache.note(live(api))
+    assert pool.can_remove("ns", "p")
+    deleted = {**live(api)["metadata"], "deletionTimestamp": "2026-03-01T12:00:00Z"}
+    for finalizers, can in ((["other", TOKENS_FINALIZER], True), (["other"], False)):
+        cache.note(api.put(SECRETS, {**live(api), "metadata": {**deleted, "finalizers": finalizers}}))
+        assert pool.can_remove("ns", "p") is can
+
+
 async def test_a_replica_that_does_not_lead_writes_nothing() -> None:
     def refused() -> None:
         raise NotLeader("no")

@@ -5,6 +5,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -275,6 +276,8 @@ def test_an_agent_with_no_end_of_news_is_read_at_a_pace() -> None:
         {"slots": (replace(state("u").slots[0], id=-1),)},
         {"slots": (state("u").slots[0],) * 2},
         {"slots": (replace(state("u").slots[0], task_id="t" * 2000),)},
+        {"slots": (replace(state("u").slots[0], since=datetime(9999, 12, 31, tzinfo=UTC)),)},
+        {"slots": (replace(state("u").slots[0], expires_at=datetime(1, 1, 1, tzinfo=UTC)),)},
         {"ended": ("t",) * 5000},
         {"tokens": ("t",) * 300},
         {"warnings": ("w" * 2000,)},

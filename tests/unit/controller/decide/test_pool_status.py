@@ -184,3 +184,23 @@ def test_a_pool_that_is_being_deleted_says_what_it_waits_for() -> None:
     view = pool([pod("a", "R..", tasks=["vpc.1"]), pod("b", "...")], [waiting], replicas=2, deleting=True)
     (message,) = (c["message"] for c in status(view)["conditions"] if c["type"] == "Progressing")
     assert message == "The pool is being deleted: 2 Pods to drain; waiting for vpc (reserved on a)."
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        None,
+        [],
+        {"desiredReplicas": -1},
+        {"desiredReplicas": "x"},
+        {"lastScaleTime": 7},
+        {"conditions": "x"},
+        {"conditions": [{}]},
+        {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "9999-12-31T23:59:59-23:59"}]},
+    ],
+    ids=str,
+)
+def test_what_somebody_wrote_into_the_status_is_overwritten(nonsense: Any) -> None:
+    """It ended each pass of the pool once."""
+    stored = {"metadata": {"generation": 3}, "status": nonsense}
+    assert Before.of(stored) == Before(generation=3)
