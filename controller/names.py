@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import lru_cache
 
 GROUP = "podslots.dev"
 VERSION = "v1alpha1"
@@ -125,6 +126,7 @@ def agent_server_name(namespace: str, pool: str) -> str:
     return f"{pool}.{namespace}.svc"
 
 
+@lru_cache(maxsize=2**16)
 def lock_lease(lock_key: str) -> str:
     """The Lease for `lockKey`. A lockKey may have any characters, so the name has its digest."""
     return f"podslots-lock-{hashlib.sha256(lock_key.encode()).hexdigest()[:32]}"

@@ -1,10 +1,10 @@
 """lockKeys: a Lease for each, named after it, holding the UID of the task that has it. Creating it is the lock."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from controller import names
 from controller.errors import AlreadyExists, NotFound
-from controller.kube.api import LEASES, Api
+from controller.kube.api import LEASES, Api, Object
 from controller.kube.cache import Cache
 from controller.objects.task import Task
 
@@ -16,27 +16,28 @@ class Locks:
         self._api = api
         self.cache = cache
 
-    def holders(self, namespace: str) -> Mapping[str, str]:
-        """UID of the holder by lockKey, as last seen."""
-        return {
-            lease["metadata"]["annotations"][names.LOCK_KEY]: lease["spec"].get("holderIdentity", "")
-            for lease in self.cache.items(namespace)
-            if names.LOCK_KEY in lease["metadata"].get("annotations", {})
-        }
+    def holders(self, namespace: str, keys: Iterable[str]) -> Mapping[str, str]:
+        """UID of the holder by lockKey, of those that are held, as last seen. The Lease's name is what holds."""
+        return {key: holder for key in keys if (holder := self.holder(namespace, key)) is not None}
 
     def held_by(self, namespace: str, uid: str) -> tuple[str, ...]:
         """The lockKeys that a task has, as last seen."""
-        return tuple(key for key, holder in self.holders(namespace).items() if holder == uid)
+        notes = [
+            lease["metadata"].get("annotations") or {} for lease in self.cache.items(namespace) if _holder(lease) == uid
+        ]
+        return tuple(given[names.LOCK_KEY] for given in notes if names.LOCK_KEY in given)
 
     def holder(self, namespace: str, key: str) -> str | None:
         """UID of the task that has a lockKey, as last seen; None if it is free."""
         lease = self.cache.get(namespace, names.lock_lease(key))
-        return lease["spec"].get("holderIdentity") if lease is not None else None
+        return _holder(lease) if lease is not None else None
 
     def holder_name(self, namespace: str, key: str) -> str | None:
         """Name of the task that has a lockKey, as last seen; None if it is free."""
         lease = self.cache.get(namespace, names.lock_lease(key))
-        return None if lease is None else str((lease["metadata"].get("annotations") or {}).get(names.LOCK_TASK))
+        if lease is None:
+            return None
+        return (lease["metadata"].get("annotations") or {}).get(names.LOCK_TASK) or _holder(lease)
 
     async def take(self, task: Task) -> bool:
         """Take the task's lockKey; True if it has none, needs none, or holds it."""
@@ -58,8 +59,19 @@ class Locks:
             held = await self._api.create(LEASES, task.namespace, lease)
         except AlreadyExists:
             held = await self._api.get(LEASES, task.namespace, names.lock_lease(key))
+            if _holder(held) is None:
+                held = await self._take_over(held, lease)
         self.cache.note(held)
-        return bool(held["spec"].get("holderIdentity") == task.uid)
+        return _holder(held) == task.uid
+
+    async def _take_over(self, left: Object, lease: Object) -> Object:
+        """Have a Lease that names no holder: so it is released elsewhere, and it takes the right to unlock as well."""
+        metadata = left["metadata"]
+        patch = {
+            "metadata": {**lease["metadata"], "resourceVersion": metadata["resourceVersion"]},
+            "spec": lease["spec"],
+        }
+        return await self._api.patch(LEASES, metadata["namespace"], metadata["name"], patch)
 
     async def release(self, namespace: str, lock_key: str | None, task_uid: str) -> None:
         """Release a task's lockKey, if it is still the holder."""
@@ -72,7 +84,7 @@ class Locks:
             if (known := self.cache.get(namespace, name)) is not None:
                 self.cache.note_gone(namespace, name, known["metadata"]["uid"])
             return
-        if held["spec"].get("holderIdentity") != task_uid:
+        if _holder(held) != task_uid:
             self.cache.note(held)
             return
         metadata = held["metadata"]
@@ -84,3 +96,8 @@ class Locks:
             resource_version=metadata["resourceVersion"],
         )
         self.cache.note_deleted(namespace, metadata["name"], answer)
+
+
+def _holder(lease: Object) -> str | None:
+    """UID of the task that a Lease names; None if it names none."""
+    return (lease.get("spec") or {}).get("holderIdentity") or None

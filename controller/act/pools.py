@@ -155,6 +155,10 @@ class Pools:
         """Why the pool has no budget, or not the right one."""
         return self._unbudgeted.get(key_of(pool))
 
+    def can_finish(self, pool: Object) -> bool:
+        """Whether `finish` has anything to do, as last seen. A pool may wait for somebody else's finalizer alone."""
+        return names.POOL_FINALIZER in pool["metadata"].get("finalizers", ()) or self.has_leftovers(*key_of(pool))
+
     async def finish(self, pool: Object) -> None:
         """The pool has no Pods any more: remove its budget, its Secret and its finalizer."""
         metadata = pool["metadata"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from controller.cli.outputs import Seen
 from controller.cli.sink import gap_text
-from controller.cli.tables import age_text, phase
+from controller.cli.tables import age_text, phase, time_of
 from controller.cli.terminal import one_line, shown
 from controller.objects.output import Gap
 
@@ -103,9 +103,9 @@ LINE_WIDTH = 76
 def waiting_text(task: Object, now: datetime, command: str) -> str:
     """A plan that waits, in three lines: since when and how long yet, how its output ends, how to approve it."""
     status = task.get("status") or {}
-    ended = _time(_plan(task).get("endTime"))
+    ended = time_of(_plan(task).get("endTime"))
     since = f"waits {age_text(now - ended)}" if ended else "waits"
-    expires = _time(status.get("expiresAt"))
+    expires = time_of(status.get("expiresAt"))
     until = (
         f", expires in {age_text(expires - now)}" if expires and expires > now else ", expires now" if expires else ""
     )
@@ -121,7 +121,3 @@ def last_line(log_tail: str) -> str:
 
 def _plan(task: Object) -> Mapping[str, Any]:
     return ((task.get("status") or {}).get("steps") or {}).get("plan") or {}
-
-
-def _time(text: object) -> datetime | None:
-    return datetime.fromisoformat(text) if isinstance(text, str) else None

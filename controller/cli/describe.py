@@ -14,7 +14,7 @@ from controller.cli import colours, kinds, tables
 from controller.cli.given import KindName, Name
 from controller.cli.kinds import Kind
 from controller.cli.session import Connection, Session
-from controller.cli.tables import FINAL_PHASES, NONE, Table, age_text, phase
+from controller.cli.tables import FINAL_PHASES, NONE, Table, age_text, phase, time_of
 from controller.cli.verbs import Verb, pass_session
 from controller.errors import ApiError
 from controller.kube.api import EVENTS, PODS, SLOTTASKS, Object
@@ -125,7 +125,7 @@ def _steps(spec: Mapping[str, Any], status: Mapping[str, Any]) -> Table:
     results = status.get("steps") or {}
     for name, step in (spec.get("steps") or {}).items():
         result = results.get(name) or {}
-        started, ended = _time(result.get("startTime")), _time(result.get("endTime"))
+        started, ended = time_of(result.get("startTime")), time_of(result.get("endTime"))
         code = result.get("exitCode")
         rows.append(
             [
@@ -142,19 +142,19 @@ def _steps(spec: Mapping[str, Any], status: Mapping[str, Any]) -> Table:
 def _of_task(task: Object) -> Iterable[Happening]:
     """What the task itself says of its life."""
     metadata, status = task["metadata"], task.get("status") or {}
-    if created := _time(metadata.get("creationTimestamp")):
+    if created := time_of(metadata.get("creationTimestamp")):
         yield Happening(created, "Created", rank=-1)
     for number, (name, result) in enumerate((status.get("steps") or {}).items()):
-        if started := _time(result.get("startTime")):
+        if started := time_of(result.get("startTime")):
             yield Happening(started, "StepStarted", f"{name} step, attempt {status.get('attempt')}", 2 * number + 1)
-        if ended := _time(result.get("endTime")):
+        if ended := time_of(result.get("endTime")):
             code = result.get("exitCode")
             text = f"{name} step" + (f", exit code {code}" if code is not None else "")
             yield Happening(ended, "StepEnded", text, 2 * number + 2)
     yield from _changes(status)
-    if phase(task) in FINAL_PHASES and (ended := _time(status.get("finishTime"))):
+    if phase(task) in FINAL_PHASES and (ended := time_of(status.get("finishTime"))):
         yield Happening(ended, phase(task), _reason(task) or "", 100)
-    if going := _time(metadata.get("deletionTimestamp")):
+    if going := time_of(metadata.get("deletionTimestamp")):
         yield Happening(going, "Deleted", "somebody asked for its deletion", 101)
 
 
@@ -189,7 +189,7 @@ def _pool(connection: Connection, pool: Object, width: int) -> str:
         lines += ["", "Tasks that have not ended:"]
         lines += [tables.tasks(left, now, namespaces=False).text(coloured=colours.wanted())]
     happened = [*_changes(status), *_events(connection, pool)]
-    if created := _time(pool["metadata"].get("creationTimestamp")):
+    if created := time_of(pool["metadata"].get("creationTimestamp")):
         happened.append(Happening(created, "Created", rank=-1))
     return "\n".join([*lines, *_told(happened, now, width)])
 
@@ -230,7 +230,7 @@ def _conditions(status: Mapping[str, Any], now: datetime, width: int) -> list[st
         return []
     rows = []
     for entry in found:
-        since = _time(entry.get("lastTransitionTime"))
+        since = time_of(entry.get("lastTransitionTime"))
         rows.append([entry["type"], entry.get("status", ""), entry.get("reason") or NONE, _ago(since, now)])
     lines = ["", "Conditions:"]
     table = Table(["CONDITION", "STATUS", "REASON", "SINCE"], rows)
@@ -247,7 +247,7 @@ def _conditions(status: Mapping[str, Any], now: datetime, width: int) -> list[st
 def _changes(status: Mapping[str, Any]) -> Iterable[Happening]:
     """Conditions as they became what they are."""
     for entry in status.get("conditions") or ():
-        if (since := _time(entry.get("lastTransitionTime"))) is not None:
+        if (since := time_of(entry.get("lastTransitionTime"))) is not None:
             reason = f"{entry['reason']}: " if entry.get("reason") else ""
             text = f"{reason}{entry.get('message') or ''}".removesuffix(": ")
             yield Happening(
@@ -265,7 +265,7 @@ def _events(connection: Connection, obj: Object) -> list[Happening]:
         return []
     happened = []
     for event in found:
-        last = _time(event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp"))
+        last = time_of(event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp"))
         if last is not None:
             count = int(event.get("count") or 1)
             often = f" ({count} times since {_clock(first)})" if count > 1 and (first := _first(event)) else ""
@@ -275,7 +275,7 @@ def _events(connection: Connection, obj: Object) -> list[Happening]:
 
 
 def _first(event: Object) -> datetime | None:
-    return _time(event.get("firstTimestamp") or event.get("eventTime"))
+    return time_of(event.get("firstTimestamp") or event.get("eventTime"))
 
 
 def _told(happened: Iterable[Happening], now: datetime, width: int) -> list[str]:
@@ -296,7 +296,3 @@ def _clock(time: datetime) -> str:
 
 def _ago(time: datetime | None, now: datetime) -> str:
     return age_text(now - time) if time is not None else NONE
-
-
-def _time(text: object) -> datetime | None:
-    return datetime.fromisoformat(text) if isinstance(text, str) else None

@@ -8,7 +8,7 @@ may be held by a program beside the workers, or its agent may not know yet what 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from controller import names
@@ -239,15 +239,23 @@ def _in_short(task: Object, reason: str, message: str) -> str:
 
 def until(text: object, now: datetime) -> str:
     """How long it is to a time of the API."""
-    return age_text(datetime.fromisoformat(text) - now) if isinstance(text, str) else NONE
+    moment = time_of(text)
+    return age_text(moment - now) if moment is not None else NONE
+
+
+def time_of(text: object) -> datetime | None:
+    """A time of the API; None where there is none, or what somebody wrote there is none."""
+    try:
+        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
+        return moment.astimezone(UTC) if moment is not None and moment.tzinfo is not None else None
+    except (ValueError, OverflowError):  # its zone moves it out of the calendar
+        return None
 
 
 def age(obj: Object, now: datetime) -> str:
     """How long ago the object was created, in its two largest units at most."""
-    created = obj["metadata"].get("creationTimestamp")
-    if not created:
-        return NONE
-    return age_text(now - datetime.fromisoformat(created))
+    created = time_of(obj["metadata"].get("creationTimestamp"))
+    return age_text(now - created) if created is not None else NONE
 
 
 def age_text(length: timedelta) -> str:

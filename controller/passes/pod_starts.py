@@ -97,7 +97,11 @@ class PodStarts:
             case CancelTask(task=task):
                 self._cancel(key, task, view.spec)
             case FinishDeletion():
-                self._starting.start(key, f"pool/{view.uid}", functools.partial(self._pools.finish, pool))
+                self._finish_deletion(key, pool)
+
+    def _finish_deletion(self, key: Key, pool: Object) -> None:
+        if self._pools.can_finish(pool):
+            self._starting.start(key, f"pool/{pool['metadata']['uid']}", functools.partial(self._pools.finish, pool))
 
     def replica_action(self, key: Key, action: MarkPod | TakeBackMark) -> None:
         """What is to be done about a Pod that a Deployment manages."""

@@ -134,7 +134,7 @@ class Reconciler:
             self._starting.start(key, f"pool/{view.uid}", functools.partial(self._pools.prepare, pool))
             return
         rotating = self._keep_tokens(key, pool, view)
-        if self._pools.needs_budget(pool):
+        if (view.pods or not view.deleting) and self._pools.needs_budget(pool):
             self._starting.start(key, f"budget/{view.uid}", functools.partial(self._pools.keep_budget, pool))
         if hashed is not None and not view.deleting and not self._history.is_kept(pool):
             keep = functools.partial(self._history.keep, pool, spec.revision_history_limit)

@@ -207,7 +207,9 @@ class Views:
             tasks=tuple(live.values()),
             now=self.now(),
             creating=sum(self._index.pods.get(key[0], name) is None for name in under_way.creating.get(key, ())),
-            blocked=blocked(self._index.contenders(key[0], lock_keys), locks.holders(key[0])) if lock_keys else _NONE,
+            blocked=blocked(self._index.contenders(key[0], lock_keys), locks.holders(key[0], lock_keys))
+            if lock_keys
+            else _NONE,
             dispatching={
                 uid: pod_uid for uid, pod_uid in under_way.dispatching.items() if uid in live and live[uid].queued
             },

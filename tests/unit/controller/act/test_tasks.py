@@ -378,6 +378,23 @@ def test_a_lock_that_is_gone_already_leaves_the_cache() -> None:
     assert replica.locks.holder(NS, "vpc") is None
 
 
+@pytest.mark.parametrize("spec", [{}, {"holderIdentity": ""}, {"holderIdentity": None}, None], ids=str)
+def test_a_lock_that_names_no_holder_is_free(spec: Any) -> None:
+    """As leader elections release theirs. It was asked for again and again, and its task waited without a word."""
+    site = DispatchSite()
+    name = names.lock_lease("vpc")
+    site.api.put(LEASES, {"metadata": {"name": name, "namespace": NS, "uid": "l"}, "spec": spec})
+    replica, other = site.replica(), site.replica(2)
+    first, second = site.add("a", lockKey="vpc"), site.add("b", lockKey="vpc")
+    assert replica.locks.holder(NS, "vpc") is None
+    assert run(replica.locks.take(first))
+    assert not run(other.locks.take(second))
+    assert site.lock("vpc") == "uid-a"
+    assert names.LOCK_LABEL in site.api.objects[LEASES, NS, name]["metadata"]["labels"]
+    run(let_go(replica, first))
+    assert (LEASES, NS, name) not in site.api.objects
+
+
 def test_a_lock_of_another_is_not_released() -> None:
     site = DispatchSite()
     replica = site.replica()

@@ -63,6 +63,17 @@ def test_an_age_has_two_units_at_most_and_never_is_negative(created: str | None,
     assert tables.age({"metadata": {"creationTimestamp": created}}, NOW) == shown
 
 
+@pytest.mark.parametrize(
+    "nonsense",
+    ["", "x", "2026-03-01T12:00:60Z", "2026-03-01T12:00:00", "9999-12-31T23:59:59-23:59", 7, {}, None],
+    ids=str,
+)
+def test_a_time_that_is_none_keeps_nobody_from_the_rest(nonsense: Any) -> None:
+    """One object with such a status, and no list could be printed."""
+    assert tables.until(nonsense, NOW) == "-"
+    assert tables.age({"metadata": {"creationTimestamp": nonsense}}, NOW) == "-"
+
+
 def test_a_task_nobody_has_looked_at_is_queued() -> None:
     table = tables.tasks([{"metadata": {"name": "new"}, "spec": {"pool": "a", "type": "plan"}}], NOW, namespaces=False)
     assert (cell(table, "PHASE"), cell(table, "POD"), cell(table, "REASON")) == ("Queued", "-", "-")
