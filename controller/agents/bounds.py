@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from datetime import datetime
 
-from agent.wire import TASK_ID_PATTERN, AgentState, StepResult, Task, WireError
+from agent.wire import TASK_ID_PATTERN, AgentState, Slot, StepResult, Task, WireError
 from controller.objects.pool import MAX_SLOTS, MAX_TYPES_OF_SLOT
 from controller.objects.times import FIRST, LAST, is_usable
 
@@ -30,28 +30,36 @@ _DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
 
 def check_state(state: AgentState) -> None:
-    """Raises WireError."""
-    _check_count("slots", state.slots, MAX_SLOTS)
-    _check_count("ended", state.ended, MAX_ENDED)
-    _check_count("tokens", state.tokens, MAX_TOKENS)
-    _check_count("warnings", state.warnings, MAX_WARNINGS)
-    if len({slot.id for slot in state.slots}) != len(state.slots):
-        raise WireError("slots", "two have the same id")
-    for name, texts in (
-        ("", (state.version, state.pod, state.pool, state.incarnation, state.drain_id or "")),
-        ("ended", state.ended),
-        ("tokens", state.tokens),
-        ("warnings", state.warnings),
+    """Raises WireError. In few steps, for each state of each agent comes by here."""
+    for name, items, most in (
+        ("slots", state.slots, MAX_SLOTS),
+        ("ended", state.ended, MAX_ENDED),
+        ("tokens", state.tokens, MAX_TOKENS),
+        ("warnings", state.warnings, MAX_WARNINGS),
     ):
-        _check_texts(name, texts)
-    for index, slot in enumerate(state.slots):
-        path = f"slots[{index}]"
-        if slot.id not in SLOTS:
-            raise WireError(f"{path}.id", f"must be below {MAX_SLOTS}")
-        _check_count(f"{path}.accepts", slot.accepts, MAX_TYPES_OF_SLOT)
-        _check_times(path, (slot.since, slot.expires_at))
-        instance = slot.worker.instance if slot.worker is not None else ""
-        _check_texts(path, (*slot.accepts, slot.task_id or "", slot.task_type or "", instance))
+        if len(items) > most:
+            raise WireError(name, f"must have at most {most} entries")
+    texts = [state.version, state.pod, state.pool, state.incarnation, state.drain_id or ""]
+    texts += (*state.ended, *state.tokens, *state.warnings)
+    ids: set[int] = set()
+    for slot in state.slots:
+        ids.add(slot.id)
+        _check_slot(slot)
+        texts += slot.accepts
+        texts += (slot.task_id or "", slot.task_type or "", slot.worker.instance if slot.worker is not None else "")
+    if len(ids) != len(state.slots):
+        raise WireError("slots", "two have the same id")
+    if max(map(len, texts)) > MAX_TEXT_LENGTH:
+        raise WireError("", f"a name, an id or a warning has more than {MAX_TEXT_LENGTH} characters")
+
+
+def _check_slot(slot: Slot) -> None:
+    if slot.id not in SLOTS:
+        raise WireError("slots.id", f"must be from 0 to {MAX_SLOTS - 1}")
+    if len(slot.accepts) > MAX_TYPES_OF_SLOT:
+        raise WireError("slots.accepts", f"must have at most {MAX_TYPES_OF_SLOT} entries")
+    if not is_usable(slot.since) or (slot.expires_at is not None and not is_usable(slot.expires_at)):
+        raise WireError("slots", f"a time must be between {FIRST:%Y} and {LAST:%Y}")
 
 
 def check_task(task: Task, task_id: str) -> None:
@@ -59,7 +67,7 @@ def check_task(task: Task, task_id: str) -> None:
     if task.task_id != task_id:
         raise WireError("task_id", "is another task's")
     if task.slot not in SLOTS:
-        raise WireError("slot", f"must be below {MAX_SLOTS}")
+        raise WireError("slot", f"must be from 0 to {MAX_SLOTS - 1}")
     if task.plan_digest is not None and not _DIGEST.fullmatch(task.plan_digest):
         raise WireError("plan_digest", f"must match {_DIGEST.pattern}")
     _check_length("reason", task.reason, MAX_REASON_LENGTH)
@@ -82,16 +90,6 @@ def _check_result(path: str, result: StepResult) -> None:
 def _check_times(path: str, moments: Iterable[datetime | None]) -> None:
     if not all(moment is None or is_usable(moment) for moment in moments):
         raise WireError(path, f"a time must be between {FIRST:%Y} and {LAST:%Y}")
-
-
-def _check_count(path: str, items: tuple[object, ...], most: int) -> None:
-    if len(items) > most:
-        raise WireError(path, f"must have at most {most} entries")
-
-
-def _check_texts(path: str, texts: Iterable[str]) -> None:
-    for text in texts:
-        _check_length(path, text, MAX_TEXT_LENGTH)
 
 
 def _check_length(path: str, text: str | None, most: int) -> None:
