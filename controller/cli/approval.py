@@ -30,6 +30,11 @@ class Question:
     slot: int
 
 
+def waits(task: Object) -> bool:
+    """Whether a task waits for an approval that nobody has given yet."""
+    return phase(task) == AWAITING and not (task.get("spec") or {}).get("approval")
+
+
 def question(task: Object, *, digest: str | None) -> Question:
     """What there is to approve. `digest`, if given, must be the plan's (or begin it, 12 characters at least)."""
     name, status = task["metadata"]["name"], task.get("status") or {}
@@ -100,8 +105,8 @@ LINE_WIDTH = 76
 """With its indent it fits 80 columns."""
 
 
-def waiting_text(task: Object, now: datetime, command: str) -> str:
-    """A plan that waits, in three lines: since when and how long yet, how its output ends, how to approve it."""
+def waiting_text(task: Object, now: datetime, command: str, *, wide: bool = False) -> str:
+    """A plan that waits: since when and how long yet, how its output ends, how to approve it; `wide`: which it is."""
     status = task.get("status") or {}
     ended = _time(_plan(task).get("endTime"))
     since = f"waits {age_text(now - ended)}" if ended else "waits"
@@ -109,8 +114,13 @@ def waiting_text(task: Object, now: datetime, command: str) -> str:
     until = (
         f", expires in {age_text(expires - now)}" if expires and expires > now else ", expires now" if expires else ""
     )
-    last = last_line(str(_plan(task).get("logTail") or ""))
-    return f"{task['metadata']['name']}   {since}{until}\n" + (f"  {last}\n" if last else "") + f"  {command}"
+    lines = [f"{task['metadata']['name']}   {since}{until}"]
+    if wide:
+        attempt, pod, slot = (status.get(key, "-") for key in ("attempt", "pod", "slot"))
+        lines += [f"  attempt {attempt}, on Pod {pod}, slot {slot}", f"  plan {status.get('planDigest', '-')}"]
+    if last := last_line(str(_plan(task).get("logTail") or "")):
+        lines.append(f"  {last}")
+    return "\n".join([*lines, f"  {command}"])
 
 
 def last_line(log_tail: str) -> str:

@@ -21,6 +21,7 @@ from controller.kube.api import (
     ADMISSION_POLICIES,
     BUDGETS,
     LEASES,
+    NAMESPACES,
     PODS,
     SECRETS,
     SLOTPOOLS,
@@ -37,7 +38,6 @@ MOST_NAMED = 10
 
 _RBAC, _ADMISSION = "rbac.authorization.k8s.io", "admissionregistration.k8s.io"
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
-NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 DEFINITIONS = Resource(
     "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
 )

@@ -1,0 +1,81 @@
+"""`podslots plans`: what waits for an approval, once or as it comes."""
+
+import click
+
+from controller.cli import approval, kinds
+from controller.cli.documented import as_text, listed, name_line
+from controller.cli.given import Name
+from controller.cli.session import Connection, Session
+from controller.cli.verbs import Verb, pass_session
+from controller.cli.watching import Fresh, Listing
+from controller.kube.api import SLOTTASKS, Object
+
+_WAITING = Name(kinds.TASKS, completed=approval.waits)
+
+
+@click.command(cls=Verb)
+@click.argument("names_", metavar="[TASK]...", nargs=-1, type=_WAITING)
+@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="In all namespaces.")
+@click.option("-p", "--pool", type=Name(kinds.POOLS), help="Only of this pool.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "wide", "json", "yaml", "name"]),
+    default="text",
+    help="How to show them (default: text). wide: with attempt, Pod and digest. json, yaml, name: the tasks.",
+)
+@click.option("-w", "--watch", is_flag=True, help="Go on, and show plans as they begin to wait.")
+@pass_session
+def plans(
+    session: Session, *, names_: tuple[str, ...], everywhere: bool, pool: str | None, output: str, watch: bool
+) -> None:
+    """List the plans that wait for an approval: since when, how long yet, and how they end."""
+    if watch and output in {"json", "yaml"}:
+        raise click.UsageError("-w goes with -o text, wide and name")
+
+    def wanted(task: Object) -> bool:
+        if names_ and task["metadata"]["name"] not in names_:
+            return False
+        return approval.waits(task) and pool in {None, (task.get("spec") or {}).get("pool")}
+
+    def run(connection: Connection) -> None:
+        listing = Listing(resource=SLOTTASKS, everywhere=everywhere)
+        found, version = listing.read(connection)
+        waiting = sorted(filter(wanted, found), key=lambda task: str((task.get("status") or {}).get("expiresAt") or ""))
+        _show(connection, waiting, output)
+        if not watch:
+            return
+        fresh = Fresh(lambda task: wanted(task) and (task.get("status") or {}).get("planDigest"))
+        for task in found:
+            fresh(task)
+        for task in listing.changes(connection, version):
+            if fresh(task) and wanted(task):
+                if output != "name":
+                    click.echo()
+                _show(connection, [task], output)
+
+    session.run(run)
+
+
+def _show(connection: Connection, waiting: list[Object], output: str) -> None:
+    if output in {"json", "yaml"}:
+        click.echo(as_text(listed([(SLOTTASKS, task) for task in waiting], alone=False), output))
+    elif output == "name":
+        for task in waiting:
+            click.echo(name_line(SLOTTASKS, task))
+    else:
+        click.echo(waiting_plans(connection, waiting, wide=output == "wide"))
+
+
+def waiting_plans(connection: Connection, waiting: list[Object], *, wide: bool = False) -> str:
+    """Plans that wait, each with the command that approves it."""
+    if not waiting:
+        return "no plan waits for an approval"
+    now = connection.now()
+    texts = []
+    for task in waiting:
+        namespace = task["metadata"].get("namespace")
+        other = namespace if namespace != connection.namespace else None
+        command = connection.cluster.podslots("approve", task["metadata"]["name"], namespace=other)
+        texts.append(approval.waiting_text(task, now, command, wide=wide))
+    return "\n\n".join(texts)
