@@ -77,5 +77,8 @@ def anew(task: Object, name: str) -> Object:
 @OUTPUT
 @pass_session
 def retry(session: Session, *, names_: tuple[str, ...], output: str | None) -> None:
-    """Run ended tasks anew, as new objects: the same work under the next free name."""
+    """Run ended tasks once more, as new objects.
+
+    The same work is submitted under the next free name: network-2 after network.
+    """
     session.run(lambda connection: each(names_, lambda name: run_again(connection, name), output))

@@ -15,7 +15,7 @@ OUTPUT = click.option(
     "-o",
     "--output",
     type=click.Choice(OBJECT_OUTPUTS),
-    help="Print the changed objects so, in place of a line about them.",
+    help="Print the objects as they then are, and no sentences.",
 )
 
 

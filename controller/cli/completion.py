@@ -22,12 +22,15 @@ MOST_NAMES = 500
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    r"""Print a script that has a shell complete verbs, options and names.
+    r"""Print a script with which a shell completes commands.
+
+    It completes verbs, options and their values, and names as the cluster has them. A new shell has it.
 
     \b
     bash:  podslots completion bash > ~/.local/share/bash-completion/completions/podslots
-    zsh:   podslots completion zsh > "${fpath[1]}/_podslots"
     fish:  podslots completion fish > ~/.config/fish/completions/podslots.fish
+    zsh:   podslots completion zsh > ~/.zsh/functions/_podslots
+           and in ~/.zshrc, before compinit: fpath=(~/.zsh/functions $fpath)
     """
     found = get_completion_class(shell)
     assert found is not None  # noqa: S101 - click has these three

@@ -75,6 +75,12 @@ def get(
     TASK shows as "(sidecar)".
 
     On a terminal that is too narrow, tables leave out columns; -o wide has all of them.
+
+    \b
+    Examples:
+      podslots get tasks -w
+      podslots get task/network -o yaml
+      podslots get tasks,pods -p terraform
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
     if any(each.kind.resource is None for each in what) and output not in {"table", "wide"}:
         raise click.UsageError("slots are no objects: they have no JSON, YAML or names of their own")

@@ -93,10 +93,11 @@ def _attempt(_ctx: click.Context, _argument: click.Parameter, value: str | None)
 def logs(
     session: Session, *, names_: tuple[str, ...], follow: bool, step: str | None, attempt: str | None, raw: bool
 ) -> None:
-    """Show tasks' output, one task after the other.
+    """Show the output of tasks.
 
-    With -f the exit code is 0 if the tasks have succeeded, 1 if one ended otherwise, and 4 if one could not be seen to
-    its end. Without, it is 0, or 4 if nothing of one could be found, or 1 if it has no such attempt.
+    Several tasks are shown one after the other. With -f the exit code is 0 if the tasks have succeeded, 1 if one
+    ended otherwise, and 4 if one could not be seen to its end. Without, it is 0, 1 if a task has no such attempt, or
+    4 if nothing of its output could be found.
 
     Colours pass; other control characters are shown as text, so that output can't steer your terminal.
     """

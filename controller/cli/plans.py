@@ -29,7 +29,11 @@ _WAITING = Name(kinds.TASKS, completed=approval.waits)
 def plans(
     session: Session, *, names_: tuple[str, ...], everywhere: bool, pool: str | None, output: str, watch: bool
 ) -> None:
-    """List the plans that wait for an approval: since when, how long yet, and how they end."""
+    """List the plans that wait for an approval.
+
+    Each with how long it waits, when it expires, how its output ends, and the command that approves it. Names are those
+    of tasks; without one, all are listed.
+    """
     if watch and output in {"json", "yaml"}:
         raise click.UsageError("-w goes with -o text, wide and name")
 

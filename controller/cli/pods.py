@@ -165,7 +165,10 @@ _YES = click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @OUTPUT
 @pass_session
 def drain(session: Session, *, names_: tuple[str, ...], everywhere: bool, output: str | None) -> None:
-    """Ask for Pods, or nodes' Pods, to be deleted as they fall idle. Interrupts nothing."""
+    """Have Pods deleted as soon as they are idle.
+
+    Of a node, all its Pods. Nothing is interrupted, and they take no new work.
+    """
     session.run(
         lambda connection: each(names_, lambda name: request_drain(connection, name, everywhere=everywhere), output)
     )
@@ -185,12 +188,17 @@ def undrain(session: Session, *, names_: tuple[str, ...], everywhere: bool, outp
 
 @click.command("break-glass", cls=Verb)
 @_PODS
-@click.option("--reason", required=True, help="Why. It stays on the Pod, and in the API server's audit log.")
+@click.option(
+    "--reason", metavar="TEXT", required=True, help="Why. It stays on the Pod, and in the API server's audit log."
+)
 @_YES
 @OUTPUT
 @pass_session
 def break_glass(session: Session, *, names_: tuple[str, ...], reason: str, yes: bool, output: str | None) -> None:
-    """Let Pods be deleted whatever they hold: the way out when the work in them matters less than their end."""
+    """Let Pods be deleted, whatever they hold.
+
+    For when the work in them matters less than their end. This deletes nothing: it prints the command that does.
+    """
     confirm = Asker(yes=yes, question="Let it be deleted?", aside=output is not None)
     session.run(lambda connection: each(names_, lambda name: let_delete(connection, name, reason, confirm), output))
 
@@ -201,6 +209,9 @@ def break_glass(session: Session, *, names_: tuple[str, ...], reason: str, yes: 
 @OUTPUT
 @pass_session
 def forget(session: Session, *, names_: tuple[str, ...], yes: bool, output: str | None) -> None:
-    """Declare Pods dead that nothing else proves dead."""
+    """Declare Pods dead that nothing else proves dead.
+
+    For a machine that is off or wiped. What they held ends as lost, or is tried again.
+    """
     confirm = Asker(yes=yes, question="Are its containers surely gone?", aside=output is not None)
     session.run(lambda connection: each(names_, lambda name: declare_dead(connection, name, confirm), output))

@@ -172,7 +172,7 @@ _POOLS = click.argument("names_", metavar="POOL...", nargs=-1, required=True, ty
 
 @click.group(cls=VerbGroup)
 def rollout() -> None:
-    """The way of a pool's Pods to its present template and layout."""
+    """Bring pools' Pods to the present template: status, undo, …."""
 
 
 @rollout.command("status")
@@ -213,7 +213,7 @@ def _resume(session: Session, *, names_: tuple[str, ...], output: str | None) ->
 
 @rollout.command("history")
 @_POOLS
-@click.option("--revision", type=int, help="Show all of this one.")
+@click.option("--revision", type=int, metavar="NUMBER", help="Show all of this one.")
 @click.option(
     "-o",
     "--output",
@@ -236,7 +236,13 @@ def _history(session: Session, *, names_: tuple[str, ...], revision: int | None,
 
 @rollout.command("undo")
 @_POOLS
-@click.option("--to-revision", "revision", type=int, help="Back to this one (default: the one before the present).")
+@click.option(
+    "--to-revision",
+    "revision",
+    type=int,
+    metavar="NUMBER",
+    help="Back to this one (default: the one before the present).",
+)
 @OUTPUT
 @pass_session
 def _undo(session: Session, *, names_: tuple[str, ...], revision: int | None, output: str | None) -> None:

@@ -133,11 +133,18 @@ def _apply(connection: Connection, resource: Resource, namespace: str, obj: Obje
 def submit(
     session: Session, ctx: click.Context, *, paths: tuple[str, ...], recursive: bool, output: str | None
 ) -> None:
-    """Create pools and tasks from YAML, or merge changes into those that exist.
+    """Create pools and tasks from YAML, or change those that exist.
 
-    Nothing is sent if a file can't be read whole. Pools are sent first. What has `generateName` is created anew each
-    time. If an object is refused, those after it are tried all the same, and the exit code is 1.
-    """
+    What a file says is merged into an object that exists. Nothing is sent if a file can't be read whole. Pools are
+    sent first. What has `generateName` is created anew each time. If an object is refused, those after it are tried
+    all the same, and the exit code is 1.
+
+    \b
+    Examples:
+      podslots submit -f pool.yaml -f tasks.yaml
+      podslots submit -f folder/
+      generate-task | podslots submit -f - -o name
+    """  # noqa: D301 - \b is click's mark for lines that stay as they are
     if paths.count("-") > 1:
         raise click.UsageError("standard input can be read once: give -f - once")
     files = [file for path in paths for file in documents.files_of(path, recursive=recursive)]

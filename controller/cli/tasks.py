@@ -100,12 +100,23 @@ def _tasks(completed: Callable[[Object], bool]) -> Callable[..., Any]:
 
 @click.command(cls=Verb)
 @_tasks(approval.waits)
-@click.option("--digest", help="Approve this plan and no other, without a question (12 hex digits or more).")
+@click.option(
+    "--digest", metavar="DIGEST", help="Approve this plan and no other, without a question (12 hex digits or more)."
+)
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @OUTPUT
 @pass_session
 def approve(session: Session, *, names_: tuple[str, ...], digest: str | None, yes: bool, output: str | None) -> None:
-    """Approve the plans that tasks wait with. Shows all of each plan, says if any of it is missing, and asks."""
+    """Show the plans that tasks wait with, ask, and approve them.
+
+    All of a plan is shown, in a pager if it is longer than the screen. If any of it is missing, that is said. The apply
+    then runs only for the very plan that was approved.
+
+    \b
+    Examples:
+      podslots approve network
+      podslots approve network --digest sha256:19b12c0fb3d5
+    """  # noqa: D301 - \b is click's mark for lines that stay as they are
     if digest is not None and len(names_) > 1:
         raise click.UsageError("--digest is of one plan: name one task")
     asker = Asker(yes=yes or digest is not None, question="Apply this plan?", aside=output is not None)
@@ -119,7 +130,10 @@ def approve(session: Session, *, names_: tuple[str, ...], digest: str | None, ye
 @OUTPUT
 @pass_session
 def cancel(session: Session, *, names_: tuple[str, ...], output: str | None) -> None:
-    """Cancel tasks: a step that runs is stopped, by its stop signal first; a reservation ends."""
+    """Cancel tasks.
+
+    A step that runs is stopped, by its stop signal first. A plan that waits for an approval is given up.
+    """
     session.run(lambda connection: each(names_, lambda name: cancelled(connection, name), output))
 
 
@@ -129,7 +143,11 @@ def cancel(session: Session, *, names_: tuple[str, ...], output: str | None) -> 
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @pass_session
 def unlock(session: Session, *, lockkeys: tuple[str, ...], task: str | None, yes: bool) -> None:
-    """Free lockKeys whose holders are lost."""
+    """Free lockKeys whose holders are lost.
+
+    A lockKey is the field of that name of a task. It stays held when an apply is lost, as nobody knows whether it still
+    runs.
+    """
     if bool(lockkeys) == (task is not None):
         raise click.UsageError("name a lockKey, or a task with --task")
     confirm = Asker(yes=yes, question="Has everything that the holder started ended?")

@@ -340,9 +340,10 @@ def take_off(
 def uninstall(
     session: Session, *, controller_namespace: str | None, cancel_tasks: bool, patient: bool, yes: bool
 ) -> None:
-    """Take podslots off the cluster: pools, tasks, policies, controller, definitions, in the order that can't hang.
+    """Take podslots off the cluster.
 
-    Refuses while tasks have not ended, unless they are to be cancelled. Can be interrupted, and run again.
+    Pools, tasks, policies, controller and definitions go, in the order that can't hang. Refuses while tasks have not
+    ended, unless they are to be cancelled. Can be interrupted, and run again.
 
     Exit codes: 0 all of it is gone; 1 it was refused; 3 something is on its way out, run it again or with --wait.
     """

@@ -46,7 +46,8 @@ class _Common(click.Command):
         """Its own first."""
         records = {True: [], False: []}  # type: dict[bool, list[tuple[str, str]]]
         for param in self.get_params(ctx):
-            if (record := param.get_help_record(ctx)) is not None:
+            # Arguments stand in the line of usage, and are told in the text above.
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)) is not None:
                 records[param in self.common].append(record)
         for title, common in (("Options", False), ("Which cluster", True)):
             if records[common]:

@@ -79,8 +79,8 @@ def wait(
 ) -> None:
     """Wait until tasks have ended, or are in a phase.
 
-    Without --for it waits for success. What each task waits for itself is said on stderr. A task that has gone past
-    the phase, as one that awaits approval has past Running, is said to, and is not waited for.
+    Without --for it waits for success. On stderr it says what each task waits for. A task that is past the phase, as
+    one that awaits its approval is past Running, is not waited for: that is an error.
 
     Exit codes, the largest if tasks differ: 0 they are there; 1 one ended in another phase, or went past it; 3 the time
     is over; 4 one can't be seen.

@@ -29,10 +29,16 @@ _DESCRIBERS: Mapping[str, Callable[[Connection, Object, int], str]] = {
 @WhatArgument.argument(kinds.OBJECTS, metavar="KIND [NAME]... | KIND/NAME...")
 @pass_session
 def describe(session: Session, *, what: tuple[Selection, ...]) -> None:
-    """Tell all of pools, Pods or tasks: what they are, how they stand, and what happened, in order, with reasons.
+    """Tell how pools, Pods or tasks stand, and why.
 
-    Kinds are pool, pod and task. Without a name all of the kind are told.
-    """
+    What happened is told in its order, with reasons: conditions, steps and Events. Of a Pod, its slots too, and the
+    task in each. KIND is pool, pod or task. Without a name, all of the kind are told.
+
+    \b
+    Examples:
+      podslots describe task network
+      podslots describe pool/terraform pod/terraform-x2bhq
+    """  # noqa: D301 - \b is click's mark for lines that stay as they are
     session.run(lambda connection: _describe(connection, what))
 
 

@@ -113,6 +113,13 @@ def test_names_within_a_selection_are_checked(arguments: list[str]) -> None:
     assert CliRunner().invoke(main, arguments).exit_code == 2
 
 
+def test_every_verb_says_what_it_is_for_in_a_line() -> None:
+    """Cut to the width of a terminal, a sentence may say the opposite."""
+    for group in ([], ["rollout"], ["local"]):
+        text = CliRunner().invoke(main, [*group, "--help"], terminal_width=80).output
+        assert "..." not in text.partition("\n")[2], text
+
+
 def test_an_unknown_verb_is_answered_with_the_nearest() -> None:
     assert "No such command 'aprove'. Did you mean 'approve'?" in CliRunner().invoke(main, ["aprove", "net"]).stderr
 
