@@ -145,6 +145,7 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
     return str(error)
 
 
+STANDARD_INPUT = "standard input"
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
 
@@ -161,6 +162,11 @@ def files_of(path: str, *, recursive: bool = False) -> list[str]:
         below = "" if recursive else " (-R looks below it, too)"
         raise click.ClickException(f"{path}: no .yaml, .yml or .json files in this folder{below}")
     return files
+
+
+def parse_file(path: str) -> Iterator[Object]:
+    """The SlotPools and SlotTasks of a file, or of standard input for `-`."""
+    return parse(read(path), STANDARD_INPUT if path == "-" else path)
 
 
 def read(path: str) -> str:

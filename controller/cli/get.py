@@ -13,12 +13,12 @@ from controller.cli import colours, kinds, screen, tables
 from controller.cli.documented import as_text, listed, name_line
 from controller.cli.given import Name, WhatArgument
 from controller.cli.kinds import Selection
+from controller.cli.nearest import meant
 from controller.cli.session import Connection, Session
 from controller.cli.table import Table
 from controller.cli.verbs import Verb, pass_session
 from controller.cli.watching import Fresh, Listing
-from controller.errors import ApiError, NotFound
-from controller.kube.api import NAMESPACES, PODS, SLOTTASKS, Object
+from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKS, Object
 
 SLOTS_SECONDS = 2.0
 """Slots are seen in Pods and tasks together: watched, both are listed again this often."""
@@ -106,26 +106,23 @@ def _run(connection: Connection, what: tuple[Selection, ...], how: _How, *, watc
             click.echo("\n\n".join(texts) if how.output != "name" else "\n".join(texts))
     missing = [name for each, there in zip(asked, found, strict=True) for name in each.missing(there)]
     if missing:
-        where = "" if how.everywhere else f" in namespace {connection.namespace}"
+        where = "" if how.everywhere else f" in namespace {connection.namespace}{connection.lack_of_namespace()}"
         raise click.ClickException(f"no {', no '.join(missing)}{where}")
     if not any(found) and how.output not in {"json", "yaml"}:
-        click.echo(_nothing(connection, everywhere=how.everywhere), err=True)
+        click.echo(_nothing(connection, how), err=True)
     if watch:
         asked[0].watch(found[0])
 
 
-def _nothing(connection: Connection, *, everywhere: bool) -> str:
-    """As kubectl says it, and whether it is the namespace that is not there, if that may be known."""
-    if everywhere:
+def _nothing(connection: Connection, how: _How) -> str:
+    """As kubectl says it, and what may be wrong: the namespace, or the pool."""
+    if how.everywhere:
         return "No resources found"
-    text = f"No resources found in {connection.namespace} namespace."
-    try:
-        connection.api.get(NAMESPACES, None, connection.namespace)
-    except NotFound:
-        return f"{text} There is no namespace {connection.namespace}."
-    except ApiError:
+    text = f"No resources found in {connection.namespace} namespace{connection.lack_of_namespace()}."
+    if how.pool is None:
         return text
-    return text
+    pools = [str(obj["metadata"]["name"]) for obj in connection.list_all(SLOTPOOLS, everywhere=False)]
+    return text if how.pool in pools else f"{text} There is no SlotPool {how.pool!r}{meant(how.pool, pools)}"
 
 
 class _Asked:

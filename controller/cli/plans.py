@@ -1,11 +1,14 @@
 """`podslots plans`: what waits for an approval, once or as it comes."""
 
+from collections.abc import Callable, Iterator
+
 import click
 
 from controller.cli import approval, kinds
 from controller.cli.documented import as_text, listed, name_line
 from controller.cli.given import Name
 from controller.cli.session import Connection, Session
+from controller.cli.tables import phase
 from controller.cli.verbs import Verb, pass_session
 from controller.cli.watching import Fresh, Listing
 from controller.kube.api import SLOTTASKS, Object
@@ -38,27 +41,53 @@ def plans(
         raise click.UsageError("-w goes with -o text, wide and name")
 
     def wanted(task: Object) -> bool:
-        if names_ and task["metadata"]["name"] not in names_:
-            return False
-        return approval.waits(task) and pool in {None, (task.get("spec") or {}).get("pool")}
+        named = not names_ or task["metadata"]["name"] in names_
+        return named and approval.waits(task) and pool in {None, (task.get("spec") or {}).get("pool")}
 
     def run(connection: Connection) -> None:
         listing = Listing(resource=SLOTTASKS, everywhere=everywhere)
         found, version = listing.read(connection)
-        waiting = sorted(filter(wanted, found), key=lambda task: str((task.get("status") or {}).get("expiresAt") or ""))
-        _show(connection, waiting, output)
-        if not watch:
-            return
-        fresh = Fresh(lambda task: wanted(task) and (task.get("status") or {}).get("planDigest"))
-        for task in found:
-            fresh(task)
-        for task in listing.changes(connection, version):
-            if fresh(task) and wanted(task):
-                if output != "name":
-                    click.echo()
-                _show(connection, [task], output)
+        for name in names_:
+            _check(connection, name, found, everywhere=everywhere)
+        _show(connection, sorted(filter(wanted, found), key=_expiry), output)
+        if watch:
+            _watch(connection, listing.changes(connection, version), found, wanted, output)
 
     session.run(run)
+
+
+def _expiry(task: Object) -> str:
+    """What expires first comes first."""
+    return str((task.get("status") or {}).get("expiresAt") or "")
+
+
+def _watch(
+    connection: Connection,
+    changes: Iterator[Object],
+    found: list[Object],
+    wanted: Callable[[Object], bool],
+    output: str,
+) -> None:
+    """Show each plan as it begins to wait, until Ctrl-C."""
+    fresh = Fresh(lambda task: wanted(task) and (task.get("status") or {}).get("planDigest"))
+    for task in found:
+        fresh(task)
+    for task in changes:
+        if fresh(task) and wanted(task):
+            if output != "name":
+                click.echo()
+            _show(connection, [task], output)
+
+
+def _check(connection: Connection, name: str, found: list[Object], *, everywhere: bool) -> None:
+    """Say of a task that was named if it does not wait: nothing at all would look like an answer."""
+    named = [task for task in found if task["metadata"]["name"] == name]
+    if not named:
+        where = "" if everywhere else f" in namespace {connection.namespace}{connection.lack_of_namespace()}"
+        raise click.ClickException(f"no task named {name}{where}")
+    if not any(map(approval.waits, named)):
+        approved = " and approved" if phase(named[0]) == approval.AWAITING else ""
+        click.echo(f"{name} is {phase(named[0])}{approved}: no plan of it waits", err=True)
 
 
 def _show(connection: Connection, waiting: list[Object], output: str) -> None:
@@ -68,7 +97,8 @@ def _show(connection: Connection, waiting: list[Object], output: str) -> None:
         for task in waiting:
             click.echo(name_line(SLOTTASKS, task))
     else:
-        click.echo(waiting_plans(connection, waiting, wide=output == "wide"))
+        lack = "" if waiting else connection.lack_of_namespace()
+        click.echo(waiting_plans(connection, waiting, wide=output == "wide") + lack)
 
 
 def waiting_plans(connection: Connection, waiting: list[Object], *, wide: bool = False) -> str:

@@ -85,7 +85,8 @@ class Watched:
             except NotFound as error:
                 there = "is gone: it was deleted" if self._uid else "is not there"
                 where = f"namespace {self.connection.namespace}"
-                raise CouldNotSee(f"SlotTask {self.name} {there} ({where})") from error
+                lack = self.connection.lack_of_namespace()
+                raise CouldNotSee(f"SlotTask {self.name} {there} ({where}){lack}") from error
             except (ApiUnavailable, TooManyRequests) as error:
                 if self._uid and time.monotonic() >= self.deadline:
                     raise CouldNotSee(f"{explain(error)}. How {self.name} goes on is not known") from error

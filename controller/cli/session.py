@@ -15,7 +15,7 @@ from controller.cli.processes import is_stopped
 from controller.cli.refusals import in_words
 from controller.errors import ApiError, ApiUnavailable, NoConfiguration, NotFound, PodslotsError
 from controller.kube.access import KubeSettings
-from controller.kube.api import Object, Resource
+from controller.kube.api import NAMESPACES, Object, Resource
 from controller.kube.blocking import BlockingClient
 
 T = TypeVar("T")
@@ -100,7 +100,18 @@ class Connection:
         try:
             return self.api.get(resource, self.namespace, name)
         except NotFound as error:
-            raise click.ClickException(f"no {resource.kind} {name} in namespace {self.namespace}") from error
+            text = f"no {resource.kind} {name} in namespace {self.namespace}{self.lack_of_namespace()}"
+            raise click.ClickException(text) from error
+
+    def lack_of_namespace(self) -> str:
+        """What to add where nothing was found: that the namespace itself is not there, if that may be known."""
+        try:
+            self.api.get(NAMESPACES, None, self.namespace)
+        except NotFound:
+            return f". There is no namespace {self.namespace}"
+        except ApiError:
+            pass
+        return ""
 
 
 def settings(

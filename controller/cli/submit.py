@@ -148,7 +148,7 @@ def submit(
     if paths.count("-") > 1:
         raise click.UsageError("standard input can be read once: give -f - once")
     files = [file for path in paths for file in documents.files_of(path, recursive=recursive)]
-    objects = documents.pools_first(obj for file in files for obj in documents.parse(documents.read(file), file))
+    objects = documents.pools_first(obj for file in files for obj in documents.parse_file(file))
 
     def run(connection: Connection) -> None:
         taken: list[Object] = []

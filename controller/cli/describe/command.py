@@ -56,7 +56,7 @@ def _describe(connection: Connection, what: tuple[Selection, ...]) -> None:
 
     wanted = [(selection, name) for selection in what for name in selection.names or _names(connection, selection)]
     if not wanted:
-        click.echo(f"No resources found in {connection.namespace} namespace.", err=True)
+        click.echo(f"No resources found in {connection.namespace} namespace{connection.lack_of_namespace()}.", err=True)
     in_turn(range(len(wanted)), lambda number: tell(*wanted[number]))
 
 
