@@ -8,10 +8,11 @@ import click
 
 from controller import names
 from controller.cli import kinds
+from controller.cli.changes import OUTPUT, Change, each
 from controller.cli.given import Name
 from controller.cli.session import Connection, Session
-from controller.cli.tables import FINAL_PHASES, phase
-from controller.cli.verbs import Verb, each, pass_session
+from controller.cli.tables import has_ended, phase
+from controller.cli.verbs import Verb, pass_session
 from controller.errors import AlreadyExists
 from controller.kube.api import SLOTTASKS, Object
 
@@ -23,17 +24,17 @@ _NUMBERED = re.compile(r"-\d+\Z")
 _NOT_COPIED = ("kubectl.kubernetes.io/", names.PREFIX)
 
 
-def run_again(connection: Connection, name: str) -> str:
-    """Create the task again under the next free name. Returns what to tell the person."""
+def run_again(connection: Connection, name: str) -> Change:
+    """Create the task again under the next free name."""
     task = connection.get(SLOTTASKS, name)
-    if phase(task) not in FINAL_PHASES:
+    if not has_ended(task):
         raise click.ClickException(f"{name} is {phase(task)}: only a task that has ended can be run again")
     for candidate in candidates(task):
         try:
-            connection.api.create(SLOTTASKS, connection.namespace, anew(task, candidate))
+            created = connection.api.create(SLOTTASKS, connection.namespace, anew(task, candidate))
         except AlreadyExists:
             continue
-        return f"slottask/{candidate} created"
+        return Change(f"slottask/{candidate} created", ((SLOTTASKS, created),))
     raise click.ClickException(f"{name} was run {MOST_RUNS} times: no name is free")
 
 
@@ -72,8 +73,12 @@ def anew(task: Object, name: str) -> Object:
 
 
 @click.command(cls=Verb)
-@click.argument("names_", metavar="TASK...", nargs=-1, required=True, type=Name(kinds.TASKS))
+@click.argument("names_", metavar="TASK...", nargs=-1, required=True, type=Name(kinds.TASKS, completed=has_ended))
+@OUTPUT
 @pass_session
-def retry(session: Session, *, names_: tuple[str, ...]) -> None:
-    """Run ended tasks anew, as new objects: the same work under the next free name."""
-    session.run(lambda connection: each(names_, lambda name: run_again(connection, name)))
+def retry(session: Session, *, names_: tuple[str, ...], output: str | None) -> None:
+    """Run ended tasks once more, as new objects.
+
+    The same work is submitted under the next free name: network-2 after network.
+    """
+    session.run(lambda connection: each(names_, lambda name: run_again(connection, name), output))

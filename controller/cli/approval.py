@@ -7,9 +7,10 @@ from typing import Any
 
 from controller.cli.outputs import Seen
 from controller.cli.sink import gap_text
-from controller.cli.tables import age_text, phase, time_of
+from controller.cli.tables import age_text, phase
 from controller.cli.terminal import one_line, shown
 from controller.objects.output import Gap
+from controller.objects.times import time_or_none
 
 Object = Mapping[str, Any]
 AWAITING = "AwaitingApproval"
@@ -28,6 +29,11 @@ class Question:
     plan_digest: str
     pod: str
     slot: int
+
+
+def waits(task: Object) -> bool:
+    """Whether a task waits for an approval that nobody has given yet."""
+    return phase(task) == AWAITING and not (task.get("spec") or {}).get("approval")
 
 
 def question(task: Object, *, digest: str | None) -> Question:
@@ -100,17 +106,22 @@ LINE_WIDTH = 76
 """With its indent it fits 80 columns."""
 
 
-def waiting_text(task: Object, now: datetime, command: str) -> str:
-    """A plan that waits, in three lines: since when and how long yet, how its output ends, how to approve it."""
+def waiting_text(task: Object, now: datetime, command: str, *, wide: bool = False) -> str:
+    """A plan that waits: since when and how long yet, how its output ends, how to approve it; `wide`: which it is."""
     status = task.get("status") or {}
-    ended = time_of(_plan(task).get("endTime"))
+    ended = time_or_none(_plan(task).get("endTime"))
     since = f"waits {age_text(now - ended)}" if ended else "waits"
-    expires = time_of(status.get("expiresAt"))
+    expires = time_or_none(status.get("expiresAt"))
     until = (
         f", expires in {age_text(expires - now)}" if expires and expires > now else ", expires now" if expires else ""
     )
-    last = last_line(str(_plan(task).get("logTail") or ""))
-    return f"{task['metadata']['name']}   {since}{until}\n" + (f"  {last}\n" if last else "") + f"  {command}"
+    lines = [f"{task['metadata']['name']}   {since}{until}"]
+    if wide:
+        attempt, pod, slot = (status.get(key, "-") for key in ("attempt", "pod", "slot"))
+        lines += [f"  attempt {attempt}, on Pod {pod}, slot {slot}", f"  plan {status.get('planDigest', '-')}"]
+    if last := last_line(str(_plan(task).get("logTail") or "")):
+        lines.append(f"  {last}")
+    return "\n".join([*lines, f"  {command}"])
 
 
 def last_line(log_tail: str) -> str:

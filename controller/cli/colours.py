@@ -6,7 +6,7 @@ import sys
 RESET = "\x1b[0m"
 _GREEN, _YELLOW, _RED, _DIM = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[2m"
 _WORDS = {
-    _GREEN: ("Running", "running", "Succeeded", "active", "ok"),
+    _GREEN: ("Running", "running", "Succeeded", "Settled", "active", "ok"),
     _YELLOW: ("AwaitingApproval", "reserved", "draining", "deleting", "Expired", "warns", "Warning"),
     _RED: ("Failed", "Lost", "fails"),
     _DIM: ("-", "idle", "Queued", "Cancelled", "starting", "unseen"),

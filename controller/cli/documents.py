@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse(text: str, origin: str) -> Iterator[Object]:
-    """The SlotPools and SlotTasks of a YAML (or JSON) text, pools first. Anything else is refused, naming its place."""
+    """The SlotPools and SlotTasks of a YAML (or JSON) text. Anything else is refused, naming its place."""
     try:
         documents = [document for document in yaml.load_all(text, _Loader) if document is not None]
     except yaml.YAMLError as error:
@@ -50,7 +50,12 @@ def parse(text: str, origin: str) -> Iterator[Object]:
             found.append(dict(item))
     if not found:
         raise click.ClickException(f"{origin}: no objects in it")
-    yield from sorted(found, key=lambda obj: obj["kind"] != SLOTPOOLS.kind)
+    yield from found
+
+
+def pools_first(objects: Iterable[Object]) -> list[Object]:
+    """The order in which they are sent: a task finds its pool."""
+    return sorted(objects, key=lambda obj: obj["kind"] != SLOTPOOLS.kind)
 
 
 _DEEPEST = 100
@@ -140,15 +145,36 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
     return str(error)
 
 
+STANDARD_INPUT = "standard input"
+SUFFIXES = frozenset({".yaml", ".yml", ".json"})
+
+
+def files_of(path: str, *, recursive: bool = False) -> list[str]:
+    """A path itself; of a folder, as kubectl takes it, the YAML and JSON files in it, by name."""
+    if path == "-" or not Path(path).is_dir():
+        return [path]
+    try:
+        found = sorted(Path(path).rglob("*") if recursive else Path(path).iterdir())
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror}") from error
+    files = [str(each) for each in found if each.suffix in SUFFIXES and each.is_file()]
+    if not files:
+        below = "" if recursive else " (-R looks below it, too)"
+        raise click.ClickException(f"{path}: no .yaml, .yml or .json files in this folder{below}")
+    return files
+
+
+def parse_file(path: str) -> Iterator[Object]:
+    """The SlotPools and SlotTasks of a file, or of standard input for `-`."""
+    return parse(read(path), STANDARD_INPUT if path == "-" else path)
+
+
 def read(path: str) -> str:
     """A file's text, or standard input for `-`."""
     try:
         return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         problem = "not a text file in UTF-8, as YAML is"
-        raise click.ClickException(f"{path}: {problem}") from error
-    except IsADirectoryError as error:
-        problem = "a folder; name the YAML files in it, each with -f"
         raise click.ClickException(f"{path}: {problem}") from error
     except FileNotFoundError as error:
         raise click.ClickException(f"{path}: there is no such file") from error

@@ -128,7 +128,8 @@ class Follower:
             run.shown_bytes = max(size, run.shown_bytes)
         elif size > run.shown_bytes:
             missing = f"{size - run.shown_bytes:,} of its {size:,} bytes were not in the container's log"
-            self._sink.say(f"{run.step} step: {missing}; podslots logs {self._name} shows what was kept")
+            kept = self._connection.cluster.podslots("logs", self._name)
+            self._sink.say(f"{run.step} step: {missing}; {kept} shows what was kept")
 
     def _stream(self, task: Object, run: Run) -> None:
         """The container's log as it grows, until the run is over or the log ends."""

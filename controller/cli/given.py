@@ -1,13 +1,17 @@
 """What people give on the command line, checked before anything is asked for."""
 
 import re
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from controller.cli import kinds
 from controller.cli.kinds import Kind
+from controller.kube.api import Object
 
+F = TypeVar("F", bound=Callable[..., Any])
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _LONGEST_NAME, _LONGEST_NAMESPACE = 253, 63
@@ -18,14 +22,15 @@ _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 class Name(click.ParamType[str]):
     """The name of an object: an empty one, as of a shell variable that is not set, would ask for all of them.
 
-    `kind`: which names there are to be completed; None: of the kind that was given before. `slottask/net`, as
-    commands print it, is taken too where that kind is meant.
+    `kind`: which names there are to be completed, of the objects that are `completed`. `slottask/net`, as commands
+    print it, is taken too where that kind is meant.
     """
 
     name = "name"
 
-    def __init__(self, kind: Kind | None = None) -> None:
+    def __init__(self, kind: Kind | None = None, *, completed: Callable[[Object], bool] = lambda _: True) -> None:
         self.kind = kind
+        self._completed = completed
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The name. Raises BadParameter."""
@@ -40,32 +45,55 @@ class Name(click.ParamType[str]):
         """The names that are there and begin so."""
         from controller.cli.completion import names_of  # noqa: PLC0415 - it asks the API server
 
-        kind = self.kind or ctx.params.get("kind")
         given = ctx.params.get(param.name or "") or ()
-        return [CompletionItem(name) for name in names_of(ctx, kind, incomplete) if name not in given]
+        found = names_of(ctx, self.kind, incomplete, self._completed)
+        return [CompletionItem(name) for name in found if name not in given]
 
 
-class KindName(click.ParamType[Kind]):
-    """A kind, by any of its names."""
+class WhatArgument(click.ParamType[str]):
+    """The words that say what to look at, in kubectl's forms: see `kinds.select`. The command gets Selections."""
 
-    name = "kind"
+    name = "what"
 
-    def __init__(self, among: tuple[Kind, ...] = kinds.KINDS) -> None:
-        self.among = among
+    def __init__(self, among: tuple[Kind, ...]) -> None:
+        self._among = among
 
-    def convert(self, value: str | Kind, param: click.Parameter | None, ctx: click.Context | None) -> Kind:
-        """The kind. Raises BadParameter."""
-        if isinstance(value, Kind):
-            return value
-        found = kinds.find(value)
-        if found not in self.among or found is None:
-            known = ", ".join(f"{kind.plural} ({', '.join(kind.aliases)})" for kind in self.among)
-            self.fail(f"{value!r} is none of {known}", param, ctx)
+    @classmethod
+    def argument(cls, among: tuple[Kind, ...], metavar: str) -> Callable[[F], F]:
+        """The argument `what` of a command."""
+        words = cls(among)
+        return click.argument("what", metavar=metavar, nargs=-1, type=words, callback=words.selected)
+
+    def selected(
+        self, ctx: click.Context, param: click.Parameter, words: tuple[str, ...]
+    ) -> tuple[kinds.Selection, ...]:
+        """What the words select. Raises BadParameter."""
+        try:
+            found = kinds.select(words, self._among)
+        except kinds.NoSelection as error:
+            raise click.UsageError(str(error), ctx) from error
+        for selection in found:
+            for name in selection.names:
+                Name().convert(name, param, ctx)
         return found
 
-    def shell_complete(self, _ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Plurals: one name for each is enough to choose from."""
-        return [CompletionItem(kind.plural) for kind in self.among if kind.plural.startswith(incomplete)]
+    def shell_complete(self, ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Kinds first: one name for each is enough to choose from. Then names, or names behind `KIND/`."""
+        from controller.cli.completion import names_of  # noqa: PLC0415 - it asks the API server
+
+        selections: tuple[kinds.Selection, ...] = ctx.params.get("what") or ()
+        word, slash, begun = incomplete.partition("/")
+        if slash:
+            kind = kinds.find(word)
+            return [CompletionItem(f"{word}/{name}") for name in names_of(ctx, kind, begun) if kind in self._among]
+        if selections:
+            (first, *others) = selections
+            known = () if others else names_of(ctx, first.kind, incomplete)
+            return [CompletionItem(name) for name in known if name not in first.names]
+        before, comma, last = incomplete.rpartition(",")
+        words = [kind.plural for kind in self._among] + ([] if comma else [kinds.ALL])
+        there = before.split(",")
+        return [CompletionItem(before + comma + name) for name in words if name.startswith(last) and name not in there]
 
 
 class Namespace(click.ParamType[str]):

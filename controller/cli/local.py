@@ -132,7 +132,10 @@ _STATE_DIR = click.option(
 @click.option("--keep-pods", is_flag=True, help="A stop leaves the Pods' processes running for the next start.")
 @click.option("--http-port", type=click.IntRange(0, 65535), default=0, help="Port of the status page.")
 def up(state_dir: Path, *, detach: bool, keep_pods: bool, http_port: int) -> None:
-    """Start the cluster and a controller, or start them again on what they left."""
+    """Start the cluster and a controller.
+
+    What an earlier run left in its folder is there again.
+    """
     if find_spec("celpy") is None:
         raise click.ClickException("the embedded cluster is not installed: pipx install 'podslots[local]'")
     stack = Stack(state_dir, os.environ)

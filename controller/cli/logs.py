@@ -8,7 +8,7 @@ from controller.cli.outputs import Seen
 from controller.cli.seeing import CouldNotSee, Watched, seeing
 from controller.cli.session import Connection, Session
 from controller.cli.sink import Sink
-from controller.cli.tables import FINAL_PHASES, phase
+from controller.cli.tables import has_ended, phase
 from controller.cli.verbs import Verb, pass_session
 from controller.kube.api import Object
 
@@ -23,7 +23,7 @@ def show(connection: Connection, name: str, *, step: str | None, attempt: str | 
     numbers = _attempts(name, attempt, last)
     if not last or (numbers == [last] and not any(outputs.begun(task, each) for each in steps)):
         what = f"its {step} step has" if step else "it has"
-        ended = phase(task) in FINAL_PHASES
+        ended = has_ended(task)
         raise CouldNotSee(f"{name} is {phase(task)}: {what} not run{'' if ended else ' yet'}")
     seen = False
     with seeing():
@@ -70,8 +70,10 @@ def _attempts(name: str, wanted: str | None, last: int) -> list[int]:
         return list(range(1, last + 1))
     number = int(wanted)
     if not 1 <= number <= last:
-        there = f"attempts 1 to {last}" if last > 1 else "attempt 1" if last else "no attempt yet"
-        raise CouldNotSee(f"{name} has {there}, not {number}")
+        there = (
+            f"there are attempts 1 to {last}" if last > 1 else "there is attempt 1" if last else "it has not run yet"
+        )
+        raise click.ClickException(f"{name} has no attempt {number}; {there}")
     return [number]
 
 
@@ -91,10 +93,11 @@ def _attempt(_ctx: click.Context, _argument: click.Parameter, value: str | None)
 def logs(
     session: Session, *, names_: tuple[str, ...], follow: bool, step: str | None, attempt: str | None, raw: bool
 ) -> None:
-    """Show tasks' output, one task after the other.
+    """Show the output of tasks.
 
-    With -f the exit code is 0 if the tasks have succeeded, 1 if one ended otherwise, and 4 if one could not be seen to
-    its end. Without, it is 0, or 4 if nothing of one could be found.
+    Several tasks are shown one after the other. With -f the exit code is 0 if the tasks have succeeded, 1 if one
+    ended otherwise, and 4 if one could not be seen to its end. Without, it is 0, 1 if a task has no such attempt, or
+    4 if nothing of its output could be found.
 
     Colours pass; other control characters are shown as text, so that output can't steer your terminal.
     """

@@ -19,9 +19,9 @@ from controller.cli.verbs import VerbGroup
 SECTIONS = {
     "Look": {
         "get": "get",
-        "describe": "describe",
+        "describe": "describe.command",
         "logs": "logs",
-        "plans": "tasks",
+        "plans": "plans",
         "wait": "waiting",
     },
     "Do": {
@@ -74,11 +74,7 @@ class Podslots(VerbGroup):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The verb that comes first. An unknown one is answered with the nearest."""
         if args and args[0] not in _MODULES and not args[0].startswith("-"):
-            from difflib import get_close_matches  # noqa: PLC0415 - for mistakes only
-
-            near = get_close_matches(args[0], _MODULES, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            ctx.fail(f"No such command {args[0]!r}.{hint}")
+            raise click.NoSuchCommand(args[0], possibilities=_MODULES, ctx=ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

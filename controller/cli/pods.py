@@ -10,10 +10,11 @@ import click
 from controller import names
 from controller.cli import kinds, rights
 from controller.cli.asking import Asker
+from controller.cli.changes import OUTPUT, Change, each
 from controller.cli.given import Name
 from controller.cli.session import Connection, Session
 from controller.cli.tables import FINAL_PHASES, phase
-from controller.cli.verbs import Verb, each, pass_session
+from controller.cli.verbs import Verb, pass_session
 from controller.errors import NotFound
 from controller.kube.api import PODS, SLOTTASKS, Object
 
@@ -21,15 +22,15 @@ MOST_REASON = 500
 """Characters of a reason: it is an annotation, read in audit logs."""
 
 
-def request_drain(connection: Connection, name: str, *, everywhere: bool = False) -> str:
+def request_drain(connection: Connection, name: str, *, everywhere: bool = False) -> Change:
     """Have a Pod, or a node's Pods, drained and deleted as they fall idle. Nothing is interrupted."""
     pods, node = _pods_named(connection, name, everywhere=everywhere)
     _demand_for(connection, rights.DRAIN, pods)
     held = _by_pod(connection.list_all(SLOTTASKS, everywhere=everywhere))
     note: dict[str, str | None] = {names.DRAIN_REQUESTED: connection.now().strftime("%Y-%m-%dT%H:%M:%SZ")}
-    lines = []
+    lines, after = [], []
     for pod in pods:
-        _annotate(connection, pod, note)
+        after.append((PODS, _annotate(connection, pod, note)))
         waiting = held.get(pod["metadata"]["uid"], [])
         until = f"once these are done: {', '.join(waiting)}" if waiting else "as soon as its slots are idle"
         lines.append(f"{_shown(pod, everywhere=everywhere)}: drain requested; it goes {until}")
@@ -37,26 +38,26 @@ def request_drain(connection: Connection, name: str, *, everywhere: bool = False
         lines.append(
             f"new Pods may still come to {name}: `kubectl cordon {name}` keeps them away, and drains as this does"
         )
-    return "\n".join(lines)
+    return Change("\n".join(lines), tuple(after))
 
 
-def take_back(connection: Connection, name: str, *, everywhere: bool = False) -> str:
+def take_back(connection: Connection, name: str, *, everywhere: bool = False) -> Change:
     """Take back what `drain` asked for. A drain that an agent has granted is taken back by the controller alone."""
     pods, _ = _pods_named(connection, name, everywhere=everywhere)
     asked = [pod for pod in pods if names.DRAIN_REQUESTED in (pod["metadata"].get("annotations") or {})]
     if not asked:
         raise click.ClickException(f"nobody asked for a drain of {name}")
     _demand_for(connection, rights.DRAIN, asked)
-    lines = []
+    lines, after = [], []
     for pod in asked:
-        _annotate(connection, pod, {names.DRAIN_REQUESTED: None})
+        after.append((PODS, _annotate(connection, pod, {names.DRAIN_REQUESTED: None})))
         going = pod["metadata"].get("deletionTimestamp")
         result = "too late: it is being deleted" if going else "drain no longer requested"
         lines.append(f"{_shown(pod, everywhere=everywhere)}: {result}")
-    return "\n".join(lines)
+    return Change("\n".join(lines), tuple(after))
 
 
-def declare_dead(connection: Connection, name: str, confirm: Callable[[str], bool]) -> str:
+def declare_dead(connection: Connection, name: str, confirm: Callable[[str], bool]) -> Change:
     """Declare a Pod dead that nothing else proves dead."""
     pod = _slot_pod(connection, name)
     rights.demand(connection, rights.FORGET, name=name)
@@ -69,11 +70,11 @@ def declare_dead(connection: Connection, name: str, confirm: Callable[[str], boo
     )
     if not confirm(warning):
         raise click.ClickException("not forgotten")
-    _annotate(connection, pod, {names.FORGET: pod["metadata"]["uid"]})
-    return f"{name}: declared dead"
+    after = _annotate(connection, pod, {names.FORGET: pod["metadata"]["uid"]})
+    return Change(f"{name}: declared dead", ((PODS, after),))
 
 
-def let_delete(connection: Connection, name: str, reason: str, confirm: Callable[[str], bool]) -> str:
+def let_delete(connection: Connection, name: str, reason: str, confirm: Callable[[str], bool]) -> Change:
     """Let a Pod be deleted whatever it holds. It is not deleted by this."""
     if not reason.strip():
         raise click.UsageError("say why with --reason: it stays on the Pod and in the audit log")
@@ -84,12 +85,13 @@ def let_delete(connection: Connection, name: str, reason: str, confirm: Callable
         f"From now on Pod {name} can be deleted by whoever may delete Pods, and by Kubernetes itself.\n"
         "What it holds ends with it: steps that run are stopped as at a time limit, plans that wait for an\n"
         f"approval are lost. As its tasks say it holds: {', '.join(held) or 'nothing'}.\n"
-        f"`podslots drain {name}` interrupts nothing."
+        f"`{connection.cluster.podslots('drain', name)}` interrupts nothing."
     )
     if not confirm(warning):
         raise click.ClickException("nothing was done")
-    _annotate(connection, pod, {names.BREAK_GLASS: reason.strip()[:MOST_REASON]})
-    return f"{name}: it can be deleted now: kubectl delete pod -n {connection.namespace} {name}"
+    after = _annotate(connection, pod, {names.BREAK_GLASS: reason.strip()[:MOST_REASON]})
+    delete = connection.cluster.kubectl("delete", "pod", name, namespace=connection.namespace)
+    return Change(f"{name}: it can be deleted now: {delete}", ((PODS, after),))
 
 
 def _by_pod(tasks: list[Object]) -> dict[str, list[str]]:
@@ -140,11 +142,11 @@ def _shown(pod: Object, *, everywhere: bool) -> str:
     return f"{metadata['namespace']}/{metadata['name']}" if everywhere else str(metadata["name"])
 
 
-def _annotate(connection: Connection, pod: Object, annotations: dict[str, str | None]) -> None:
-    """The UID in the patch keeps it off a Pod that took the name meanwhile."""
+def _annotate(connection: Connection, pod: Object, annotations: dict[str, str | None]) -> Object:
+    """The Pod after it. The UID in the patch keeps it off a Pod that took the name meanwhile."""
     metadata = pod["metadata"]
     patch: Object = {"metadata": {"uid": metadata["uid"], "annotations": annotations}}
-    connection.api.patch(PODS, metadata.get("namespace") or connection.namespace, metadata["name"], patch)
+    return connection.api.patch(PODS, metadata.get("namespace") or connection.namespace, metadata["name"], patch)
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------
@@ -160,37 +162,56 @@ _YES = click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @click.command(cls=Verb)
 @_PODS_OR_NODES
 @_EVERYWHERE
+@OUTPUT
 @pass_session
-def drain(session: Session, *, names_: tuple[str, ...], everywhere: bool) -> None:
-    """Ask for Pods, or nodes' Pods, to be deleted as they fall idle. Interrupts nothing."""
-    session.run(lambda connection: each(names_, lambda name: request_drain(connection, name, everywhere=everywhere)))
+def drain(session: Session, *, names_: tuple[str, ...], everywhere: bool, output: str | None) -> None:
+    """Have Pods deleted as soon as they are idle.
+
+    Of a node, all its Pods. Nothing is interrupted, and they take no new work.
+    """
+    session.run(
+        lambda connection: each(names_, lambda name: request_drain(connection, name, everywhere=everywhere), output)
+    )
 
 
 @click.command(cls=Verb)
 @_PODS_OR_NODES
 @_EVERYWHERE
+@OUTPUT
 @pass_session
-def undrain(session: Session, *, names_: tuple[str, ...], everywhere: bool) -> None:
+def undrain(session: Session, *, names_: tuple[str, ...], everywhere: bool, output: str | None) -> None:
     """Take back what `drain` asked for."""
-    session.run(lambda connection: each(names_, lambda name: take_back(connection, name, everywhere=everywhere)))
+    session.run(
+        lambda connection: each(names_, lambda name: take_back(connection, name, everywhere=everywhere), output)
+    )
 
 
 @click.command("break-glass", cls=Verb)
 @_PODS
-@click.option("--reason", required=True, help="Why. It stays on the Pod, and in the API server's audit log.")
+@click.option(
+    "--reason", metavar="TEXT", required=True, help="Why. It stays on the Pod, and in the API server's audit log."
+)
 @_YES
+@OUTPUT
 @pass_session
-def break_glass(session: Session, *, names_: tuple[str, ...], reason: str, yes: bool) -> None:
-    """Let Pods be deleted whatever they hold: the way out when the work in them matters less than their end."""
-    confirm = Asker(yes=yes, question="Let it be deleted?")
-    session.run(lambda connection: each(names_, lambda name: let_delete(connection, name, reason, confirm)))
+def break_glass(session: Session, *, names_: tuple[str, ...], reason: str, yes: bool, output: str | None) -> None:
+    """Let Pods be deleted, whatever they hold.
+
+    For when the work in them matters less than their end. This deletes nothing: it prints the command that does.
+    """
+    confirm = Asker(yes=yes, question="Let it be deleted?", aside=output is not None)
+    session.run(lambda connection: each(names_, lambda name: let_delete(connection, name, reason, confirm), output))
 
 
 @click.command(cls=Verb)
 @_PODS
 @_YES
+@OUTPUT
 @pass_session
-def forget(session: Session, *, names_: tuple[str, ...], yes: bool) -> None:
-    """Declare Pods dead that nothing else proves dead."""
-    confirm = Asker(yes=yes, question="Are its containers surely gone?")
-    session.run(lambda connection: each(names_, lambda name: declare_dead(connection, name, confirm)))
+def forget(session: Session, *, names_: tuple[str, ...], yes: bool, output: str | None) -> None:
+    """Declare Pods dead that nothing else proves dead.
+
+    For a machine that is off or wiped. What they held ends as lost, or is tried again.
+    """
+    confirm = Asker(yes=yes, question="Are its containers surely gone?", aside=output is not None)
+    session.run(lambda connection: each(names_, lambda name: declare_dead(connection, name, confirm), output))

@@ -4,24 +4,27 @@ import click
 
 from controller import names
 from controller.cli import kinds
+from controller.cli.changes import OUTPUT, Change, each
 from controller.cli.given import Name
 from controller.cli.session import Connection, Session
-from controller.cli.verbs import Verb, each, pass_session
+from controller.cli.verbs import Verb, pass_session
 from controller.kube.api import SLOTPOOLS
 
 
-def request_rotation(connection: Connection, name: str) -> str:
+def request_rotation(connection: Connection, name: str) -> Change:
     """Have the pool's tokens rotated once, now."""
     pool = connection.get(SLOTPOOLS, name)
     request = connection.now().isoformat(timespec="microseconds")
     patch = {"metadata": {"uid": pool["metadata"]["uid"], "annotations": {names.ROTATION_REQUESTED: request}}}
-    connection.api.patch(SLOTPOOLS, connection.namespace, name, patch)
-    return f"{name}: rotation of its tokens requested; its condition TokensInSync tells how it goes"
+    after = connection.api.patch(SLOTPOOLS, connection.namespace, name, patch)
+    text = f"{name}: rotation of its tokens requested; its condition TokensInSync tells how it goes"
+    return Change(text, ((SLOTPOOLS, after),))
 
 
 @click.command(cls=Verb)
 @click.argument("names_", metavar="POOL...", nargs=-1, required=True, type=Name(kinds.POOLS))
+@OUTPUT
 @pass_session
-def rotate(session: Session, *, names_: tuple[str, ...]) -> None:
+def rotate(session: Session, *, names_: tuple[str, ...], output: str | None) -> None:
     """Replace pools' tokens. Takes minutes, and interrupts nothing."""
-    session.run(lambda connection: each(names_, lambda name: request_rotation(connection, name)))
+    session.run(lambda connection: each(names_, lambda name: request_rotation(connection, name), output))

@@ -29,11 +29,11 @@ class Right:
         return f"{self.verb} {self.resource}" + (f" in {self.group}" if self.group else "")
 
     @property
-    def question(self) -> str:
+    def question(self) -> tuple[str, ...]:
         """How to ask kubectl for it: a subresource is asked for by an option."""
         resource, _, subresource = self.resource.partition("/")
         named = f"{resource}.{self.group}" if self.group else resource
-        return f"kubectl auth can-i {self.verb} {named}" + (f" --subresource={subresource}" if subresource else "")
+        return ("auth", "can-i", self.verb, named, *((f"--subresource={subresource}",) if subresource else ()))
 
 
 _APPROVE, _OPERATE = "podslots-approve", "podslots-operate"
@@ -83,5 +83,5 @@ def demand(connection: Connection, rights: tuple[Right, ...], *, name: str = "",
         lacking = " and ".join(right.words for right in missing)
         raise click.ClickException(
             f"you may not do this in namespace {home}: you lack {lacking}; ClusterRole {missing[0].role} has it\n"
-            f"(to ask: {missing[0].question})"
+            f"(to ask: {connection.cluster.kubectl(*missing[0].question, namespace=home)})"
         )

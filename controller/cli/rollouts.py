@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import click
 
 from controller import names
-from controller.cli import kinds
-from controller.cli.documented import as_text
+from controller.cli import kinds, screen
+from controller.cli.changes import OUTPUT, Change, each, in_turn
+from controller.cli.documented import OBJECT_OUTPUTS, as_text, listed, name_line
 from controller.cli.given import Duration, Name
 from controller.cli.session import Connection, Session
-from controller.cli.tables import Table
-from controller.cli.verbs import VerbGroup, each, pass_session
+from controller.cli.table import Table
+from controller.cli.verbs import VerbGroup, pass_session
 from controller.kube.api import CONTROLLERREVISIONS, SLOTPOOLS, Object
 from controller.objects.revision import FIELDS, belongs_to, name_of
 
@@ -86,41 +87,47 @@ def follow(
         time.sleep(poll_seconds)
 
 
-def set_paused(connection: Connection, name: str, *, paused: bool) -> str:
+def set_paused(connection: Connection, name: str, *, paused: bool) -> Change:
     """Have no further Pod replaced, or have that go on."""
     pool, word = connection.get(SLOTPOOLS, name), "paused" if paused else "resumed"
     if bool((pool["spec"].get("updateStrategy") or {}).get("paused")) is paused:
         raise click.ClickException(f"{name} is {'paused already' if paused else 'not paused'}")
     body = {"metadata": {"uid": pool["metadata"]["uid"]}, "spec": {"updateStrategy": {"paused": paused}}}
-    connection.api.patch(SLOTPOOLS, connection.namespace, name, body)
-    return f"slotpool/{name} {word}"
+    after = connection.api.patch(SLOTPOOLS, connection.namespace, name, body)
+    return Change(f"slotpool/{name} {word}", ((SLOTPOOLS, after),))
 
 
-def revisions(connection: Connection, name: str, revision: int | None) -> str:
-    """The templates that a pool had, the latest last; or all of one of them, as YAML."""
+def revisions(connection: Connection, name: str, revision: int | None, output: str = "table") -> str:
+    """The templates that a pool had, the latest last; or all of one of them, as YAML. json, yaml, name: the objects."""
     pool = connection.get(SLOTPOOLS, name)
     found = _revisions(connection, pool)
+    chosen = found if revision is None else [_numbered(found, revision, name)]
+    if output == "name":
+        return "\n".join(name_line(CONTROLLERREVISIONS, entry) for entry in chosen)
+    if output in {"json", "yaml"}:
+        return as_text(listed([(CONTROLLERREVISIONS, entry) for entry in chosen], alone=revision is not None), output)
     if revision is not None:
-        return as_text(_numbered(found, revision, name)["data"], "yaml")
+        return as_text(chosen[0]["data"], "yaml")
     present = name_of(pool)
     rows = [
         [
             str(entry["revision"]),
             "yes" if entry["metadata"]["name"] == present else "-",
-            ",".join(_images(entry)) or "-",
             str(len(entry["data"].get("slots") or ())),
             entry["metadata"].get("creationTimestamp", "-"),
+            ",".join(_images(entry)) or "-",
         ]
         for entry in found
     ]
-    return Table(["REVISION", "PRESENT", "IMAGES", "SLOTS", "FIRST SEEN"], rows).text()
+    return screen.shown(Table(["REVISION", "PRESENT", "SLOTS", "FIRST SEEN", "IMAGES"], rows))
 
 
-def roll_back(connection: Connection, name: str, revision: int | None) -> str:
+def roll_back(connection: Connection, name: str, revision: int | None) -> Change:
     """Write an earlier template and layout back into the pool: that revision's, or the one before the present."""
     pool = connection.get(SLOTPOOLS, name)
     if (pool["spec"].get("updateStrategy") or {}).get("paused"):
-        raise click.ClickException(f"{name} is paused; `podslots rollout resume {name}` first")
+        resume = connection.cluster.podslots("rollout", "resume", name)
+        raise click.ClickException(f"{name} is paused; `{resume}` first")
     found, present = _revisions(connection, pool), name_of(pool)
     if revision is None:
         earlier = [entry for entry in found if entry["metadata"]["name"] != present]
@@ -130,11 +137,12 @@ def roll_back(connection: Connection, name: str, revision: int | None) -> str:
     else:
         wanted = _numbered(found, revision, name)
     if wanted["metadata"]["name"] == present:
-        return f"slotpool/{name} is at revision {wanted['revision']} already"
+        return Change(f"slotpool/{name} is at revision {wanted['revision']} already", ((SLOTPOOLS, pool),))
     kept = {field: value for field, value in pool["spec"].items() if field not in FIELDS}
     body = {**pool, "spec": {**kept, **wanted["data"]}}
-    connection.api.replace(SLOTPOOLS, connection.namespace, name, body)
-    return f"slotpool/{name} rolled back to the template of revision {wanted['revision']}"
+    after = connection.api.replace(SLOTPOOLS, connection.namespace, name, body)
+    text = f"slotpool/{name} rolled back to the template of revision {wanted['revision']}"
+    return Change(text, ((SLOTPOOLS, after),))
 
 
 def _revisions(connection: Connection, pool: Object) -> list[Object]:
@@ -160,57 +168,85 @@ def _images(revision: Object) -> list[str]:
 # --- the commands -----------------------------------------------------------------------------------------------------
 
 _POOLS = click.argument("names_", metavar="POOL...", nargs=-1, required=True, type=Name(kinds.POOLS))
-_POOL = click.argument("pool", type=Name(kinds.POOLS))
 
 
 @click.group(cls=VerbGroup)
 def rollout() -> None:
-    """The way of a pool's Pods to its present template and layout."""
+    """Bring pools' Pods to the present template: status, undo, …."""
 
 
 @rollout.command("status")
-@_POOL
+@_POOLS
 @click.option("-w", "--watch", is_flag=True, help="Until it is over.")
-@click.option("--timeout", type=Duration(), metavar="TIME", help="Give up after this: 90s, 5m, 1h30m.")
+@click.option("--timeout", type=Duration(), metavar="TIME", help="Give up on a pool after this: 90s, 5m, 1h30m.")
 @pass_session
-def _status(session: Session, *, pool: str, watch: bool, timeout: float | None) -> None:
-    """Say how far it is.
+def _status(session: Session, *, names_: tuple[str, ...], watch: bool, timeout: float | None) -> None:
+    """Say how far it is. Several pools are looked at one after the other.
 
     Exit codes as kubectl's: 0 it is over, or (without --watch) on its way; 1 new Pods don't start (watched: for a
     minute), the template can't be used, Pods are replaced only when somebody drains them, or the time is over.
     """
-    session.run(lambda connection: follow(connection, pool, watch=watch, timeout_seconds=timeout, echo=click.echo))
+
+    def one(connection: Connection, name: str) -> None:
+        follow(connection, name, watch=watch, timeout_seconds=timeout, echo=click.echo)
+
+    session.run(lambda connection: in_turn(names_, lambda name: one(connection, name)))
 
 
 @rollout.command("pause")
 @_POOLS
+@OUTPUT
 @pass_session
-def _pause(session: Session, *, names_: tuple[str, ...]) -> None:
+def _pause(session: Session, *, names_: tuple[str, ...], output: str | None) -> None:
     """Replace no further Pod."""
-    session.run(lambda connection: each(names_, lambda name: set_paused(connection, name, paused=True)))
+    session.run(lambda connection: each(names_, lambda name: set_paused(connection, name, paused=True), output))
 
 
 @rollout.command("resume")
 @_POOLS
+@OUTPUT
 @pass_session
-def _resume(session: Session, *, names_: tuple[str, ...]) -> None:
+def _resume(session: Session, *, names_: tuple[str, ...], output: str | None) -> None:
     """Go on after a pause."""
-    session.run(lambda connection: each(names_, lambda name: set_paused(connection, name, paused=False)))
+    session.run(lambda connection: each(names_, lambda name: set_paused(connection, name, paused=False), output))
 
 
 @rollout.command("history")
-@_POOL
-@click.option("--revision", type=int, help="Show all of this one.")
+@_POOLS
+@click.option("--revision", type=int, metavar="NUMBER", help="Show all of this one.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", *OBJECT_OUTPUTS]),
+    default="table",
+    help="How to show it (default: table). json, yaml, name: the ControllerRevisions.",
+)
 @pass_session
-def _history(session: Session, *, pool: str, revision: int | None) -> None:
-    """List the templates that the pool had."""
-    click.echo(session.run(lambda connection: revisions(connection, pool, revision)))
+def _history(session: Session, *, names_: tuple[str, ...], revision: int | None, output: str) -> None:
+    """List the templates that pools had."""
+    if len(names_) > 1 and output in {"json", "yaml"}:
+        raise click.UsageError("-o json and -o yaml are of one pool: name one")
+
+    def one(connection: Connection, name: str) -> None:
+        text = revisions(connection, name, revision, output)
+        click.echo(f"{name}:\n{text}\n" if len(names_) > 1 and output == "table" else text)
+
+    session.run(lambda connection: in_turn(names_, lambda name: one(connection, name)))
 
 
 @rollout.command("undo")
-@_POOL
-@click.option("--to-revision", "revision", type=int, help="Back to this one (default: the one before the present).")
+@_POOLS
+@click.option(
+    "--to-revision",
+    "revision",
+    type=int,
+    metavar="NUMBER",
+    help="Back to this one (default: the one before the present).",
+)
+@OUTPUT
 @pass_session
-def _undo(session: Session, *, pool: str, revision: int | None) -> None:
-    """Write an earlier template and layout back into the pool."""
-    click.echo(session.run(lambda connection: roll_back(connection, pool, revision)))
+def _undo(session: Session, *, names_: tuple[str, ...], revision: int | None, output: str | None) -> None:
+    """Write an earlier template and layout back into pools."""
+    if revision is not None and len(names_) > 1:
+        raise click.UsageError("--to-revision is of one pool: name one")
+    session.run(lambda connection: each(names_, lambda name: roll_back(connection, name, revision), output))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import click
 
 from controller.cli.session import Connection, explain
-from controller.cli.tables import FINAL_PHASES, NONE, phase, refusal, why
+from controller.cli.tables import NONE, has_ended, phase, refusal, why
 from controller.errors import ApiUnavailable, NotFound, PodslotsError, TooManyRequests
 from controller.kube.api import SLOTTASKS, Object
 
@@ -72,7 +72,8 @@ class Watched:
 
     def say_obstacle(self, task: Object) -> None:
         """Say what the task waits for, if that was not said yet."""
-        if (text := obstacle(task)) is not None and text != self._said:
+        approve = self.connection.cluster.podslots("approve", self.name)
+        if (text := obstacle(task, approve)) is not None and text != self._said:
             self._said = text
             self.say(f"{self.name} {text}")
 
@@ -84,7 +85,8 @@ class Watched:
             except NotFound as error:
                 there = "is gone: it was deleted" if self._uid else "is not there"
                 where = f"namespace {self.connection.namespace}"
-                raise CouldNotSee(f"SlotTask {self.name} {there} ({where})") from error
+                lack = self.connection.lack_of_namespace()
+                raise CouldNotSee(f"SlotTask {self.name} {there} ({where}){lack}") from error
             except (ApiUnavailable, TooManyRequests) as error:
                 if self._uid and time.monotonic() >= self.deadline:
                     raise CouldNotSee(f"{explain(error)}. How {self.name} goes on is not known") from error
@@ -102,8 +104,8 @@ class Watched:
                 return task
 
 
-def obstacle(task: Object) -> str | None:
-    """What a task waits for: another task, a slot, or what only a person can give it."""
+def obstacle(task: Object, approve: str) -> str | None:
+    """What a task waits for: another task, a slot, or what only a person can give it. `approve`: how to approve it."""
     refused = refusal(task)
     if refused is not None:
         return "does not go on: " + ": ".join(part for part in refused if part)
@@ -114,15 +116,13 @@ def obstacle(task: Object) -> str | None:
         return None
     spec = task.get("spec") or {}
     by_itself = spec.get("approvalPolicy") == "Auto" or spec.get("approval")
-    return (
-        None if by_itself else f"does not go on: it waits for an approval (podslots approve {task['metadata']['name']})"
-    )
+    return None if by_itself else f"does not go on: it waits for an approval ({approve})"
 
 
 def ended_otherwise(task: Object, wanted: frozenset[str]) -> EndedOtherwise | None:
     """The error that says how the task ended, if it ended in no phase that is wanted."""
     now = phase(task)
-    if now in wanted or now not in FINAL_PHASES:
+    if now in wanted or not has_ended(task):
         return None
     reason = why(task)
     name = task["metadata"]["name"]

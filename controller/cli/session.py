@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -10,11 +10,12 @@ from typing import TypeVar
 import click
 
 from controller import names
-from controller.cli.called import command
+from controller.cli.called import Cluster, command
 from controller.cli.processes import is_stopped
+from controller.cli.refusals import in_words
 from controller.errors import ApiError, ApiUnavailable, NoConfiguration, NotFound, PodslotsError
 from controller.kube.access import KubeSettings
-from controller.kube.api import Object, Resource
+from controller.kube.api import NAMESPACES, Object, Resource
 from controller.kube.blocking import BlockingClient
 
 T = TypeVar("T")
@@ -25,18 +26,21 @@ CONFIGURATION_HINT = "Name a kubeconfig with --kubeconfig or KUBECONFIG, or star
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """What the options and the environment say about the cluster. `namespace` None: the context's, or "default"."""
+    """What the options and the environment say about the cluster."""
 
     settings: KubeSettings
     now: Callable[[], datetime]
-    namespace: str | None = None
+    cluster: Cluster = field(default_factory=Cluster)
+
+    def namespace(self, api: BlockingClient) -> str:
+        """The one that was named, else the context's, else `default`."""
+        return self.cluster.namespace or api.default_namespace or "default"
 
     @contextmanager
     def open(self) -> Iterator["Connection"]:
         """A connection, for as long as one command runs."""
         with closing(BlockingClient(self.settings, self.now, hint=lambda: _hint(self.settings))) as api:
-            namespace = self.namespace or api.default_namespace or "default"
-            yield Connection(api=api, namespace=namespace, now=self.now)
+            yield Connection(api=api, namespace=self.namespace(api), now=self.now, cluster=self.cluster)
 
     def run(
         self, command: Callable[["Connection"], T], *, failure: type[click.ClickException] = click.ClickException
@@ -56,6 +60,7 @@ class Connection:
     api: BlockingClient
     namespace: str
     now: Callable[[], datetime]
+    cluster: Cluster = field(default_factory=Cluster)
 
     @property
     def homes(self) -> tuple[str, ...]:
@@ -95,7 +100,18 @@ class Connection:
         try:
             return self.api.get(resource, self.namespace, name)
         except NotFound as error:
-            raise click.ClickException(f"no {resource.kind} {name} in namespace {self.namespace}") from error
+            text = f"no {resource.kind} {name} in namespace {self.namespace}{self.lack_of_namespace()}"
+            raise click.ClickException(text) from error
+
+    def lack_of_namespace(self) -> str:
+        """What to add where nothing was found: that the namespace itself is not there, if that may be known."""
+        try:
+            self.api.get(NAMESPACES, None, self.namespace)
+        except NotFound:
+            return f". There is no namespace {self.namespace}"
+        except ApiError:
+            pass
+        return ""
 
 
 def settings(
@@ -120,7 +136,7 @@ def explain(error: PodslotsError) -> str:
     """What went wrong, without the machine's words around it."""
     if isinstance(error, ApiError):
         # Before this the server shows all of the object, if it was a patch.
-        return error.message.rpartition(STRICT)[2] or str(error)
+        return in_words(error.message.rpartition(STRICT)[2]) or str(error)
     if isinstance(error, NoConfiguration):
         return f"{error}. {CONFIGURATION_HINT}"
     if isinstance(error, ApiUnavailable):

@@ -1,24 +1,21 @@
 """Tables for `podslots get`, from raw objects. Pure.
 
 Slots are shown as the tasks' status has them: the CLI can't ask agents (the API server's Pod proxy strips the
-Authorization header, and Pod addresses are not reachable from everywhere). So none is called idle: one without a task
-may be held by a program beside the workers, or its agent may not know yet what it held before it lost its journal.
+Authorization header, and Pod addresses are not reachable from everywhere). A slot without a task is called idle if its
+Pod serves and has workers. It is for people to look at: what deletes Pods asks the agent.
 """
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from controller import names
-from controller.cli.colours import painted
+from controller.cli.table import Table
+from controller.objects.times import time_or_none
 
 Object = Mapping[str, Any]
 NONE = "-"
-GAP = "   "
-WIDEST = 48
-"""Columns are as wide as their longest cell, up to this: one long name then shifts its own row and no other."""
 MAX_MESSAGE_LENGTH = 100
 """Longer messages, as those with digests in them, are left to `get tasks -o yaml` and `wait`."""
 FINAL_PHASES = frozenset({"Succeeded", "Failed", "Cancelled", "Expired", "Lost"})
@@ -27,39 +24,9 @@ SIDECAR = "(sidecar)"
 """In place of a task: the Pod's own program holds the slots. The pool's status counts them."""
 _WISHES = ((names.DRAIN_REQUESTED, "drain"), (names.FORGET, "forget"), (names.BREAK_GLASS, "break-glass"))
 """Annotation → how it is shown under REQUESTED."""
+SERVES = "active"
+"""The state of a Pod whose agent takes work."""
 _SLOT_STATES = {"Assigned": "running", "Running": "running", "AwaitingApproval": "reserved"}
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Column heads and rows of equal length."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def text(self, *, coloured: bool = False) -> str:
-        """Left-aligned columns, as kubectl prints them: complete at any terminal width, easy to cut and grep."""
-        widths = self.widths()
-        return "\n".join([line(self.columns, widths), *self.lines(widths, coloured=coloured)])
-
-    def widths(self, known: Sequence[int] = ()) -> list[int]:
-        """How wide each column is, and at least as wide as is known of it already."""
-        lines = [self.columns, *self.rows]
-        wanted = [max(len(line[index]) for line in lines) for index in range(len(self.columns))]
-        return [max(min(width, WIDEST), other) for width, other in zip(wanted, known or [0] * len(wanted), strict=True)]
-
-    def lines(self, widths: Sequence[int], *, coloured: bool = False) -> list[str]:
-        """The rows alone, in columns of these widths."""
-        return [line(row, widths, coloured=coloured) for row in self.rows]
-
-
-def line(cells: Sequence[str], widths: Sequence[int], *, coloured: bool = False) -> str:
-    """A row, in columns of these widths."""
-    padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
-    padded[-1] = padded[-1].rstrip()
-    if coloured:
-        padded = [painted(cell, text) for cell, text in zip(cells, padded, strict=True)]
-    return GAP.join(padded).rstrip()
 
 
 def pools(objects: Iterable[Object], now: datetime, *, namespaces: bool, wide: bool = False) -> Table:
@@ -73,7 +40,7 @@ def pools(objects: Iterable[Object], now: datetime, *, namespaces: bool, wide: b
             f"{status.get('updatedReplicas', 0)}/{status.get('replicas', 0)}",
             str(slots.get("total", 0)),
             str(spec.get("mode") or "Pods"),
-            ",".join(_images(spec.get("template") or {})) or NONE,
+            ",".join(images(spec.get("template") or {})) or NONE,
         ]
         return [
             f"{status.get('readyReplicas', 0)}/{status.get('replicas', 0)}",
@@ -82,16 +49,17 @@ def pools(objects: Iterable[Object], now: datetime, *, namespaces: bool, wide: b
             str(scaling.get("maxReplicas")) if scaling else NONE,
             *(str(slots.get(state, 0)) for state in ("idle", "running", "reserved")),
             *(more if wide else ()),
+            age(pool, now),
             standing(pool),
         ]
 
     more = ["UPDATED", "SLOTS", "MODE", "IMAGES"] if wide else []
-    columns = ["PODS", "DESIRED", "MIN", "MAX", "IDLE", "RUNNING", "RESERVED", *more, "STATUS"]
-    return _table(objects, columns, row, now, namespaces=namespaces)
+    columns = ["PODS", "DESIRED", "MIN", "MAX", "IDLE", "RUNNING", "RESERVED", *more, "AGE", "STATUS"]
+    return _table(objects, columns, row, namespaces=namespaces, spare=() if wide else ("MIN", "MAX", "DESIRED"))
 
 
 def standing(pool: Object) -> str:
-    """How a pool stands, in a word: what is wrong with it if anything is, else whether it is ready.
+    """How a pool stands, in a word: what is wrong with it if anything is, else the reason of its condition Ready.
 
     What is wrong comes before what is on its way. Whom a deletion waits for is said in full, as nothing else will
     end that wait.
@@ -102,8 +70,6 @@ def standing(pool: Object) -> str:
         return f"DeletionWaits: {ready.get('message', '')}"
     if degraded.get("status") == "True":
         return str(degraded.get("reason") or "Degraded")
-    if ready.get("status") == "True":
-        return "Ready"
     return str(ready.get("reason") or "Unknown")
 
 
@@ -113,23 +79,23 @@ def pods(objects: Iterable[Object], now: datetime, *, namespaces: bool, wide: bo
     def row(pod: Object) -> list[str]:
         status, spec = pod.get("status") or {}, pod.get("spec") or {}
         labels, notes = pod["metadata"].get("labels") or {}, pod["metadata"].get("annotations") or {}
-        state = "deleting" if pod["metadata"].get("deletionTimestamp") else labels.get(names.STATE_LABEL, NONE)
         wishes = [word for key, word in _WISHES if key in notes]
-        more = [notes.get(names.TEMPLATE_HASH) or NONE, ",".join(_images(pod)) or NONE]
+        more = [notes.get(names.TEMPLATE_HASH) or NONE, ",".join(images(pod)) or NONE]
         return [
             labels.get(names.POOL_LABEL, NONE),
-            state,
+            state_of(pod),
             status.get("phase", NONE),
             condition(pod, "Ready"),
             status.get("podIP", NONE),
             spec.get("nodeName", NONE),
+            age(pod, now),
             *(more if wide else ()),
             ",".join(wishes) or NONE,
         ]
 
     more = ["TEMPLATE", "IMAGES"] if wide else []
-    columns = ["POOL", "STATE", "PHASE", "READY", "IP", "NODE", *more, "REQUESTED"]
-    return _table(objects, columns, row, now, namespaces=namespaces)
+    columns = ["POOL", "STATE", "PHASE", "READY", "IP", "NODE", "AGE", *more, "REQUESTED"]
+    return _table(objects, columns, row, namespaces=namespaces, spare=() if wide else ("IP", "POOL", "NODE", "PHASE"))
 
 
 def tasks(objects: Iterable[Object], now: datetime, *, namespaces: bool, wide: bool = False) -> Table:
@@ -153,12 +119,14 @@ def tasks(objects: Iterable[Object], now: datetime, *, namespaces: bool, wide: b
             str(status.get("slot", NONE)),
             str(status.get("attempt", NONE)),
             *(more if wide else ()),
+            age(task, now),
             why(task),
         ]
 
     more = ["CHANGED", "LOCKKEY", "PRIORITY", "EXPIRES"] if wide else []
-    columns = ["POOL", "TYPE", "PHASE", "STEP", "POD", "SLOT", "ATTEMPT", *more, "REASON"]
-    return _table(objects, columns, row, now, namespaces=namespaces)
+    columns = ["POOL", "TYPE", "PHASE", "STEP", "POD", "SLOT", "ATTEMPT", *more, "AGE", "REASON"]
+    spare = () if wide else ("ATTEMPT", "STEP", "SLOT", "POOL", "POD", "TYPE")
+    return _table(objects, columns, row, namespaces=namespaces, spare=spare)
 
 
 def slots(pod_objects: Iterable[Object], task_objects: Iterable[Object], *, namespaces: bool) -> Table:
@@ -176,7 +144,7 @@ def slots(pod_objects: Iterable[Object], task_objects: Iterable[Object], *, name
             row = [
                 metadata["name"],
                 str(slot),
-                _SLOT_STATES[phase(task_there)] if task_there else NONE,
+                _SLOT_STATES[phase(task_there)] if task_there else _without_task(pod),
                 task_there["metadata"]["name"] if task_there else SIDECAR if _by_its_program(pod) else NONE,
                 ((task_there or {}).get("status") or {}).get("step") or NONE,
             ]
@@ -185,9 +153,28 @@ def slots(pod_objects: Iterable[Object], task_objects: Iterable[Object], *, name
     return Table(["NAMESPACE", *columns] if namespaces else columns, rows)
 
 
+def state_of(pod: Object) -> str:
+    """Where a Pod stands in its life."""
+    if pod["metadata"].get("deletionTimestamp"):
+        return "deleting"
+    return str((pod["metadata"].get("labels") or {}).get(names.STATE_LABEL, NONE))
+
+
+def with_kind(table: Table, kind: str) -> Table:
+    """The same with `KIND/NAME` for names, as kubectl shows tables of several kinds."""
+    place = list(table.columns).index("NAME")
+    rows = [[*row[:place], f"{kind}/{row[place]}", *row[place + 1 :]] for row in table.rows]
+    return Table(table.columns, rows, table.spare)
+
+
 def phase(task: Object) -> str:
     """A task's phase. One that no controller has seen is queued."""
     return str((task.get("status") or {}).get("phase") or "Queued")
+
+
+def has_ended(task: Object) -> bool:
+    """Whether a task is in a phase that it stays in."""
+    return phase(task) in FINAL_PHASES
 
 
 def condition(obj: Object, kind: str) -> str:
@@ -239,22 +226,13 @@ def _in_short(task: Object, reason: str, message: str) -> str:
 
 def until(text: object, now: datetime) -> str:
     """How long it is to a time of the API."""
-    moment = time_of(text)
+    moment = time_or_none(text)
     return age_text(moment - now) if moment is not None else NONE
-
-
-def time_of(text: object) -> datetime | None:
-    """A time of the API; None where there is none, or what somebody wrote there is none."""
-    try:
-        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
-        return moment.astimezone(UTC) if moment is not None and moment.tzinfo is not None else None
-    except (ValueError, OverflowError):  # its zone moves it out of the calendar
-        return None
 
 
 def age(obj: Object, now: datetime) -> str:
     """How long ago the object was created, in its two largest units at most."""
-    created = time_of(obj["metadata"].get("creationTimestamp"))
+    created = time_or_none(obj["metadata"].get("creationTimestamp"))
     return age_text(now - created) if created is not None else NONE
 
 
@@ -273,17 +251,17 @@ def _table(
     objects: Iterable[Object],
     columns: Sequence[str],
     row: Callable[[Object], list[str]],
-    now: datetime,
     *,
     namespaces: bool,
+    spare: Sequence[str],
 ) -> Table:
-    """A row for each object between its name and its age, ordered by name."""
+    """A row for each object, ordered by name."""
     rows = []
     for obj in _sorted(objects):
         metadata = obj["metadata"]
         lead = [metadata.get("namespace", NONE)] if namespaces else []
-        rows.append([*lead, metadata["name"], *row(obj), age(obj, now)])
-    return Table([*(["NAMESPACE"] if namespaces else []), "NAME", *columns, "AGE"], rows)
+        rows.append([*lead, metadata["name"], *row(obj)])
+    return Table([*(["NAMESPACE"] if namespaces else []), "NAME", *columns], rows, spare)
 
 
 def _sorted(objects: Iterable[Object]) -> list[Object]:
@@ -303,13 +281,18 @@ def _slots_of(pod: Object) -> Iterable[int]:
     return ()
 
 
+def _without_task(pod: Object) -> str:
+    """The state of a slot that no task is in. Not known while the Pod starts or goes, nor of a program's own slots."""
+    return "idle" if state_of(pod) == SERVES and not _by_its_program(pod) else NONE
+
+
 def _by_its_program(pod: Object) -> bool:
     """Whether the Pod has no worker: what holds its slots tells its agent alone, and is in no task's status."""
     containers = (pod.get("spec") or {}).get("containers") or ()
     return not any(str(container.get("name")).startswith(f"{names.WORKER_CONTAINER}-") for container in containers)
 
 
-def _images(obj: Object) -> list[str]:
+def images(obj: Object) -> list[str]:
     """The images of the containers that the user wrote, each once."""
     containers = (obj.get("spec") or {}).get("containers") or ()
     return list(dict.fromkeys(str(container["image"]) for container in containers if container.get("image")))

@@ -1,24 +1,26 @@
-"""What people do to tasks: approve, cancel, unlock; and the plans that wait for them."""
+"""What people do to tasks: approve, cancel, unlock."""
 
 from collections.abc import Callable
+from typing import Any
 
 import click
 
 from controller import names
 from controller.cli import approval, kinds, outputs, rights
 from controller.cli.asking import Asker
+from controller.cli.changes import OUTPUT, Change, each
 from controller.cli.given import Name
 from controller.cli.session import Connection, Session
-from controller.cli.tables import FINAL_PHASES, phase
-from controller.cli.verbs import Verb, each, pass_session
+from controller.cli.tables import has_ended, phase
+from controller.cli.verbs import Verb, pass_session
 from controller.errors import ApiError, NotFound
 from controller.kube.api import LEASES, SLOTTASKS, Object, Resource
 
 SELF_REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", namespaced=False)
 
 
-def approved(connection: Connection, name: str, *, digest: str | None, asker: Asker) -> str:
-    """Approve the plan that waits, after `asker` was shown all of it. Returns what to tell the person."""
+def approved(connection: Connection, name: str, *, digest: str | None, asker: Asker) -> Change:
+    """Approve the plan that waits, after `asker` was shown all of it."""
     rights.demand(connection, rights.APPROVE, name=name)
     task = connection.get(SLOTTASKS, name)
     try:
@@ -26,33 +28,15 @@ def approved(connection: Connection, name: str, *, digest: str | None, asker: As
     except approval.NotApprovable as error:
         raise click.ClickException(str(error)) from error
     seen = outputs.of_last_attempt(connection, task, "plan")
-    asker.page(approval.plan_text(seen))
+    again = connection.cluster.podslots("logs", name, "--step", "plan")
+    asker.page(approval.plan_text(seen), what=f"the plan of {name}", again=again)
     warning = approval.missing_text(seen)
     text = approval.summary(asked)
     if not asker("\n" + (f"{warning}\n{text}" if warning else text)):
         raise click.ClickException("not approved")
     by = whoami(connection)
-    connection.api.patch(SLOTTASKS, connection.namespace, name, approval.patch(asked, by))
-    return f"{name}: plan {asked.plan_digest} approved" + (f" by {by}" if by else "")
-
-
-def waiting_plans(connection: Connection, *, everywhere: bool) -> str:
-    """What waits for an approval, the one that expires first at the top."""
-    found = connection.list_all(SLOTTASKS, everywhere=everywhere)
-    waiting = [
-        task for task in found if phase(task) == approval.AWAITING and not (task.get("spec") or {}).get("approval")
-    ]
-    waiting.sort(key=lambda task: str((task.get("status") or {}).get("expiresAt") or ""))
-    if not waiting:
-        return "no plan waits for an approval"
-    now = connection.now()
-    texts = []
-    for task in waiting:
-        namespace = task["metadata"].get("namespace")
-        other = f"-n {namespace} " if namespace != connection.namespace else ""
-        command = f"podslots {other}approve {task['metadata']['name']}"
-        texts.append(approval.waiting_text(task, now, command))
-    return "\n\n".join(texts)
+    after = connection.api.patch(SLOTTASKS, connection.namespace, name, approval.patch(asked, by))
+    return Change(f"{name}: plan {asked.plan_digest} approved" + (f" by {by}" if by else ""), ((SLOTTASKS, after),))
 
 
 def whoami(connection: Connection) -> str | None:
@@ -65,13 +49,13 @@ def whoami(connection: Connection) -> str | None:
     return str(((review.get("status") or {}).get("userInfo") or {}).get("username") or "") or None
 
 
-def cancelled(connection: Connection, name: str) -> str:
+def cancelled(connection: Connection, name: str) -> Change:
     """Ask for a task's end. The controller sees to it."""
     task = connection.get(SLOTTASKS, name)
-    if phase(task) in FINAL_PHASES:
+    if has_ended(task):
         raise click.ClickException(f"{name} is {phase(task)} already")
-    connection.api.patch(SLOTTASKS, connection.namespace, name, {"spec": {"cancel": True}})
-    return f"{name}: cancel requested"
+    after = connection.api.patch(SLOTTASKS, connection.namespace, name, {"spec": {"cancel": True}})
+    return Change(f"{name}: cancel requested", ((SLOTTASKS, after),))
 
 
 def _lock_key_of(connection: Connection, task_name: str) -> str:
@@ -82,7 +66,7 @@ def _lock_key_of(connection: Connection, task_name: str) -> str:
     return str(lock_key)
 
 
-def unlocked(connection: Connection, lock_key: str, confirm: Callable[[str], bool]) -> str:
+def unlocked(connection: Connection, lock_key: str, confirm: Callable[[str], bool]) -> Change:
     """Delete a lockKey's Lease. Only a person can know that whatever held it is over."""
     lease_name = names.lock_lease(lock_key)
     try:
@@ -102,41 +86,55 @@ def unlocked(connection: Connection, lock_key: str, confirm: Callable[[str], boo
     connection.api.delete(
         LEASES, connection.namespace, lease_name, uid=metadata["uid"], resource_version=metadata["resourceVersion"]
     )
-    return f"lockKey {lock_key!r} is free"
+    return Change(f"lockKey {lock_key!r} is free")
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------
 
-_TASKS = click.argument("names_", metavar="TASK...", nargs=-1, required=True, type=Name(kinds.TASKS))
+
+def _tasks(completed: Callable[[Object], bool]) -> Callable[..., Any]:
+    return click.argument(
+        "names_", metavar="TASK...", nargs=-1, required=True, type=Name(kinds.TASKS, completed=completed)
+    )
 
 
 @click.command(cls=Verb)
-@_TASKS
-@click.option("--digest", help="Approve this plan and no other, without a question (12 hex digits or more).")
+@_tasks(approval.waits)
+@click.option(
+    "--digest", metavar="DIGEST", help="Approve this plan and no other, without a question (12 hex digits or more)."
+)
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@OUTPUT
 @pass_session
-def approve(session: Session, *, names_: tuple[str, ...], digest: str | None, yes: bool) -> None:
-    """Approve the plans that tasks wait with. Shows all of each plan, says if any of it is missing, and asks."""
+def approve(session: Session, *, names_: tuple[str, ...], digest: str | None, yes: bool, output: str | None) -> None:
+    """Show the plans that tasks wait with, ask, and approve them.
+
+    All of a plan is shown, in a pager if it is longer than the screen. If any of it is missing, that is said. The apply
+    then runs only for the very plan that was approved.
+
+    \b
+    Examples:
+      podslots approve network
+      podslots approve network --digest sha256:19b12c0fb3d5
+    """  # noqa: D301 - \b is click's mark for lines that stay as they are
     if digest is not None and len(names_) > 1:
         raise click.UsageError("--digest is of one plan: name one task")
-    asker = Asker(yes=yes or digest is not None, question="Apply this plan?")
-    session.run(lambda connection: each(names_, lambda name: approved(connection, name, digest=digest, asker=asker)))
+    asker = Asker(yes=yes or digest is not None, question="Apply this plan?", aside=output is not None)
+    session.run(
+        lambda connection: each(names_, lambda name: approved(connection, name, digest=digest, asker=asker), output)
+    )
 
 
 @click.command(cls=Verb)
-@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="In all namespaces.")
+@_tasks(lambda task: not has_ended(task))
+@OUTPUT
 @pass_session
-def plans(session: Session, *, everywhere: bool) -> None:
-    """List the plans that wait for an approval: since when, how long yet, and how they end."""
-    click.echo(session.run(lambda connection: waiting_plans(connection, everywhere=everywhere)))
+def cancel(session: Session, *, names_: tuple[str, ...], output: str | None) -> None:
+    """Cancel tasks.
 
-
-@click.command(cls=Verb)
-@_TASKS
-@pass_session
-def cancel(session: Session, *, names_: tuple[str, ...]) -> None:
-    """Cancel tasks: a step that runs is stopped, by its stop signal first; a reservation ends."""
-    session.run(lambda connection: each(names_, lambda name: cancelled(connection, name)))
+    A step that runs is stopped, by its stop signal first. A plan that waits for an approval is given up.
+    """
+    session.run(lambda connection: each(names_, lambda name: cancelled(connection, name), output))
 
 
 @click.command(cls=Verb)
@@ -145,7 +143,11 @@ def cancel(session: Session, *, names_: tuple[str, ...]) -> None:
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @pass_session
 def unlock(session: Session, *, lockkeys: tuple[str, ...], task: str | None, yes: bool) -> None:
-    """Free lockKeys whose holders are lost."""
+    """Free lockKeys whose holders are lost.
+
+    A lockKey is the field of that name of a task. It stays held when an apply is lost, as nobody knows whether it still
+    runs.
+    """
     if bool(lockkeys) == (task is not None):
         raise click.UsageError("name a lockKey, or a task with --task")
     confirm = Asker(yes=yes, question="Has everything that the holder started ended?")

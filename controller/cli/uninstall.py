@@ -21,6 +21,7 @@ from controller.kube.api import (
     ADMISSION_POLICIES,
     BUDGETS,
     LEASES,
+    NAMESPACES,
     PODS,
     SECRETS,
     SLOTPOOLS,
@@ -37,7 +38,6 @@ MOST_NAMED = 10
 
 _RBAC, _ADMISSION = "rbac.authorization.k8s.io", "admissionregistration.k8s.io"
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
-NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 DEFINITIONS = Resource(
     "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
 )
@@ -340,9 +340,10 @@ def take_off(
 def uninstall(
     session: Session, *, controller_namespace: str | None, cancel_tasks: bool, patient: bool, yes: bool
 ) -> None:
-    """Take podslots off the cluster: pools, tasks, policies, controller, definitions, in the order that can't hang.
+    """Take podslots off the cluster.
 
-    Refuses while tasks have not ended, unless they are to be cancelled. Can be interrupted, and run again.
+    Pools, tasks, policies, controller and definitions go, in the order that can't hang. Refuses while tasks have not
+    ended, unless they are to be cancelled. Can be interrupted, and run again.
 
     Exit codes: 0 all of it is gone; 1 it was refused; 3 something is on its way out, run it again or with --wait.
     """

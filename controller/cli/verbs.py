@@ -2,26 +2,17 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
+from controller.cli.called import Cluster
 from controller.cli.given import Namespace
 from controller.cli.session import LOCAL_FOLDER, Session, settings
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
-
-
-@dataclass(slots=True)
-class Cluster:
-    """Which cluster, namespace and person the command line names. What stands last counts."""
-
-    kubeconfig: str | None = None
-    context: str | None = None
-    namespace: str | None = None
-    stands_in_for: str | None = None
 
 
 def _note(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
@@ -55,7 +46,8 @@ class _Common(click.Command):
         """Its own first."""
         records = {True: [], False: []}  # type: dict[bool, list[tuple[str, str]]]
         for param in self.get_params(ctx):
-            if (record := param.get_help_record(ctx)) is not None:
+            # Arguments stand in the line of usage, and are told in the text above.
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)) is not None:
                 records[param in self.common].append(record)
         for title, common in (("Options", False), ("Which cluster", True)):
             if records[common]:
@@ -89,7 +81,8 @@ def session_of(ctx: click.Context) -> Session:
         local_kubeconfig=str(here.absolute()) if here.is_file() else None,
     )
     found = replace(found, stands_in_for=given.stands_in_for)
-    return Session(settings=found, now=now, namespace=given.namespace)
+    own = found.kubeconfig if found.kubeconfig != os.environ.get("KUBECONFIG") else None
+    return Session(settings=found, now=now, cluster=replace(given, found=own))
 
 
 def now() -> datetime:
@@ -111,22 +104,3 @@ def _named_as(function: Callable[..., Any], called: Callable[..., Any]) -> Calla
     from functools import update_wrapper  # noqa: PLC0415 - click has it
 
     return update_wrapper(called, function)
-
-
-def each(names: tuple[str, ...], one: Callable[[str], str]) -> None:
-    """Do one thing to each of several, as kubectl does: what goes wrong with one keeps no other from its turn.
-
-    Raises the last error with what it says; those before it are said at once.
-    """
-    failed: click.ClickException | None = None
-    for name in names:
-        try:
-            click.echo(one(name))
-        except click.UsageError:
-            raise
-        except click.ClickException as error:
-            if failed is not None:
-                failed.show()
-            failed = error
-    if failed is not None:
-        raise failed

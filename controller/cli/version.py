@@ -20,7 +20,10 @@ UNKNOWN = "unknown"
 @click.option("-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text")
 @pass_session
 def version(session: Session, *, only_client: bool, output: str) -> None:
-    """Show the versions of this command, of the controller that leads, and of the API server."""
+    """Show the versions of podslots and of Kubernetes.
+
+    Of this command, of the controller that leads, and of the API server.
+    """
     found = {"client": own_version()}
     problem = ""
     if not only_client:

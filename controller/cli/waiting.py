@@ -2,16 +2,20 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import click
+from click.shell_completion import CompletionItem
 
 from controller.cli import kinds
+from controller.cli.changes import OUTPUT, Change, Teller
 from controller.cli.given import Duration, Name
+from controller.cli.nearest import meant
 from controller.cli.seeing import CouldNotSee, EndedOtherwise, Watched, ended_otherwise
 from controller.cli.session import Connection, Session
 from controller.cli.tables import FINAL_PHASES, phase
 from controller.cli.verbs import Verb, pass_session
-from controller.kube.api import Object
+from controller.kube.api import SLOTTASKS, Object
 
 POLL_SECONDS = 0.25
 WAY = ("Queued", "Assigned", "Running", "AwaitingApproval")
@@ -27,35 +31,62 @@ class TimedOut(click.ClickException):
     exit_code = 3
 
 
-def _phases(_ctx: click.Context, _param: click.Parameter, value: str | None) -> frozenset[str] | None:
+class Phases(click.ParamType[frozenset[str]]):
     """`Succeeded,Failed`, as kubectl's `phase=…` too, in any case."""
-    if value is None:
-        return None
-    known = {each.lower(): each for each in PHASES}
-    words = [part.strip() for part in value.removeprefix("phase=").split(",")]
-    if unknown := [word for word in words if word.lower() not in known]:
-        raise click.BadParameter(f"no such phase: {', '.join(unknown)}. Phases are {', '.join(PHASES)}")
-    return frozenset(known[word.lower()] for word in words)
+
+    name = "phases"
+
+    def convert(
+        self, value: str | frozenset[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> frozenset[str]:
+        """The phases. Raises BadParameter."""
+        if isinstance(value, frozenset):
+            return value
+        known = {each.lower(): each for each in PHASES}
+        words = [part.strip() for part in value.removeprefix("phase=").split(",")]
+        if unknown := [word for word in words if word.lower() not in known]:
+            near = meant(unknown[0], PHASES).partition("; did you mean ")[2]
+            hint = f" Did you mean {near}" if near else ""
+            self.fail(f"no such phase: {', '.join(unknown)}. Phases are {', '.join(PHASES)}.{hint}", param, ctx)
+        return frozenset(known[word.lower()] for word in words)
+
+    def shell_complete(self, _ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Those that are not named before a comma."""
+        before, comma, last = incomplete.rpartition(",")
+        there = before.split(",")
+        return [CompletionItem(before + comma + each) for each in PHASES if each.startswith(last) and each not in there]
 
 
 @click.command(cls=Verb)
 @click.argument("names_", metavar="TASK...", nargs=-1, required=True, type=Name(kinds.TASKS))
-@click.option("--for", "wanted", callback=_phases, metavar="PHASE,…", help="Phases to wait for (default: the end).")
+@click.option(
+    "--for",
+    "wanted",
+    type=Phases(),
+    metavar="PHASE,…",
+    help=f"Phases to wait for, of {', '.join(PHASES)} (default: the end).",
+)
 @click.option("--timeout", type=Duration(), metavar="TIME", help="Give up after this: 90s, 5m, 1h30m.")
+@OUTPUT
 @pass_session
-def wait(session: Session, *, names_: tuple[str, ...], wanted: frozenset[str] | None, timeout: float | None) -> None:
+def wait(
+    session: Session,
+    *,
+    names_: tuple[str, ...],
+    wanted: frozenset[str] | None,
+    timeout: float | None,
+    output: str | None,
+) -> None:
     """Wait until tasks have ended, or are in a phase.
 
-    Without --for it waits for success. What each task waits for itself is said on stderr. A task that has gone past
-    the phase, as one that awaits approval has past Running, is said to, and is not waited for.
+    Without --for it waits for success. On stderr it says what each task waits for. A task that is past the phase, as
+    one that awaits its approval is past Running, is not waited for: that is an error.
 
     Exit codes, the largest if tasks differ: 0 they are there; 1 one ended in another phase, or went past it; 3 the time
     is over; 4 one can't be seen.
     """
-    session.run(
-        lambda connection: Wait(connection, names_, wanted, timeout).run(),
-        failure=CouldNotSee,
-    )
+    with closing(Teller(output)) as tell:
+        session.run(lambda connection: Wait(connection, names_, wanted, timeout, tell=tell).run(), failure=CouldNotSee)
 
 
 class Wait:
@@ -69,7 +100,7 @@ class Wait:
         timeout_seconds: float | None,
         *,
         say: Callable[[str], None] = lambda text: click.echo(text, err=True),
-        tell: Callable[[str], None] = click.echo,
+        tell: Callable[[Change], None] = lambda change: click.echo(change.line),
     ) -> None:
         self._names = tuple(dict.fromkeys(names))
         self._wanted = wanted or END
@@ -111,7 +142,7 @@ class Wait:
         watched = self._watched[name]
         task = watched.read()
         if phase(task) in self._wanted:
-            self._tell(f"{name}: {phase(task)}")
+            self._tell(Change(f"{name}: {phase(task)}", ((SLOTTASKS, task),)))
             return True
         if (error := ended_otherwise(task, self._wanted)) is not None:
             raise error

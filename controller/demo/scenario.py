@@ -9,6 +9,7 @@ from pathlib import Path
 from agent.wire import SlotState
 from controller import names
 from controller.cli.approval import Question, missing_text, patch, plan_text, question, summary
+from controller.cli.called import Cluster
 from controller.cli.outputs import Seen, of_last_attempt
 from controller.cli.session import Session
 from controller.cli.stack import Stack
@@ -156,7 +157,7 @@ class Scenario:
 
     def _plan_of(self, task: Object) -> Seen | None:
         settings = KubeSettings(kubeconfig=str(self._stack.kubeconfig_of(USER)))
-        session = Session(settings=settings, now=lambda: datetime.now(UTC), namespace=NAMESPACE)
+        session = Session(settings=settings, now=lambda: datetime.now(UTC), cluster=Cluster(namespace=NAMESPACE))
         with session.open() as connection:
             return of_last_attempt(connection, task, "plan")
 

@@ -8,7 +8,7 @@ from controller.objects.task_spec import STOP_RESERVE_SECONDS, TaskSpec
 
 def fits(pool: PoolSpec, task: TaskSpec) -> bool:
     """Whether the pool's Pods take tasks like this one."""
-    return pool.accepts(task.type) and task.needed_grace_seconds <= pool.grace_seconds
+    return pool.takes_tasks and pool.accepts(task.type) and task.needed_grace_seconds <= pool.grace_seconds
 
 
 def refusal(task: Task, pool: PoolSpec | None) -> tuple[str, str] | None:
@@ -16,6 +16,8 @@ def refusal(task: Task, pool: PoolSpec | None) -> tuple[str, str] | None:
     spec = task.spec
     if pool is None:
         return "PoolNotFound", f"there is no SlotPool {spec.pool!r} in namespace {task.namespace!r}"
+    if not pool.takes_tasks:
+        return "NoWorker", f"SlotPool {spec.pool!r} has no container 'worker': its own program takes the slots"
     if not pool.accepts(spec.type):
         return "UnknownTaskType", f"no slot of SlotPool {spec.pool!r} accepts {spec.type!r}"
     if fits(pool, spec):

@@ -128,6 +128,11 @@ class PoolSpec:
         return any(isinstance(item, dict) and item.get("name") == WORKER_CONTAINER for item in containers)
 
     @property
+    def takes_tasks(self) -> bool:
+        """Whether SlotTasks can run in its Pods: not where a program takes the slots itself. No template: not known."""
+        return not self.template or self.has_workers
+
+    @property
     def grace_seconds(self) -> int:
         """How long the pool's Pods have to end."""
         spec = self.template.get("spec")

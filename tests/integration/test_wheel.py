@@ -1,4 +1,4 @@
-"""podslots as people install it: a built wheel in an empty environment, without the source tree."""
+"""podslots as people install it: a built wheel, by pipx, without the source tree."""
 
 import json
 import os
@@ -38,17 +38,18 @@ ONLY_LOCAL = PROJECT["optional-dependencies"]["local"]
 
 
 class Installed:
-    """The programs of an environment, started in a folder that has nothing of ours."""
+    """The programs that pipx has put on the PATH, started in a folder that has nothing of ours."""
 
     def __init__(self, folder: Path, home: Path) -> None:
         self.bin = folder / "bin"
+        self.python = str(folder / "pipx" / "venvs" / "podslots" / "bin" / "python")
         self.home = home
         self.environ = {"PATH": f"{self.bin}:{os.environ['PATH']}", "HOME": str(home), "TMPDIR": str(home)}
 
     def run(self, *command: str, text: str = "", seconds: float = 120.0) -> str:
         """Its output. AssertionError if it fails."""
         done = subprocess.run(
-            [str(self.bin / command[0]), *command[1:]],
+            [self.python if command[0] == "python" else str(self.bin / command[0]), *command[1:]],
             check=False,
             cwd=self.home,
             env=self.environ,
@@ -67,12 +68,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
     subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)], check=True)
     (wheel,) = folder.glob("podslots-*.whl")
-    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
-    into = [str(folder / "venv" / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
-    constraints = ("--constraint", str(ROOT / "constraints.txt"))
-    subprocess.run([*into, "install", "--quiet", *constraints, f"{wheel}[local]"], check=True)
+    constraints = f"--pip-args=--constraint {ROOT / 'constraints.txt'}"
+    pipx = (sys.executable, "-m", "pipx", "install", "--python", sys.executable, constraints, f"{wheel}[local]")
+    environ = {**os.environ, "PIPX_HOME": str(folder / "pipx"), "PIPX_BIN_DIR": str(folder / "bin")}
+    done = subprocess.run(pipx, check=False, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
     (folder / "home").mkdir()
-    return Installed(folder / "venv", folder / "home")
+    return Installed(folder, folder / "home")
 
 
 def test_the_demo_holds(installed: Installed) -> None:
@@ -105,8 +107,8 @@ def test_its_programs_are_there(installed: Installed) -> None:
 
 def test_without_the_extra_it_is_for_clusters_and_says_what_is_missing(installed: Installed) -> None:
     """As in the controller's image. Taken away here, as a second environment would take as long as the first."""
-    python = str(installed.bin / "python")
-    subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", *ONLY_LOCAL], check=True)
+    pip = (sys.executable, "-m", "pip", "--python", installed.python)
+    subprocess.run([*pip, "uninstall", "--quiet", "--yes", *ONLY_LOCAL], check=True)
     for program in ("podslots", "slot-controller"):
         assert "--help" in installed.run(program, "--help")
     folders = "from controller import crds; print(len(list(crds.folder().glob('*'))), crds.policies_folder().is_dir())"

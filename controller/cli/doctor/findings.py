@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from controller.cli.tables import NONE, Table
+from controller.cli.table import Table
+from controller.cli.tables import NONE
 
 MOST_NAMED = 5
 """Objects that one line names."""

@@ -16,11 +16,11 @@ from controller.cli.doctor.reading import (
     counted,
     first_unseen,
     known,
-    time_of,
     unseen,
 )
 from controller.cli.tables import age_text
 from controller.kube.api import Object
+from controller.objects.times import time_or_none
 
 OLDEST, NEWEST, WITH_POLICIES = (1, 29), (1, 37), (1, 30)
 """Minor versions of Kubernetes: native sidecars from 1.29 on, admission policies from 1.30."""
@@ -139,7 +139,7 @@ def controller(facts: Facts) -> Iterator[Finding]:
         yield unseen(check, facts.leader)
         return
     spec = (facts.leader or {}).get("spec") or {}
-    holder, renewed = spec.get("holderIdentity"), time_of(spec.get("renewTime"))
+    holder, renewed = spec.get("holderIdentity"), time_or_none(spec.get("renewTime"))
     namespace = controller_namespace(facts)
     about = f"Lease {namespace}/{names.LEADER_LEASE}"
     advice = "look at the controller's Pods; if it runs in another namespace, give that with --controller-namespace"
@@ -168,7 +168,8 @@ def node_clocks(facts: Facts) -> Iterator[Finding]:
     ahead = {
         lease["metadata"]["name"]: renewed - now
         for lease in facts.node_leases
-        if (renewed := time_of((lease.get("spec") or {}).get("renewTime"))) is not None and renewed - now > MOST_SKEW
+        if (renewed := time_or_none((lease.get("spec") or {}).get("renewTime"))) is not None
+        and renewed - now > MOST_SKEW
     }
     if not ahead:
         yield Finding(check=check, state=State.OK, found=counted(len(facts.node_leases), "node"))

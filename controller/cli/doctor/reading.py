@@ -1,7 +1,5 @@
 """Small questions that the checks ask of what was read. Pure."""
 
-from datetime import datetime
-
 from controller import names
 from controller.cli.doctor.facts import Facts, Objects
 from controller.cli.doctor.findings import Finding, State, Unseen
@@ -34,11 +32,6 @@ def known(objects: Objects) -> list[Object]:
 def name_of(obj: Object) -> str:
     """`NAMESPACE/NAME`."""
     return f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"
-
-
-def time_of(text: object) -> datetime | None:
-    """A time of the API. None if it is not set."""
-    return datetime.fromisoformat(text) if isinstance(text, str) else None
 
 
 def condition(obj: Object, kind: str) -> Object:

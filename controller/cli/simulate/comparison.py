@@ -13,7 +13,7 @@ from controller.cli.simulate.pod_per_task import PodPerTask
 from controller.cli.simulate.podslots import Podslots
 from controller.cli.simulate.trace import MOST_NAMED, Arrival, Trace
 from controller.cli.simulate.workers import FixedSize
-from controller.cli.tables import Table
+from controller.cli.table import Table
 from controller.errors import PodslotsError
 from controller.objects.acceptance import refusal
 from controller.objects.pool import PoolSpec

@@ -178,7 +178,7 @@ async def test_a_broken_glass_needs_a_reason_and_lets_the_operator_delete(site: 
     assert (await site.client.send("DELETE", f"{PODS}/p-1", more_headers=headers)).status == 403
     result = await site.run("operate", "break-glass", "p-1", "--reason", "why", "-y")
     assert "As its tasks say it holds: net (AwaitingApproval)" in result.output
-    assert "kubectl delete pod -n default p-1" in result.output
+    assert "kubectl delete pod p-1 -n default" in result.output
     assert (await site.client.send("DELETE", f"{PODS}/p-1", more_headers=headers)).status == 200
 
 

@@ -17,7 +17,7 @@ from controller.cli.asking import Asker
 
 def ask():
     asker = Asker(yes=False, question="Apply this plan?")
-    asker.page(sys.argv[1] * int(sys.argv[2]))
+    asker.page(sys.argv[1] * int(sys.argv[2]), what="the plan of net", again="podslots logs net --step plan")
     while not pathlib.Path(sys.argv[3]).exists():
         pass
     answer = asker("what is at stake")
@@ -31,6 +31,8 @@ def main(rest):
 main()
 """
 QUESTION = b"Apply this plan? [y/N]: "
+OTHER_SCREEN = b"\x1b[?1049h"
+"""With this a terminal of xterm's kind leaves its screen for another."""
 RED = "\x1b[31m- destroy\x1b[0m\n"
 
 
@@ -104,6 +106,23 @@ def test_in_a_pager_colours_are_colours_or_nothing(tmp_path: Path, options: str)
         terminal.until_seen(QUESTION)
         assert b"ESC" not in terminal.seen
         assert (b"\x1b[31m" in terminal.seen) == (options != "-X")
+
+
+@needs_less
+@pytest.mark.parametrize("options", ["", "-R"])
+def test_a_pager_says_what_comes_after_it_and_leaves_the_text_or_the_way_to_it(tmp_path: Path, options: str) -> None:
+    """On a screen of its own a pager takes the plan away, and the question stands alone."""
+    environ = {"PAGER": "less", "TERM": "xterm", **({"LESS": options} if options else {})}
+    with ask(tmp_path, environ, lines=100) as terminal:
+        terminal.until_seen(b"a line")
+        terminal.type(b"G")
+        terminal.until_seen(b"end of the plan of net. Apply this plan?")
+        terminal.type(b"q")
+        terminal.until_seen(QUESTION)
+        assert b"To see the plan of net again: podslots logs net --step plan\r\n" in terminal.seen
+        assert (OTHER_SCREEN in terminal.seen) == bool(options), "whoever sets LESS has it as they set it"
+        terminal.type(b"n\n")
+        terminal.until_over()
 
 
 @needs_less

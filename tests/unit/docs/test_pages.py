@@ -197,6 +197,7 @@ def kubectl_flags(words: list[str]) -> set[str]:
 
 
 NOT_RUN = {
+    "cli.md": {"it installs into the reader's own folders"},
     "README.md": {
         "it needs a container engine",
         "tests of their own run the demo",

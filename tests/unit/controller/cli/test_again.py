@@ -34,10 +34,10 @@ def test_the_same_work_without_approval_and_cancel() -> None:
 def test_the_next_free_name_is_taken() -> None:
     api = CliApi()
     api.put(SLOTTASKS, "net", done())
-    assert run_again(api.connection(), "net") == "slottask/net-2 created"
-    assert run_again(api.connection(), "net") == "slottask/net-3 created"
+    assert run_again(api.connection(), "net").line == "slottask/net-2 created"
+    assert run_again(api.connection(), "net").line == "slottask/net-3 created"
     api.objects[SLOTTASKS.plural, "net-3"]["status"] = {"phase": "Lost"}
-    assert run_again(api.connection(), "net-3") == "slottask/net-4 created"
+    assert run_again(api.connection(), "net-3").line == "slottask/net-4 created"
     assert api.objects[SLOTTASKS.plural, "net-4"]["metadata"]["annotations"]["podslots.dev/retry-of"] == "net-3"
 
 

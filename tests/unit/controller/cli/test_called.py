@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.cli.called import command
+from controller.cli.called import Cluster, command
 
 
 @pytest.fixture
@@ -44,3 +44,17 @@ def test_by_its_path_where_the_path_has_none_or_another(
 def test_as_it_is_where_none_was_installed(own: Path) -> None:
     (own / "podslots").unlink()
     assert command() == "podslots"
+
+
+def test_a_line_to_be_copied_means_the_same_cluster_namespace_and_person() -> None:
+    given = Cluster(kubeconfig="/k x", context="c", namespace="team", stands_in_for="anna")
+    options = "--kubeconfig '/k x' --context c -n team --as anna"
+    assert given.podslots("approve", "net") == f"{command()} approve net {options}"
+    assert given.kubectl("auth", "can-i", namespace="other") == f"kubectl auth can-i {options.replace('team', 'other')}"
+    assert Cluster().podslots("plans") == f"{command()} plans"
+
+
+def test_kubectl_is_told_of_a_kubeconfig_that_it_does_not_find_by_itself() -> None:
+    given = Cluster(found=".podslots/local/cluster/kubeconfig")
+    assert given.kubectl("get", "ns") == "kubectl get ns --kubeconfig .podslots/local/cluster/kubeconfig"
+    assert "--kubeconfig" not in given.podslots("plans")

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import pytest
 
-from controller.cli.documents import parse, read
+from controller.cli.documents import files_of, parse, pools_first, read
 
 TASK = """
 apiVersion: podslots.dev/v1alpha1
@@ -20,7 +20,8 @@ metadata: {name: terraform}
 
 
 def test_pools_come_before_the_tasks_that_need_them() -> None:
-    assert [obj["kind"] for obj in parse(f"{TASK}---{POOL}---\n", "f")] == ["SlotPool", "SlotTask"]
+    found = pools_first(parse(f"{TASK}---{POOL}---\n", "f"))
+    assert [obj["kind"] for obj in found] == ["SlotPool", "SlotTask"]
 
 
 def test_what_is_merged_into_a_mapping_may_be_set_anew() -> None:
@@ -78,10 +79,27 @@ def test_half_a_character_is_a_clear_error(half: str) -> None:
     )
 
 
+def test_a_folder_stands_for_its_yaml_and_json_files_by_name(tmp_path: Path) -> None:
+    for name in ("b.yaml", "a.json", "c.yml", "README.md", "below/d.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "e.yaml").mkdir()
+    assert [Path(file).name for file in files_of(str(tmp_path))] == ["a.json", "b.yaml", "c.yml"]
+    below = [Path(file).name for file in files_of(str(tmp_path), recursive=True)]
+    assert below == ["a.json", "b.yaml", "d.yaml", "c.yml"]
+    assert files_of("-") == ["-"]
+    assert files_of(str(tmp_path / "none")) == [str(tmp_path / "none")], "whoever reads it says that it is not there"
+
+
+def test_a_folder_without_any_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(click.ClickException, match=f"^{tmp_path}: no .yaml, .yml or .json files in this folder"):
+        files_of(str(tmp_path))
+
+
 def test_what_is_no_text_file_is_a_clear_error(tmp_path: Path) -> None:
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe\x00")
-    problems = {tmp_path / "none": "there is no such file", tmp_path: "a folder", binary: "not a text file in UTF-8"}
+    problems = {tmp_path / "none": "there is no such file", binary: "not a text file in UTF-8"}
     for path, problem in problems.items():
         with pytest.raises(click.ClickException, match=f"^{path}: {problem}"):
             read(str(path))

@@ -2,6 +2,7 @@
 
 import random
 
+import click
 import pytest
 
 from controller.cli import logs
@@ -97,8 +98,9 @@ def test_every_attempt_can_be_shown(api: CliApi, capfdbinary: pytest.CaptureFixt
     out, err = shown(api, capfdbinary, attempt="all")
     assert out == b"first\nthird\n"
     assert "the output of attempt 2 was not kept" in err
-    with pytest.raises(CouldNotSee, match="attempts 1 to 3, not 4"):
+    with pytest.raises(click.ClickException, match="net has no attempt 4; there are attempts 1 to 3") as refused:
         shown(api, capfdbinary, attempt="4")
+    assert refused.value.exit_code == 1
 
 
 def test_output_of_an_earlier_task_of_the_name_is_not_shown(

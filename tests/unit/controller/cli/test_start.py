@@ -86,6 +86,39 @@ def test_a_verb_loads_no_other_verbs_and_nothing_heavy() -> None:
     assert loaded & heavy == set()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "describe pod p",
+        "logs t",
+        "plans",
+        "wait t",
+        "submit -f FILE",
+        "approve t",
+        "retry t",
+        "cancel t",
+        "drain p",
+        "break-glass p --reason r -y",
+        "forget p -y",
+        "unlock k -y",
+        "rotate p",
+        "rollout history p",
+        "version",
+        "completion zsh",
+    ],
+)
+def test_a_verb_of_one_request_loads_no_event_loop_and_no_client_for_one(words: str, tmp_path: Path) -> None:
+    """Each costs as much time as all that such a verb has."""
+    (tmp_path / "FILE").write_text(
+        "apiVersion: podslots.dev/v1alpha1\nkind: SlotPool\nmetadata: {name: x}\nspec: {template: {spec: {}}}"
+    )
+    code = "import sys; from controller.cli.start import main\ntry: main()\nfinally: print(*sys.modules)"
+    arguments = [str(tmp_path / word) if word == "FILE" else word for word in words.split()]
+    loaded = set(run("-c", code, *arguments, **NOBODY).stdout.split())
+    assert "controller.cli.main" in loaded
+    assert loaded & {"aiohttp", "asyncio", "kubernetes_asyncio", "rich"} == set()
+
+
 def test_as_a_plugin_of_kubectl_it_is_called_so() -> None:
     code = "import sys; sys.argv[0] = 'kubectl-podslots'; from controller.cli.start import main; main()"
     assert run("-c", code, "--help").stdout.startswith("Usage: kubectl podslots ")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from controller.cli import colours, tables
+from controller.cli.table import Layout, Table
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -34,12 +35,12 @@ def pod(name: str = "p", slots: int = 3, **metadata: Any) -> dict[str, Any]:
     }
 
 
-def cell(table: tables.Table, column: str, row: int = 0) -> str:
+def cell(table: Table, column: str, row: int = 0) -> str:
     return table.rows[row][table.columns.index(column)]
 
 
 def test_columns_line_up_and_lines_have_no_trailing_blanks() -> None:
-    text = tables.Table(["NAME", "X"], [["long-name", ""], ["n", "1"]]).text()
+    text = Table(["NAME", "X"], [["long-name", ""], ["n", "1"]]).text()
     assert text.splitlines() == ["NAME        X", "long-name", "n           1"]
 
 
@@ -168,21 +169,34 @@ def test_what_people_asked_of_a_pod_is_shown() -> None:
 
 def test_slots_of_a_pod_without_workers_are_listed_as_its_own_programs() -> None:
     """No task's status has them, and the pool's status counts them: an empty table would say that there are none."""
-    sidecar = pod()
+    sidecar = pod(labels={"podslots.dev/state": "active"})
     sidecar["spec"]["containers"] = [{"name": "runner"}]
     rows = tables.slots([sidecar], [], namespaces=False).rows
     assert [row[1:4] for row in rows] == [[str(slot), "-", "(sidecar)"] for slot in range(3)]
 
 
-def test_slots_hold_what_tasks_say_and_none_is_called_idle() -> None:
+def test_slots_hold_what_tasks_say_and_others_of_a_pod_that_serves_are_idle() -> None:
     tasks = [
         task("runs", phase="Running", podUID="uid-p", slot=1, step="plan"),
         task("waits", phase="AwaitingApproval", podUID="uid-p", slot=0, step="plan"),
         task("over", phase="Succeeded", podUID="uid-p", slot=2),
         task("elsewhere", phase="Running", podUID="uid-of-a-pod-before", slot=2),
     ]
-    rows = tables.slots([pod()], tasks, namespaces=False).rows
-    assert [row[1:4] for row in rows] == [["0", "reserved", "waits"], ["1", "running", "runs"], ["2", "-", "-"]]
+    rows = tables.slots([pod(labels={"podslots.dev/state": "active"})], tasks, namespaces=False).rows
+    assert [row[1:4] for row in rows] == [["0", "reserved", "waits"], ["1", "running", "runs"], ["2", "idle", "-"]]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"labels": {"podslots.dev/state": "starting"}},
+        {"labels": {"podslots.dev/state": "draining"}},
+        {"labels": {"podslots.dev/state": "active"}, "deletionTimestamp": "2026-03-01T11:59:00Z"},
+        {},
+    ],
+)
+def test_a_slot_is_not_called_idle_while_its_pod_takes_no_work(metadata: dict[str, Any]) -> None:
+    assert {row[2] for row in tables.slots([pod(**metadata)], [], namespaces=False).rows} == {"-"}
 
 
 def standing(**conditions: tuple[str, str]) -> str:
@@ -193,7 +207,7 @@ def standing(**conditions: tuple[str, str]) -> str:
 def test_a_pool_says_what_is_wrong_before_what_is_on_its_way() -> None:
     assert standing(Ready=("False", "NotSettled"), Degraded=("True", "ErrImagePull")) == "ErrImagePull"
     assert standing(Ready=("False", "NotSettled"), Degraded=("False", "AsExpected")) == "NotSettled"
-    assert standing(Ready=("True", "Settled")) == "Ready"
+    assert standing(Ready=("True", "Settled")) == "Settled", "as kubectl's column and the pages call it"
     assert standing() == "Unknown"
 
 
@@ -202,6 +216,46 @@ def test_one_long_name_shifts_its_own_row_and_no_other() -> None:
     assert len(rows[0]) < 200
     assert rows[1].index("terraform") == rows[0].index("POOL")
     assert rows[2].startswith("b" * 253 + "   terraform")
+
+
+LONG = "PoolNotFound: there is no SlotPool 'terafform' in namespace 'default', so the task waits for one"
+
+
+def some_tasks() -> list[dict[str, Any]]:
+    return [
+        task("network-of-the-team", phase="Queued", queuedReason=LONG),
+        task("t", phase="AwaitingApproval", pod="terraform-jzmq8ctzxn", slot=0, step="plan", attempt=1),
+    ]
+
+
+@pytest.mark.parametrize("width", [None, 200])
+def test_a_long_reason_is_last_and_leaves_the_heads_where_the_cells_are(width: int | None) -> None:
+    table = tables.tasks(some_tasks(), NOW, namespaces=False)
+    head, first, *rest = table.text(width=width).splitlines()
+    assert list(table.columns)[-2:] == ["AGE", "REASON"]
+    for column, cell in zip(table.columns, table.rows[0], strict=True):
+        shown = LONG[:20] if column == "REASON" else cell
+        assert first[head.index(column) :].startswith(shown), column
+    assert len(rest) == (1 if width is None else 2), "a pipe has one line for each; a terminal has it wrapped"
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_on_a_terminal_a_table_keeps_within_its_width_and_under_its_heads(width: int) -> None:
+    text = tables.tasks(some_tasks(), NOW, namespaces=False).text(width=width)
+    head, *rows = text.splitlines()
+    assert max(map(len, [head, *rows])) <= width
+    place = head.index("REASON")
+    wrapped = [row[place:] for row in rows[:-1]]
+    assert " ".join(wrapped) == LONG, "nothing is lost"
+    assert all(not row[:place].strip() for row in rows[1:-1]), "what is wrapped stands in its column"
+    assert {"NAME", "PHASE", "AGE", "REASON"} <= set(head.split())
+
+
+def test_rows_that_come_later_stand_under_the_same_heads() -> None:
+    table = Table(["NAME", "KIND", "WHY"], [["a", "b", "-"]], spare=["KIND"])
+    layout = Layout(table, 40)
+    layout.grow([["longer-name", "b", "x"]])
+    assert layout.lines([["longer-name", "b", "x"]]) == ["longer-name   b      x"]
 
 
 def test_states_have_colours_only_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ def wait(
     told: list[str] = []
     said: list[str] = []
     phases = None if wanted is None else frozenset(wanted)
-    Wait(api.connection(), names, phases, timeout, say=said.append, tell=told.append).run()
+    Wait(api.connection(), names, phases, timeout, say=said.append, tell=lambda change: told.append(change.line)).run()
     return told, said
 
 
@@ -89,7 +89,9 @@ def test_what_may_still_come_is(api: CliApi, now: str, wanted: set[str]) -> None
 
 
 def test_phases_are_taken_as_people_write_them() -> None:
-    context, option = click.Context(click.Command("x")), click.Option(["--for"])
-    assert waiting._phases(context, option, "phase=succeeded, Failed") == frozenset({"Succeeded", "Failed"})
+    phases = waiting.Phases()
+    assert phases.convert("phase=succeeded, Failed", None, None) == frozenset({"Succeeded", "Failed"})
     with pytest.raises(click.BadParameter, match=r"no such phase: Done\. Phases are Queued, Assigned"):
-        waiting._phases(context, option, "Done")
+        phases.convert("Done", None, None)
+    with pytest.raises(click.BadParameter, match=r"Did you mean 'Succeeded'\?"):
+        phases.convert("Suceeded", None, None)

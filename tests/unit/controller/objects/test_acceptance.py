@@ -35,6 +35,15 @@ def test_a_task_its_pool_can_never_run_says_why() -> None:
     assert (refusal(task("t", "plan"), None) or ("",))[0] == "PoolNotFound"
 
 
+def test_a_task_in_a_pool_whose_program_takes_the_slots_itself_says_so_and_is_no_demand() -> None:
+    """It would wait for ever, and Pods would be made for it."""
+    spec = PoolSpec(template={"spec": {"containers": [{"name": "terraform"}]}})
+    reason, message = refusal(task("t", "plan"), spec) or ("", "")
+    assert reason == "NoWorker"
+    assert "has no container 'worker'" in message
+    assert not fits(spec, task("t", "plan").spec)
+
+
 @pytest.mark.parametrize(
     ("pods", "plan", "apply", "runs"),
     [(None, 570, 60, True), (None, 571, 60, False), (90, 60, 60, True), (89, 60, 60, False), (90, 0, 61, False)],
