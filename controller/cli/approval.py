@@ -7,10 +7,10 @@ from typing import Any
 
 from controller.cli.outputs import Seen
 from controller.cli.sink import gap_text
-from controller.cli.tables import age_text, phase
+from controller.cli.tables import phase
 from controller.cli.terminal import one_line, shown
+from controller.cli.times import age_text, time_or_none
 from controller.objects.output import Gap
-from controller.objects.times import time_or_none
 
 Object = Mapping[str, Any]
 AWAITING = "AwaitingApproval"

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import click
 
 from controller.cli.session import Connection, explain
-from controller.cli.tables import NONE, has_ended, phase, refusal, why
+from controller.cli.table import NONE
+from controller.cli.tables import has_ended, phase, refusal, why
 from controller.errors import ApiUnavailable, NotFound, PodslotsError, TooManyRequests
 from controller.kube.api import SLOTTASKS, Object
 

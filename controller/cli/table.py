@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from controller.cli.colours import painted
 
+NONE = "-"
+"""In a cell that has nothing to show."""
 GAP = "   "
 WIDEST = 48
 """Columns are as wide as their longest cell, up to this: one long name then shifts its own row and no other."""

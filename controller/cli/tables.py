@@ -7,15 +7,14 @@ Pod serves and has workers. It is for people to look at: what deletes Pods asks 
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from controller import names
-from controller.cli.table import Table
-from controller.objects.times import time_or_none
+from controller.cli.table import NONE, Table
+from controller.cli.times import age, until
 
 Object = Mapping[str, Any]
-NONE = "-"
 MAX_MESSAGE_LENGTH = 100
 """Longer messages, as those with digests in them, are left to `get tasks -o yaml` and `wait`."""
 FINAL_PHASES = frozenset({"Succeeded", "Failed", "Cancelled", "Expired", "Lost"})
@@ -222,29 +221,6 @@ def _in_short(task: Object, reason: str, message: str) -> str:
     line = " ".join(message.split())
     parts = (reason if reason != phase(task) else "", line if len(line) <= MAX_MESSAGE_LENGTH or not reason else "")
     return ": ".join(part for part in parts if part) or NONE
-
-
-def until(text: object, now: datetime) -> str:
-    """How long it is to a time of the API."""
-    moment = time_or_none(text)
-    return age_text(moment - now) if moment is not None else NONE
-
-
-def age(obj: Object, now: datetime) -> str:
-    """How long ago the object was created, in its two largest units at most."""
-    created = time_or_none(obj["metadata"].get("creationTimestamp"))
-    return age_text(now - created) if created is not None else NONE
-
-
-def age_text(length: timedelta) -> str:
-    """A length of time in its two largest units at most."""
-    seconds = max(0, length // timedelta(seconds=1))
-    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
-    if days:
-        return f"{days}d{hours}h" if hours else f"{days}d"
-    if hours:
-        return f"{hours}h{minutes}m" if minutes else f"{hours}h"
-    return f"{minutes}m{seconds % 60}s" if minutes else f"{seconds}s"
 
 
 def _table(

@@ -10,11 +10,10 @@ import click
 
 from controller.cli import screen
 from controller.cli.session import Connection
-from controller.cli.table import Layout, Table
-from controller.cli.tables import NONE, age_text
+from controller.cli.table import NONE, Layout, Table
+from controller.cli.times import age_text, time_or_none
 from controller.errors import ApiError
 from controller.kube.api import EVENTS, Object
-from controller.objects.times import time_or_none
 
 INDENT = "  "
 LEAST_WIDTH = 40

@@ -7,8 +7,8 @@ from controller.cli import tables
 from controller.cli.describe.parts import Happening, changes, conditions, events, fields, section, told
 from controller.cli.session import Connection
 from controller.cli.tables import has_ended
+from controller.cli.times import age, time_or_none
 from controller.kube.api import SLOTTASKS, Object
-from controller.objects.times import time_or_none
 
 _NOTES = {
     names.DRAIN_REQUESTED: "somebody asked for its drain",
@@ -30,7 +30,7 @@ def describe_pod(connection: Connection, pod: Object, width: int) -> str:
         {
             "Name": metadata["name"],
             "Namespace": metadata.get("namespace"),
-            "Age": tables.age(pod, now),
+            "Age": age(pod, now),
             "Pool": labels[names.POOL_LABEL],
             "State": tables.state_of(pod),
             "Phase": status.get("phase"),

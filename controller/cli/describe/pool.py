@@ -7,9 +7,9 @@ from controller.cli import tables
 from controller.cli.describe.parts import Happening, changes, conditions, events, fields, section, told
 from controller.cli.session import Connection
 from controller.cli.tables import has_ended
+from controller.cli.times import age, time_or_none
 from controller.kube.api import PODS, SLOTTASKS, Object
 from controller.names import POOL_LABEL
-from controller.objects.times import time_or_none
 
 
 def describe_pool(connection: Connection, pool: Object, width: int) -> str:
@@ -20,7 +20,7 @@ def describe_pool(connection: Connection, pool: Object, width: int) -> str:
         {
             "Name": name,
             "Namespace": pool["metadata"].get("namespace"),
-            "Age": tables.age(pool, now),
+            "Age": age(pool, now),
             "Status": tables.standing(pool),
             "Size": _size(spec),
             "Pods": f"{status.get('readyReplicas', 0)} ready of {status.get('replicas', 0)}, "

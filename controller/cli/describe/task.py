@@ -7,10 +7,10 @@ from typing import Any
 from controller.cli import tables
 from controller.cli.describe.parts import Happening, changes, conditions, events, fields, section, told
 from controller.cli.session import Connection
-from controller.cli.table import Table
-from controller.cli.tables import NONE, age_text, has_ended, phase
+from controller.cli.table import NONE, Table
+from controller.cli.tables import has_ended, phase
+from controller.cli.times import age, age_text, time_or_none, until
 from controller.kube.api import Object
-from controller.objects.times import time_or_none
 
 
 def describe_task(connection: Connection, task: Object, width: int) -> str:
@@ -22,7 +22,7 @@ def describe_task(connection: Connection, task: Object, width: int) -> str:
         {
             "Name": task["metadata"]["name"],
             "Namespace": task["metadata"].get("namespace"),
-            "Age": tables.age(task, now),
+            "Age": age(task, now),
             "Pool": spec.get("pool"),
             "Type": spec.get("type"),
             "Lock key": spec.get("lockKey"),
@@ -33,7 +33,7 @@ def describe_task(connection: Connection, task: Object, width: int) -> str:
             "Pod": place,
             "Plan": status.get("planDigest"),
             "Changed": _yes_or_no(status.get("changed")),
-            "Expires": f"in {tables.until(expires, now)}" if expires else None,
+            "Expires": f"in {until(expires, now)}" if expires else None,
             "Approval": _approval(spec, status),
         },
         width,

@@ -5,8 +5,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from controller.cli.table import Table
-from controller.cli.tables import NONE
+from controller.cli.table import NONE, Table
 
 MOST_NAMED = 5
 """Objects that one line names."""

@@ -18,9 +18,8 @@ from controller.cli.doctor.reading import (
     known,
     unseen,
 )
-from controller.cli.tables import age_text
+from controller.cli.times import age_text, time_or_none
 from controller.kube.api import Object
-from controller.objects.times import time_or_none
 
 OLDEST, NEWEST, WITH_POLICIES = (1, 29), (1, 37), (1, 30)
 """Minor versions of Kubernetes: native sidecars from 1.29 on, admission policies from 1.30."""

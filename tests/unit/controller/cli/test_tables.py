@@ -10,6 +10,7 @@ import pytest
 
 from controller.cli import colours, tables
 from controller.cli.table import Layout, Table
+from controller.cli.times import age, until
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -61,7 +62,7 @@ def test_an_empty_table_is_its_heads() -> None:
     ],
 )
 def test_an_age_has_two_units_at_most_and_never_is_negative(created: str | None, shown: str) -> None:
-    assert tables.age({"metadata": {"creationTimestamp": created}}, NOW) == shown
+    assert age({"metadata": {"creationTimestamp": created}}, NOW) == shown
 
 
 @pytest.mark.parametrize(
@@ -71,8 +72,8 @@ def test_an_age_has_two_units_at_most_and_never_is_negative(created: str | None,
 )
 def test_a_time_that_is_none_keeps_nobody_from_the_rest(nonsense: Any) -> None:
     """One object with such a status, and no list could be printed."""
-    assert tables.until(nonsense, NOW) == "-"
-    assert tables.age({"metadata": {"creationTimestamp": nonsense}}, NOW) == "-"
+    assert until(nonsense, NOW) == "-"
+    assert age({"metadata": {"creationTimestamp": nonsense}}, NOW) == "-"
 
 
 def test_a_task_nobody_has_looked_at_is_queued() -> None:
