@@ -168,7 +168,7 @@ class Stack:
         return [
             *(sys.executable, "-m", "controller.local"),
             *("--state-dir", str(self.folder / "cluster"), "--crds", str(crds.folder()), "--ready-file", str(ready)),
-            *("--policies", str(crds.policies_folder())),
+            *("--policies", str(crds.policies_folder()), "--roles", str(crds.roles_file())),
             *("--image", f"{AGENT_IMAGE}=slot-agent"),
             *("--stop-grace-seconds", f"{stop_grace_seconds:g}"),
             *(["--keep-pods"] if keep_pods else []),
