@@ -27,6 +27,7 @@ SIDECAR = "(sidecar)"
 """In place of a task: the Pod's own program holds the slots. The pool's status counts them."""
 _WISHES = ((names.DRAIN_REQUESTED, "drain"), (names.FORGET, "forget"), (names.BREAK_GLASS, "break-glass"))
 """Annotation → how it is shown under REQUESTED."""
+_DELETION = frozenset({"Deleting", "DeletionWaits"})
 _SLOT_STATES = {"Assigned": "running", "Running": "running", "AwaitingApproval": "reserved"}
 
 
@@ -98,8 +99,10 @@ def standing(pool: Object) -> str:
     """
     conditions = {entry.get("type"): entry for entry in (pool.get("status") or {}).get("conditions") or ()}
     ready, degraded = conditions.get("Ready") or {}, conditions.get("Degraded") or {}
-    if ready.get("reason") == "DeletionWaits":
-        return f"DeletionWaits: {ready.get('message', '')}"
+    if ready.get("reason") in _DELETION:
+        return f"{ready['reason']}: {ready.get('message', '')}"
+    if "deletionTimestamp" in pool["metadata"]:
+        return "Deleting"
     if degraded.get("status") == "True":
         return str(degraded.get("reason") or "Degraded")
     if ready.get("status") == "True":

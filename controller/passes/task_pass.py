@@ -8,9 +8,7 @@ from controller import names
 from controller.act.tasks import Tasks
 from controller.act.work_queue import WorkQueue
 from controller.decide.assignment import assign, next_in_turn
-from controller.decide.pool_status import (
-    Problem,
-)
+from controller.decide.problem import Problem
 from controller.decide.scaling import SizeDecision
 from controller.decide.task_actions import (
     ACCEPTED,
