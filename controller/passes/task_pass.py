@@ -173,6 +173,8 @@ class TaskPass:
                 task = live.get(uid)
                 if task is not None and (task.task_id, task.status.pod_uid) == (task_id, pod.uid):
                     continue
+                if self._index.is_unreadable(key[0], uid):
+                    continue  # it is said on the task: what its agent has stays there until it can be read, or is gone
                 end = self._index.ended_task(key, uid)
                 if end is not None and (end.task_id, end.pod_uid) == (task_id, pod.uid) and task_id not in held:
                     self._index.reopen(key, uid)  # its result is stored: the agent may forget it

@@ -22,6 +22,15 @@ spec:
   replicas: 0
   template: {spec: {containers: [{name: worker, image: example}]}}
 """
+TASK = """
+apiVersion: podslots.dev/v1alpha1
+kind: SlotTask
+metadata: {name: net}
+spec:
+  pool: terraform
+  type: plan
+  steps: {plan: {command: ["true"]}}
+"""
 CONFIG = """
 apiVersion: v1
 kind: ConfigMap
@@ -112,6 +121,14 @@ async def test_columns_are_those_of_the_kinds(kubectl: Kubectl) -> None:
     pools = _rows(await kubectl("get", "slotpools"))
     assert pools[0] == ["NAME", "PODS", "READY", "DESIRED", "SLOTS", "IDLE", "RUNNING", "RESERVED", "STATUS", "AGE"]
     assert pools[1][0] == "terraform"
+    await kubectl("apply", "-f", "-", stdin=TASK)
+    header, row = (await kubectl("get", "slottasks", "-o", "wide")).splitlines()
+    assert header.split() == [
+        *("NAME", "POOL", "TYPE", "PHASE", "STEP", "POD", "SLOT", "CHANGED", "ATTEMPT", "LOCK"),
+        *("WAITS", "REASON", "AGE"),
+    ]
+    assert row.split()[:4] == ["net", "terraform", "plan", "Queued"]
+    assert row[header.index("WAITS") : header.index("REASON")].strip() == "no word from the controller yet"
     assert _rows(await kubectl("get", "nodes"))[0] == ["NAME", "STATUS", "ROLES", "AGE", "VERSION"]
     await kubectl("create", "configmap", "c", "--from-literal=a=b")
     header, row = _rows(await kubectl("get", "configmaps"))

@@ -35,12 +35,12 @@ def test_a_pool_that_stays_says_nothing_of_it() -> None:
         (
             (held("net", TaskPhase.AWAITING_APPROVAL),),
             1,
-            "waits for task net, which waits for its approval; 1 Pod",
+            "Waits for task net, which waits for its approval; 1 Pod",
         ),
         (
             (held("b", TaskPhase.RUNNING), held("a", TaskPhase.ASSIGNED)),
             0,
-            "waits for task a, which runs, task b",
+            "Waits for task a, which runs, task b",
         ),
         ((held("q", TaskPhase.QUEUED),), 2, "Waits for 2 Pods to be drained and deleted"),
         ((), 0, "Its last Pod is gone."),
