@@ -31,7 +31,7 @@ class Kubectl:
 
     def __init__(self, kubeconfig: Path) -> None:
         self._home = tempfile.TemporaryDirectory(prefix="kubectl-")
-        self._environ = {"PATH": os.environ["PATH"], "HOME": self._home.name, "KUBECONFIG": str(kubeconfig)}
+        self.environ = {"PATH": os.environ["PATH"], "HOME": self._home.name, "KUBECONFIG": str(kubeconfig)}
 
     def close(self) -> None:
         """Removes the home."""
@@ -44,7 +44,7 @@ class Kubectl:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={**self._environ, **(environ or {})},
+            env={**self.environ, **(environ or {})},
         )
         async with asyncio.timeout(40):
             out, err = await process.communicate(stdin.encode())

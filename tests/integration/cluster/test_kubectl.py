@@ -122,13 +122,13 @@ async def test_columns_are_those_of_the_kinds(kubectl: Kubectl) -> None:
     assert pools[0] == ["NAME", "PODS", "READY", "DESIRED", "SLOTS", "IDLE", "RUNNING", "RESERVED", "STATUS", "AGE"]
     assert pools[1][0] == "terraform"
     await kubectl("apply", "-f", "-", stdin=TASK)
-    header, row = (await kubectl("get", "slottasks", "-o", "wide")).splitlines()
-    assert header.split() == [
+    head, task = (await kubectl("get", "slottasks", "-o", "wide")).splitlines()
+    assert head.split() == [
         *("NAME", "POOL", "TYPE", "PHASE", "STEP", "POD", "SLOT", "CHANGED", "ATTEMPT", "LOCK"),
         *("WAITS", "REASON", "AGE"),
     ]
-    assert row.split()[:4] == ["net", "terraform", "plan", "Queued"]
-    assert row[header.index("WAITS") : header.index("REASON")].strip() == "no word from the controller yet"
+    assert task.split()[:4] == ["net", "terraform", "plan", "Queued"]
+    assert task[head.index("WAITS") : head.index("REASON")].strip() == "no word from the controller yet"
     assert _rows(await kubectl("get", "nodes"))[0] == ["NAME", "STATUS", "ROLES", "AGE", "VERSION"]
     await kubectl("create", "configmap", "c", "--from-literal=a=b")
     header, row = _rows(await kubectl("get", "configmaps"))
