@@ -1,4 +1,4 @@
-"""Where the custom resource definitions and admission policies are: in the source tree, or the installed package."""
+"""Where the definitions, admission policies and roles are: in the source tree, or the installed package."""
 
 from pathlib import Path
 
@@ -13,9 +13,14 @@ def policies_folder() -> Path:
     return _found("protection", "_protection")
 
 
+def roles_file() -> Path:
+    """The YAML file of the roles for people. Raises FileNotFoundError if this installation has none."""
+    return _found("base/rbac/people.yaml", "_rbac/people.yaml")
+
+
 def _found(in_the_tree: str, in_the_package: str) -> Path:
     package = Path(__file__).parent
     for candidate in (package.parent / "manifests" / in_the_tree, package / in_the_package):
-        if candidate.is_dir():
+        if candidate.exists():
             return candidate
     raise FileNotFoundError(f"the manifests of {in_the_tree} are not part of this installation")

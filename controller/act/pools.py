@@ -12,7 +12,7 @@ from controller.act.events import EventRecorder
 from controller.act.pod_owners import PodOwners
 from controller.act.pods import Pods
 from controller.act.tokens import PoolTokens
-from controller.decide.pool_status import Problem
+from controller.decide.problem import Problem
 from controller.decide.rotation import RotationStep
 from controller.decide.view import PodView
 from controller.errors import ApiError, ApiUnavailable, Forbidden, Invalid, InvalidObject, NotFound, TooManyRequests

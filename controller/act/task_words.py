@@ -8,7 +8,7 @@ from agent import wire
 from controller.act.events import EventRecorder
 from controller.act.locks import Locks
 from controller.act.task_writer import TaskWriter
-from controller.decide.task_actions import ACCEPTED, ASSIGNED
+from controller.decide.task_actions import ACCEPTED, ASSIGNED, MOST_WORD
 from controller.decide.task_messages import CANCELLED, end_message
 from controller.kube.api import SLOTTASKS, Api, Object
 from controller.kube.cache import Cache
@@ -38,7 +38,10 @@ class TaskWords:
     async def say_not_accepted(self, task: Task, reason: str, message: str) -> None:
         """Say on a queued task why it can't be assigned."""
         await self._writer.write(
-            task, conditions=self._writer.condition(task, ACCEPTED, False, reason, message), phase=TaskPhase.QUEUED
+            task,
+            conditions=self._writer.condition(task, ACCEPTED, False, reason, message),
+            phase=TaskPhase.QUEUED,
+            queued_reason=message[:MOST_WORD],
         )
         self._writer.warn(task, reason, message)
 
@@ -66,6 +69,7 @@ class TaskWords:
         unwanted = "deletionTimestamp" in metadata or (isinstance(spec, dict) and spec.get("cancel") is True)
         if not (status or {}).get("podUID"):
             patch["phase"] = (TaskPhase.CANCELLED if unwanted else TaskPhase.QUEUED).value
+            patch["queuedReason"] = None if unwanted else problem[:MOST_WORD]
             if unwanted:
                 patch |= {"reason": "Cancelled", "message": problem, "finishTime": now}
                 message = end_message(TaskPhase.CANCELLED, "Cancelled", problem, None)
@@ -96,4 +100,5 @@ class TaskWords:
 
     async def say_accepted(self, task: Task) -> None:
         """Take back what `say_not_accepted` said."""
-        await self._writer.write(task, conditions=self._writer.condition(task, ACCEPTED, True, "Accepted", ""))
+        conditions = self._writer.condition(task, ACCEPTED, True, "Accepted", "")
+        await self._writer.write(task, conditions=conditions, queued_reason=None)

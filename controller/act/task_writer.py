@@ -48,6 +48,8 @@ class TaskWriter:
         before = task.status.to_json()
         after = replace(task.status, observed_generation=task.generation, **changes).to_json()
         status = {name: after.get(name) for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+        if status and task.status.observed_generation is None:
+            status |= after  # the first write: what is only the default until now, as the phase, is to be read too
         if not status:
             return task
         body = {"metadata": {"resourceVersion": task.resource_version}, "status": _cleared(before, status)}

@@ -37,11 +37,11 @@ from controller.decide.task_figures import RETRIED
 from controller.decide.task_messages import approved_message, end_message, end_reason, end_type
 from controller.decide.trying_again import after_end
 from controller.decide.view import PodView
-from controller.errors import AgentRefused, NotFound
-from controller.kube.api import SLOTTASKS, Api
+from controller.errors import AgentRefused, InvalidObject, NotFound
+from controller.kube.api import SLOTTASKS, Api, Object
 from controller.kube.cache import Cache
 from controller.objects.conditions import Condition, find, put
-from controller.objects.ended_task import EndedTask
+from controller.objects.ended_task import EndedTask, has_ended
 from controller.objects.pool import OutputLimits
 from controller.objects.sentences import sentence
 from controller.objects.task import Task, TaskPhase
@@ -291,6 +291,7 @@ class Tasks:
             "message": message or None,
             "finished_at": self._now(),
             "expires_at": None,
+            "queued_reason": None,
             "conditions": put(conditions, end, self._now()),
         }
         await self._writer.write(task, **{**fields, **ending})
@@ -301,7 +302,7 @@ class Tasks:
 
     async def ack_ended(self, ended: EndedTask, pod: PodView, agent: AgentClient, *, limits: OutputLimits) -> None:
         """Let the agent forget a task that has ended. Its end may have been written without its output."""
-        with suppress(NotFound):
+        with suppress(NotFound, InvalidObject):  # of one that can't be read any more nobody knows what it lacks
             task = Task.parse(await self._api.get(SLOTTASKS, ended.namespace, ended.name))
             if task.final and task.task_id == ended.task_id and lacks_output(task):
                 await self._results.keep_lacking(task, agent, limits)
@@ -328,21 +329,25 @@ class Tasks:
         parsed = names.split_task_id(task_id)
         if parsed is None or pod.agent is None:
             return
-        try:
-            live = Task.parse(await self._api.get(SLOTTASKS, namespace, name))
-        except NotFound:
-            live = None
-        if live is not None and live.uid == parsed[0]:
-            if not live.final and (live.task_id, live.status.pod_uid) == (task_id, pod.uid):
-                return
-            if live.final and live.task_id == task_id and known.state is wire.TaskState.ENDED:
-                await self.ack_ended(EndedTask.of(live), pod, agent, limits=limits)
-                return
+        live = await self._read(namespace, name, parsed[0])
+        if live is not None and _stands_for(live, task_id, pod):
+            return
+        ended = EndedTask.parse(live) if live is not None and has_ended(live) else None
+        if ended is not None and ended.task_id == task_id and known.state is wire.TaskState.ENDED:
+            await self.ack_ended(ended, pod, agent, limits=limits)
+            return
         if known.state is wire.TaskState.ENDED:
             await self.ack(task_id, pod, agent)
         elif known.step is not wire.Step.APPLY and not known.cancel_requested:
             log.warning("ending a task that no SlotTask stands for", extra={"task": task_id, "pod": pod.name})
             await agent.cancel(pod.agent.incarnation, task_id)
+
+    async def _read(self, namespace: str, name: str, uid: str) -> Object | None:
+        """The SlotTask as it is now; None if there is none, or another one of that name."""
+        with suppress(NotFound):
+            live = await self._api.get(SLOTTASKS, namespace, name)
+            return live if live["metadata"]["uid"] == uid else None
+        return None
 
     async def release_lock(self, task: EndedTask) -> None:
         """Let the next task of its lockKey go."""
@@ -374,6 +379,17 @@ class Tasks:
             return task.status.conditions
         reason, what = ("ChangesFound", "something") if changed else (wire.NO_CHANGES, "nothing")
         return self._writer.condition(task, CHANGED, changed, reason, f"the plan found {what} to change")
+
+
+def _stands_for(live: Object, task_id: str, pod: PodView) -> bool:
+    """Whether a SlotTask that has not ended is, or may be, what the Pod's agent has: one that can't be read may."""
+    if has_ended(live):
+        return False
+    try:
+        task = Task.parse(live)
+    except InvalidObject:
+        return True
+    return (task.task_id, task.status.pod_uid) == (task_id, pod.uid)
 
 
 def _progress(known: wire.Task) -> dict[str, Any]:

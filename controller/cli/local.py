@@ -30,18 +30,27 @@ T = TypeVar("T")
 async def start(stack: Stack, *, detach: bool, keep_pods: bool, http_port: int, echo: Callable[[str], None]) -> None:
     """Start both processes; unless detached, stay until Ctrl-C or SIGTERM and stop them then."""
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
     echo(f"Starting a cluster and a controller in {stack.folder}")
-    if (this := asyncio.current_task()) is not None:
-        loop.add_signal_handler(signal.SIGTERM, this.cancel)  # as Ctrl-C does: what was started is stopped again
-    await stack.start(keep_pods=keep_pods, http_port=http_port)
+    starting = asyncio.create_task(stack.start(keep_pods=keep_pods, http_port=http_port), name="start")
+
+    def interrupt() -> None:
+        if not stopping.is_set():
+            stopping.set()
+            starting.cancel()
+
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, interrupt)
+    try:
+        await starting
+    except asyncio.CancelledError:
+        echo(f"Interrupted. Stopped again: {', '.join(stack.started) or 'nothing, as nothing was started yet'}")
+        raise
     echo(f"API server   {stack.ready['url']}")
     echo(f"Status page  {stack.status_page}")
     echo(f"Logs         {stack.folder}/*.log")
     echo(f"\nexport KUBECONFIG={stack.kubeconfig}")
-    if detach:
+    if detach and not stopping.is_set():
         # Absolute, so that it holds in any folder.
         chosen = "" if stack.folder == LOCAL_FOLDER.absolute() else f" --state-dir {shlex.quote(str(stack.folder))}"
         echo(f"\nStop it with: {command()} local down{chosen}")

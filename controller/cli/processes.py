@@ -3,12 +3,15 @@
 import contextlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from controller.errors import PodslotsError
 
 RECORDS = "processes.json"
+KUBECONFIG = Path("cluster") / "kubeconfig"
+"""Where the cluster of a state folder writes the administrator's, each time it starts."""
 READY = "ready.json"
 """What the cluster said as it was ready. It stays when the cluster is stopped."""
 
@@ -48,9 +51,19 @@ def recorded(folder: Path) -> list[Running]:
     return [Running(**record) for record in records]
 
 
+def write_records(folder: Path, records: Sequence[Running]) -> None:
+    """Note who was started on a state folder and not stopped."""
+    if not records:
+        (folder / RECORDS).unlink(missing_ok=True)
+        return
+    temporary = folder / f"{RECORDS}.tmp"
+    temporary.write_text(json.dumps([asdict(record) for record in records]))
+    temporary.rename(folder / RECORDS)
+
+
 def is_stopped(folder: Path) -> bool:
     """Whether a cluster of `podslots local` was in this folder and does not run now."""
-    if not (folder / READY).is_file():
+    if not (folder / KUBECONFIG).is_file():
         return False
     return not any(process.name == "cluster" and process.alive for process in recorded(folder))
 

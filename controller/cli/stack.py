@@ -14,12 +14,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from controller import crds
-from controller.cli.processes import READY, RECORDS, Running, StackError, recorded, start_ticks
+from controller.cli.processes import KUBECONFIG, READY, Running, StackError, recorded, start_ticks, write_records
 
 AGENT_IMAGE = "podslots/agent:local"
 START_SECONDS = 30.0
@@ -46,7 +45,7 @@ class Stack:
     @property
     def kubeconfig(self) -> Path:
         """For people: the administrator's."""
-        return self.folder / "cluster" / "kubeconfig"
+        return self.folder / KUBECONFIG
 
     @property
     def audit_log(self) -> Path:
@@ -56,6 +55,11 @@ class Stack:
     def kubeconfig_of(self, user: str) -> Path:
         """The kubeconfig of one user: admin, podslots-controller or demo."""
         return self.folder / "cluster" / f"kubeconfig-{user}"
+
+    @property
+    def started(self) -> list[str]:
+        """The names of the processes that this object has started."""
+        return list(self._children)
 
     def api_server(self) -> str:
         """The URL of the API server that was started last; empty if there was none."""
@@ -94,7 +98,9 @@ class Stack:
         """Start both; returns when the API server serves and the controller runs. Raises StackError.
 
         If one of them was killed, it is replaced. A cluster that lives is left alone, with all that runs in it.
+        A start that fails, or is cancelled, stops what it has started, and leaves the folder's records as they were.
         """
+        recorded_before = self._recorded()
         found = {process.name: process for process in self.running()}
         if len(found) > 1:
             raise StackError(f"cluster and controller of {self.folder} run already")
@@ -120,6 +126,7 @@ class Stack:
             for process in reversed(self.running()):
                 if process.pid in {child.pid for child in self._children.values()}:
                     await self._end(process)
+            write_records(self.folder, recorded_before)
             raise
 
     def _make_folder(self) -> None:
@@ -143,7 +150,7 @@ class Stack:
         """Stop the controller, then the cluster with all its Pods. A process that takes too long is killed."""
         for process in sorted(self.running(), key=lambda process: process.name, reverse=True):
             await self._end(process)
-        (self.folder / RECORDS).unlink(missing_ok=True)
+        write_records(self.folder, ())
 
     async def _end(self, process: Running) -> None:
         loop = asyncio.get_running_loop()
@@ -168,7 +175,7 @@ class Stack:
         return [
             *(sys.executable, "-m", "controller.local"),
             *("--state-dir", str(self.folder / "cluster"), "--crds", str(crds.folder()), "--ready-file", str(ready)),
-            *("--policies", str(crds.policies_folder())),
+            *("--policies", str(crds.policies_folder()), "--roles", str(crds.roles_file())),
             *("--image", f"{AGENT_IMAGE}=slot-agent"),
             *("--stop-grace-seconds", f"{stop_grace_seconds:g}"),
             *(["--keep-pods"] if keep_pods else []),
@@ -209,10 +216,7 @@ class Stack:
             )
         self._children[name] = child
         started = Running(name=name, pid=child.pid, start_ticks=start_ticks(child.pid) or 0)
-        records = [*(process for process in self.running() if process.name != name), started]
-        temporary = self.folder / "processes.json.tmp"
-        temporary.write_text(json.dumps([asdict(record) for record in records]))
-        temporary.rename(self.folder / RECORDS)
+        write_records(self.folder, [*(process for process in self.running() if process.name != name), started])
 
     def _alive(self, process: Running) -> bool:
         for child in self._children.values():

@@ -10,6 +10,7 @@ from controller.cli import documents
 from controller.cli.changes import OUTPUT, Change, Teller
 from controller.cli.documents import KINDS
 from controller.cli.kinds import short_name
+from controller.cli.last_applied import with_new_note, with_note
 from controller.cli.nearest import meant
 from controller.cli.session import STRICT, Connection, Session, explain
 from controller.cli.verbs import Verb, pass_session
@@ -105,12 +106,12 @@ def _pool(connection: Connection, namespace: str, name: str) -> PoolSpec | None:
 def _apply(connection: Connection, resource: Resource, namespace: str, obj: Object) -> tuple[str, Object]:
     api = connection.api
     try:
-        return "created", api.create(resource, namespace, obj)
+        return "created", api.create(resource, namespace, with_note(obj, namespace))
     except AlreadyExists:
         name = obj["metadata"]["name"]
     before = api.get(resource, namespace, name)
     changes = {key: value for key, value in obj.items() if key not in {"apiVersion", "kind", "status"}}
-    after = api.patch(resource, namespace, name, changes)
+    after = api.patch(resource, namespace, name, with_new_note(changes, obj, before, namespace))
     same = before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]
     return "unchanged" if same else "configured", after
 

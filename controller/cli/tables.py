@@ -25,6 +25,7 @@ _WISHES = ((names.DRAIN_REQUESTED, "drain"), (names.FORGET, "forget"), (names.BR
 """Annotation → how it is shown under REQUESTED."""
 SERVES = "active"
 """The state of a Pod whose agent takes work."""
+_DELETION = frozenset({"Deleting", "DeletionWaits"})
 _SLOT_STATES = {"Assigned": "running", "Running": "running", "AwaitingApproval": "reserved"}
 
 
@@ -65,8 +66,10 @@ def standing(pool: Object) -> str:
     """
     conditions = {entry.get("type"): entry for entry in (pool.get("status") or {}).get("conditions") or ()}
     ready, degraded = conditions.get("Ready") or {}, conditions.get("Degraded") or {}
-    if ready.get("reason") == "DeletionWaits":
-        return f"DeletionWaits: {ready.get('message', '')}"
+    if ready.get("reason") in _DELETION:
+        return f"{ready['reason']}: {ready.get('message', '')}"
+    if "deletionTimestamp" in pool["metadata"]:
+        return "Deleting"
     if degraded.get("status") == "True":
         return str(degraded.get("reason") or "Degraded")
     return str(ready.get("reason") or "Unknown")

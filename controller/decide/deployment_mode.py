@@ -27,7 +27,7 @@ from controller.decide.pod_actions import (
     PodAction,
     TakeBack,
 )
-from controller.decide.pool_status import Problem
+from controller.decide.problem import Problem
 from controller.decide.scaling import SizeDecision
 from controller.decide.view import DeploymentView, PodState, PodView, PoolView
 from controller.objects.deployment import REVISION, is_made_by_us

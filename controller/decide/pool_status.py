@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from agent.wire import Origin, SlotState, format_time
+from agent.wire import SlotState, format_time
 from controller import names
 from controller.decide.agent_version import MINIMUM
+from controller.decide.pool_deletion import deletion_stand, deletion_waits
 from controller.decide.pool_figures import slot_counts
+from controller.decide.problem import Problem, Problems
 from controller.decide.protection import Finding
 from controller.decide.rotation import Rotation
 from controller.decide.scaling import SizeDecision
@@ -20,7 +22,6 @@ from controller.objects.fields import Fields
 from controller.objects.sentences import sentence
 
 AGENT_TOO_OLD = "AgentTooOld"
-DELETION_WAITS = "DeletionWaits"
 
 READY = "Ready"
 PROGRESSING = "Progressing"
@@ -31,22 +32,6 @@ SCALING_LIMITED = "ScalingLimited"
 TOKENS_IN_SYNC = "TokensInSync"
 PROTECTED = "Protected"
 """Whether others are kept from the pool's active Pods."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """Something that keeps a pool from working as it should: a reason for programs and a message for people."""
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problems:
-    """What keeps a pool from working as it should, and from changing its size."""
-
-    degraded: Problem | None = None
-    unable_to_scale: Problem | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +109,7 @@ def _conditions(
     tokens: Rotation | None,
     protection: Finding | None,
 ) -> list[dict[str, Any]]:
-    waits = deletion_waits(view)
+    waits, deletion = deletion_waits(view), deletion_stand(view)
     degraded, unable_to_scale = waits or problems.degraded or not_starting(view), problems.unable_to_scale
     counting = [pod for pod in view.others if pod.counts and not pod.retiring]
     serving = _serving(view)
@@ -138,10 +123,10 @@ def _conditions(
     if degraded is None and unreachable and not any(pod.contacting for pod in counting):
         degraded = Problem(reason="AgentsUnreachable", message=f"no answer from {', '.join(sorted(unreachable)[:5])}")
     degraded = degraded or too_old_agents(view)
-    settled = not moving and degraded is None
+    settled = not moving and degraded is None and deletion is None
     ready_words = ("Settled" if settled else "NotSettled", f"{ready} of {size} Pods serve")
-    if waits is not None:
-        ready_words = (waits.reason, waits.message)
+    if deletion is not None:
+        ready_words = (deletion.reason, deletion.message)
     limit = decision.limit
     entries = [
         (READY, settled, *ready_words),
@@ -201,46 +186,6 @@ def not_starting(view: PoolView) -> Problem | None:
     problem = first.start_problem
     others = f", and {len(waiting) - 1} more" if len(waiting) > 1 else ""
     return Problem(reason=problem.reason, message=f"Pod {first.name}{others}: {problem.message}") if problem else None
-
-
-def deletion_waits(view: PoolView) -> Problem | None:
-    """Which Pods keep a pool from being deleted until a person acts, whatever its `deletionPolicy`, and what to do.
-
-    Tasks end or are cancelled. But the controller never releases what a program beside the agent holds, and never
-    treats a Pod with a silent agent as idle.
-    """
-    if not view.deleting:
-        return None
-    found = [f"Pod {pod.name}: {word}" for pod in view.pods if (word := _kept_by(pod)) is not None]
-    if not found:
-        return None
-    others = f"; and {len(found) - _NAMED} more Pods" if len(found) > _NAMED else ""
-    return Problem(reason=DELETION_WAITS, message="; ".join(sorted(found)[:_NAMED]) + others)
-
-
-_NAMED = 5
-
-
-def _kept_by(pod: PodView) -> str | None:
-    if pod.dead or pod.deleting or pod.state is PodState.STARTING:
-        return None
-    if not pod.connected or pod.agent is None:
-        return (
-            None
-            if pod.contacting
-            else f"its agent does not answer; if nothing of it runs any more, say so with `podslots forget {pod.name}`"
-        )
-    holds = [
-        f"slot {slot.id} ({slot.task_id})" for slot in pod.held if slot.origin is Origin.LOCAL or slot.step is None
-    ]
-    if holds:
-        return (
-            f"its own program, or somebody with the pool's token, holds {', '.join(holds)} and has to release that; "
-            f"if it may be cut off: podslots break-glass {pod.name} --reason WHY, then kubectl delete pod {pod.name}"
-        )
-    if pod.agent.recovering:
-        return "its agent has lost its journal, and waits to be told what is in its slots"
-    return None
 
 
 def too_old_agents(view: PoolView) -> Problem | None:

@@ -26,7 +26,7 @@ from controller.cli.called import command
 from controller.cli.stack import Stack
 from controller.demo import workload
 from controller.demo.checked import checked, has_checker
-from controller.demo.display import Display
+from controller.demo.display import Display, print_text
 from controller.demo.film import Film
 from controller.demo.observe import Observer
 from controller.demo.scenario import Options, Scenario
@@ -181,7 +181,7 @@ def _tell(verdict: Verdict, console: Console) -> None:
             "that is what the agents, the tasks' own records and the API server's audit log say.\n\n"
             f"Go on by hand:  {command()} local up"
         )
-    console.print(f"\n{text}", markup=False, highlight=False, soft_wrap=True)
+    print_text(console, f"\n{text}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import textwrap
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,10 @@ MOST_ENDS = 3
 STYLES = {SlotState.IDLE: "dim", SlotState.RUNNING: "green", SlotState.RESERVED: "yellow"}
 
 
+NARROW = 76
+"""Columns up to which a Pod is called by the end of its name, and its state is left out: else slots were cut."""
+
+
 class NoAnswerError(PodslotsError):
     """The input has ended before a question was answered."""
 
@@ -57,7 +62,7 @@ class Display:
         line = f"{self._clock():5.1f} s  {text}"
         self._said.append(line)
         if self._live is None:
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_text(self._console, line, indent=_AFTER_TIME)
 
     async def run(self, observer: Observer) -> None:
         """Keep what is shown up to date until cancelled."""
@@ -107,7 +112,7 @@ class Display:
         Only a word decides: a key that was hit before the question, Enter or Ctrl-D cancel nothing.
         """
         with self.paused():
-            self._console.print(f"\n{shown}\n", markup=False, highlight=False, soft_wrap=True)
+            print_text(self._console, f"\n{shown}\n")
             drop_what_was_typed()
             for _ in range(MOST_ENDS):
                 self._console.print(f"{question} [y/n] ", markup=False, highlight=False, end="")
@@ -128,28 +133,55 @@ class Display:
             self.say(summary)
 
     def _picture(self, observer: Observer) -> Group:
-        wide = self._console.width >= WIDE
+        wide, narrow = self._console.width >= WIDE, self._console.width < NARROW
         # One space between columns: then the longest of them fit 80 columns, and no name is cut.
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2 if wide else 1, 0, 0))
         table.add_column("POD", no_wrap=True)
-        table.add_column("STATE", no_wrap=True, min_width=8)
+        if not narrow:
+            table.add_column("STATE", no_wrap=True, min_width=8)
         for slot in range(SLOTS):
             table.add_column(f"SLOT {slot}", no_wrap=True, min_width=15 if wide else 13)
         if wide:
             table.add_column("LOOK YOURSELF", no_wrap=True)
         pods = observer.present()
         for pod in pods:
-            table.add_row(*_row(pod, observer), *([_look(pod, observer)] if wide else []))
+            table.add_row(*_row(pod, observer, narrow=narrow), *([_look(pod, observer)] if wide else []))
         for _ in range(MAX_PODS - len(pods)):
             table.add_row("")
         looks = [] if wide else [next((look for pod in pods if (look := _look(pod, observer))), Text())]
-        said = Text("\n".join(self._said))
-        return Group(
-            Text(f"\n{self._clock():5.1f} s  {_summary(observer)}\n", style="bold"), table, *looks, Text(), said
-        )
+        width = self._console.width
+        head = _wrapped(f"{self._clock():5.1f} s  {_summary(observer)}", width, indent=_AFTER_TIME)
+        said = [part for line in self._said for part in _wrapped(line, width, indent=_AFTER_TIME)]
+        # The rest: empty lines, the table and its head, the address below it, and a line for the cursor.
+        room = self._console.height - len(head) - MAX_PODS - len(looks) - 5
+        head_text = Text("\n".join(["", *head, ""]), style="bold")
+        return Group(head_text, table, *looks, Text(), Text("\n".join(said[-max(1, min(LINES, room)) :])))
 
 
-def _row(pod: Object, observer: Observer) -> list[Text]:
+_AFTER_TIME = 9
+"""Where the words begin after the seconds: what goes on in the next line begins there, too."""
+
+
+def print_text(console: Console, text: str, *, indent: int = 0) -> None:
+    """Print lines that a terminal breaks between words; elsewhere they stay whole."""
+    if console.is_terminal:
+        text = "\n".join(part for line in text.split("\n") for part in _wrapped(line, console.width, indent=indent))
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _wrapped(line: str, width: int, *, indent: int) -> list[str]:
+    """A line in lines of this width at most, but for words that are longer, as addresses."""
+    return textwrap.wrap(
+        line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    ) or [""]
+
+
+def _row(pod: Object, observer: Observer, *, narrow: bool) -> list[Text]:
+    if narrow:
+        return [
+            Text(pod["metadata"]["name"].rpartition("-")[2]),
+            *_slots(observer.last(pod["metadata"]["uid"]), observer),
+        ]
     state = observer.last(pod["metadata"]["uid"])
     label = (pod["metadata"].get("labels") or {}).get(STATE_LABEL, "")
     return [Text(pod["metadata"]["name"]), Text(label), *_slots(state, observer)]

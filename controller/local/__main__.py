@@ -127,6 +127,7 @@ def _config(options: argparse.Namespace) -> ClusterConfig:
         port=options.port,
         crds=options.crds,
         policies=options.policies,
+        roles=options.roles,
         evictions=options.evictions,
         tls=not options.no_tls,
         kubeconfig=options.kubeconfig.absolute() if options.kubeconfig else None,
@@ -141,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--port", type=int, default=0, help="API server's port (default: the last one, else any free one)")
     add("--crds", type=Path, help="folder of CustomResourceDefinitions to load at the start")
     add("--policies", type=Path, help="folder of admission policies to load at the start")
+    add("--roles", type=Path, help="file of ClusterRoles to load at the start, and Kubernetes' own with them")
     add("--evictions", action="store_true", help="serve the alpha API lifecycle.k8s.io/v1alpha1, with nobody behind it")
     add("--kubeconfig", type=Path, help="write the kubeconfig here, besides the state folder")
     add("--no-tls", action="store_true", help="plain HTTP; kubectl then sends no token")

@@ -33,6 +33,7 @@ class ClusterConfig:
     port: int = 0
     crds: Path | None = None
     policies: Path | None = None
+    roles: Path | None = None
     evictions: bool = False  # serve lifecycle.k8s.io/v1alpha1, as Kubernetes 1.37 does when told to
     tls: bool = True  # without it kubectl sends no token
     kubeconfig: Path | None = None  # where to write one besides the state folder's own
@@ -120,6 +121,7 @@ class LocalCluster:
                 audit_path=folder / "audit.jsonl",
                 crds=self.config.crds,
                 policies=self.config.policies,
+                roles=self.config.roles,
                 evictions=self.config.evictions,
                 log_source=self.kubelet.log_source,
             )

@@ -14,18 +14,17 @@ from controller.act.work_queue import WorkQueue
 from controller.decide.deployment_mode import MarkPod, TakeBackMark, for_deployments, for_pods, replica_problem, to_come
 from controller.decide.eviction import reply
 from controller.decide.pod_actions import CreatePods, PodAction, let_go, pod_actions, removed, surplus
+from controller.decide.pool_deletion import deletion_waits
 from controller.decide.pool_figures import TaskCounts, pool_figures
 from controller.decide.pool_status import (
     Before,
-    Problem,
-    Problems,
-    deletion_waits,
     invalid_pool_status,
     not_starting,
     pool_status,
     signal_problem,
     too_old_agents,
 )
+from controller.decide.problem import Problem, Problems
 from controller.decide.protection import Finding, without_budget
 from controller.decide.rollout import Starts, roll_out
 from controller.decide.rotation import Rotation, rotation

@@ -8,9 +8,7 @@ from controller import names
 from controller.act.tasks import Tasks
 from controller.act.work_queue import WorkQueue
 from controller.decide.assignment import assign, next_in_turn
-from controller.decide.pool_status import (
-    Problem,
-)
+from controller.decide.problem import Problem
 from controller.decide.scaling import SizeDecision
 from controller.decide.task_actions import (
     ACCEPTED,
@@ -175,6 +173,8 @@ class TaskPass:
                 task = live.get(uid)
                 if task is not None and (task.task_id, task.status.pod_uid) == (task_id, pod.uid):
                     continue
+                if self._index.is_unreadable(key[0], uid):
+                    continue  # it is said on the task: what its agent has stays there until it can be read, or is gone
                 end = self._index.ended_task(key, uid)
                 if end is not None and (end.task_id, end.pod_uid) == (task_id, pod.uid) and task_id not in held:
                     self._index.reopen(key, uid)  # its result is stored: the agent may forget it

@@ -299,7 +299,13 @@ async def _with_headers(request: web.Request, handler: Handler) -> web.StreamRes
         response = _problem(400, "bad_request", str(error))
     except TooManyReaders as error:
         response = _problem(503, "too_many_readers", str(error))
-    except web.HTTPException as error:  # no such path, another method
+    except web.HTTPNotFound:
+        response = _problem(404, "not_found", f"there is nothing here; what there is: {', '.join(_paths(request))}")
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        response = _problem(405, "method_not_allowed", f"nothing is written here; allowed: {allowed}")
+        response.headers["Allow"] = allowed
+    except web.HTTPException as error:
         error.headers.update(PAGE_HEADERS)
         raise
     except (ConnectionError, TimeoutError):
@@ -310,6 +316,10 @@ async def _with_headers(request: web.Request, handler: Handler) -> web.StreamRes
     if not response.prepared:
         response.headers.update(PAGE_HEADERS)
     return response
+
+
+def _paths(request: web.Request) -> list[str]:
+    return sorted({resource.canonical for resource in request.app.router.resources()})
 
 
 # --- who may read -----------------------------------------------------------------------------------------------------

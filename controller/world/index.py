@@ -82,6 +82,10 @@ class Index:
         """The tasks of a pool whose objects can't be read, and why."""
         return self._unreadable.get(key, {}).values()
 
+    def is_unreadable(self, namespace: str, uid: str) -> bool:
+        """Whether there is such a task, and its object can't be read."""
+        return any(uid in tasks for key, tasks in self._unreadable.items() if key[0] == namespace)
+
     def ended(self, key: Key) -> AbstractSet[str]:
         """UIDs of the tasks of a pool that have ended and still exist."""
         return self._ended.get(key, {}).keys()

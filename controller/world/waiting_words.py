@@ -1,7 +1,7 @@
 """Messages for people about what a task waits for."""
 
 from agent.wire import format_time
-from controller.decide.pool_status import Problem
+from controller.decide.problem import Problem
 from controller.decide.scaling import Reason, SizeDecision
 from controller.objects.task import Task, TaskPhase
 from controller.world.index import Index, key_of_task

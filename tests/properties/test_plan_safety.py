@@ -21,7 +21,8 @@ from controller.decide.pod_actions import (
     removed,
 )
 from controller.decide.pool_figures import TaskCounts, pool_figures
-from controller.decide.pool_status import Before, Problems, pool_status
+from controller.decide.pool_status import Before, pool_status
+from controller.decide.problem import Problems
 from controller.decide.scaling import decide_size
 from controller.decide.view import PodOperation, PodState, PodView, PoolView
 from controller.objects.pool import DeletionPolicy

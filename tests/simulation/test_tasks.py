@@ -204,6 +204,27 @@ def test_a_task_that_can_not_run_holds_up_none_of_its_lock(why: str, locked: boo
     play(story)
 
 
+def test_a_task_that_can_not_be_read_while_it_runs_is_left_alone_until_it_can(caplog: pytest.LogCaptureFixture) -> None:
+    """It says so once; no operation is tried again and again, and its end is written as soon as it can be read."""
+
+    async def story(world: World) -> None:
+        world.add_task("t", "apply", seconds=30)
+        await world.until(lambda: world.phase("t") is TaskPhase.RUNNING, 60, "running")
+        world.cluster.patch(SLOTTASKS, NS, "t", {"spec": {"files": {"/etc/x": ""}}})
+        await asyncio.sleep(20)
+        said = world.task("t")
+        assert said is not None
+        assert [entry["status"] for entry in said["status"]["conditions"] if entry["type"] == "Accepted"] == ["False"]
+        caplog.clear()
+        await asyncio.sleep(300)
+        assert world.task("t") == said, "nothing is written again"
+        assert [record.message for record in caplog.records if record.message.startswith("operation")] == []
+        world.cluster.patch(SLOTTASKS, NS, "t", {"spec": {"files": None}})
+        await world.until(lambda: world.phase("t") is TaskPhase.SUCCEEDED, 60, "done")
+
+    play(story)
+
+
 def test_an_apply_that_vanished_keeps_its_lock_until_its_death_is_proven() -> None:
     """R7: the object of its Pod is gone and proves nothing; a person's statement frees it."""
 

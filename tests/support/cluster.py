@@ -105,7 +105,7 @@ class Cluster:
             "cluster",
             [
                 *("-m", "controller.local", "--state-dir", str(self.state), "--crds", str(crds.folder())),
-                *("--policies", str(crds.policies_folder())),
+                *("--policies", str(crds.policies_folder()), "--roles", str(crds.roles_file())),
                 *("--keep-logs", str(folder / "logs")),
                 *(
                     "--ready-file",

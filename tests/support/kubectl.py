@@ -1,11 +1,18 @@
 """The real kubectl, from the development environment."""
 
 import asyncio
+import json
 import os
+import signal
 import sys
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from controller import crds
+from tests.support.repository import ROOT
 
 KUBECTL = Path(sys.executable).with_name("kubectl")
 
@@ -24,7 +31,7 @@ class Kubectl:
 
     def __init__(self, kubeconfig: Path) -> None:
         self._home = tempfile.TemporaryDirectory(prefix="kubectl-")
-        self._environ = {"PATH": os.environ["PATH"], "HOME": self._home.name, "KUBECONFIG": str(kubeconfig)}
+        self.environ = {"PATH": os.environ["PATH"], "HOME": self._home.name, "KUBECONFIG": str(kubeconfig)}
 
     def close(self) -> None:
         """Removes the home."""
@@ -37,7 +44,7 @@ class Kubectl:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={**self._environ, **(environ or {})},
+            env={**self.environ, **(environ or {})},
         )
         async with asyncio.timeout(40):
             out, err = await process.communicate(stdin.encode())
@@ -48,3 +55,26 @@ class Kubectl:
         ran = await self.run(*arguments, stdin=stdin, environ=environ)
         assert ran.status == 0, f"kubectl {' '.join(arguments)}: {ran.out}{ran.err}"
         return ran.out
+
+
+@asynccontextmanager
+async def on_a_cluster(folder: Path) -> AsyncIterator[Kubectl]:
+    """kubectl on an embedded cluster of its own, without a controller of podslots."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "controller.local", "--state-dir", str(folder / "cluster")),
+        *("--crds", str(crds.folder()), "--roles", str(crds.roles_file()), "--stop-grace-seconds", "1"),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    caller: Kubectl | None = None
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            ready = json.loads(await process.stdout.readline())
+        caller = Kubectl(Path(ready["kubeconfig"]))
+        yield caller
+    finally:
+        if caller is not None:
+            caller.close()
+        process.send_signal(signal.SIGTERM)
+        await process.wait()

@@ -40,6 +40,7 @@ from controller.local.apiserver.controller_loop import ControllerLoop
 from controller.local.apiserver.errors import ApiError, bad_request, no_such_resource
 from controller.local.apiserver.faults import FaultRule, Faults
 from controller.local.apiserver.negotiation import negotiate
+from controller.local.apiserver.openapi import v2 as openapi_v2
 from controller.local.apiserver.openapi.answers import answer as openapi_answer
 from controller.local.apiserver.openapi.documents import PREFIX as OPENAPI
 from controller.local.apiserver.openapi.documents import Documents
@@ -62,6 +63,7 @@ Json = dict[str, Any]
 _MAX_BODY_BYTES = 3 * 1024 * 1024
 _SHUTDOWN_SECONDS = 2.0
 _FIRST_ERROR_STATUS = 400
+_HERE = Path(__file__).parent
 ADMIN_USERS = frozenset({"admin", "system:admin"})
 
 
@@ -78,6 +80,7 @@ class ApiServer:
         audit_path: Path | None = None,
         crds: Path | None = None,
         policies: Path | None = None,
+        roles: Path | None = None,
         evictions: bool = False,
         log_source: LogSource | None = None,
         audit: AuditSink | None = None,
@@ -94,8 +97,10 @@ class ApiServer:
         self._now = now
         self._rng = rng
         self._admin_users = admin_users
-        lifecycle = Path(__file__).parent / "lifecycle" if evictions else None
-        self._manifests = [folder for folder in (crds, policies, lifecycle) if folder is not None]
+        lifecycle = _HERE / "lifecycle" if evictions else None
+        kubernetes_roles = _HERE / "access" / "cluster_roles.yaml" if roles else None  # those that given ones join
+        given = (crds, policies, kubernetes_roles, roles, lifecycle)
+        self._manifests = [path for path in given if path is not None]
         self._log_source = log_source
         self._bookmark_interval_seconds = bookmark_interval_seconds
         self._file_audit = FileAudit(audit_path) if audit is None and audit_path is not None else None
@@ -134,8 +139,8 @@ class ApiServer:
         self.store.restore(version, bodies)
         self.hub.published = version
         await self.commit(self.store.bootstrap(self._now(), self._rng))
-        for folder in self._manifests:
-            await self.load(folder)
+        for path in self._manifests:
+            await self.load(path)
         self._collector = asyncio.create_task(self._controllers.run(), name="controllers")
         app = web.Application(client_max_size=_MAX_BODY_BYTES)
         app.router.add_route("*", "/{path:.*}", self._handle)
@@ -157,9 +162,9 @@ class ApiServer:
         if self._file_audit is not None:
             self._file_audit.close()
 
-    async def load(self, folder: Path) -> None:
-        """Creates or updates what a folder's YAML files have: definitions, admission policies."""
-        for document in await asyncio.to_thread(_documents, folder):
+    async def load(self, path: Path) -> None:
+        """Creates or updates what a YAML file or a folder of them has: definitions, admission policies, roles."""
+        for document in await asyncio.to_thread(_documents, path):
             await self.commit(self.store.apply(document, now=self._now(), rng=self._rng))
 
     async def commit(self, changes: tuple[Change, ...]) -> None:
@@ -300,6 +305,8 @@ class ApiServer:
         if parts[0] in ("healthz", "livez", "readyz"):
             await self._journal.settled()
             return web.Response(text="ok")
+        if info.path == openapi_v2.PATH:
+            return openapi_v2.answer(request.headers.get("Accept", ""))
         if info.path == OPENAPI or info.path.startswith(OPENAPI + "/"):
             negotiate(request.headers.get("Accept", ""))
             found = openapi_answer(self._openapi, info.path, request.query, request.headers, self._now())
@@ -376,10 +383,10 @@ async def _read_body(request: web.Request) -> bytes:
         raise bad_request("unexpected EOF") from error
 
 
-def _documents(folder: Path) -> list[Json]:
+def _documents(path: Path) -> list[Json]:
     return [
         document
-        for path in sorted(folder.rglob("*.y*ml"))
-        for document in yaml.safe_load_all(path.read_text())
+        for file in ([path] if path.is_file() else sorted(path.rglob("*.y*ml")))
+        for document in yaml.safe_load_all(file.read_text())
         if isinstance(document, dict) and document.get("metadata")
     ]

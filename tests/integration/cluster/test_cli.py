@@ -25,6 +25,7 @@ from controller.kube.access import KubeSettings
 from controller.kube.api import SECRETS, SLOTTASKS
 from controller.kube.client import connect
 from controller.version import own_version
+from tests.support.kubectl import Kubectl
 from tests.support.repository import ROOT
 from tests.support.waiting import wait_until
 
@@ -91,6 +92,28 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
         yield cli
     finally:
         cli.run("local", "down", "--force", "--state-dir", str(folder), cluster=False)
+
+
+def test_submit_and_kubectl_apply_take_over_from_each_other(cli: Cli) -> None:
+    """Whoever made an object, the other finds it as it was asked for, and says nothing."""
+    kubectl = Kubectl(cli.folder / "cluster" / "kubeconfig")
+
+    def apply(text: str) -> str:
+        ran = asyncio.run(kubectl.run("apply", "-f", "-", stdin=text))
+        assert (ran.status, ran.err) == (0, ""), ran
+        return ran.out
+
+    ours, theirs = task("ours", "echo '<&>'"), task("theirs", "true")
+    assert cli.submit(ours) == "slottask/ours created\n"
+    assert apply(ours) == "slottask.podslots.dev/ours unchanged\n"
+    assert apply(theirs) == "slottask.podslots.dev/theirs created\n"
+    assert cli.submit(theirs) == "slottask/theirs unchanged\n"
+    more = task("theirs", "true", priority=7)
+    assert cli.submit(more) == "slottask/theirs configured\n"
+    assert apply(more) == "slottask.podslots.dev/theirs unchanged\n"
+    apply(theirs)
+    assert cli.get("tasks", "theirs")["spec"]["priority"] == 0, "what is asked for no more is taken away"
+    kubectl.close()
 
 
 def test_submit_creates_then_merges(cli: Cli) -> None:

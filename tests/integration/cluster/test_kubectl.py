@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.api_client import until
-from tests.support.kubectl import Kubectl
-from tests.support.repository import ROOT
+from tests.support.kubectl import Kubectl, on_a_cluster
 
 Json = dict[str, Any]
 
@@ -25,6 +21,15 @@ metadata: {name: terraform}
 spec:
   replicas: 0
   template: {spec: {containers: [{name: worker, image: example}]}}
+"""
+TASK = """
+apiVersion: podslots.dev/v1alpha1
+kind: SlotTask
+metadata: {name: net}
+spec:
+  pool: terraform
+  type: plan
+  steps: {plan: {command: ["true"]}}
 """
 CONFIG = """
 apiVersion: v1
@@ -60,25 +65,8 @@ spec:
 
 @pytest.fixture
 async def kubectl(tmp_path: Path) -> AsyncIterator[Kubectl]:
-    state = tmp_path / "cluster"
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "controller.local", "--state-dir", str(state)),
-        *("--crds", str(ROOT / "manifests" / "base" / "crds"), "--stop-grace-seconds", "1"),
-        stdout=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-    )
-    caller: Kubectl | None = None
-    try:
-        assert process.stdout is not None
-        async with asyncio.timeout(30):
-            ready = json.loads(await process.stdout.readline())
-        caller = Kubectl(Path(ready["kubeconfig"]))
+    async with on_a_cluster(tmp_path) as caller:
         yield caller
-    finally:
-        if caller is not None:
-            caller.close()
-        process.send_signal(signal.SIGTERM)
-        await process.wait()
 
 
 def _rows(text: str) -> list[list[str]]:
@@ -131,8 +119,16 @@ async def test_what_typed_clients_create_and_delete(kubectl: Kubectl) -> None:
 async def test_columns_are_those_of_the_kinds(kubectl: Kubectl) -> None:
     await kubectl("apply", "-f", "-", stdin=POOL)
     pools = _rows(await kubectl("get", "slotpools"))
-    assert pools[0] == ["NAME", "PODS", "READY", "DESIRED", "SLOTS", "IDLE", "RUNNING", "RESERVED", "AGE"]
+    assert pools[0] == ["NAME", "PODS", "READY", "DESIRED", "SLOTS", "IDLE", "RUNNING", "RESERVED", "STATUS", "AGE"]
     assert pools[1][0] == "terraform"
+    await kubectl("apply", "-f", "-", stdin=TASK)
+    head, task = (await kubectl("get", "slottasks", "-o", "wide")).splitlines()
+    assert head.split() == [
+        *("NAME", "POOL", "TYPE", "PHASE", "STEP", "POD", "SLOT", "CHANGED", "ATTEMPT", "LOCK"),
+        *("WAITS", "REASON", "AGE"),
+    ]
+    assert task.split()[:4] == ["net", "terraform", "plan", "Queued"]
+    assert task[head.index("WAITS") : head.index("REASON")].strip() == "no word from the controller yet"
     assert _rows(await kubectl("get", "nodes"))[0] == ["NAME", "STATUS", "ROLES", "AGE", "VERSION"]
     await kubectl("create", "configmap", "c", "--from-literal=a=b")
     header, row = _rows(await kubectl("get", "configmaps"))

@@ -137,8 +137,6 @@ def test_a_real_terraform_workspace(reader: Reader, tmp_path: Path) -> None:
         "AWS_ACCESS_KEY_ID": "key-of-aws",
         "AWS_SECRET_ACCESS_KEY": "secret",
     }
-    roles = ROOT / "manifests/base/rbac/people.yaml"  # as they are there once podslots is installed
-    reader.type(f"kubectl apply -f {roles}")
     said = reader.read("docs/terraform-workspace.md")
     assert "Apply complete! Resources: 1 added" in said
     approved = reader.type("kubectl get slottask network-1 -o jsonpath='{.spec.approval.by} {.status.phase}'")

@@ -121,15 +121,18 @@ class Rbac:
         role = self._core.versions.get(f"{plural}.{_GROUP}", ("" if clusterwide else namespace, reference["name"]))
         return [] if role is None else self._with_aggregated(role)
 
-    def _with_aggregated(self, role: Record) -> list[Json]:
-        """A role's rules; an aggregating one has those of the roles that it selects."""
+    def _with_aggregated(self, role: Record, within: frozenset[str] = frozenset()) -> list[Json]:
+        """A role's rules; an aggregating one has those of the roles that it selects, which may aggregate too."""
         selectors = (role.body.get("aggregationRule") or {}).get("clusterRoleSelectors") or ()
         rules: list[Json] = list(role.body.get("rules") or ())
         if selectors:
+            within |= {role.name}
             tests = [label_selector(selector) for selector in selectors]
             for other in self._core.versions.collection(f"clusterroles.{_GROUP}").current(""):
+                if other.name in within:
+                    continue
                 if any(test(other.body["metadata"].get("labels") or {}) for test in tests):
-                    rules += other.body.get("rules") or ()
+                    rules += self._with_aggregated(other, within)
         return rules
 
 

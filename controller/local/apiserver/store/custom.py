@@ -62,10 +62,11 @@ class CustomStrategy(Strategy):
         return Decoded({"metadata": metadata, **body}, (*decoder.unknown, *pruned))
 
     def prepare_create(self, body: Json, now: datetime) -> Json:
-        """Status comes later, where it is a subresource."""
+        """Status comes later, where it is a subresource; until then it is what the schema has as its default."""
         del now
         if "status" in self.resource.subresources:
             body.pop("status", None)
+            body = self._schema.default(body)
         return body
 
     def prepare_update(self, new: Json, old: Json, subresource: str) -> Json:

@@ -15,6 +15,7 @@ from controller.decide.task_actions import (
     APPROVED,
     Acquire,
     Approve,
+    Finish,
     Follow,
     Retry,
     Whereabouts,
@@ -853,3 +854,51 @@ def test_a_task_that_can_not_be_read_says_why_and_can_be_cancelled(cancel: bool)
     if not cancel:
         assert unsaid(site.api.all(SLOTTASKS)[NS, "a"], problem) is None, "once"
     assert task.uid == obj["metadata"]["uid"]
+
+
+def read_status(site: DispatchSite) -> dict[str, Any]:
+    """The status as kubectl's columns read it."""
+    found: dict[str, Any] = site.api.objects[SLOTTASKS, NS, "t"]["status"]
+    return found
+
+
+def test_a_task_that_waits_says_its_phase_and_for_what_from_the_first_word_on() -> None:
+    """The phase is Queued by default: a write of what has changed alone would never write it."""
+    site = DispatchSite()
+    words = site.replica().writer.words
+    run(words.say_not_accepted(site.add(), "PoolNotFound", "there is no SlotPool"))
+    assert (read_status(site)["phase"], read_status(site)["queuedReason"]) == ("Queued", "there is no SlotPool")
+    run(words.say_accepted(site.task()))
+    assert read_status(site)["phase"] == "Queued"
+    assert read_status(site).get("queuedReason") is None
+    run(words.say_waiting(site.task(), "for a slot"))
+    assert read_status(site)["queuedReason"] == "for a slot"
+    run(site.replica().writer.finish(site.task(), Finish(TaskPhase.CANCELLED, "Cancelled", "before it was assigned")))
+    assert read_status(site).get("queuedReason") is None
+
+
+UNREADABLE = {"files": {"/etc/passwd": ""}}
+
+
+@pytest.mark.parametrize("kind", ["plan", "apply"])
+def test_what_an_agent_has_of_a_task_that_can_not_be_read_is_left_to_it(kind: str) -> None:
+    """Nothing is concluded, and nothing fails: it is no orphan, or it may be none."""
+    site = DispatchSite()
+    placed(site, kind)
+    site.api.put(SLOTTASKS, {**site.api.objects[SLOTTASKS, NS, "t"], "spec": {"pool": "pool", **UNREADABLE}})
+    run(site.replica().settle_orphan("uid-t.1"))
+    assert not site.agent.state.tasks["uid-t.1"].cancel_requested
+    site.agent.finish("uid-t.1")
+    run(site.replica().settle_orphan("uid-t.1"))
+    assert "uid-t.1" in site.agent.state.tasks, "its result is nowhere else"
+
+
+def test_the_stored_result_of_a_task_that_can_not_be_read_any_more_is_acknowledged() -> None:
+    site = DispatchSite()
+    placed(site, "plan")
+    site.agent.finish("uid-t.1")
+    document = site.api.objects[SLOTTASKS, NS, "t"]
+    status = {**document["status"], "phase": "Succeeded"}
+    site.api.put(SLOTTASKS, {**document, "spec": {"pool": "pool", **UNREADABLE}, "status": status})
+    run(site.replica().settle_orphan("uid-t.1"))
+    assert site.agent.state.tasks == {}

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from controller.cli.called import command
 from controller.cli.main import main
-from controller.cli.processes import READY, Running, StackError, start_ticks
+from controller.cli.processes import Running, StackError, recorded, start_ticks
 from controller.cli.stack import Stack
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(100)")
@@ -85,6 +85,17 @@ def test_a_process_that_does_not_start_is_said_with_the_end_of_its_log(tmp_path:
     with pytest.raises(StackError, match=r"the cluster ended with status 1"):
         asyncio.run(Stack(tmp_path, os.environ).start())
     assert Stack(tmp_path, os.environ).running() == []
+    assert not (tmp_path / "processes.json").exists(), "nothing was killed: `local status` has nothing to mend"
+
+
+def test_a_start_that_fails_leaves_it_said_that_a_cluster_was_killed_whose_pods_may_run(tmp_path: Path) -> None:
+    (tmp_path / "cluster").write_text("")
+    killed = Running(name="cluster", pid=os.getpid(), start_ticks=1)
+    record(tmp_path, killed)
+    with pytest.raises(StackError):
+        asyncio.run(Stack(tmp_path, os.environ).start())
+    assert recorded(tmp_path) == [killed]
+    assert Stack(tmp_path, os.environ).cluster_was_killed
 
 
 def test_a_command_says_that_a_local_cluster_is_stopped_and_how_to_start_it(tmp_path: Path) -> None:
@@ -95,7 +106,6 @@ def test_a_command_says_that_a_local_cluster_is_stopped_and_how_to_start_it(tmp_
         "{current-context: c, contexts: [{name: c, context: {cluster: c}}],"
         " clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]}"
     )
-    (folder / READY).write_text("{}")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         patch.delenv("KUBECONFIG", raising=False)

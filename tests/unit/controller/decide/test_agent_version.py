@@ -13,7 +13,8 @@ from controller.agents.answers import misunderstood, refusal
 from controller.agents.client import AgentClient, Stamps
 from controller.decide.agent_version import MINIMUM, is_too_old
 from controller.decide.pod_actions import CreatePods, OpenPod, pod_actions
-from controller.decide.pool_status import Before, Problems, pool_status, too_old_agents
+from controller.decide.pool_status import Before, pool_status, too_old_agents
+from controller.decide.problem import Problems
 from controller.decide.scaling import decide_size
 from controller.decide.view import Offer, PodState, PodView
 from controller.errors import AgentRefused, AgentUnreachable

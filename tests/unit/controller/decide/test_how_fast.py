@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from controller.decide.pool_status import Before, Problems, pool_status
+from controller.decide.pool_status import Before, pool_status
+from controller.decide.problem import Problems
 from controller.decide.scaling import Reason, decide_size
 from controller.objects.behavior import Behavior, ScalingPolicy, ScalingRules, SelectPolicy
 from controller.world.waiting_words import slot_word

@@ -8,7 +8,9 @@ import pytest
 from agent.wire import Origin, Step, format_time
 from controller.act.pools import differs
 from controller.cli import tables
-from controller.decide.pool_status import Before, Problem, Problems, deletion_waits, invalid_pool_status, pool_status
+from controller.decide.pool_deletion import deletion_waits
+from controller.decide.pool_status import Before, invalid_pool_status, pool_status
+from controller.decide.problem import Problem, Problems
 from controller.decide.protection import Finding, finding
 from controller.decide.scaling import decide_size
 from controller.decide.view import PodState, PodView, PoolView, Rollout, RolloutStand

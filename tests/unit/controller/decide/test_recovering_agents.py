@@ -10,7 +10,8 @@ from controller.decide.assignment import assign
 from controller.decide.basis import Basis
 from controller.decide.capacity import promises, take_census
 from controller.decide.pool_figures import TaskCounts, pool_figures
-from controller.decide.pool_status import Before, Problems, pool_status
+from controller.decide.pool_status import Before, pool_status
+from controller.decide.problem import Problems
 from controller.decide.scaling import decide_size
 from controller.decide.view import PodView, PoolView
 from tests.support.pools import pod, pods, pool, tasks

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.crds import folder
-from controller.decide.pool_status import Before, Problems, pool_status, signal_problem
+from controller.decide.pool_status import Before, pool_status, signal_problem
+from controller.decide.problem import Problems
 from controller.decide.reading import Answer, Reading, Sample, parse_answer
 from controller.decide.scaling import Reason, SizeDecision, decide_size
 from controller.decide.signal import SignalWord

@@ -54,6 +54,40 @@ def test_no_name_and_nothing_to_copy_is_cut(width: int) -> None:
     assert "curl http://127.250.142.3:8721/slots" in text
 
 
+LONG = "5 Pods created from zero; each takes three tasks as soon as its workers are there, and not a moment before that"
+
+
+@pytest.mark.parametrize("width", [60, 75, 80])
+def test_a_small_terminal_shows_whole_words_and_the_newest_of_them(width: int) -> None:
+    console = shown(width, force_terminal=True)
+    display = Display(console, lambda: 1.0)
+    for number in range(20):
+        display.say(f"{number}: {LONG}")
+    assert isinstance(console.file, io.StringIO)
+    before = len(console.file.getvalue())
+    console.print(display._picture(observer()))
+    lines = [line.rstrip() for line in console.file.getvalue()[before:].splitlines()]
+    assert max(map(len, lines)) <= width
+    assert len(lines) < console.height, "no line of it is pushed out"
+    text = "\n".join(lines)
+    assert "…" not in text
+    for name in ("zwnkpqdswv", "reserved network-1", "plan check-11", "plan check-12"):
+        assert name in text
+    assert f"19: {LONG}" in " ".join(text.split())
+    assert lines[-1].startswith(" " * 9), "what goes on stands under what it goes on from"
+
+
+@pytest.mark.parametrize("environ", [{"TERM": "dumb"}, {}], ids=["dumb", "file"])
+def test_lines_are_broken_between_words_on_a_terminal_and_nowhere_else(environ: dict[str, str]) -> None:
+    console = shown(60, force_terminal=bool(environ), _environ=environ)
+    Display(console, lambda: 1.0).say(LONG)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert " ".join(" ".join(lines).split()) == f"1.0 s {LONG}"
+    assert (len(lines) > 1) == bool(environ)
+    assert not environ or max(map(len, lines)) <= 60
+
+
 @pytest.mark.parametrize("environ", [{"TERM": "dumb"}, {}], ids=["dumb", "file"])
 async def test_where_no_cursor_moves_lines_are_shown(environ: dict[str, str]) -> None:
     console = shown(80, force_terminal=bool(environ), _environ=environ)

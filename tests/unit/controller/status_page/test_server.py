@@ -100,7 +100,17 @@ async def test_nothing_can_be_written(aiohttp_client: AiohttpClient, method: str
     client = await aiohttp_client(app(Site()))
     for path in ("/", "/metrics", *(f"/api/v1/{call}" for call in (*CALLS, "stream"))):
         async with client.request(method, path) as answer:
-            assert answer.status == 405
+            assert (answer.status, (await answer.json())["error"]) == (405, "method_not_allowed")
+            assert answer.headers["Allow"] == ("GET" if path.endswith("stream") else "GET, HEAD")
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/api", "/api/v1/", "/api/v1/nosuch", "/api/v2/pools", "/assets/x"])
+async def test_where_nothing_is_one_reads_what_there_is(aiohttp_client: AiohttpClient, path: str) -> None:
+    client = await aiohttp_client(app(Site()))
+    status, answer = await read(client, path)
+    assert (status, answer["error"]) == (404, "not_found")
+    for call in ("/", "/healthz", *(f"/api/v1/{call}" for call in CALLS)):
+        assert call in answer["message"].replace(",", "").split()
 
 
 async def test_answers_are_as_the_description_says(aiohttp_client: AiohttpClient) -> None:

@@ -95,3 +95,13 @@ def test_an_aggregating_role_has_the_rules_of_those_it_selects() -> None:
     create("clusterroles", "view", aggregationRule={"clusterRoleSelectors": selectors})
     _bind(create, "ClusterRole", "view", {"kind": "User", "name": "ben"})
     assert Rbac(store).decide(BEN, Attributes("get", "", "pods", namespace="default")).allowed
+
+
+def test_roles_that_aggregate_each_other_have_the_same_rules() -> None:
+    store, create = _cluster()
+    create("clusterroles", "part", labels={"to": "view"}, rules=[PODS])
+    for name, other in (("view", "edit"), ("edit", "view")):
+        rule = {"clusterRoleSelectors": [{"matchLabels": {"to": name}}]}
+        create("clusterroles", name, labels={"to": other}, aggregationRule=rule)
+    _bind(create, "ClusterRole", "edit", {"kind": "User", "name": "ben"})
+    assert Rbac(store).decide(BEN, Attributes("get", "", "pods", namespace="default")).allowed

@@ -392,3 +392,15 @@ def test_an_updated_definition_is_in_force_at_once() -> None:
         things.create({"n": 2})
     things.store.apply(definition({"properties": {"n": {"type": "integer"}}}), now=NOW, rng=things.rng)
     assert things.create({"n": 2})["spec"] == {"n": 2}
+
+
+def test_a_status_has_its_default_until_it_is_written_and_not_what_was_sent() -> None:
+    """It is dropped from what is created, and filled in again when it is read."""
+    phase = {"type": "object", "default": {"phase": "New"}, "properties": {"phase": {"type": "string"}}}
+    things = Things({}, properties={"spec": {"type": "object"}, "status": phase})
+    resource = things.store.registry.by_key(KEY)
+    document = {"metadata": {"name": "a"}, "spec": {}, "status": {"phase": "Forged"}}
+    outcome = things.store.create(resource, "default", document, now=NOW, rng=things.rng)
+    assert outcome.record is not None
+    assert outcome.record.body["status"] == {"phase": "New"}
+    assert things.patch({"phase": "Seen"}, subresource="status", part="status")["status"] == {"phase": "Seen"}
