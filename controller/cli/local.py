@@ -1,9 +1,9 @@
 """`podslots local`: a cluster and a controller on this machine, for trying things out."""
 
 import asyncio
+import contextlib
 import os
 import shlex
-import signal
 from collections.abc import Callable, Coroutine
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TypeVar
 import click
 
 from controller.cli.called import command
+from controller.cli.interrupts import call_on_interrupt
 from controller.cli.processes import is_stopped, recorded
 from controller.cli.session import LOCAL_FOLDER, Session
 from controller.cli.stack import Stack
@@ -28,7 +29,7 @@ T = TypeVar("T")
 
 
 async def start(stack: Stack, *, detach: bool, keep_pods: bool, http_port: int, echo: Callable[[str], None]) -> None:
-    """Start both processes; unless detached, stay until Ctrl-C or SIGTERM and stop them then."""
+    """Start both processes; unless detached, stay until it is interrupted, and stop them then."""
     stopping = asyncio.Event()
     echo(f"Starting a cluster and a controller in {stack.folder}")
     starting = asyncio.create_task(stack.start(keep_pods=keep_pods, http_port=http_port), name="start")
@@ -38,31 +39,35 @@ async def start(stack: Stack, *, detach: bool, keep_pods: bool, http_port: int, 
             stopping.set()
             starting.cancel()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupt)
+    call_on_interrupt(interrupt)
     try:
         await starting
     except asyncio.CancelledError:
         echo(f"Interrupted. Stopped again: {', '.join(stack.started) or 'nothing, as nothing was started yet'}")
         raise
-    echo(f"API server   {stack.ready['url']}")
-    echo(f"Status page  {stack.status_page}")
-    echo(f"Logs         {stack.folder}/*.log")
-    echo(f"\nexport KUBECONFIG={stack.kubeconfig}")
     if detach and not stopping.is_set():
+        _tell(stack, echo)
         # Absolute, so that it holds in any folder.
         chosen = "" if stack.folder == LOCAL_FOLDER.absolute() else f" --state-dir {shlex.quote(str(stack.folder))}"
         echo(f"\nStop it with: {command()} local down{chosen}")
         return
-    echo("\nCtrl-C stops it; what ran in Pods is stopped too, all objects are kept for the next start.")
     try:
+        _tell(stack, echo)
+        echo("\nCtrl-C stops it; what ran in Pods is stopped too, all objects are kept for the next start.")
         while not stopping.is_set():
             stack.check()
             await asyncio.sleep(WATCH_SECONDS)
     finally:
-        echo("Stopping")
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            echo("Stopping")
         await stack.stop()
+
+
+def _tell(stack: Stack, echo: Callable[[str], None]) -> None:
+    echo(f"API server   {stack.ready['url']}")
+    echo(f"Status page  {stack.status_page}")
+    echo(f"Logs         {stack.folder}/*.log")
+    echo(f"\nexport KUBECONFIG={stack.kubeconfig}")
 
 
 async def stop(stack: Stack, session: Session, *, force: bool) -> bool:

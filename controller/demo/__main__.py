@@ -9,7 +9,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import stat
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from rich.console import Console
 
 from controller.agents.transport import http_transport
 from controller.cli.called import command
+from controller.cli.interrupts import call_on_interrupt
 from controller.cli.stack import Stack
 from controller.demo import workload
 from controller.demo.checked import checked, has_checker
@@ -51,16 +51,18 @@ def main() -> None:
         plan_seconds=arguments.plan_seconds,
     )
     film = Film() if arguments.picture else None
+    verdict, held = None, False
     try:
         verdict = asyncio.run(_run(folder, options, console, film))
+        held = not verdict.problems
     except (KeyboardInterrupt, asyncio.CancelledError):
-        verdict = None
-    held = verdict is not None and not verdict.problems
+        pass
+    finally:  # also where there is no terminal to write to any more
+        if held or not arguments.keep_on_failure:
+            shutil.rmtree(folder, ignore_errors=True)
     if held and film is not None:
         film.write(arguments.picture)
-    if held or not arguments.keep_on_failure:
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
+    if not held and arguments.keep_on_failure:
         console.print(f"everything it left is in {folder}", markup=False, highlight=False, soft_wrap=True)
     if verdict is None:
         console.print("interrupted; everything that was started has been stopped", highlight=False)
@@ -151,8 +153,8 @@ async def _observed(stack: Stack, options: Options, display: Display, clock: Cal
 
 
 def _cancel_on_signals() -> None:
-    """End the run at the first Ctrl-C or SIGTERM. Later ones change nothing: the clean-up takes seconds."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    """End the run when it is interrupted. Later signals change nothing: the clean-up takes seconds."""
+    task = asyncio.current_task()
     heard: list[bool] = []
 
     def stop() -> None:
@@ -160,8 +162,7 @@ def _cancel_on_signals() -> None:
             heard.append(True)
             task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+    call_on_interrupt(stop)
 
 
 def _first_line(error: Exception) -> str:

@@ -53,6 +53,12 @@ class Terminal:
         """Hit keys."""
         os.write(self._here, keys)
 
+    def hang_up(self, seconds: float = 60.0) -> int:
+        """Close the terminal's window; the program's exit code once it has ended."""
+        os.close(self._here)
+        self._here = os.open(os.devnull, os.O_RDONLY)
+        return self._program.wait(seconds)
+
     def until_seen(self, text: bytes, seconds: float = 30.0) -> None:
         """Wait until the screen has shown a text."""
         limit = time.monotonic() + seconds

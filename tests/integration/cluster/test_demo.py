@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.repository import ROOT
+from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 
 DEMO = (sys.executable, "-m", "controller.demo")
@@ -70,13 +71,22 @@ def test_the_demo_holds_and_says_so(tmp_path: Path, leaves_nothing: Callable[[],
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_demo_cleans_up(tmp_path: Path, leaves_nothing: Callable[[], None], number: int) -> None:
     demo = start(tmp_path, "--unattended", "--plan-seconds", "60")
     wait_until(lambda: any(tmp_path.glob("*/records/*")), 120, "no step was started")
     demo.send_signal(number)
     output, _ = demo.communicate(timeout=120)
     assert demo.returncode == 130, output
+    leaves_nothing()
+
+
+@pytest.mark.long
+def test_a_demo_whose_terminal_is_closed_cleans_up(tmp_path: Path, leaves_nothing: Callable[[], None]) -> None:
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
+    with Terminal([*DEMO, "--unattended", "--plan-seconds", "60"], environ, ROOT) as terminal:
+        terminal.until_seen(b"Running", 120)
+        terminal.hang_up(120)
     leaves_nothing()
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from controller.cli.processes import start_ticks
+from tests.support.repository import ROOT
+from tests.support.terminal import Terminal
 
 PODSLOTS = str(Path(sys.executable).with_name("podslots"))
 DEADLINE_SECONDS = 60.0
@@ -58,6 +60,35 @@ def test_a_start_that_is_interrupted_is_undone(
     after = status(tmp_path)
     assert after.returncode == 3
     assert "killed" not in after.stdout
+
+
+def test_closing_the_terminal_ends_it_as_ctrl_c_does(tmp_path: Path) -> None:
+    """Nobody is left to read what it says; it has to stop what it started all the same."""
+    with Terminal([PODSLOTS, "local", "up", "--state-dir", str(tmp_path)], dict(os.environ), ROOT) as terminal:
+        terminal.until_seen(b"Ctrl-C stops it", DEADLINE_SECONDS)
+        started = records(tmp_path, 2)
+        terminal.hang_up()
+    assert all(start_ticks(record["pid"]) != record["start_ticks"] for record in started)
+    assert "is stopped; its objects are kept" in status(tmp_path).stdout
+
+
+def test_under_nohup_it_stays_when_the_terminal_goes(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        ["nohup", PODSLOTS, "local", "up", "--state-dir", str(tmp_path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stdout is not None
+        while "Ctrl-C stops it" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGHUP)
+        assert status(tmp_path).returncode == 0
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=DEADLINE_SECONDS)
+    assert process.returncode == 0
 
 
 def test_what_was_there_before_is_said_to_be_kept(tmp_path: Path) -> None:
