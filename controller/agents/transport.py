@@ -15,6 +15,7 @@ from yarl import URL
 
 from controller.agents.answers import OK, refusal
 from controller.errors import AgentUnreachable
+from controller.unreached import why_unreached
 
 MAX_LINE_BYTES = 256 * 1024
 """The state of an agent with the largest layout there can be is 20 KiB."""
@@ -215,6 +216,4 @@ def _check_line(line: bytearray) -> None:
 
 
 def _unreachable(url: str, error: Exception) -> AgentUnreachable:
-    text = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-    text = text[:MAX_REASON_LENGTH]
-    return AgentUnreachable(f"{url}: {text}")
+    return AgentUnreachable(f"{url}: {why_unreached(error)[:MAX_REASON_LENGTH]}")

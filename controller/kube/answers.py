@@ -1,8 +1,5 @@
 """What is said to the Kubernetes API and what it answers, whichever way it travels: paths, documents, errors."""
 
-import errno
-import os
-import ssl
 from urllib.parse import quote, urlencode
 
 import orjson
@@ -98,17 +95,3 @@ def error_of(status: int, document: Object, retry_after: str | None) -> ApiError
 def _seconds(retry_after: str | None) -> float | None:
     """Retry-After in seconds; the API server never sends its date form."""
     return float(retry_after) if retry_after and retry_after.isdecimal() else None
-
-
-def words_of(error: BaseException) -> str:
-    """The system's message about a failed connection, without Python's text around it."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS: {(error.reason or 'failed').replace('_', ' ').lower()}"
-    if isinstance(error, OSError) and error.errno is not None and error.strerror:
-        # The resolver's own errors have numbers below zero.
-        return os.strerror(error.errno) if error.errno in errno.errorcode else error.strerror
-    return str(error) or type(error).__name__

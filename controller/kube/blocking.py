@@ -33,10 +33,10 @@ from controller.kube.answers import (
     parse_status,
     path_of,
     with_query,
-    words_of,
 )
 from controller.kube.api import PODS, Object, Resource
 from controller.kube.connections import Request, exchanged, opened
+from controller.unreached import why_unreached
 
 GZIP = 31
 """zlib's number for its format."""
@@ -332,7 +332,7 @@ def _translated(what: str) -> Iterator[None]:
     except http.client.HTTPException as error:
         raise ApiUnavailable(f"{what}: {_http_words(error)}") from error
     except OSError as error:
-        raise ApiUnavailable(f"{what}: {words_of(error)}") from error
+        raise ApiUnavailable(f"{what}: {why_unreached(error)}") from error
 
 
 def _http_words(error: http.client.HTTPException) -> str:

@@ -36,9 +36,9 @@ from controller.kube.answers import (
     parse_status,
     path_of,
     with_query,
-    words_of,
 )
 from controller.kube.api import LEASES, PODS, Object, Resource
+from controller.unreached import why_unreached
 
 _VERSION = Resource("", "", "version", "", namespaced=False)
 """No resource, but counted like one."""
@@ -265,7 +265,7 @@ class KubeClient:
                     content = await response.read()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 self._observe(verb, resource.plural, NO_ANSWER)
-                raise _unavailable(f"{method} {path}", error) from error
+                raise ApiUnavailable(f"{method} {path}: {why_unreached(error)}") from error
             self._observe(verb, resource.plural, str(status))
             # A 401 was refused before anything was done, so any method may be sent again with newer credentials.
             if status == UNAUTHORIZED and attempt == 1 and (newer := await self._source.renew(access)) is not access:
@@ -310,7 +310,7 @@ class KubeClient:
                 if rest and last_partial:
                     yield rest
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _unavailable(f"GET {path}", error) from error
+            raise ApiUnavailable(f"GET {path}: {why_unreached(error)}") from error
 
 
 def _url(access: Access, path: str, query: dict[str, str] | None) -> URL:
@@ -327,11 +327,3 @@ def _options(access: Access, headers: dict[str, str]) -> dict[str, Any]:
         "proxy": access.proxy,
         "allow_redirects": False,
     }
-
-
-def _unavailable(what: str, error: Exception) -> ApiUnavailable:
-    if isinstance(error, aiohttp.ClientConnectorError):  # its own text has the address of an SSLContext in it
-        certificate = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else None
-        why = words_of(certificate or error.os_error)
-        return ApiUnavailable(f"{what}: can't connect to {error.host}:{error.port}: {why}")
-    return ApiUnavailable(f"{what}: {words_of(error)}")

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from controller.errors import ApiUnavailable, NoConfiguration
 from controller.kube.access import Access
-from controller.kube.answers import words_of
+from controller.unreached import why_unreached
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ def opened(access: Access, connect_seconds: float, answer_seconds: float) -> HTT
     except OSError as error:
         connection.close()
         where = f"{connection.host}:{connection.port}"
-        raise ApiUnavailable(f"can't connect to {where}: {words_of(error)}") from error
+        raise ApiUnavailable(f"can't connect to {where}: {why_unreached(error)}") from error
     connection.sock.settimeout(answer_seconds)
     return connection
 

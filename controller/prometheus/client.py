@@ -12,6 +12,7 @@ from yarl import URL
 
 from controller.decide.reading import Answer, parse_answer
 from controller.errors import SignalError
+from controller.unreached import why_unreached
 
 TIMEOUT_SECONDS = 10.0
 MAX_ANSWER_BYTES = 8 * 2**20
@@ -78,8 +79,7 @@ async def _ask(session: aiohttp.ClientSession, server: Server, query: str) -> An
     except aiohttp.ClientResponseError as error:
         raise SignalError(f"{server.url}: this is no answer in HTTP") from error  # its text quotes what came
     except (aiohttp.ClientError, OSError, ValueError) as error:  # a timeout is an OSError
-        text = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-        raise SignalError(f"{server.url}: {text}") from error
+        raise SignalError(f"{server.url}: {why_unreached(error)}") from error
     try:
         return parse_answer(orjson.loads(body))
     except orjson.JSONDecodeError as error:

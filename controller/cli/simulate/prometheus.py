@@ -14,6 +14,7 @@ import aiohttp
 from controller.cli.simulate.durations import Durations
 from controller.cli.simulate.trace import Arrival, Trace
 from controller.errors import PodslotsError
+from controller.unreached import why_unreached
 
 DEFAULT_QUERY = 'sum(increase(podslots_pool_slot_wait_seconds_count{pool="{pool}"}[{step}s]))'
 """Tasks that got a slot of the pool, as the controller counts them. It knows no types: `sum by (type)` of a counter of
@@ -104,7 +105,7 @@ async def _series(question: Question) -> list[Any]:
     except TimeoutError as error:
         raise NoDemand(f"{question.url} does not answer within {TIMEOUT_SECONDS:.0f} s") from error
     except (aiohttp.ClientError, ValueError) as error:
-        raise NoDemand(f"{question.url}: {error}") from error
+        raise NoDemand(f"{question.url}: {why_unreached(error)}") from error
     return found
 
 

@@ -10,6 +10,7 @@ import aiohttp
 import orjson
 
 from controller.local.node.pods.pod_spec import Json
+from controller.unreached import why_unreached
 
 REQUEST_TIMEOUT_SECONDS = 10.0
 WATCH_SECONDS = 240
@@ -66,7 +67,7 @@ class ApiClient:
                 content = await response.read()
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiUnavailableError(f"{method} {path}: {type(error).__name__} {error}") from error
+            raise ApiUnavailableError(f"{method} {path}: {why_unreached(error)}") from error
         document = _parse(content, status)
         if status >= 400:  # noqa: PLR2004 - HTTP's least error status
             raise ApiRefusedError(status, document.get("reason") or "", document.get("message") or "")
@@ -95,7 +96,7 @@ class ApiClient:
                         if line:
                             yield _parse(line, 200)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiUnavailableError(f"watch {path}: {type(error).__name__} {error}") from error
+            raise ApiUnavailableError(f"watch {path}: {why_unreached(error)}") from error
 
 
 class Reflector:

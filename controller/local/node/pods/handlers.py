@@ -9,8 +9,13 @@ from controller.local.node.pods.containers import Attempt
 from controller.local.node.pods.environment import PathRewriter
 from controller.local.node.pods.pod_spec import Exec, HttpGet, Sleep, TcpSocket
 from controller.local.node.pods.probes import Answer
+from controller.unreached import why_unreached
 
 _LEAST_FAILURE_STATUS = 400
+
+
+class _UnknownPort(Exception):
+    """A handler names a port that the container does not have."""
 
 
 class ContainerHandlers:
@@ -38,8 +43,10 @@ class ContainerHandlers:
                 return await self._carry_out(handler, timeout_seconds)
         except TimeoutError:
             return Answer(False, f"timed out after {timeout_seconds:g} s")
-        except (OSError, aiohttp.ClientError, KeyError) as error:
-            return Answer(False, str(error) or type(error).__name__)
+        except (OSError, aiohttp.ClientError) as error:
+            return Answer(False, why_unreached(error))
+        except _UnknownPort as error:
+            return Answer(False, str(error))
 
     async def _carry_out(self, handler: object, timeout_seconds: float) -> Answer:
         match handler:
@@ -69,5 +76,5 @@ class ContainerHandlers:
         if isinstance(port, int) or port.isdigit():
             return int(port)
         if port not in self._ports:
-            raise KeyError(f"no port named {port}")
+            raise _UnknownPort(f"no port named {port}")
         return self._ports[port]

@@ -118,7 +118,7 @@ def test_a_day_can_be_saved_and_tried_again(folder: Path) -> None:
         (
             ("--pool", "pool.yaml", "--prometheus", "http://127.0.0.1:1", "--from", "2026-03-01T08:00:00Z"),
             1,
-            "Error: http://127.0.0.1:1: Cannot connect",
+            "Error: http://127.0.0.1:1: can't connect to 127.0.0.1:1: Connection refused",
         ),
     ],
 )
