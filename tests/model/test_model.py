@@ -20,17 +20,26 @@ from tests.model.tables import DELETION, KINDS
 SIZES = {
     "one of each, one fault": SMALL,
     "one of each, one fault, plans that fail are tried again": replace(SMALL, trying_again=True),
+    "one of each, one fault, a replaced leader goes on": replace(SMALL, lease=False),
+    "one of each, two operations at once": replace(SMALL, faults=0, operations=2),
+}
+LARGER = {
     "one of each, one fault, steps are stopped, and a Pod is deleted while it works": replace(
         SMALL, trying_again=True, stopping=True, kinds=KINDS | {DELETION}
     ),
-    "one of each, one fault, a replaced leader goes on": replace(SMALL, lease=False),
-    "one of each, two operations at once": replace(SMALL, faults=0, operations=2),
     "two tasks of one lockKey for one slot": replace(SMALL, tasks=2, faults=0, operations=2),
     "two of each": Config(faults=0),
 }
+"""For `make test-long`."""
 
 
-@pytest.mark.parametrize("config", SIZES.values(), ids=SIZES.keys())
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(pytest.param(config, id=name) for name, config in SIZES.items()),
+        *(pytest.param(config, id=name, marks=pytest.mark.long) for name, config in LARGER.items()),
+    ],
+)
 def test_every_rule_holds_in_every_state_and_every_state_leads_to_the_end(config: Config) -> None:
     findings = check(Protocol(config))
     sys.stdout.write(f"{findings}\n")

@@ -81,6 +81,7 @@ def test_whatever_lies_in_the_place_of_a_new_task_is_moved_away(
     assert agent.log("task.1") == b""
 
 
+@pytest.mark.long
 def test_two_hundred_megabytes_of_output_take_no_memory_and_keep_their_beginning_and_end(
     agent: FakeAgent, start_worker: StartWorker
 ) -> None:
