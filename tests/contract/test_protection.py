@@ -305,3 +305,16 @@ async def test_a_task_that_approves_itself_takes_the_right_of_who_approves(site:
     assert (await site.task("manual", user=BEN, approvalPolicy="Manual")).status == 201
     await site.grant_role(BEN, "podslots-approve")
     assert (await site.task("t", user=BEN, approvalPolicy="Auto")).status == 201
+
+
+async def test_the_files_of_a_task_stay_under_their_names(site: Guarded) -> None:
+    """The task's definition overlooks this, and the policy does not."""
+    await site.grant_role(BEN, "podslots-edit")
+    assert (await site.task("t", user=BEN, files={"main.tf": "a", "b.tf": "b"})).status == 201
+    refused = await site.send(
+        "PATCH", site.task_path("t"), {"spec": {"files": {"main.tf": None, "c.tf": "a"}}}, user=BEN
+    )
+    assert denied(refused)
+    assert "only approval, cancel and priority can be changed" in refused.body["message"]
+    allowed = await site.send("PATCH", site.task_path("t"), {"spec": {"priority": 3}}, user=BEN)
+    assert allowed.status == 200

@@ -53,6 +53,11 @@ def denied(answer: Answer) -> bool:
     return answer.status == 403 and "ValidatingAdmissionPolicy" in answer.body["message"]
 
 
+WITH_FILE = {"files": {"main.tf": ""}}
+RENAMED = {"spec": {"files": {"main.tf": None, "other.tf": ""}}}
+"""What the definition itself does not refuse."""
+
+
 class Guarded:
     """One guarded namespace, and requests in it on behalf of others."""
 
@@ -268,7 +273,8 @@ class Guarded:
             },
         }
         head = {"apiVersion": names.API_VERSION, "kind": "SlotTask"}
-        await self.client.post(self.task_path(), {**head, **task, "metadata": {"name": "there"}})
+        there = {**head, "metadata": {"name": "there"}, "spec": {**task["spec"], **WITH_FILE}}
+        await self.client.post(self.task_path(), there)
         probes: list[tuple[str, str, Any]] = [
             ("POST", self.path("pods"), stranger),
             ("POST", self.path("deployments", group="apps"), workload),
@@ -282,6 +288,7 @@ class Guarded:
             ("POST", self.task_path(), approved),
             ("POST", self.task_path(), automatic),
             ("PATCH", self.task_path("there"), {"metadata": {"labels": {"a": "b"}}}),
+            ("PATCH", self.task_path("there"), RENAMED),
         ]
         assert len(probes) == len(policies())
         for method, probed, body in probes:
@@ -289,7 +296,7 @@ class Guarded:
             sent = {**(head if about_tasks else {}), **body} if body else None
             user = "nobody" if "leases" in probed or about_tasks else ""
             if about_tasks and method == "PATCH":
-                user = "patches"
+                user = "nobody" if body is RENAMED else "patches"
 
             async def bites(method: str = method, path: str = probed + dry, sent: Any = sent, user: str = user) -> bool:
                 answer = await self.send(method, path, sent, user=user)

@@ -12,7 +12,6 @@ from celpy import celtypes
 from controller.local.apiserver.access.authorization import Authorizer
 from controller.local.apiserver.access.rbac import Attributes, Decision
 from controller.local.apiserver.schema.cel import LazyMap, compile_rule, untyped_to_cel
-from controller.local.apiserver.schema.cel_validation import to_cel
 from controller.local.apiserver.store.admission_request import AdmissionRequest
 from controller.local.apiserver.store.registry import Resource
 from controller.local.apiserver.store.users import User
@@ -21,11 +20,11 @@ Json = dict[str, Any]
 
 
 def object_to_cel(resource: Resource, body: Json | None) -> Any:
-    """An object as expressions see it; null where there is none."""
+    """An object as expressions see it: without its schema, as kube-apiserver gives it. Null where there is none."""
     if body is None:
         return None
     whole = {"kind": resource.kind, "apiVersion": resource.api_version, **body}
-    return untyped_to_cel(whole) if resource.custom is None else to_cel(resource.custom.root, whole)
+    return untyped_to_cel(whole)
 
 
 class Bindings:

@@ -192,6 +192,23 @@ def map_to_cel(entries: Mapping[str, Any], *, declared: bool) -> Any:
     )
 
 
+class MapWithoutSchema(celtypes.MapType):
+    """A map of which the definition knows no key, as kube-apiserver compares it (`unstructuredMap.Equal`).
+
+    Two are equal if they are of one size and agree on the keys that both have: a key with another name is overlooked.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, celtypes.MapType):
+            return NotImplemented
+        return len(self) == len(other) and all(value == other[key] for key, value in self.items() if key in other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 def untyped_to_cel(value: Any) -> Any:
     """JSON of unknown structure."""
     if isinstance(value, dict):

@@ -14,6 +14,7 @@ import orjson
 from controller.local.apiserver.errors import Cause
 from controller.local.apiserver.schema.cel import (
     CelEvaluationError,
+    MapWithoutSchema,
     compile_rule,
     is_true,
     list_to_cel,
@@ -126,6 +127,8 @@ def to_cel(node: Node, value: Any) -> Any:
                 entries[key] = to_cel(child, part)
             elif node.embedded or node.preserve:
                 entries[key] = untyped_to_cel(part)
+        if node.preserve and not node.properties and node.additional is None:
+            return MapWithoutSchema(map_to_cel(entries, declared=False))
         return map_to_cel(entries, declared=bool(node.properties))
     if isinstance(value, list):
         return list_to_cel([to_cel(node.items, item) if node.items else untyped_to_cel(item) for item in value])
