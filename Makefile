@@ -41,8 +41,8 @@ $(RUNTIME): pyproject.toml constraints.txt
 	@python=$$($(FIND_PYTHON)); \
 	if [ -z "$$python" ]; then echo 'podslots needs Python 3.11 or later (with venv); none was found.' >&2; exit 1; fi; \
 	echo "Setting up $(VENV) with $$($$python --version) (once)"; \
-	[ -x $(BIN)/python ] && $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-		|| "$$python" -m venv --clear $(VENV)
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && $(BIN)/pip --version >/dev/null 2>&1 \
+		|| "$$python" -m venv --clear $(VENV)  # anew, too, if it was interrupted before it had pip
 	@$(call INSTALL,.[local])
 	@touch $@
 
