@@ -64,10 +64,10 @@ class Follower:
         """To the task's end. Raises EndedOtherwise if that is not success, CouldNotSee if it can't be seen."""
         while True:
             task = self._watched.read()
-            self._watched.say_obstacle(task)
             self._next_attempt(task)
             for step in self._steps(task):
                 self._follow_step(task, step)
+            self._watched.say_obstacle(task)  # last: a long plan would move it off the screen
             if phase(task) in FINAL_PHASES:
                 break
             time.sleep(POLL_SECONDS)

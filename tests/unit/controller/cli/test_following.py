@@ -1,5 +1,6 @@
 """`logs -f` and `wait` see a task to its end: over retries, Pods, rotated logs and an API server that is away."""
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -106,6 +107,19 @@ def test_a_log_that_ends_is_read_again_and_nothing_is_shown_twice(
     out, err = capfdbinary.readouterr()
     assert out == whole
     assert err == b""
+
+
+def test_that_an_approval_is_missing_is_said_after_the_plan(
+    api: CliApi, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", sys.stdout)
+    keep(api, b"the plan\n")
+    done = {"plan": ended(b"the plan\n")}
+    story(api, task("AwaitingApproval", steps=done), task("Succeeded", steps=done))
+    follow(api)
+    plan, words = capfd.readouterr().out.splitlines()
+    assert plan == "the plan"
+    assert words.startswith("net does not go on: it waits for an approval (podslots approve net")
 
 
 def test_it_goes_on_over_a_retry_and_says_where_the_attempt_ended(
