@@ -76,7 +76,7 @@ class Run:
             return ended.problem
         if was_last:
             return f"exit code {exit_code}" if ended.signal is None else f"ended by signal {ended.signal}"
-        command = " ".join(self._launch.commands[ended.command].argv)[:_SHOWN_CHARACTERS]
+        command = _cut(" ".join(self._launch.commands[ended.command].argv))
         return (
             f"{command} ended with {exit_code}" if ended.signal is None else f"{command} ended by signal {ended.signal}"
         )
@@ -84,6 +84,10 @@ class Run:
 
 def _term_at(kill_at: float, grace_seconds: float) -> float:
     return kill_at - min(TERM_SECONDS, grace_seconds / 4)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
 
 
 def _with(reason: str, memory: str | None) -> str:

@@ -133,6 +133,7 @@ def test_commands_run_one_after_the_other_each_in_its_folder_and_group(
     ("before", "reason"),
     [
         (shell("exit 3"), "/bin/sh -c exit 3 ended with 3"),
+        (shell(f"exit 3 # {'x' * 90}"), f"/bin/sh -c exit 3 # {'x' * 59}… ended with 3"),
         (("no-such-program",), "command 'no-such-program': it can't be run: No such file or directory"),
     ],
 )
