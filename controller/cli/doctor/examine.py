@@ -18,7 +18,7 @@ def examine(connection: Connection, *, controller_namespace: str | None) -> list
     """All findings, in the order in which things rest on each other."""
     facts = gather(connection, controller_namespace=controller_namespace)
     found = [finding for check in CHECKS for finding in check(facts)]
-    found += trials.bites(connection, facts)
+    found += trials.refusals(connection, facts)
     user = controller_user(facts) or names.CONTROLLER_USER
     return [*found, trials.controller_rights(connection, user)]
 

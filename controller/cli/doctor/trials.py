@@ -55,7 +55,7 @@ class Trial:
     body: Object | None = field(default=None)
 
 
-def bites(connection: Connection, facts: Facts) -> list[Finding]:
+def refusals(connection: Connection, facts: Facts) -> list[Finding]:
     """Whether the policies refuse what they should."""
     return [_try(connection, trial) for trial in _trials(connection.namespace, facts)]
 
@@ -115,7 +115,7 @@ def _trials(namespace: str, facts: Facts) -> Iterator[Trial]:
 
 
 def _try(connection: Connection, trial: Trial) -> Finding:
-    check = f"bites: {trial.policy}"
+    check = f"policy {trial.policy}"
     try:
         connection.api.dry_run(
             trial.verb, trial.resource, trial.namespace, trial.name, body=trial.body, subresource=trial.subresource

@@ -249,7 +249,7 @@ async def test_the_doctor_finds_a_good_installation_good_and_a_wrong_one_wrong(
     assert wrong == {
         "policies": "ValidatingAdmissionPolicyBinding podslots-pod-delete is not the one of this version",
         "disruption budgets": f"PodDisruptionBudget default/mine also covers {name} of pools",
-        "bites: podslots-pod-delete": "the API server accepts what this policy has to refuse",
+        "policy podslots-pod-delete": "the API server accepts what this policy has to refuse",
     }
     await kubectl("patch", binding, "--type=merge", "-p", deny)
     await kubectl("delete", "pdb", "mine")

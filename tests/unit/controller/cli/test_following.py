@@ -119,7 +119,7 @@ def test_that_an_approval_is_missing_is_said_after_the_plan(
     follow(api)
     plan, words = capfd.readouterr().out.splitlines()
     assert plan == "the plan"
-    assert words.startswith("net does not go on: it waits for an approval (podslots approve net")
+    assert words.startswith("net does not go on: it waits for an approval (")
 
 
 def test_it_goes_on_over_a_retry_and_says_where_the_attempt_ended(
