@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import shlex
 from collections.abc import Callable, Coroutine
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import TypeVar
 
 import click
 
-from controller.cli.called import command
 from controller.cli.interrupts import call_on_interrupt
 from controller.cli.processes import is_stopped, recorded
-from controller.cli.session import LOCAL_FOLDER, Session
+from controller.cli.session import LOCAL_FOLDER, Session, local_command
 from controller.cli.stack import Stack
 from controller.cli.tables import phase
 from controller.cli.verbs import CONTEXT, now
@@ -47,9 +45,7 @@ async def start(stack: Stack, *, detach: bool, keep_pods: bool, http_port: int, 
         raise
     if detach and not stopping.is_set():
         _tell(stack, echo)
-        # Absolute, so that it holds in any folder.
-        chosen = "" if stack.folder == LOCAL_FOLDER.absolute() else f" --state-dir {shlex.quote(str(stack.folder))}"
-        echo(f"\nStop it with: {command()} local down{chosen}")
+        echo(f"\nStop it with: {local_command('down', stack.folder)}")
         return
     try:
         _tell(stack, echo)
@@ -105,14 +101,13 @@ def standing(stack: Stack) -> tuple[str, bool]:
     folder = stack.folder
     alive = {process.name: process.pid for process in stack.running()}
     if not alive and not recorded(folder):
-        there = is_stopped(folder)
-        end = (
-            f"is stopped; its objects are kept. {command()} local up starts it again" if there else "was never started"
-        )
+        again = f"is stopped; its objects are kept. Start it again: {local_command('up', folder)}"
+        end = again if is_stopped(folder) else "was never started"
         return f"the local cluster in {folder} {end}", False
+    killed = f"was killed. Start it again: {local_command('up', folder)}"
     lines = []
     for name in ("cluster", "controller"):
-        what = f"running, pid {alive[name]}" if name in alive else f"was killed; {command()} local up replaces it"
+        what = f"running, pid {alive[name]}" if name in alive else killed
         lines.append(f"{name.capitalize():<12} {what}")
     lines += [
         f"{'API server':<12} {stack.api_server()}",

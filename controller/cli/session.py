@@ -1,5 +1,6 @@
 """A command's connection to the Kubernetes API, chosen as kubectl chooses it, and its errors as people read them."""
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -151,8 +152,13 @@ def _hint(settings: KubeSettings) -> str:
     folder = Path(settings.kubeconfig).absolute().parent.parent
     if not is_stopped(folder):
         return ""
-    chosen = "" if folder == LOCAL_FOLDER.absolute() else f" --state-dir {folder}"
-    return f". The local cluster in {folder} is stopped. Start it again: {command()} local up{chosen}"
+    return f". The local cluster in {folder} is stopped. Start it again: {local_command('up', folder)}"
+
+
+def local_command(verb: str, folder: Path) -> str:
+    """`podslots local VERB` for the cluster in an absolute folder, to be copied; it holds in any folder."""
+    chosen = "" if folder == LOCAL_FOLDER.absolute() else f" --state-dir {shlex.quote(str(folder))}"
+    return f"{command()} local {verb}{chosen}"
 
 
 LOCAL_FOLDER = Path(".podslots") / "local"

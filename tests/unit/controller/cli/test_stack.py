@@ -116,5 +116,7 @@ def test_a_command_says_that_a_local_cluster_is_stopped_and_how_to_start_it(tmp_
         assert (stopped.exit_code, "is stopped" in stopped.stdout) == (3, True)
         assert "was never started" in CliRunner().invoke(main, ["local", "status", "--state-dir", "x"]).stdout
         patch.chdir("/")
+        elsewhere = CliRunner().invoke(main, ["local", "status", "--state-dir", str(folder)])
+        assert elsewhere.stdout.endswith(f"podslots local up --state-dir {folder}\n")
         named = CliRunner().invoke(main, ["get", "tasks", "--kubeconfig", str(folder / "cluster" / "kubeconfig")])
         assert named.stderr.endswith(f"podslots local up --state-dir {folder}\n")
