@@ -43,7 +43,9 @@ def main() -> None:
     arguments = _parser().parse_args()
     console = Console()
     if not arguments.unattended and not _can_answer():
-        sys.exit("The demo asks for approvals; there is nobody to ask. Use --unattended.")
+        sys.exit(
+            "The demo asks for approvals; there is nobody to ask. Use --unattended (make demo DEMO_ARGS=--unattended)."
+        )
     folder = Path(tempfile.mkdtemp(prefix="podslots-demo-"))
     options = Options(
         unattended=arguments.unattended,

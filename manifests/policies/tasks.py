@@ -125,7 +125,8 @@ def task_files() -> Policy:
         version=names.VERSION,
         validations=(
             refuse_unless(
-                "object.spec.?files == oldObject.spec.?files", "only approval, cancel and priority can be changed"
+                "object.spec.?files == oldObject.spec.?files",
+                "only approval, cancel and priority can be changed; a changed task needs a new name",
             ),
         ),
     )

@@ -115,5 +115,5 @@ def test_without_a_terminal_there_is_nobody_to_ask(tmp_path: Path, leaves_nothin
     demo = start(tmp_path)
     output, _ = demo.communicate(timeout=120)
     assert demo.returncode == 1
-    assert "--unattended" in output
+    assert "make demo DEMO_ARGS=--unattended" in output
     leaves_nothing()

@@ -374,7 +374,10 @@ CHANGES: dict[str, Json] = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_what_a_task_does_is_immutable(change: Json) -> None:
     _, problems = submit("slottasks", merged(FULL, {"spec": change}), FULL)
-    assert any("only approval, cancel and priority can be changed" in text for text in problems), problems
+    assert any(
+        "only approval, cancel and priority can be changed; a changed task needs a new name" in text
+        for text in problems
+    ), problems
 
 
 def test_every_field_of_a_task_but_three_is_covered_by_the_rule() -> None:

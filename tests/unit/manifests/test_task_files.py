@@ -74,7 +74,9 @@ def make(store: Store, **spec: Any) -> None:
 )
 def test_no_change_of_files_passes(store: Store, files: Json | None) -> None:
     make(store, files=FILES)
-    with pytest.raises(ApiError, match="only approval, cancel and priority can be changed"):
+    with pytest.raises(
+        ApiError, match="only approval, cancel and priority can be changed; a changed task needs a new name"
+    ):
         patch(store, files)
     patch(store, {}, priority=3)
 
