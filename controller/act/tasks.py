@@ -333,7 +333,9 @@ class Tasks:
         if live is not None and _stands_for(live, task_id, pod):
             return
         ended = EndedTask.parse(live) if live is not None and has_ended(live) else None
-        if ended is not None and ended.task_id == task_id and known.state is wire.TaskState.ENDED:
+        # Only the Pod that it was assigned to has its output: what imitates an agent may name any task.
+        here = ended is not None and (ended.task_id, ended.pod_uid) == (task_id, pod.uid)
+        if ended is not None and here and known.state is wire.TaskState.ENDED:
             await self.ack_ended(ended, pod, agent, limits=limits)
             return
         if known.state is wire.TaskState.ENDED:

@@ -40,13 +40,15 @@ def check_state(state: AgentState) -> None:
         if len(items) > most:
             raise WireError(name, f"must have at most {most} entries")
     texts = [state.version, state.pod, state.pool, state.incarnation, state.drain_id or ""]
-    texts += (*state.ended, *state.tokens, *state.warnings)
+    texts += (*state.tokens, *state.warnings)
+    if not all(map(_TASK_ID.fullmatch, state.ended)):
+        raise WireError("ended", f"must match {_TASK_ID.pattern}")
     ids: set[int] = set()
     for slot in state.slots:
         ids.add(slot.id)
         _check_slot(slot)
         texts += slot.accepts
-        texts += (slot.task_id or "", slot.task_type or "", slot.worker.instance if slot.worker is not None else "")
+        texts += (slot.task_type or "", slot.worker.instance if slot.worker is not None else "")
     if len(ids) != len(state.slots):
         raise WireError("slots", "two have the same id")
     if max(map(len, texts)) > MAX_TEXT_LENGTH:
@@ -56,6 +58,8 @@ def check_state(state: AgentState) -> None:
 def _check_slot(slot: Slot) -> None:
     if slot.id not in SLOTS:
         raise WireError("slots.id", f"must be from 0 to {MAX_SLOTS - 1}")
+    if slot.task_id is not None and not _TASK_ID.fullmatch(slot.task_id):
+        raise WireError("slots.task_id", f"must match {_TASK_ID.pattern}")
     if len(slot.accepts) > MAX_TYPES_OF_SLOT:
         raise WireError("slots.accepts", f"must have at most {MAX_TYPES_OF_SLOT} entries")
     if not is_usable(slot.since) or (slot.expires_at is not None and not is_usable(slot.expires_at)):

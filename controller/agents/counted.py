@@ -44,7 +44,7 @@ class Counted:
     async def stream(
         self, url: str, *, headers: dict[str, str], idle_timeout_seconds: float
     ) -> AsyncGenerator[bytes, None]:
-        """The lines of a GET. It is counted once: as it begins, or as it fails to."""
+        """The lines of a GET, as they come. It is counted once: as it begins, or as it fails to."""
         stream = self._transport.stream(url, headers=headers, idle_timeout_seconds=idle_timeout_seconds)
         begun = False
         try:

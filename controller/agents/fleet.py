@@ -63,10 +63,14 @@ class AgentReport:
 
 
 LINES_PER_SECOND = 50
-"""Of one agent's stream; a second's worth may come at once. Who has more to say puts several changes into one line.
+"""Of one agent's stream; a second's worth may come at once. Of what comes faster the newest lines are taken.
 
-So no agent, nor what imitates one, has the loop to itself, or its pool looked at all the time.
+So no agent, nor what imitates one, has the loop to itself, or its pool looked at all the time. A program that takes
+slots itself may well cause some hundred changes a second.
 """
+
+NEWEST = 3
+"""Lines taken of those that came together: a state and the heartbeats after it. A third one would end a silence."""
 
 _SAID_AT = (5, 50, 500)
 """Failures in a row that are worth a line: at back-off's pace after a few seconds, minutes, and most of an hour."""
@@ -271,19 +275,29 @@ class _Follower:
             async with _closing(stream):
                 async with asyncio.timeout(self._settings.first_line_seconds):
                     first = await anext(stream)
-                self._take_line(first, begins=True)
-                lines += 1
                 pace = Pace(LINES_PER_SECOND)
-                async for line in stream:
-                    self._take_line(line)
-                    lines += 1
-                    if delay := pace.delay_seconds(asyncio.get_running_loop().time()):
-                        await asyncio.sleep(delay)
+                lines += await self._take_lines(first, pace, begins=True)
+                async for more in stream:
+                    lines += await self._take_lines(more, pace)
         except (AgentUnreachable, AgentRefused) as error:
             return lines, error
         except (TimeoutError, StopAsyncIteration):
             return lines, AgentUnreachable("the stream began with nothing")
         return lines, None
+
+    async def _take_lines(self, come: bytes, pace: "Pace", *, begins: bool = False) -> int:
+        """Take the newest of the lines that have come, and pause if it was too soon. Returns how many were taken.
+
+        Each state is a whole one, so a later line makes up for those before it. What comes during the pause is read in
+        one piece after it, so old news does not queue up.
+        """
+        newest = [line for line in come.split(b"\n") if line][-NEWEST:]
+        for line in newest:
+            self._take_line(line, begins=begins)
+            begins = False
+        if delay := pace.delay_seconds(asyncio.get_running_loop().time(), max(1, len(newest))):
+            await asyncio.sleep(delay)
+        return len(newest)
 
     def _take_line(self, line: bytes, *, begins: bool = False) -> None:
         document = None
@@ -349,9 +363,9 @@ class Pace:
         self._each_seconds = 1 / per_second
         self._paid_until = float("-inf")
 
-    def delay_seconds(self, now: float) -> float:
-        """How long to wait after one more."""
-        self._paid_until = max(self._paid_until, now - 1) + self._each_seconds
+    def delay_seconds(self, now: float, count: int) -> float:
+        """How long to wait after so many more."""
+        self._paid_until = max(self._paid_until, now - 1) + count * self._each_seconds
         return max(0.0, self._paid_until - now)
 
 

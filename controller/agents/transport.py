@@ -35,9 +35,10 @@ class Transport(Protocol):
         ...
 
     def stream(self, url: str, *, headers: dict[str, str], idle_timeout_seconds: float) -> AsyncIterator[bytes]:
-        """The lines of an endless GET. Ends when the server ends it; AgentUnreachable after the idle timeout too.
+        """The lines of an endless GET: all that have come at a time, with newlines between them.
 
-        Raises AgentRefused for any status but 200.
+        Ends when the server ends it. Raises AgentUnreachable, after the idle timeout too, and AgentRefused for any
+        status but 200.
         """
         ...
 
@@ -118,7 +119,7 @@ class HttpTransport:
         context: ssl.SSLContext | None = None,
         server_name: str | None = None,
     ) -> AsyncGenerator[bytes, None]:
-        """The lines of a GET."""
+        """The lines of a GET, as they come."""
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=self._connect_timeout_seconds, sock_read=idle_timeout_seconds
         )
@@ -138,12 +139,11 @@ class HttpTransport:
                 async for chunk in response.content.iter_any():
                     rest += chunk
                     if b"\n" in chunk:
-                        *lines, rest = rest.split(b"\n")
-                        for line in lines:
-                            _check_line(line)
-                            if line:
-                                yield bytes(line)
-                    _check_line(rest)
+                        lines, _, rest = rest.rpartition(b"\n")
+                        _check_lines(lines)
+                        if lines:
+                            yield bytes(lines)
+                    _check_lines(rest)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(url, error) from error
 
@@ -173,7 +173,7 @@ class _TlsTransport:
         )
 
     async def stream(self, url: str, *, headers: dict[str, str], idle_timeout_seconds: float) -> AsyncIterator[bytes]:
-        """The lines of a GET."""
+        """The lines of a GET, as they come."""
         lines = self._transport.stream(
             url,
             headers=headers,
@@ -210,8 +210,8 @@ def _check_coding(response: aiohttp.ClientResponse) -> None:
         raise AgentUnreachable(f"not an agent's answer: its coding is {coding[:MAX_REASON_LENGTH]}")
 
 
-def _check_line(line: bytearray) -> None:
-    if len(line) > MAX_LINE_BYTES:
+def _check_lines(lines: bytearray) -> None:
+    if len(lines) > MAX_LINE_BYTES and max(map(len, lines.split(b"\n"))) > MAX_LINE_BYTES:
         raise AgentUnreachable("not an agent's answer: a line without end")
 
 

@@ -49,12 +49,9 @@ class _Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Bytes came in. A request's head that is not complete after HEAD_SECONDS ends the connection."""
         super().data_received(data)
-        waiter = self._waiter
-        if waiter is None:
-            return  # it has not begun to wait for a request
-        if waiter.done():
+        if self._messages:  # also before it waits: uvloop may hand over data earlier than it lets a new task begin
             self._in_time()
-        elif self._late is None:
+        elif self._waiter is not None and self._late is None:
             self._late = self._loop.call_later(HEAD_SECONDS, self._give_up)
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -2,16 +2,22 @@
 
 import asyncio
 import gzip
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 
-from agent.wire import Step
+from agent.wire import Step, WatchLine, WatchType, encode
 from controller.agents.client import AgentClient, Stamps
+from controller.agents.fleet import Fleet
 from controller.agents.transport import http_transport
 from controller.errors import AgentUnreachable
+from tests.support.agents import state
+from tests.support.cluster import until
 
 Talk = Callable[[asyncio.StreamWriter], Awaitable[None]]
 MIB = 2**20
@@ -123,3 +129,38 @@ async def test_what_is_said_of_a_broken_answer_is_short() -> None:
             with pytest.raises(Exception, match="y") as said:
                 await client.state()
             assert len(str(said.value)) < 2000
+
+
+async def test_an_honest_agent_with_more_news_than_are_read_is_known_as_it_is_now() -> None:
+    """Slots that a program takes for moments change some hundred times a second. Old news must not queue up."""
+    changes, known = 10_000, state("u")
+    pieces = [orjson.dumps(encode(WatchLine(type=WatchType.STATE, revision=known.revision, state=known)))]
+    for revision in range(known.revision + 1, known.revision + 1 + changes):
+        known = replace(known, revision=revision)
+        pieces.append(orjson.dumps(encode(WatchLine(type=WatchType.CHANGE, revision=revision, state=known))))
+
+    left: list[asyncio.StreamWriter] = []
+
+    async def talk(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n")
+        for piece in pieces:
+            writer.write(piece + b"\n")
+            await writer.drain()
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b"\n")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        left.append(writer)
+
+    told: list[str] = []
+    rng, stamps = random.Random(1), Stamps(lambda: 1)
+    async with imitation(talk) as url, http_transport() as http:
+        fleet = Fleet(http, tokens=lambda _namespace, _pool: "secret", stamps=stamps, rng=rng, on_change=told.append)
+        async with fleet:
+            fleet.add("u", url, "ns", "p")
+            await until(
+                lambda: (report := fleet.report("u")) is not None and report.state == known, "the last change is known"
+            )
+        await until(lambda: left and left[0].is_closing(), "the server has noticed that nobody reads")
+    assert len(told) < changes / 2

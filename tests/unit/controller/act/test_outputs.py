@@ -199,6 +199,19 @@ def test_an_end_that_was_written_without_the_output_has_it_kept_before_the_ack()
     assert not site.agent.state.ended
 
 
+def test_no_other_pod_has_the_output_of_a_task_that_ended() -> None:
+    """What imitates an agent may name any task: also one that ran elsewhere, and whose output was not kept."""
+    site = DispatchSite()
+    running(site, "plan")
+    printed(site, b"made up")
+    site.agent.finish("uid-t.1")
+    elsewhere = {**site.task().status.to_json(), "phase": "Failed", "podUID": "uid-of-another"}
+    site.api.put(SLOTTASKS, {**site.api.objects[SLOTTASKS, NS, "t"], "status": elsewhere})
+    run(site.replica().settle_orphan("uid-t.1"))
+    assert not [name for resource, _, name in site.api.objects if resource == SLOTTASKOUTPUTS]
+    assert not site.agent.state.ended
+
+
 def test_output_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """What imitates an agent may go on for ever; the task's end then waits, and the controller lives."""
     monkeypatch.setattr(outputs, "MAX_KEPT_BYTES", 100 * PAGE_BYTES)

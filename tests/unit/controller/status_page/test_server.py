@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -345,6 +346,23 @@ async def test_a_stream_is_no_request_that_never_ends(monkeypatch: pytest.Monkey
     async with served(site) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await reader.readuntil(b"event: status")
+        await asyncio.sleep(0.5)
+        site.add_pool("another")
+        await reader.readuntil(b"another")
+        writer.close()
+
+
+async def test_a_request_that_is_there_before_its_connection_is_taken_has_come_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While the controller is busy, connections wait with their requests. Their streams must not end early."""
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    site = Site()
+    async with served(site) as port:
+        early = socket.create_connection(("127.0.0.1", port))
+        early.sendall(b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        reader, writer = await asyncio.open_connection(sock=early)
         await reader.readuntil(b"event: status")
         await asyncio.sleep(0.5)
         site.add_pool("another")
