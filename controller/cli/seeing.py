@@ -5,6 +5,7 @@ task that failed.
 """
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -125,6 +126,6 @@ def ended_otherwise(task: Object, wanted: frozenset[str]) -> EndedOtherwise | No
     now = phase(task)
     if now in wanted or not has_ended(task):
         return None
-    reason = why(task)
+    reason = why(task, most=sys.maxsize)
     name = task["metadata"]["name"]
     return EndedOtherwise(f"{name} ended as {now}" + (f": {reason}" if reason != NONE else ""))

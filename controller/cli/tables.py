@@ -188,15 +188,15 @@ def condition(obj: Object, kind: str) -> str:
     return "Unknown"
 
 
-def why(task: Object) -> str:
-    """What a task waits for, or why it ended as it did, in so few words that a table can hold them."""
+def why(task: Object, *, most: int = MAX_MESSAGE_LENGTH) -> str:
+    """What a task waits for, or why it ended as it did, in a message of at most so many characters."""
     status = task.get("status") or {}
     refused = refusal(task)
     if refused is not None:
-        return _in_short(task, *refused)
+        return _in_short(task, *refused, most)
     if phase(task) == "Queued":
         return str(status.get("queuedReason") or NONE)
-    return _in_short(task, str(status.get("reason") or ""), str(status.get("message") or ""))
+    return _in_short(task, str(status.get("reason") or ""), str(status.get("message") or ""), most)
 
 
 def refusal(task: Object) -> tuple[str, str] | None:
@@ -219,11 +219,13 @@ def _denied(task: Object, kind: str) -> tuple[str, str] | None:
     return None
 
 
-def _in_short(task: Object, reason: str, message: str) -> str:
-    """The reason, unless it only repeats the phase, and the message if it is short."""
+def _in_short(task: Object, reason: str, message: str, most: int) -> str:
+    """The reason, unless it only repeats the phase, and the message. A long one is left out, or cut if it is all."""
+    word = reason if reason != phase(task) else ""
     line = " ".join(message.split())
-    parts = (reason if reason != phase(task) else "", line if len(line) <= MAX_MESSAGE_LENGTH or not reason else "")
-    return ": ".join(part for part in parts if part) or NONE
+    if len(line) > most:
+        line = "" if word else f"{line[: most - 1]}…"
+    return ": ".join(part for part in (word, line) if part) or NONE
 
 
 def _table(

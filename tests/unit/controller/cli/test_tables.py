@@ -106,6 +106,7 @@ def denied(kind: str, reason: str, message: str) -> list[dict[str, str]]:
         (task(phase="Queued", conditions=denied("Accepted", "UnknownTaskType", "m" * 200)), "UnknownTaskType"),
         (task(phase="Failed", reason="Failed", message="exit code 9"), "exit code 9"),
         (task(phase="Failed", reason="Failed", message="a\nb"), "a b"),
+        (task(phase="Failed", reason="Failed", message="m" * 200), f"{'m' * 99}…"),
         (task(phase="Lost", reason="PodLost", message="Pod p is gone"), "PodLost: Pod p is gone"),
         (task(phase="Lost", reason="PodLost", message="m" * 200), "PodLost"),
         (task(phase="Running", conditions=denied("Accepted", "PoolNotFound", "")), "-"),

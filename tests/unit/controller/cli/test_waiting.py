@@ -1,5 +1,7 @@
 """`wait`: for the end if nothing is named, for several tasks, and never for what has gone by."""
 
+from typing import Any
+
 import click
 import pytest
 
@@ -27,8 +29,8 @@ def wait(
     return told, said
 
 
-def put(api: CliApi, name: str, phase: str) -> None:
-    made = task(phase)
+def put(api: CliApi, name: str, phase: str, **status: Any) -> None:
+    made = task(phase, **status)
     api.put(SLOTTASKS, name, {**made, "metadata": {**made["metadata"], "name": name, "uid": name}})
 
 
@@ -50,6 +52,15 @@ def test_another_end_is_a_failure_and_the_others_are_still_waited_for(
     with pytest.raises(EndedOtherwise, match="bad ended as Failed"):
         wait(api, "bad", "good", timeout=None)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("reason", "shown"), [("Failed", ""), ("PodLost", "PodLost: ")])
+def test_why_a_task_ended_is_said_however_long_it_is(api: CliApi, reason: str, shown: str) -> None:
+    message = "there is no file 'tfplan', " * 40 + "which the task names as its planFile"
+    put(api, "bad", "Failed", reason=reason, message=message)
+    with pytest.raises(EndedOtherwise) as ended:
+        wait(api, "bad")
+    assert str(ended.value) == f"bad ended as Failed: {shown}{message}"
 
 
 def test_of_several_failures_the_worst_is_the_exit_code_and_all_are_said(
