@@ -349,7 +349,7 @@ class Worker:
                     return
                 self._disk.check_plan_file(run.kept.assignment)
             except (StepRefusedError, OSError) as error:
-                problem = f"the plan can't be hashed: {error}" if steps.apply is not None else str(error)
+                problem = _no_digest(error)
         self._end(run, ended, problem=problem)
 
     def _end(self, run: Run, ended: Ended, *, digest: str | None = None, problem: str | None = None) -> None:
@@ -382,7 +382,7 @@ class Worker:
         try:
             digest = self._disk.digest()
         except (StepRefusedError, OSError) as error:
-            problem = f"the plan can't be hashed: {error}"
+            problem = _no_digest(error)
         if digest is None and problem is None:
             return
         if run is not None and run.ended is not None:
@@ -498,3 +498,8 @@ class Worker:
         if (moment := self._kept.deadline(now)) is not None:
             due.append(moment)
         return min(due, default=None)
+
+
+def _no_digest(error: StepRefusedError | OSError) -> str:
+    """What is wrong with a plan that can't be approved."""
+    return str(error) if isinstance(error, StepRefusedError) else f"the plan's file can't be read: {error}"
