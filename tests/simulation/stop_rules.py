@@ -218,7 +218,10 @@ class StopRules:
                     )
             if task.state is TaskState.ENDED and task.outcome is Outcome.LOST:
                 kept = self._kept(pod, task.task_id, task.step)
-                if kept is not None and kept.outcome is not Outcome.LOST:
+                # What awaited its approval ended with its reservation, of which the worker keeps nothing.
+                planned = kept is not None and kept.outcome is Outcome.SUCCEEDED and kept.plan_digest is not None
+                reserved = planned and task.step is Step.PLAN
+                if kept is not None and kept.outcome is not Outcome.LOST and not reserved:
                     self._rules.breach(f"{task.task_id} is said to be lost, and its end is kept: {kept.reason}")
 
     def task_ended(self, task: Object) -> None:
