@@ -219,18 +219,19 @@ class Pools:
         try:
             await self.deployments.make(pool, pod)
         except (ApiError, ApiUnavailable) as error:
-            self._note_refusal(pool, "creating a Deployment", error)
+            self._note_refusal(pool, "creating a Deployment", str(error), error)
             raise
         self._create_failed.pop(key_of(pool), None)
         self._events.event(pool, "SuccessfulCreate", f"Created Deployment {pod['metadata']['name']}")
 
-    def _note_refusal(self, pool: Object, what: str, error: Exception) -> None:
+    def _note_refusal(self, pool: Object, what: str, words: str, error: Exception) -> None:
+        """`words`: the error's, without what is another at each try, as a Pod's name."""
         # A 5xx is as often one of an admission webhook as of the server: nobody would look for it elsewhere.
         answered = isinstance(error, ApiUnavailable) and error.code is not None
         if answered or isinstance(error, Forbidden | Invalid | TooManyRequests):
-            reason = "QuotaExceeded" if "exceeded quota" in str(error) else "FailedCreate"
-            self._create_failed[key_of(pool)] = Problem(reason=reason, message=str(error))
-            self._events.event(pool, reason, f"{what}: {error}", warning=True)
+            reason = "QuotaExceeded" if "exceeded quota" in words else "FailedCreate"
+            self._create_failed[key_of(pool)] = Problem(reason=reason, message=words)
+            self._events.event(pool, reason, f"{what}: {words}", warning=True)
 
     async def create_pod(self, pool: Object, pod: Object) -> None:
         """Create a Pod. If that fails, the pool's conditions say so until it succeeds."""
@@ -238,7 +239,7 @@ class Pools:
         try:
             created = await self._pods.create(pod)
         except (ApiError, ApiUnavailable) as error:
-            self._note_refusal(pool, "creating a Pod", error)
+            self._note_refusal(pool, "creating a Pod", str(error).replace(pod["metadata"]["name"], "…"), error)
             raise
         self._create_failed.pop(key, None)
         if found := hazards(created):

@@ -9,13 +9,13 @@ import pytest
 from controller import names
 from controller.act.pods import Pods
 from controller.act.pools import Images, Pools
-from controller.errors import ApiUnavailable
+from controller.errors import ApiUnavailable, Forbidden
 from controller.kube.api import PODS, Object, Resource
 from controller.kube.cache import Cache
 from tests.support import virtual_time
 from tests.support.memory_api import MemoryApi
 
-POD: Object = {"metadata": {"name": "p", "namespace": "ns", "labels": {names.POOL_LABEL: "pool"}}}
+POD: Object = {"metadata": {"name": "p-7xk2m", "namespace": "ns", "labels": {names.POOL_LABEL: "pool"}}}
 POOL: Object = {"metadata": {"name": "pool", "namespace": "ns", "uid": "u"}}
 WEBHOOK = '500 InternalError: Internal error occurred: failed calling webhook "sidecar.example.com": connection refused'
 
@@ -51,7 +51,7 @@ def test_a_create_whose_answer_was_lost_is_found_by_its_name() -> None:
     api = MemoryApi()
     api.after = lost
     created = virtual_time.run(lambda: pods_on(api).create(POD))
-    assert created["metadata"]["uid"] == api.objects[PODS, "ns", "p"]["metadata"]["uid"]
+    assert created["metadata"]["uid"] == api.objects[PODS, "ns", "p-7xk2m"]["metadata"]["uid"]
 
 
 def pools_with(create: Any, told: list[str]) -> Pools:
@@ -79,6 +79,26 @@ async def test_a_server_error_stands_in_the_pools_conditions_and_silence_does_no
         assert problem.reason == "FailedCreate"
         assert "sidecar.example.com" in problem.message
         assert "sidecar.example.com" in told[0]
+
+
+async def test_a_refusal_is_the_same_words_for_each_pod() -> None:
+    """Each try has a new name: with it every one was a new Event, and a new message of the condition."""
+    tried: list[str] = []
+
+    async def create(pod: Object) -> Object:
+        tried.append(pod["metadata"]["name"])
+        raise Forbidden(403, "Forbidden", f'pods "{tried[-1]}" is forbidden: exceeded quota: pods')
+
+    told: list[str] = []
+    pools = pools_with(create, told)
+    for name in ("p-abcde", "p-fghij"):
+        with pytest.raises(Forbidden):
+            await pools.create_pod(POOL, {**POD, "metadata": {**POD["metadata"], "name": name}})
+    problem = pools.create_problem(POOL)
+    assert tried == ["p-abcde", "p-fghij"]
+    assert problem is not None
+    assert problem.message == '403 Forbidden: pods "…" is forbidden: exceeded quota: pods'
+    assert told[0] == told[1]
 
 
 async def test_what_a_limit_range_added_is_said() -> None:
