@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from agent.wire import RECOVERING, SlotState
+from agent.wire import SlotState
+from controller.decide.pool_figures import slot_counts
 from controller.decide.pool_status import DEGRADED, PROGRESSING, SCALING_LIMITED
 from controller.decide.view import PodState, PodView
 from controller.errors import InvalidObject
@@ -46,7 +47,7 @@ def pool_said(known: PoolKnown, revision: int) -> PoolSaid:
             **dict.fromkeys((*(state.value for state in PodState), "dead"), 0),
             **Counter(p.word for p in known.pods),
         },
-        slots=_slot_counts(present),
+        slots=dict(slot_counts((), present)),
         tasks={
             **dict.fromkeys((phase.value for phase in TaskPhase), 0),
             **{p.value: n for p, n in known.phases.items()},
@@ -62,19 +63,6 @@ def _why_no_spec(known: PoolKnown) -> str | None:
     if known.obj is None:
         return "there is no pool of this name"
     return short(str(known.spec)) if isinstance(known.spec, InvalidObject) else None
-
-
-def _slot_counts(pods: Iterable[PodView]) -> dict[str, int]:
-    idle = all_running = all_reserved = recovering = 0
-    for pod in pods:
-        running, reserved, free = pod.load
-        all_running += running
-        all_reserved += reserved
-        if pod.agent is not None and pod.agent.recovering:
-            recovering += len(free)
-        else:
-            idle += len(free)
-    return {"idle": idle, "running": all_running, "reserved": all_reserved, RECOVERING: recovering}
 
 
 def _oldest_holds(pods: Iterable[PodView]) -> tuple[datetime | None, datetime | None]:

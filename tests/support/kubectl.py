@@ -15,6 +15,16 @@ from controller import crds
 from tests.support.repository import ROOT
 
 KUBECTL = Path(sys.executable).with_name("kubectl")
+TASK = """
+apiVersion: podslots.dev/v1alpha1
+kind: SlotTask
+metadata: {name: net}
+spec:
+  pool: terraform
+  type: plan
+  steps: {plan: {command: ["true"]}}
+"""
+"""One that is there before any pool is."""
 
 
 @dataclass

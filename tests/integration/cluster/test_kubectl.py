@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.api_client import until
-from tests.support.kubectl import Kubectl, on_a_cluster
+from tests.support.kubectl import TASK, Kubectl, on_a_cluster
 
 Json = dict[str, Any]
 
@@ -21,15 +21,6 @@ metadata: {name: terraform}
 spec:
   replicas: 0
   template: {spec: {containers: [{name: worker, image: example}]}}
-"""
-TASK = """
-apiVersion: podslots.dev/v1alpha1
-kind: SlotTask
-metadata: {name: net}
-spec:
-  pool: terraform
-  type: plan
-  steps: {plan: {command: ["true"]}}
 """
 CONFIG = """
 apiVersion: v1

@@ -9,17 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.api_client import until
-from tests.support.kubectl import KUBECTL, Kubectl, on_a_cluster
+from tests.support.kubectl import KUBECTL, TASK, Kubectl, on_a_cluster
 
-TASK = """
-apiVersion: podslots.dev/v1alpha1
-kind: SlotTask
-metadata: {name: net}
-spec:
-  pool: terraform
-  type: plan
-  steps: {plan: {command: ["true"]}}
-"""
 SCALED = """
 apiVersion: podslots.dev/v1alpha1
 kind: SlotPool
