@@ -21,7 +21,8 @@ INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --progres
 	--editable '$(1)' 2>&1 | tee $(VENV)/pip.log | awk '$(PIP_PROGRESS)'; \
 	grep -q '^Successfully installed' $(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }
 SIMULATED := --pool manifests/examples/pool.yaml --trace docs/simulator/arrivals.csv
-JOBS ?= 2
+# For two cores: tests wait for other processes much of their time.
+JOBS ?= 3
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
