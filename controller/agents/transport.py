@@ -119,7 +119,7 @@ class HttpTransport:
         context: ssl.SSLContext | None = None,
         server_name: str | None = None,
     ) -> AsyncGenerator[bytes, None]:
-        """The lines of a GET, as they come."""
+        """The lines of a GET: all that have come at a time, with newlines between them."""
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=self._connect_timeout_seconds, sock_read=idle_timeout_seconds
         )

@@ -98,10 +98,11 @@ class Observer:
                 stream = self._transport.stream(
                     f"{url}/slots?watch=true", headers={}, idle_timeout_seconds=IDLE_TIMEOUT_SECONDS
                 )
-                async for line in stream:
-                    state = decode(WatchLine, orjson.loads(line)).state
-                    if state is not None and state.pod_uid == pod_uid:
-                        states.append(state)
+                async for lines in stream:
+                    for line in filter(None, lines.split(b"\n")):
+                        state = decode(WatchLine, orjson.loads(line)).state
+                        if state is not None and state.pod_uid == pod_uid:
+                            states.append(state)
             await asyncio.sleep(RETRY_SECONDS)
 
 
