@@ -89,9 +89,9 @@ def test_a_task_goes_its_whole_way_by_hand(installed: Installed) -> None:
     try:
         assert "\nStop it with: podslots local down\n" in said
         installed.run("podslots", "submit", "-f", "-", text=TASKS)
-        installed.run("podslots", "wait", "net", "--for", "AwaitingApproval", "--timeout", "1m")
+        installed.run("podslots", "wait", "net", "--for", "AwaitingApproval", "--timeout", "10m")
         assert "the plan" in installed.run("kubectl-podslots", "approve", "net", "--yes")
-        installed.run("podslots", "wait", "net", "--timeout", "1m")
+        installed.run("podslots", "wait", "net", "--timeout", "10m")
         assert installed.run("podslots", "logs", "net", "--step", "apply") == "applied\n"
         assert "What happened:" in installed.run("podslots", "describe", "task", "net")
         versions = json.loads(installed.run("podslots", "version", "-o", "json"))
