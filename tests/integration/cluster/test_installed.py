@@ -97,7 +97,8 @@ async def test_with_the_rights_of_one_namespace_it_looks_after_that_one(tmp_path
         await plan_and_apply(cluster)
         said = cluster.controller.log.read_text()
         assert "done without" in said
-        assert (await cluster.api.get(SLOTTASKS, OTHER, "left-alone")).get("status", {}) == {}
+        untouched = (await cluster.api.get(SLOTTASKS, OTHER, "left-alone"))["status"]
+        assert untouched == {"phase": "Queued", "queuedReason": "no word from the controller yet"}
         assert (await kubectl("get", "pods", "-n", OTHER)).strip() == ""
         conditions = (await cluster.api.get(SLOTPOOLS, NAMESPACE, "pool"))["status"]["conditions"]
         protected = next(entry for entry in conditions if entry["type"] == "Protected")
