@@ -6,6 +6,7 @@ error and not a way out. A Secret's or ConfigMap's mounted folder is read here t
 
 import binascii
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -75,6 +76,8 @@ def open_plain(directory: str, path: str) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise StepRefusedError(f"{path!r} is not a plain file: symbolic links are not followed") from error
         raise StepRefusedError(f"file {path!r} can't be read: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
