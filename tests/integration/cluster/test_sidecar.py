@@ -211,10 +211,7 @@ async def test_the_agent_outlives_the_program_and_reports_its_end(cluster: Clust
     await until(lambda: lines, "the watch has begun")
     await cluster.api.patch(PODS, NAMESPACE, name, {"metadata": {"annotations": {BREAK_GLASS: "a test of its end"}}})
     await cluster.api.patch(PODS, NAMESPACE, name, {"metadata": {"finalizers": ["tests/kept"]}})
-    live = await cluster.api.get(PODS, NAMESPACE, name)
-    await cluster.api.delete(
-        PODS, NAMESPACE, name, uid=live["metadata"]["uid"], resource_version=live["metadata"]["resourceVersion"]
-    )
+    await cluster.api.delete(PODS, NAMESPACE, name)
     await until(lambda: lines[-1].state is not None and lines[-1].state.closing, "the agent takes no new work")
     assert lines[-1].state is not None
     assert lines[-1].state.slots[0].state is SlotState.RUNNING
@@ -269,10 +266,7 @@ async def test_a_plain_pod_without_a_controller_is_opened_and_drained_by_its_poo
     await until_slot(cluster, pod, "idle")
     assert await write(pod, "drain", "down", token) == 200
     program.run_freely()
-    live = await cluster.api.get(PODS, NAMESPACE, "crunch")
-    await cluster.api.delete(
-        PODS, NAMESPACE, "crunch", uid=live["metadata"]["uid"], resource_version=live["metadata"]["resourceVersion"]
-    )
+    await cluster.api.delete(PODS, NAMESPACE, "crunch")
 
     async def gone() -> bool:
         try:

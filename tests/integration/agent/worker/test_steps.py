@@ -357,7 +357,7 @@ def test_the_last_step_hands_its_file_over_with_its_end(agent: FakeAgent, start_
     [
         ("true", "there is no file 'o', which the task names as its outputs"),
         ("head -c 262145 /dev/zero > o", "'o', the task's outputs, has more than 262144 bytes"),
-        ("ln -s /etc/passwd o", "file 'o' can't be read"),
+        ("ln -s /etc/passwd o", "'o' is not a plain file: symbolic links are not followed"),
     ],
 )
 def test_a_file_that_can_not_be_handed_over_is_said_and_the_step_has_succeeded(
