@@ -213,6 +213,7 @@ class Kubelet:
         for ip, pod in records:
             worker = PodWorker(self._context, pod, ip)
             worker.vanished = worker.spec.uid not in bound
+            self._names[worker.spec.namespace, worker.spec.name] = worker.spec.uid
             self._start_worker(worker)
         for key in {*self._pods.objects, *self._names}:
             self._reconcile(key)
@@ -248,11 +249,16 @@ class Kubelet:
             return
         self._start_worker(PodWorker(self._context, pod, ip))
 
-    def _start_worker(self, worker: PodWorker) -> None:
+    def _start_worker(self, worker: PodWorker, *, after_seconds: float = 0.0) -> None:
+        """Have it live from `after_seconds` on. It is told from now on what becomes of its Pod."""
         spec = worker.spec
         self._workers[spec.uid] = worker
-        self._names[spec.namespace, spec.name] = spec.uid
-        task = asyncio.get_running_loop().create_task(worker.run(), name=f"pod {spec.namespace}/{spec.name}")
+
+        async def live() -> None:
+            await asyncio.sleep(after_seconds)
+            await worker.run()
+
+        task = asyncio.get_running_loop().create_task(live(), name=f"pod {spec.namespace}/{spec.name}")
         self._tasks[spec.uid] = task
         task.add_done_callback(lambda done: self._worker_ended(worker, done))
 
@@ -261,21 +267,16 @@ class Kubelet:
         del self._tasks[spec.uid], self._workers[spec.uid]
         if task.cancelled() or self._stopping:
             return
-        loop = asyncio.get_running_loop()
         if error := task.exception():
             _log.error("Pod worker failed: pod=%s", spec.name, exc_info=error)
             again = PodWorker(self._context, worker.pod, worker.ip)
             again.vanished = worker.vanished
-            loop.call_later(RESPAWN_SECONDS, self._respawn, again)
+            self._start_worker(again, after_seconds=RESPAWN_SECONDS)
             return
         if worker.ip != self.node_ip:
             self._pool.free(worker.ip)
         for key in list(self._pods.objects):  # one that got no address may get this one
             self._reconcile(key)
-
-    def _respawn(self, worker: PodWorker) -> None:
-        if not self._stopping and worker.spec.uid not in self._workers:
-            self._start_worker(worker)
 
     def _object(self, kind: str, namespace: str, name: str) -> Json | None:
         return self._objects[kind].objects.get((namespace, name))

@@ -232,6 +232,32 @@ async def test_pods_deleted_by_force_while_the_cluster_was_down_are_ended(cluste
     await clusters.brand.gone()
 
 
+async def test_a_pod_deleted_by_force_while_its_record_can_not_be_written_is_ended_once_it_can(
+    clusters: Clusters,
+) -> None:
+    """As on a full disk: what becomes of the Pod between two tries is not missed."""
+    running = await clusters.start()
+    await clusters.pods().create(pod("p", [shell("work", STUBBORN)], terminationGracePeriodSeconds=600))
+    shown = await clusters.pods().ready("p")
+    await running.end(signal.SIGKILL)
+    blocker = clusters.folder / "node" / "pods" / shown["metadata"]["uid"] / "pod.json.tmp"
+    blocker.mkdir()
+    await clusters.start()
+    await clusters.pods().delete("p", grace_seconds=0)
+    await clusters.pods().gone("p")
+    await clusters.pods().create(pod("p", [shell("work", POLITE)]))
+    new = await clusters.pods().ready("p")
+    assert new["status"]["podIP"] != shown["status"]["podIP"]
+    blocker.rmdir()
+
+    async def only_the_new_one() -> bool:
+        return len(clusters.brand.processes()) == 1
+
+    await until(only_the_new_one, what="the deleted Pod's container has ended")
+    await clusters.pods().delete("p", grace_seconds=1)
+    await clusters.brand.gone()
+
+
 def there(path: Path) -> bool:
     return path.exists()
 
