@@ -219,17 +219,22 @@ def test_opentofu_and_terragrunt(reader: Reader, tmp_path: Path) -> None:
         for block in blocks(ROOT / "docs/terraform-setups.md")
         if "kind: SlotTask" in block.text
     ]
-    for document in (
+    submit(
+        reader,
         {"apiVersion": "podslots.dev/v1alpha1", "kind": "SlotPool", "metadata": {"name": "terraform"}, "spec": pool},
-        *tasks,
-    ):
-        (reader.folder / "object.yaml").write_text(yaml.safe_dump(document))
-        reader.type("podslots submit -f object.yaml")
+    )
     assert [task["metadata"]["name"] for task in tasks] == ["network-tofu", "network-terragrunt"]
-    for task in tasks:
+    for task in tasks:  # one after the other: a plan that waits for its approval keeps the pool's only slot for it
         name = task["metadata"]["name"]
+        submit(reader, task)
         reader.type(f"podslots wait {name} --for AwaitingApproval --timeout 120")
         assert "Apply complete!" in reader.type(f"podslots approve {name} && podslots logs -f {name}")
+
+
+def submit(reader: Reader, document: dict[str, Any]) -> None:
+    """Submit an object as somebody does who wrote it to a file."""
+    (reader.folder / "object.yaml").write_text(yaml.safe_dump(document))
+    reader.type("podslots submit -f object.yaml")
 
 
 @pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not on the PATH; hashicorp.com has it")
