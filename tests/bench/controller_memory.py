@@ -22,9 +22,6 @@ BAR_MIB = 200.0
 MIB = 2**20
 CONCURRENT = 16
 CONNECTED = re.compile(r"^podslots_pool_agents_connected\{.*\} ([0-9.e+]+)$", re.MULTILINE)
-LEASE_SECONDS = 60
-"""Longer than by default: the embedded API server takes seconds for lists of so many Pods, and more under load."""
-
 SETTLE_SECONDS = 3.0
 """One round of heartbeats: every stream has been used again."""
 
@@ -36,7 +33,7 @@ async def measure(effort: Effort, cores: Cores) -> AsyncIterator[Row]:
         async def prepare(api: Api) -> None:
             await begin(process, await _create_pods(api, addresses))
 
-        async with control_plane(cores, prepare, lease_seconds=LEASE_SECONDS) as plane:
+        async with control_plane(cores, prepare, lease_seconds=effort.lease_seconds) as plane:
             await prepared_pool(plane, number)
             async with aiohttp.ClientSession() as session:
 

@@ -17,6 +17,7 @@ class Effort:
     creates: int = 100
     dispatches: int = 20
     cached_pods: int = 2_600
+    lease_seconds: int = 60  # with `cached_pods`: the embedded API server takes seconds for lists of so many
     ended: int = 100_000
     queued: int = 30_000
     waiting: int = 10_000
@@ -39,6 +40,7 @@ TINY = Effort(
     creates=5,
     dispatches=2,
     cached_pods=30,
+    lease_seconds=4,
     ended=300,
     queued=600,
     waiting=50,

@@ -8,7 +8,7 @@ from tests.simulation.themes import BY_NAME
 THEME = BY_NAME["sizes by a Prometheus"]
 
 
-@pytest.mark.parametrize("seed", [pytest.param(seed, marks=[] if seed < 3 else pytest.mark.long) for seed in range(16)])
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=[] if seed < 3 else pytest.mark.long) for seed in range(10)])
 def test_a_lost_signal_lowers_no_size_and_keeps_no_task_waiting(seed: int) -> None:
     """K1, R3, T4: and all comes to its end."""
     result = run_seed(seed, theme=THEME)

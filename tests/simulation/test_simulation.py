@@ -9,7 +9,7 @@ import pytest
 
 from tests.simulation.runner import run_seed
 
-FIRST, COUNT = (int(part) for part in os.environ.get("PODSLOTS_SEEDS", "0:100").split(":"))
+FIRST, COUNT = (int(part) for part in os.environ.get("PODSLOTS_SEEDS", "0:60").split(":"))
 QUICK = 10
 """How many of them are lived through each time; the others are for `make test-long`."""
 

@@ -17,7 +17,7 @@ from tests.simulation.worker import GRACE_SECONDS
 from tests.simulation.world import World
 
 THEME = BY_NAME["steps that are stopped"]
-QUICK, ALL = 6, 50
+QUICK, ALL = 6, 30
 FIRST = int(os.environ.get("PODSLOTS_SEEDS", "0:").partition(":")[0])
 TIDIES = Program(seconds=500.0, code=0, tidy_seconds=8.0, behind_shell=True)
 

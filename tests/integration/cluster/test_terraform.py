@@ -9,7 +9,7 @@ import asyncio
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -110,44 +110,57 @@ async def nothing_is_lost(cloud: Cloud, name: str, tail: str) -> None:
     assert not await asyncio.to_thread(cloud.locked, name), tail
 
 
-@pytest.mark.parametrize("form", STEPS)
-async def test_a_cancelled_apply_keeps_what_it_made_and_gives_its_lock_back(
-    cluster: Cluster, cloud: Cloud, form: str
-) -> None:
-    name = f"{cloud.name}-cancel-{form}"
-    await apply(cluster, cloud, name, STEPS[form])
-    await until_making(cluster, cloud, name)
-    await cluster.patch_task(name, {"cancel": True})
-    status = await cluster.until_phase(name, "Cancelled", "Failed", "Succeeded", seconds=120)
-    tail = str(status["steps"]["apply"]["logTail"])
-    assert status["phase"] == "Cancelled", tail
-    assert "Gracefully shutting down" in tail
-    await nothing_is_lost(cloud, name, tail)
+async def every_form(judge: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+    """Judge all of `STEPS` at once, each in a Pod of its own: most of the time something is waited for."""
+    async with asyncio.TaskGroup() as group:
+        for form in STEPS:
+            group.create_task(judge(form))
 
 
-@pytest.mark.parametrize("form", STEPS)
-async def test_the_pods_end_does_neither(cluster: Cluster, cloud: Cloud, form: str) -> None:
+async def test_a_cancelled_apply_keeps_what_it_made_and_gives_its_lock_back(cluster: Cluster, cloud: Cloud) -> None:
+    async def judge(form: str) -> None:
+        name = f"{cloud.name}-cancel-{form}"
+        await apply(cluster, cloud, name, STEPS[form])
+        await until_making(cluster, cloud, name)
+        await cluster.patch_task(name, {"cancel": True})
+        status = await cluster.until_phase(name, "Cancelled", "Failed", "Succeeded", seconds=120)
+        tail = str(status["steps"]["apply"]["logTail"])
+        assert status["phase"] == "Cancelled", tail
+        assert "Gracefully shutting down" in tail
+        await nothing_is_lost(cloud, name, tail)
+
+    await every_form(judge)
+
+
+async def test_the_pods_end_does_neither(cluster: Cluster, cloud: Cloud) -> None:
     """Somebody deletes the Pod while something is being made: the apply has what is left of the Pod's grace."""
-    name = f"{cloud.name}-end-{form}"
-    # Of the Pod's grace so much is kept for the step that it is stopped soon.
-    step = {**STEPS[form], "cancelGraceSeconds": POD_GRACE_SECONDS - STOP_RESERVE_SECONDS}
-    await apply(cluster, cloud, name, step, LONG_MAKING_SECONDS)
-    await until_making(cluster, cloud, name)
-    pod = (await cluster.status(name))["pod"]
-    await cluster.api.patch(PODS, NAMESPACE, pod, {"metadata": {"annotations": {BREAK_GLASS: "a test of its end"}}})
-    await cluster.api.delete(PODS, NAMESPACE, pod)
-    status = await cluster.until_phase(name, "Cancelled", "Failed", "Succeeded", "Lost", seconds=180)
-    assert status["phase"] == "Failed", status
-    tail = str(status["steps"]["apply"].get("logTail"))
-    assert "Gracefully shutting down" in tail
-    await nothing_is_lost(cloud, name, tail)
+
+    async def judge(form: str) -> None:
+        name = f"{cloud.name}-end-{form}"
+        # Of the Pod's grace so much is kept for the step that it is stopped soon.
+        step = {**STEPS[form], "cancelGraceSeconds": POD_GRACE_SECONDS - STOP_RESERVE_SECONDS}
+        await apply(cluster, cloud, name, step, LONG_MAKING_SECONDS)
+        await until_making(cluster, cloud, name)
+        pod = (await cluster.status(name))["pod"]
+        await cluster.api.patch(PODS, NAMESPACE, pod, {"metadata": {"annotations": {BREAK_GLASS: "a test of its end"}}})
+        await cluster.api.delete(PODS, NAMESPACE, pod)
+        status = await cluster.until_phase(name, "Cancelled", "Failed", "Succeeded", "Lost", seconds=180)
+        assert status["phase"] == "Failed", status
+        tail = str(status["steps"]["apply"].get("logTail"))
+        assert "Gracefully shutting down" in tail
+        await nothing_is_lost(cloud, name, tail)
+
+    await every_form(judge)
 
 
-@pytest.mark.parametrize("form", STEPS)
-async def test_a_time_limit_does_neither(cluster: Cluster, cloud: Cloud, form: str) -> None:
+async def test_a_time_limit_does_neither(cluster: Cluster, cloud: Cloud) -> None:
     """Wherever it hits: what there is then is known, and nobody holds the lock."""
-    name = f"{cloud.name}-limit-{form}"
-    await apply(cluster, cloud, name, {**STEPS[form], "timeoutSeconds": cloud.limit_seconds})
-    status = await cluster.until_phase(name, "Failed", "Succeeded", seconds=180)
-    assert f"time limit of {cloud.limit_seconds} s" in status["message"]
-    await nothing_is_lost(cloud, name, str(status["steps"]["apply"]["logTail"]))
+
+    async def judge(form: str) -> None:
+        name = f"{cloud.name}-limit-{form}"
+        await apply(cluster, cloud, name, {**STEPS[form], "timeoutSeconds": cloud.limit_seconds})
+        status = await cluster.until_phase(name, "Failed", "Succeeded", seconds=180)
+        assert f"time limit of {cloud.limit_seconds} s" in status["message"]
+        await nothing_is_lost(cloud, name, str(status["steps"]["apply"]["logTail"]))
+
+    await every_form(judge)
