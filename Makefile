@@ -16,6 +16,8 @@ FIND_PYTHON := for p in "$(PYTHON)" python3.11 python3 python3.12 python3.13 pyt
 PIP_PROGRESS := /^(Collecting|Building) / { n++; printf "  %3d  %s\n", n, $$1 " " $$2; fflush() } \
 	/^Installing collected/ { printf "  installing %d packages\n", NF - 3; fflush() }
 COMMA := ,
+# Tests start programs of ours by the hundred: compile them once, whatever the caller's shell says.
+unexport PYTHONDONTWRITEBYTECODE
 # $(call INSTALL,WHAT): install what pip is told, and show how it goes.
 INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --progress-bar off --constraint constraints.txt \
 	--editable '$(1)' 2>&1 | tee $(VENV)/pip.log | awk '$(PIP_PROGRESS)'; \
