@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable
 
-from controller.cli.kinds import full_name
 from controller.kube.api import Object, Resource
 
 OBJECT_OUTPUTS = ("json", "yaml", "name")
@@ -22,6 +21,16 @@ def listed(objects: Iterable[tuple[Resource, Object]], *, alone: bool) -> Object
     """Objects as a List, or the one object itself if it stands `alone`."""
     items = [_whole(resource, obj) for resource, obj in objects]
     return items[0] if alone else {"apiVersion": "v1", "kind": "List", "items": items}
+
+
+def full_name(resource: Resource) -> str:
+    """A kind as kubectl prints it before a name, as `slottask.podslots.dev`."""
+    return f"{resource.kind.lower()}.{resource.group}" if resource.group else resource.kind.lower()
+
+
+def short_name(resource: Resource) -> str:
+    """A kind before a name where there is no doubt whose it is, as `slottask`."""
+    return resource.kind.lower()
 
 
 def name_line(resource: Resource, obj: Object) -> str:

@@ -10,7 +10,7 @@ import click
 
 from controller import names
 from controller.cli import colours, kinds, screen, tables
-from controller.cli.documented import as_text, listed, name_line
+from controller.cli.documented import as_text, listed, name_line, short_name
 from controller.cli.given import Name, WhatArgument
 from controller.cli.kinds import Selection
 from controller.cli.nearest import meant
@@ -197,7 +197,7 @@ class _Asked:
             return tables.slots(found, held, namespaces=self._how.everywhere)
         make = _TABLES[self._kind.plural]
         table = make(found, self._connection.now(), namespaces=self._how.everywhere, wide=self._how.wide)
-        return tables.with_kind(table, kinds.short_name(self.resource)) if self._several else table
+        return tables.with_kind(table, short_name(self.resource)) if self._several else table
 
     def _row_without_age(self, obj: Object) -> tuple[str, ...]:
         table = self._table([obj])

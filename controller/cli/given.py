@@ -43,7 +43,7 @@ class Name(click.ParamType[str]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The names that are there and begin so."""
-        from controller.cli.completion import names_of  # noqa: PLC0415 - it asks the API server
+        from controller.cli.completing import names_of  # noqa: PLC0415 - it asks the API server
 
         given = ctx.params.get(param.name or "") or ()
         found = names_of(ctx, self.kind, incomplete, self._completed)
@@ -79,7 +79,7 @@ class WhatArgument(click.ParamType[str]):
 
     def shell_complete(self, ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Kinds first: one name for each is enough to choose from. Then names, or names behind `KIND/`."""
-        from controller.cli.completion import names_of  # noqa: PLC0415 - it asks the API server
+        from controller.cli.completing import names_of  # noqa: PLC0415 - it asks the API server
 
         selections: tuple[kinds.Selection, ...] = ctx.params.get("what") or ()
         word, slash, begun = incomplete.partition("/")

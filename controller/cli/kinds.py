@@ -41,16 +41,6 @@ def find(word: str) -> Kind | None:
     return None
 
 
-def full_name(resource: Resource) -> str:
-    """A kind as kubectl prints it before a name, as `slottask.podslots.dev`."""
-    return f"{resource.kind.lower()}.{resource.group}" if resource.group else resource.kind.lower()
-
-
-def short_name(resource: Resource) -> str:
-    """A kind before a name where there is no doubt whose it is, as `slottask`."""
-    return resource.kind.lower()
-
-
 class NoSelection(Exception):
     """The words select nothing that there is. The text says why."""
 

@@ -8,8 +8,8 @@ import click
 
 from controller.cli import documents
 from controller.cli.changes import OUTPUT, Change, Teller
+from controller.cli.documented import short_name
 from controller.cli.documents import KINDS
-from controller.cli.kinds import short_name
 from controller.cli.last_applied import with_new_note, with_note
 from controller.cli.nearest import meant
 from controller.cli.session import STRICT, Connection, Session, explain
