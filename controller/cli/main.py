@@ -13,21 +13,21 @@ from pathlib import Path
 
 import click
 
+from controller.cli.arguments.verb import VerbGroup
 from controller.cli.start import INTERRUPTED
-from controller.cli.verbs import VerbGroup
 
 SECTIONS = {
     "Look": {
         "get": "get",
         "describe": "describe.command",
-        "logs": "logs",
+        "logs": "logs.command",
         "plans": "plans",
-        "wait": "waiting",
+        "wait": "wait",
     },
     "Do": {
         "submit": "submit",
         "approve": "tasks",
-        "retry": "again",
+        "retry": "retry",
         "cancel": "tasks",
         "drain": "pods",
         "undrain": "pods",
@@ -35,7 +35,7 @@ SECTIONS = {
         "forget": "pods",
         "unlock": "tasks",
         "rotate": "pools",
-        "rollout": "rollouts",
+        "rollout": "rollout",
     },
     "Plan ahead": {
         "simulate": "simulate.command",
@@ -50,7 +50,7 @@ SECTIONS = {
         "completion": "completion",
     },
 }
-"""Verb → the module of this package that has it, as an object of its name."""
+"""Verb → the module of `verbs` that has it, as an object of its name."""
 _MODULES = {verb: module for verbs in SECTIONS.values() for verb, module in verbs.items()}
 
 
@@ -65,7 +65,7 @@ class Podslots(VerbGroup):
         """A verb; None if there is none of that name."""
         if name not in _MODULES:
             return None
-        command = getattr(import_module(f"controller.cli.{_MODULES[name]}"), name.replace("-", "_"))
+        command = getattr(import_module(f"controller.cli.verbs.{_MODULES[name]}"), name.replace("-", "_"))
         assert isinstance(command, click.Command)  # noqa: S101 - the table above says so
         return command
 

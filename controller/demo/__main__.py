@@ -21,9 +21,9 @@ from pathlib import Path
 from rich.console import Console
 
 from controller.agents.transport import http_transport
-from controller.cli.called import command
-from controller.cli.interrupts import call_on_interrupt
-from controller.cli.stack import Stack
+from controller.cli.cluster.called import command
+from controller.cli.local.interrupts import call_on_interrupt
+from controller.cli.local.stack import Stack
 from controller.demo import workload
 from controller.demo.checked import checked, has_checker
 from controller.demo.display import Display, print_text

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.wire import AgentState, SlotState
-from controller.cli.asking import drop_what_was_typed
+from controller.cli.show.asking import drop_what_was_typed
 from controller.demo.film import Film
 from controller.demo.observe import Observer, agent_url
 from controller.demo.workload import MAX_PODS, SLOTS

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from agent.wire import SlotState
 from controller import names
-from controller.cli.approval import Question, missing_text, patch, plan_text, question, summary
-from controller.cli.called import Cluster
-from controller.cli.outputs import Seen, of_last_attempt
-from controller.cli.session import Session
-from controller.cli.stack import Stack
-from controller.cli.tables import FINAL_PHASES, phase
+from controller.cli.cluster.called import Cluster
+from controller.cli.cluster.session import Session
+from controller.cli.local.stack import Stack
+from controller.cli.show.tables import FINAL_PHASES, phase
+from controller.cli.task.approval import Question, missing_text, patch, plan_text, question, summary
+from controller.cli.task.outputs import Seen, of_last_attempt
 from controller.demo import workload
 from controller.demo.display import Display
 from controller.demo.evidence import Approval, Evidence, Settled, parse_audit, parse_records

@@ -4,11 +4,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
-from controller.cli.simulate import podslots
-from controller.cli.simulate.comparison import Settings, compare
-from controller.cli.simulate.day import make_day
-from controller.cli.simulate.engine import Engine, Terms
-from controller.cli.simulate.podslots import Podslots
+from controller.cli.verbs.simulate import podslots
+from controller.cli.verbs.simulate.comparison import Settings, compare
+from controller.cli.verbs.simulate.day import make_day
+from controller.cli.verbs.simulate.engine import Engine, Terms
+from controller.cli.verbs.simulate.podslots import Podslots
 from controller.objects.autoscaling import Autoscaling
 from controller.objects.pool import PoolSpec
 from tests.bench.effort import Effort

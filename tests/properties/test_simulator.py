@@ -6,12 +6,12 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.cli.simulate.comparison import Comparison, Settings, compare
-from controller.cli.simulate.engine import Engine, Terms
-from controller.cli.simulate.figures import Figures
-from controller.cli.simulate.jobs import Job, Stage
-from controller.cli.simulate.podslots import Podslots
-from controller.cli.simulate.trace import Arrival, Trace
+from controller.cli.verbs.simulate.comparison import Comparison, Settings, compare
+from controller.cli.verbs.simulate.engine import Engine, Terms
+from controller.cli.verbs.simulate.figures import Figures
+from controller.cli.verbs.simulate.jobs import Job, Stage
+from controller.cli.verbs.simulate.podslots import Podslots
+from controller.cli.verbs.simulate.trace import Arrival, Trace
 from controller.decide.view import PoolView
 from controller.objects.autoscaling import Autoscaling
 from controller.objects.pool import DEFAULT_LAYOUT, PoolSpec

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from agent.wire import Step
 from agent.worker.marks import BEGINS, ENDED, Marked, mark
-from controller.cli.session import Connection
+from controller.cli.cluster.session import Connection
 from controller.errors import AlreadyExists, ApiUnavailable, NotFound
 from controller.kube.api import SLOTTASKOUTPUTS, SLOTTASKS, Object, Resource
 from controller.kube.blocking import BlockingClient

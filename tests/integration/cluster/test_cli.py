@@ -18,9 +18,9 @@ import yaml
 from click.testing import CliRunner
 
 from controller import names
-from controller.cli.called import command
+from controller.cli.cluster.called import command
+from controller.cli.local.processes import start_ticks
 from controller.cli.main import main
-from controller.cli.processes import start_ticks
 from controller.kube.access import KubeSettings
 from controller.kube.api import SECRETS, SLOTTASKS
 from controller.kube.client import connect

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.cli.processes import start_ticks
+from controller.cli.local.processes import start_ticks
 from tests.support.repository import ROOT
 from tests.support.terminal import Terminal
 

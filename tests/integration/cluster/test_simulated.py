@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from controller.cli.simulate.engine import Engine, Terms
-from controller.cli.simulate.podslots import Podslots
-from controller.cli.simulate.trace import Arrival, Trace
+from controller.cli.verbs.simulate.engine import Engine, Terms
+from controller.cli.verbs.simulate.podslots import Podslots
+from controller.cli.verbs.simulate.trace import Arrival, Trace
 from controller.objects.pool import PoolSpec
 from tests.support.cluster import Cluster, pool
 

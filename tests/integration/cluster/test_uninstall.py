@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from controller import names
-from controller.cli import uninstall
 from controller.cli.main import main
+from controller.cli.verbs import uninstall
 from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKS
 from tests.support.cluster import NAMESPACE, Cluster, until
 from tests.support.installed import built, install, served

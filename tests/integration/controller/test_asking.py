@@ -13,7 +13,7 @@ from tests.support.terminal import CTRL_C, CTRL_D, Terminal
 ASK = """\
 import pathlib, sys
 import click
-from controller.cli.asking import Asker
+from controller.cli.show.asking import Asker
 
 def ask():
     asker = Asker(yes=False, question="Apply this plan?")

@@ -43,7 +43,7 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["controller.cli.main", "click", "controller.cli.get", "http.client", "ssl", "orjson", "yaml"]
+    "module", ["controller.cli.main", "click", "controller.cli.verbs.get", "http.client", "ssl", "orjson", "yaml"]
 )
 def test_ctrl_c_while_modules_are_loaded(module: str, tmp_path: Path) -> None:
     (tmp_path / "config").write_text("{}")
@@ -81,8 +81,17 @@ def test_a_verb_loads_no_other_verbs_and_nothing_heavy() -> None:
     code = "import sys; from controller.cli.start import main\ntry: main()\nfinally: print(*sys.modules)"
     done = run("-c", code, "get", "tasks", **NOBODY)
     loaded = set(done.stdout.split())
-    assert "controller.cli.get" in loaded
-    heavy = {"aiohttp", "asyncio", "yaml", "rich", "agent", "controller.objects", "controller.cli.tasks", "subprocess"}
+    assert "controller.cli.verbs.get" in loaded
+    heavy = {
+        "aiohttp",
+        "asyncio",
+        "yaml",
+        "rich",
+        "agent",
+        "controller.objects",
+        "controller.cli.verbs.tasks",
+        "subprocess",
+    }
     assert loaded & heavy == set()
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from controller.cli import tables
+from controller.cli.show import tables
 from controller.decide.pool_deletion import deletion_stand
 from controller.decide.pool_status import Before, pool_status
 from controller.decide.problem import Problems

@@ -7,7 +7,7 @@ import pytest
 
 from agent.wire import Origin, Step, format_time
 from controller.act.pools import differs
-from controller.cli import tables
+from controller.cli.show import tables
 from controller.decide.pool_deletion import deletion_waits
 from controller.decide.pool_status import Before, invalid_pool_status, pool_status
 from controller.decide.problem import Problem, Problems

@@ -1,0 +1,1 @@
+"""The cluster that a command line means: the connection, its errors in words, rights, lists that are watched."""
