@@ -38,8 +38,8 @@ from controller.agents.fleet import Fleet, FleetSettings
 from controller.agents.tls import AgentTls, OverTls
 from controller.agents.transport import Transport
 from controller.config import Config
-from controller.decide.scaling import Reason
-from controller.decide.task_figures import ReservationEnd, task_figures
+from controller.decide.scaling.size import Reason
+from controller.decide.tasks.task_figures import ReservationEnd, task_figures
 from controller.errors import NotLeader
 from controller.kube.api import (
     BUDGETS,

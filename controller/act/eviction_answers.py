@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from controller import names
-from controller.decide.eviction import Answer, Eviction, format_seconds
+from controller.decide.pods.eviction import Answer, Eviction, format_seconds
 from controller.errors import Conflict, NotFound
 from controller.kube.api import EVICTIONS, Api, Object
 

@@ -1,7 +1,7 @@
 """Keeps the templates and layouts that pools had, as ControllerRevisions. Nothing that runs depends on them."""
 
 from controller import names
-from controller.decide.history import history_step
+from controller.decide.pools.history import history_step
 from controller.errors import NotFound
 from controller.kube.api import CONTROLLERREVISIONS, Api, Object
 from controller.objects.revision import Revision, belongs_to, document, is_orphan, name_of, owner

@@ -4,7 +4,7 @@ import asyncio
 
 from agent.wire import ErrorCode, Step, StepResult
 from controller.agents.client import AgentClient
-from controller.decide.kept_output import ToKeep
+from controller.decide.tasks.kept_output import ToKeep
 from controller.errors import AgentRefused, AgentUnreachable, AlreadyExists
 from controller.kube.api import SLOTTASKOUTPUTS, Api, Object
 from controller.objects.output import Gap, Output, Source, belongs_to, document, packed

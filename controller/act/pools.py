@@ -12,8 +12,8 @@ from controller.act.events import EventRecorder
 from controller.act.pod_owners import PodOwners
 from controller.act.pods import Pods
 from controller.act.tokens import PoolTokens
+from controller.decide.pools.rotation import RotationStep
 from controller.decide.problem import Problem
-from controller.decide.rotation import RotationStep
 from controller.decide.view import PodView
 from controller.errors import ApiError, ApiUnavailable, Forbidden, Invalid, InvalidObject, NotFound, TooManyRequests
 from controller.kube.api import SLOTPOOLS, Api, Object

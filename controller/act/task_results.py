@@ -7,8 +7,8 @@ from controller.act.handed_over import HandedOverFiles
 from controller.act.outputs import TaskOutputs
 from controller.act.task_writer import TaskWriter
 from controller.agents.client import AgentClient
-from controller.decide.kept_output import to_keep
-from controller.decide.memory import ran_out
+from controller.decide.tasks.kept_output import to_keep
+from controller.decide.tasks.memory import ran_out
 from controller.errors import AgentRefused, ApiError, Conflict, NotFound, NotOurs, TooManyRequests
 from controller.kube.api import PODS, Api
 from controller.objects.pool import OutputLimits

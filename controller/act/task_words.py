@@ -8,8 +8,8 @@ from agent import wire
 from controller.act.events import EventRecorder
 from controller.act.locks import Locks
 from controller.act.task_writer import TaskWriter
-from controller.decide.task_actions import ACCEPTED, ASSIGNED, MOST_WORD
-from controller.decide.task_messages import CANCELLED, end_message
+from controller.decide.tasks.task_actions import ACCEPTED, ASSIGNED, MOST_WORD
+from controller.decide.tasks.task_messages import CANCELLED, end_message
 from controller.kube.api import SLOTTASKS, Api, Object
 from controller.kube.cache import Cache
 from controller.objects.task import Task, TaskPhase

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from controller.act.events import EventRecorder
-from controller.decide.task_figures import event_of, reason_of
+from controller.decide.tasks.task_figures import event_of, reason_of
 from controller.kube.api import SLOTTASKS, Api, Object
 from controller.kube.cache import Cache
 from controller.objects.conditions import Condition, put

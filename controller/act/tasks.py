@@ -20,8 +20,8 @@ from controller.act.task_results import TaskResults, changes_nothing
 from controller.act.task_words import TaskWords
 from controller.act.task_writer import TaskWriter, Written, made
 from controller.agents.client import AgentClient
-from controller.decide.kept_output import lacks_output
-from controller.decide.task_actions import (
+from controller.decide.tasks.kept_output import lacks_output
+from controller.decide.tasks.task_actions import (
     APPROVED,
     ASSIGNED,
     CANCELLING,
@@ -33,9 +33,9 @@ from controller.decide.task_actions import (
     keeps_lock,
     may_retry,
 )
-from controller.decide.task_figures import RETRIED
-from controller.decide.task_messages import approved_message, end_message, end_reason, end_type
-from controller.decide.trying_again import after_end
+from controller.decide.tasks.task_figures import RETRIED
+from controller.decide.tasks.task_messages import approved_message, end_message, end_reason, end_type
+from controller.decide.tasks.trying_again import after_end
 from controller.decide.view import PodView
 from controller.errors import AgentRefused, InvalidObject, NotFound
 from controller.kube.api import SLOTTASKS, Api, Object

@@ -17,7 +17,7 @@ from typing import Any
 from agent.wire import format_time
 from controller import names
 from controller.act.pod_owners import PodOwners
-from controller.decide.rotation import AddNext, DropPrevious, RecordTimes, RotationStep, UseNext
+from controller.decide.pools.rotation import AddNext, DropPrevious, RecordTimes, RotationStep, UseNext
 from controller.errors import AlreadyExists, Conflict, NotFound
 from controller.kube.api import SECRETS, Api, Object
 from controller.kube.cache import Cache

@@ -10,7 +10,7 @@ from controller.act.pods import Pods
 from controller.act.pools import Pools
 from controller.act.turns import Urgency
 from controller.act.work_queue import WorkQueue
-from controller.decide.deployment_mode import (
+from controller.decide.pods.deployment_mode import (
     DeploymentAction,
     DropDeployment,
     DropReplicaSet,
@@ -20,8 +20,8 @@ from controller.decide.deployment_mode import (
     ScaleDeployment,
     TakeBackMark,
 )
-from controller.decide.eviction import Answer, Eviction
-from controller.decide.pod_actions import (
+from controller.decide.pods.eviction import Answer, Eviction
+from controller.decide.pods.pod_actions import (
     CancelTask,
     CreatePods,
     DeleteDead,
@@ -34,7 +34,7 @@ from controller.decide.pod_actions import (
     SetOwner,
     TakeBack,
 )
-from controller.decide.task_actions import (
+from controller.decide.tasks.task_actions import (
     Cancel,
     cancelling,
 )

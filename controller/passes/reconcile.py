@@ -11,12 +11,20 @@ from controller.act.pools import Pools, differs, rotation_request
 from controller.act.tasks import Tasks
 from controller.act.turns import Urgency
 from controller.act.work_queue import WorkQueue
-from controller.decide.deployment_mode import MarkPod, TakeBackMark, for_deployments, for_pods, replica_problem, to_come
-from controller.decide.eviction import reply
-from controller.decide.pod_actions import CreatePods, PodAction, let_go, pod_actions, removed, surplus
-from controller.decide.pool_deletion import deletion_waits
-from controller.decide.pool_figures import TaskCounts, pool_figures
-from controller.decide.pool_status import (
+from controller.decide.pods.deployment_mode import (
+    MarkPod,
+    TakeBackMark,
+    for_deployments,
+    for_pods,
+    replica_problem,
+    to_come,
+)
+from controller.decide.pods.eviction import reply
+from controller.decide.pods.pod_actions import CreatePods, PodAction, let_go, pod_actions, removed, surplus
+from controller.decide.pods.rollout import Starts, roll_out
+from controller.decide.pools.pool_deletion import deletion_waits
+from controller.decide.pools.pool_figures import TaskCounts, pool_figures
+from controller.decide.pools.pool_status import (
     Before,
     invalid_pool_status,
     not_starting,
@@ -24,11 +32,10 @@ from controller.decide.pool_status import (
     signal_problem,
     too_old_agents,
 )
+from controller.decide.pools.protection import Finding, without_budget
+from controller.decide.pools.rotation import Rotation, rotation
 from controller.decide.problem import Problem, Problems
-from controller.decide.protection import Finding, without_budget
-from controller.decide.rollout import Starts, roll_out
-from controller.decide.rotation import Rotation, rotation
-from controller.decide.scaling import SizeDecision, decide_size
+from controller.decide.scaling.size import SizeDecision, decide_size
 from controller.decide.start_problem import StartProblem
 from controller.decide.view import PodState, PoolView
 from controller.errors import InvalidObject

@@ -7,10 +7,10 @@ from agent.wire import Origin
 from controller import names
 from controller.act.tasks import Tasks
 from controller.act.work_queue import WorkQueue
-from controller.decide.assignment import assign, next_in_turn
 from controller.decide.problem import Problem
-from controller.decide.scaling import SizeDecision
-from controller.decide.task_actions import (
+from controller.decide.scaling.size import SizeDecision
+from controller.decide.tasks.assignment import assign, next_in_turn
+from controller.decide.tasks.task_actions import (
     ACCEPTED,
     MOST_WORD,
     AddFinalizer,

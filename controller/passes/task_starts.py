@@ -8,7 +8,7 @@ from controller.act.tasks import Tasks
 from controller.act.turns import Urgency
 from controller.act.work_queue import WorkQueue
 from controller.agents.client import AgentClient
-from controller.decide.task_actions import (
+from controller.decide.tasks.task_actions import (
     Ack,
     Acquire,
     AddFinalizer,

@@ -14,7 +14,7 @@ from datetime import datetime
 from controller import names
 from controller.agents.tls import make_context
 from controller.decide.reading import Reading
-from controller.decide.signal import POLL_SECONDS
+from controller.decide.scaling.signal import POLL_SECONDS
 from controller.errors import ApiError, ApiUnavailable, SignalError
 from controller.kube.api import SECRETS, Api
 from controller.objects.signal import Signal, SignalTls

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from agent.wire import SlotState
-from controller.decide.pool_figures import slot_counts
-from controller.decide.pool_status import DEGRADED, PROGRESSING, SCALING_LIMITED
+from controller.decide.pools.pool_figures import slot_counts
+from controller.decide.pools.pool_status import DEGRADED, PROGRESSING, SCALING_LIMITED
 from controller.decide.view import PodState, PodView
 from controller.errors import InvalidObject
 from controller.objects.conditions import Condition

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from controller.decide.task_actions import ACCEPTED, APPROVED
+from controller.decide.tasks.task_actions import ACCEPTED, APPROVED
 from controller.errors import InvalidObject
 from controller.objects.conditions import find
 from controller.objects.task import Task, TaskPhase

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from controller.decide.deployment_mode import observe_deployments
+from controller.decide.pods.deployment_mode import observe_deployments
 from controller.decide.view import DeploymentView
 from controller.kube.api import Object
 from controller.kube.cache import Cache

@@ -10,7 +10,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping
 
-from controller.decide.eviction import Eviction
+from controller.decide.pods.eviction import Eviction
 from controller.errors import ApiError, ApiUnavailable, Forbidden, NotFound
 from controller.kube.api import EVICTIONS, Api, Object
 from controller.kube.cache import Cache

@@ -15,7 +15,7 @@ from datetime import datetime
 from controller import names
 from controller.act.locks import Locks
 from controller.decide.death import death_proof, ended_unopened
-from controller.decide.task_actions import is_refused
+from controller.decide.tasks.task_actions import is_refused
 from controller.errors import InvalidObject
 from controller.kube.api import Object
 from controller.kube.cache import Cache

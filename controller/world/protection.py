@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from controller.decide.protection import Finding, finding, not_readable, not_served
+from controller.decide.pools.protection import Finding, finding, not_readable, not_served
 from controller.errors import ApiError, ApiUnavailable, Forbidden, NotFound
 from controller.kube.api import ADMISSION_BINDINGS, ADMISSION_POLICIES, Api, Object, Resource
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from controller.decide.assignment import blocked
 from controller.decide.death import was_drained
 from controller.decide.observe import observe_pod
-from controller.decide.task_actions import Whereabouts
+from controller.decide.tasks.assignment import blocked
+from controller.decide.tasks.task_actions import Whereabouts
 from controller.decide.view import PodView, PoolView
 from controller.kube.api import Object
 from controller.objects.ended_task import EndedTask

@@ -2,7 +2,7 @@
 
 from agent.wire import format_time
 from controller.decide.problem import Problem
-from controller.decide.scaling import Reason, SizeDecision
+from controller.decide.scaling.size import Reason, SizeDecision
 from controller.objects.task import Task, TaskPhase
 from controller.world.index import Index, key_of_task
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from statistics import median
 
-from controller.decide.pod_actions import pod_actions
+from controller.decide.pods.pod_actions import pod_actions
 from controller.decide.reading import Answer, Reading, Sample
-from controller.decide.scaling import decide_size
+from controller.decide.scaling.size import decide_size
 from controller.decide.view import PoolView
 from controller.objects.signal import Signal
 from tests.bench.effort import Effort

@@ -2,8 +2,8 @@
 
 What is modelled: docs/protocol.md. The agent and its recovery decide by the code that ships (`slots`,
 `tasks`, `recovery` of `agent.rules`), and so does the controller what to do next for a task
-(`controller.decide.task_actions`); the order of its reads and writes (`controller.act.pods`, `controller.act.tasks`)
-is written down again, in `*_operations.py`.
+(`controller.decide.tasks.task_actions`); the order of its reads and writes (`controller.act.pods`,
+`controller.act.tasks`) is written down again, in `*_operations.py`.
 
 What is bounded:
 

@@ -10,7 +10,7 @@ from functools import cache
 from typing import NamedTuple
 
 from agent.wire import AgentState, Slot, SlotState, Step, Steps, StepSpec
-from controller.decide.task_actions import CANCELLING, TaskAction, Whereabouts, cancel_message, next_action
+from controller.decide.tasks.task_actions import CANCELLING, TaskAction, Whereabouts, cancel_message, next_action
 from controller.decide.view import PodState, PodView
 from controller.names import TASK_FINALIZER
 from controller.objects.conditions import Condition

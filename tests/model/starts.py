@@ -10,7 +10,17 @@ was true then, and whose first step is put off.
 from collections.abc import Iterator
 
 from agent.wire import Phase, SlotState
-from controller.decide.task_actions import Ack, Acquire, Approve, Cancel, Finish, Follow, ReleaseLock, Retry, TaskAction
+from controller.decide.tasks.task_actions import (
+    Ack,
+    Acquire,
+    Approve,
+    Cancel,
+    Finish,
+    Follow,
+    ReleaseLock,
+    Retry,
+    TaskAction,
+)
 from controller.decide.view import PodState
 from controller.objects.task import TaskPhase
 from tests.model.checker import Move

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from controller.decide.task_actions import keeps_lock
+from controller.decide.tasks.task_actions import keeps_lock
 from controller.objects.ended_task import EndedTask
 from controller.objects.task import TaskPhase
 from tests.model.effects import Op, Rules

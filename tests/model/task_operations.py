@@ -2,7 +2,7 @@
 
 from agent.rules import slots, tasks
 from agent.wire import ErrorCode, Outcome, Step, TaskState
-from controller.decide.task_actions import may_retry
+from controller.decide.tasks.task_actions import may_retry
 from controller.objects.task import TaskPhase
 from tests.model import site as sites
 from tests.model.effects import Effect, Local, Op, Rules, end, go, tell, write_task

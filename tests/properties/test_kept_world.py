@@ -19,7 +19,7 @@ from controller import names
 from controller.app import Controller
 from controller.config import Config
 from controller.decide.observe import agent_address
-from controller.decide.task_actions import after_the_end
+from controller.decide.tasks.task_actions import after_the_end
 from controller.decide.view import PodOperation, PodView
 from controller.errors import InvalidObject
 from controller.kube.cache import Cache

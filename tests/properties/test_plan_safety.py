@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.wire import Phase, SlotState
-from controller.decide.assignment import assign
-from controller.decide.pod_actions import (
+from controller.decide.pods.pod_actions import (
     CancelTask,
     CreatePods,
     DeleteDead,
@@ -20,10 +19,11 @@ from controller.decide.pod_actions import (
     pod_actions,
     removed,
 )
-from controller.decide.pool_figures import TaskCounts, pool_figures
-from controller.decide.pool_status import Before, pool_status
+from controller.decide.pools.pool_figures import TaskCounts, pool_figures
+from controller.decide.pools.pool_status import Before, pool_status
 from controller.decide.problem import Problems
-from controller.decide.scaling import decide_size
+from controller.decide.scaling.size import decide_size
+from controller.decide.tasks.assignment import assign
 from controller.decide.view import PodOperation, PodState, PodView, PoolView
 from controller.objects.pool import DeletionPolicy
 from controller.objects.task import Task, TaskPhase

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from agent.wire import parse_time
-from controller.decide.signal import POLL_SECONDS
+from controller.decide.scaling.signal import POLL_SECONDS
 from controller.kube.api import Object
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from controller import names
-from controller.decide.rotation import KEPT, PATIENCE
+from controller.decide.pools.rotation import KEPT, PATIENCE
 from controller.kube.api import SECRETS, SLOTPOOLS, Object
 from controller.local.apiserver.store.deletion import DeleteOptions
 from controller.objects.task import TaskPhase

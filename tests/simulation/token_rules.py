@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from controller import names
-from controller.decide.rotation import PATIENCE
+from controller.decide.pools.rotation import PATIENCE
 from controller.kube.api import SLOTPOOLS, Object
 from controller.local.apiserver.store.versions import Change
 from controller.objects.token_secret import tokens_of

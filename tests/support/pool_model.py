@@ -6,9 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from agent.wire import AgentState, Phase, Slot, SlotState
-from controller.decide.assignment import assign
-from controller.decide.matching import agents_choice
-from controller.decide.pod_actions import (
+from controller.decide.pods.pod_actions import (
     CreatePods,
     DeleteDead,
     DeleteStarting,
@@ -18,7 +16,9 @@ from controller.decide.pod_actions import (
     pod_actions,
     removed,
 )
-from controller.decide.scaling import SizeDecision, decide_size
+from controller.decide.scaling.matching import agents_choice
+from controller.decide.scaling.size import SizeDecision, decide_size
+from controller.decide.tasks.assignment import assign
 from controller.decide.view import PodState, PodView, PoolView
 from controller.objects.pool import Layout
 from controller.objects.scaling_history import ScalingHistory

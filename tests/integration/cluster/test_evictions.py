@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from agent.wire import parse_time
 from controller import names
-from controller.decide.eviction import format_seconds
+from controller.decide.pods.eviction import format_seconds
 from controller.kube.api import EVICTIONS, PODS, SLOTPOOLS, Object
 from tests.support.cluster import NAMESPACE, Cluster, until
 

@@ -9,8 +9,8 @@ from controller.act import pods
 from controller.act.deployments import Deployments
 from controller.act.pods import Pods
 from controller.agents.client import AgentClient
-from controller.decide import deployment_mode
-from controller.decide.pod_actions import PodAction, SetOwner
+from controller.decide.pods import deployment_mode
+from controller.decide.pods.pod_actions import PodAction, SetOwner
 from controller.decide.view import PodState, PoolView
 from controller.passes import reconcile
 from tests.simulation.planted.registry import Plant, bug

@@ -11,7 +11,8 @@ from controller.act.pod_owners import PodOwners
 from controller.act.pods import Pods
 from controller.act.pools import Pools
 from controller.act.tokens import PoolTokens
-from controller.decide import pod_actions, rollout, rotation
+from controller.decide.pods import pod_actions, rollout
+from controller.decide.pools import rotation
 from controller.decide.view import PodState, PodView
 from controller.objects import template
 from controller.passes import reconcile

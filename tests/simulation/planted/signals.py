@@ -4,8 +4,8 @@ from dataclasses import replace
 from datetime import timedelta
 from unittest.mock import patch
 
-from controller.decide import basis, signal
-from controller.decide.signal import Judged
+from controller.decide.scaling import basis, signal
+from controller.decide.scaling.signal import Judged
 from controller.decide.view import PoolView
 from tests.simulation.planted.registry import Plant, bug
 

@@ -2,7 +2,7 @@
 
 from unittest.mock import patch
 
-from controller.decide import behavior, scaling
+from controller.decide.scaling import behavior, size
 from controller.kube.api import Object
 from controller.objects.scaling_history import ScalingHistory
 from controller.world.sizes import Sizes
@@ -24,7 +24,7 @@ def _() -> Plant:
 
 @bug("nobody looks for a freeze", theme="sizes that change slowly", seed=0)
 def _() -> Plant:
-    return patch.object(scaling, "frozen_until", lambda _windows, _now: None)
+    return patch.object(size, "frozen_until", lambda _windows, _now: None)
 
 
 @bug("changes of a size are not counted", theme="sizes that change slowly", seed=0)

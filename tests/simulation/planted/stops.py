@@ -11,8 +11,8 @@ from agent.worker.course import Course, Then
 from agent.worker.ports import StoredStep
 from agent.worker.run import Run
 from controller.act import tasks
-from controller.decide.task_actions import Retry
-from controller.decide.trying_again import after_end
+from controller.decide.tasks.task_actions import Retry
+from controller.decide.tasks.trying_again import after_end
 from controller.objects.task import Task
 from tests.simulation.planted.registry import Plant, bug
 from tests.simulation.worker import SlotDisk

@@ -14,8 +14,8 @@ from controller.act.task_results import TaskResults
 from controller.act.task_writer import TaskWriter
 from controller.act.tasks import Tasks
 from controller.agents.client import AgentClient
-from controller.decide import task_actions, trying_again
-from controller.decide.task_actions import Whereabouts
+from controller.decide.tasks import task_actions, trying_again
+from controller.decide.tasks.task_actions import Whereabouts
 from controller.errors import AgentUnreachable, ApiUnavailable
 from controller.kube import reflector
 from controller.kube.api import SLOTTASKS

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from controller import names
 from controller.act.operations import Result
 from controller.app import metrics_of
-from controller.decide.scaling import Reason
+from controller.decide.scaling.size import Reason
 from controller.kube.api import LEASES, PODS, SLOTPOOLS
 from controller.objects.task import FINAL_PHASES, TaskPhase
 from controller.passes.reconcile import Reconciler

@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from controller.decide.rotation import TokensStand
-from controller.decide.scaling import Reason
-from controller.decide.signal import SignalWord
+from controller.decide.pools.rotation import TokensStand
+from controller.decide.scaling.signal import SignalWord
+from controller.decide.scaling.size import Reason
 from controller.decide.view import RolloutStand
 from tests.support.repository import ROOT
 

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from controller import names
-from controller.decide.protection import POLICIES
+from controller.decide.pools.protection import POLICIES
 from controller.local.cluster_state import CONTROLLER_USER
 from manifests.generate import FOLDER, policies
 from tests.support.kubectl import KUBECTL

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.wire import Step, Steps, StepSpec
 from controller.cli.verbs.simulate.trace import Arrival
-from controller.decide.assignment import blocked
+from controller.decide.tasks.assignment import blocked
 from controller.objects.task import Task
 from controller.objects.task_spec import TaskSpec
 from controller.objects.work import STEPS_OF_TYPE

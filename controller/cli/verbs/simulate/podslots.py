@@ -14,8 +14,7 @@ from datetime import datetime
 from agent.wire import AgentState, Origin, Phase, Slot, SlotState, WorkerLink
 from controller.cli.verbs.simulate.engine import Engine, Pod, Strategy
 from controller.cli.verbs.simulate.jobs import NAMESPACE, POOL, Job, Stage
-from controller.decide.assignment import assign
-from controller.decide.pod_actions import (
+from controller.decide.pods.pod_actions import (
     CreatePods,
     DeleteStarting,
     DrainPod,
@@ -25,7 +24,8 @@ from controller.decide.pod_actions import (
     removed,
     surplus,
 )
-from controller.decide.scaling import decide_size
+from controller.decide.scaling.size import decide_size
+from controller.decide.tasks.assignment import assign
 from controller.decide.view import PodState, PodView, PoolView
 from controller.errors import PodslotsError
 from controller.names import task_id

@@ -7,7 +7,7 @@ from itertools import count
 
 from controller.cli.verbs.simulate.engine import Engine, Pod, Strategy
 from controller.cli.verbs.simulate.jobs import Job, Stage
-from controller.decide.matching import SlotClass, restriction
+from controller.decide.scaling.matching import SlotClass, restriction
 from controller.objects.pool import Layout
 
 _Waiting = tuple[tuple[int, datetime, str, str], int, int, Job]

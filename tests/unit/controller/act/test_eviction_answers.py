@@ -4,7 +4,7 @@ from typing import Any
 
 from controller import names
 from controller.act.eviction_answers import EvictionAnswers
-from controller.decide.eviction import Answer, Eviction
+from controller.decide.pods.eviction import Answer, Eviction
 from controller.kube.api import EVICTIONS, Object
 from tests.support.memory_api import MemoryApi
 from tests.support.pools import NOW

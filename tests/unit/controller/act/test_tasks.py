@@ -11,7 +11,7 @@ from agent.rules.state import Event
 from agent.rules.tasks import ExpireTasks
 from agent.wire import ErrorCode, Origin, Outcome, SlotState, Step
 from controller import names
-from controller.decide.task_actions import (
+from controller.decide.tasks.task_actions import (
     APPROVED,
     Acquire,
     Approve,

@@ -12,10 +12,10 @@ from controller.act.pools import Pools
 from controller.agents.answers import misunderstood, refusal
 from controller.agents.client import AgentClient, Stamps
 from controller.decide.agent_version import MINIMUM, is_too_old
-from controller.decide.pod_actions import CreatePods, OpenPod, pod_actions
-from controller.decide.pool_status import Before, pool_status, too_old_agents
+from controller.decide.pods.pod_actions import CreatePods, OpenPod, pod_actions
+from controller.decide.pools.pool_status import Before, pool_status, too_old_agents
 from controller.decide.problem import Problems
-from controller.decide.scaling import decide_size
+from controller.decide.scaling.size import decide_size
 from controller.decide.view import Offer, PodState, PodView
 from controller.errors import AgentRefused, AgentUnreachable
 from tests.support.pools import agent, pod, pool, tasks

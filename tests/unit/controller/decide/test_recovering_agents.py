@@ -6,13 +6,13 @@ from collections import Counter
 import pytest
 
 from agent.wire import RECOVERING, Phase
-from controller.decide.assignment import assign
-from controller.decide.basis import Basis
-from controller.decide.capacity import promises, take_census
-from controller.decide.pool_figures import TaskCounts, pool_figures
-from controller.decide.pool_status import Before, pool_status
+from controller.decide.pools.pool_figures import TaskCounts, pool_figures
+from controller.decide.pools.pool_status import Before, pool_status
 from controller.decide.problem import Problems
-from controller.decide.scaling import decide_size
+from controller.decide.scaling.basis import Basis
+from controller.decide.scaling.capacity import promises, take_census
+from controller.decide.scaling.size import decide_size
+from controller.decide.tasks.assignment import assign
 from controller.decide.view import PodView, PoolView
 from tests.support.pools import pod, pods, pool, tasks
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from agent.wire import Phase
-from controller.decide.assignment import assign
-from controller.decide.pod_actions import DrainPod, pod_actions
-from controller.decide.scaling import decide_size
+from controller.decide.pods.pod_actions import DrainPod, pod_actions
+from controller.decide.scaling.size import decide_size
+from controller.decide.tasks.assignment import assign
 from controller.decide.view import Offer, PodOperation, PodState, PodView
 from tests.support.pools import pod, pool, tasks
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from agent.wire import Steps, StepSpec
-from controller.decide.assignment import assign
-from controller.decide.basis import Basis
+from controller.decide.scaling.basis import Basis
+from controller.decide.tasks.assignment import assign
 from controller.objects.acceptance import fits, refusal
 from controller.objects.pool import PoolSpec
 from controller.objects.task import Task

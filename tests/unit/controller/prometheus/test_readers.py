@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from controller.decide.reading import Answer, Reading, Sample
-from controller.decide.signal import POLL_SECONDS
+from controller.decide.scaling.signal import POLL_SECONDS
 from controller.errors import SignalError
 from controller.kube.api import SECRETS, Object
 from controller.objects.signal import Signal, SignalTls

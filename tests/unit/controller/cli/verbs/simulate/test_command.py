@@ -152,7 +152,7 @@ def test_the_table_in_the_document_is_what_comes_out() -> None:
 def test_other_commands_start_without_it() -> None:
     code = (
         "import sys, controller.cli.main; "
-        "print([name for name in ('matplotlib', 'numpy', 'controller.decide.scaling', "
+        "print([name for name in ('matplotlib', 'numpy', 'controller.decide.scaling.size', "
         "'controller.cli.verbs.simulate.engine') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@ from controller.cli.verbs.simulate.engine import Engine, Terms
 from controller.cli.verbs.simulate.figures import Figures
 from controller.cli.verbs.simulate.podslots import BURST, Podslots
 from controller.cli.verbs.simulate.trace import Arrival, Trace
-from controller.decide.scaling import SizeDecision, decide_size
+from controller.decide.scaling.size import SizeDecision, decide_size
 from controller.decide.view import PoolView
 from controller.objects.pool import PoolSpec
 

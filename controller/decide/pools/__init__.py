@@ -1,0 +1,1 @@
+"""What is said of a pool as a whole: its status and figures, its tokens, revisions, protection, and its end."""
