@@ -122,7 +122,7 @@ def _connection(environ: Mapping[str, str], scheme: str, host: str, port: int | 
     """A connection to the agent of this Pod. It trusts the certificate that the agent puts beside each credential."""
     if scheme != "https":
         return HTTPConnection(host, port, timeout=CALL_SECONDS)
-    from agent.worker.tls import PINNED, pinned_context  # noqa: PLC0415 - rarely needed
+    from agent.worker.http.tls import PINNED, pinned_context  # noqa: PLC0415 - rarely needed
 
     # The mounted files come last: the agent may not have taken them, or not yet.
     folders = (("PODSLOTS_STATE_DIR", PINNED), ("PODSLOTS_CREDENTIAL_DIR", PINNED), ("PODSLOTS_TLS_DIR", "tls.crt"))

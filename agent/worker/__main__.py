@@ -9,16 +9,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.codec import format_time
-from agent.worker import config, environment
-from agent.worker.client import Link
-from agent.worker.core import Worker
+from agent.worker import config
+from agent.worker.disk.files import FolderMounts
 from agent.worker.errors import ConfigError
-from agent.worker.files import FolderMounts
+from agent.worker.http.client import Link
 from agent.worker.loop import Shell, Signals
-from agent.worker.output import Echo
-from agent.worker.ports import Log
-from agent.worker.preparation import SlotDisk
-from agent.worker.step import ProcessRunner
+from agent.worker.process import environment
+from agent.worker.rules.core import Worker
+from agent.worker.rules.ports import Log
+from agent.worker.step.output import Echo
+from agent.worker.step.preparation import SlotDisk
+from agent.worker.step.step import ProcessRunner
 
 EXIT_CONFIG = 2
 LOCK_WAIT_SECONDS = 0.1

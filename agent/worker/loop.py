@@ -6,13 +6,13 @@ import signal
 from types import FrameType
 
 from agent.signals import deliver
-from agent.worker.client import Link, RefusedError
-from agent.worker.core import Worker
 from agent.worker.errors import LinkError
-from agent.worker.output import Echo
-from agent.worker.ports import Channel, Clock
-from agent.worker.preparation import SlotDisk
-from agent.worker.step import CLEAR_SECONDS, ProcessRunner
+from agent.worker.http.client import Link, RefusedError
+from agent.worker.rules.core import Worker
+from agent.worker.rules.ports import Channel, Clock
+from agent.worker.step.output import Echo
+from agent.worker.step.preparation import SlotDisk
+from agent.worker.step.step import CLEAR_SECONDS, ProcessRunner
 
 LAST_KILL_SECONDS = 5.0
 

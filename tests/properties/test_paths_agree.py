@@ -14,8 +14,8 @@ from agent.errors import Refusal
 from agent.http.validation import check_work
 from agent.paths import MAX_PART_LENGTH, MAX_PATH_LENGTH, is_folder_path, is_path
 from agent.wire import Command, Steps, StepSpec, Work
+from agent.worker.disk.files import open_plain, resolve_folder, write_files
 from agent.worker.errors import StepRefusedError
-from agent.worker.files import open_plain, resolve_folder, write_files
 from controller.crds import folder
 from controller.errors import InvalidObject
 from controller.local.apiserver.schema.structural import CustomSchema

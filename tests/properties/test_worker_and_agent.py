@@ -30,8 +30,8 @@ from agent.wire import (
     WorkAnswer,
     is_older,
 )
-from agent.worker.core import Worker
-from agent.worker.ports import Answer, Call, Channel, Request
+from agent.worker.rules.core import Worker
+from agent.worker.rules.ports import Answer, Call, Channel, Request
 from tests.support.worker_world import WorkerWorld
 
 WORK = Work(

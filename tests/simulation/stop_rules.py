@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from agent.rules.state import State
 from agent.wire import POD_STOPPED, TIME_LIMIT, Assignment, ExitReport, Outcome, Step, StepSpec, TaskState
-from agent.worker.core import LAST_WORD_SECONDS, LEAVE_SECONDS, STOP_MARGIN_SECONDS
-from agent.worker.ports import Ended
+from agent.worker.rules.core import LAST_WORD_SECONDS, LEAVE_SECONDS, STOP_MARGIN_SECONDS
+from agent.worker.rules.ports import Ended
 from controller.kube.api import Object
 from tests.simulation.processes import SIGTERM, Doing, Process
 

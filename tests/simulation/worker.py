@@ -1,6 +1,6 @@
 """A slot's container: the worker's own core, course and wire, over a disk in memory and processes that only take time.
 
-What is simulated is what `agent.worker.ports` names, and the sockets. A command outlives its worker's death for a
+What is simulated is what `agent.worker.rules.ports` names, and the sockets. A command outlives its worker's death for a
 moment now and then, and holds the step's lock as long.
 """
 
@@ -14,11 +14,11 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from agent.wire import Assignment, ExitReport, Step
-from agent.worker.client import CALL_TIMEOUT_SECONDS, POLL_TIMEOUT_SECONDS, RefusedError, _compose, _understand
-from agent.worker.core import Worker
-from agent.worker.course import Course, Then
 from agent.worker.errors import LinkError
-from agent.worker.ports import Answer, Call, Channel, Ended, Launch, Request
+from agent.worker.http.client import CALL_TIMEOUT_SECONDS, POLL_TIMEOUT_SECONDS, RefusedError, _compose, _understand
+from agent.worker.rules.core import Worker
+from agent.worker.rules.ports import Answer, Call, Channel, Ended, Launch, Request
+from agent.worker.step.course import Course, Then
 from controller.errors import AgentUnreachable
 from tests.simulation.agent import FakeRequest
 from tests.simulation.processes import Command, Doing, Process
@@ -102,7 +102,7 @@ class SlotDisk(MemoryDisk):
 
 
 class SimWorker:
-    """One instance: `agent.worker.core.Worker`, and what `agent.worker.loop` does around it."""
+    """One instance: `agent.worker.rules.core.Worker`, and what `agent.worker.loop` does around it."""
 
     def __init__(
         self,
@@ -208,7 +208,7 @@ class SimWorker:
             self.core.answered(channel, answer)
         self._woken.set()
 
-    # --- agent.worker.ports.Clock -------------------------------------------------------------------------------------
+    # --- agent.worker.rules.ports.Clock ------------------------------------------------------------------------------
 
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
@@ -216,7 +216,7 @@ class SimWorker:
     def now(self) -> datetime:
         return self._now()
 
-    # --- agent.worker.ports.Runner ------------------------------------------------------------------------------------
+    # --- agent.worker.rules.ports.Runner ------------------------------------------------------------------------------
 
     def start(self, launch: Launch) -> None:
         assignment = self._disk.entries[launch.task_id, launch.step].assignment
@@ -275,7 +275,7 @@ class SimWorker:
         task.add_done_callback(self._asking.discard)
 
     def _go_on(self, command: Command) -> None:
-        """As `agent.worker.step` does."""
+        """As `agent.worker.step.step` does."""
         assert self._launch is not None
         key = self._launch.task_id, self._launch.step
         match self._course.then(alone=not command.left):
@@ -304,7 +304,7 @@ def unwatched(process: Process) -> None:
 
 
 def _unheard(event: str, **about: Any) -> None:
-    """`agent.worker.ports.Log` for nobody."""
+    """`agent.worker.rules.ports.Log` for nobody."""
     del event, about
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from agent.wire import Step
-from agent.worker.marks import BEGINS, ENDED, Marked, mark
+from agent.worker.step.marks import BEGINS, ENDED, Marked, mark
 from controller.cli.cluster.session import Connection
 from controller.errors import AlreadyExists, ApiUnavailable, NotFound
 from controller.kube.api import SLOTTASKOUTPUTS, SLOTTASKS, Object, Resource

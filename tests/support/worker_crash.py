@@ -10,8 +10,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from agent.worker import directories, files, hashing, output, owned, preparation, processes, step
 from agent.worker.__main__ import main
+from agent.worker.disk import directories, files, owned
+from agent.worker.process import hashing, processes
+from agent.worker.step import output, preparation, step
 
 COUNTED = (
     "open",

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agent.wire import Assignment, ExitReport, Step
-from agent.worker.core import Worker
 from agent.worker.errors import StepRefusedError
-from agent.worker.ports import Ended, Launch, LaunchedCommand, StoredStep
+from agent.worker.rules.core import Worker
+from agent.worker.rules.ports import Ended, Launch, LaunchedCommand, StoredStep
 
 EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

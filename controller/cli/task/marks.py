@@ -1,4 +1,4 @@
-"""Finds a run's output among all that its worker printed. The worker marks it: see `agent/worker/marks.py`. Pure."""
+"""Finds a run's output among all that its worker printed, by the marks of `agent/worker/step/marks.py`. Pure."""
 
 from binascii import crc32
 from dataclasses import dataclass

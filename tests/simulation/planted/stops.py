@@ -5,11 +5,11 @@ from unittest.mock import patch
 
 from agent.wire import Outcome
 from agent.wire import Task as KnownTask
-from agent.worker import run as stopping
-from agent.worker.core import Worker
-from agent.worker.course import Course, Then
-from agent.worker.ports import StoredStep
-from agent.worker.run import Run
+from agent.worker.rules import run as stopping
+from agent.worker.rules.core import Worker
+from agent.worker.rules.ports import StoredStep
+from agent.worker.rules.run import Run
+from agent.worker.step.course import Course, Then
 from controller.act import tasks
 from controller.decide.tasks.task_actions import Retry
 from controller.decide.tasks.trying_again import after_end

@@ -5,7 +5,7 @@ from typing import Any
 from unittest.mock import patch
 
 from agent.wire import Assignment
-from agent.worker.run import Run
+from agent.worker.rules.run import Run
 from tests.simulation.planted.registry import Plant, bug
 from tests.simulation.worker import SlotDisk
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.wire import EnvFrom, EnvVar, ExitCodes, KeyRef, Outcome, Step
-from agent.worker.marks import mark
+from agent.worker.step.marks import mark
 from tests.support.fake_agent import FakeAgent
 from tests.support.worker_fixtures import StartWorker, agent, start_worker
 from tests.support.worker_process import WorkerProcess, alive, assignment, shell, until

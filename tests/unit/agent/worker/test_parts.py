@@ -29,11 +29,14 @@ from agent.wire import (
     StepSpec,
     encode,
 )
-from agent.worker import config, environment, files, kept_log, memory, output, temporary
-from agent.worker.connection import parse
-from agent.worker.digest import Source, hash_content, plan_digest
-from agent.worker.directories import Directories
+from agent.worker import config
+from agent.worker.disk import files, kept_log
+from agent.worker.disk.directories import Directories
 from agent.worker.errors import ConfigError, LinkError, StepRefusedError
+from agent.worker.http.connection import parse
+from agent.worker.process import environment, memory, temporary
+from agent.worker.step import output
+from agent.worker.step.digest import Source, hash_content, plan_digest
 from tests.support.worker_process import assignment
 
 

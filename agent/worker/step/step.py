@@ -13,13 +13,14 @@ import signal
 from typing import Protocol
 
 from agent.work_messages import Step
-from agent.worker import marks, processes
-from agent.worker.course import Course, Then
+from agent.worker.disk.files import resolve_folder
 from agent.worker.errors import StepRefusedError
-from agent.worker.files import resolve_folder
-from agent.worker.memory import MemoryWatch
-from agent.worker.output import Echo, StepOutput
-from agent.worker.ports import Ended, Launch, Log
+from agent.worker.process import processes
+from agent.worker.process.memory import MemoryWatch
+from agent.worker.rules.ports import Ended, Launch, Log
+from agent.worker.step import marks
+from agent.worker.step.course import Course, Then
+from agent.worker.step.output import Echo, StepOutput
 
 CLEAR_SECONDS = 0.01
 """Between two looks for processes that are left."""

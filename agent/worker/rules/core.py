@@ -30,10 +30,10 @@ from agent.work_messages import (
     WorkAnswer,
 )
 from agent.worker.errors import StepRefusedError
-from agent.worker.kept_step import Kept
-from agent.worker.kept_steps import KeptSteps
-from agent.worker.pacing import LAST_RETRY_SECONDS, Line
-from agent.worker.ports import (
+from agent.worker.rules.kept_step import Kept
+from agent.worker.rules.kept_steps import KeptSteps
+from agent.worker.rules.pacing import LAST_RETRY_SECONDS, Line
+from agent.worker.rules.ports import (
     Answer,
     Call,
     Channel,
@@ -47,7 +47,7 @@ from agent.worker.ports import (
     Runner,
     StoredStep,
 )
-from agent.worker.run import Run
+from agent.worker.rules.run import Run
 
 STORM_SECONDS = 0.25
 """The pause after an answer with nothing new, so that an agent that repeats its offer is not asked in a loop."""
@@ -64,7 +64,7 @@ LOST_REASON = "the worker ended while the step ran; nothing of it runs any more"
 
 
 class Worker:
-    """The worker of one slot. `exit_status` is set when it is done; until then, see `agent.worker.ports`."""
+    """The worker of one slot. `exit_status` is set when it is done; until then, see `agent.worker.rules.ports`."""
 
     def __init__(
         self,

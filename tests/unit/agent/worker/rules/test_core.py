@@ -17,8 +17,8 @@ from agent.wire import (
     Step,
     WorkAnswer,
 )
-from agent.worker.core import Worker
-from agent.worker.ports import Call, Channel, Ended, Request
+from agent.worker.rules.core import Worker
+from agent.worker.rules.ports import Call, Channel, Ended, Request
 from tests.support.worker_process import assignment
 from tests.support.worker_world import WorkerWorld
 

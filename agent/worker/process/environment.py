@@ -8,7 +8,7 @@ from typing import Protocol
 
 from agent.work_messages import Assignment, EnvFrom, EnvVar, KeyRef
 from agent.worker.errors import StepRefusedError
-from agent.worker.temporary import is_short
+from agent.worker.process.temporary import is_short
 
 BASE = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 """What a command finds if the image says nothing."""

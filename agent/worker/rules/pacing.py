@@ -1,6 +1,6 @@
 """One line to the agent: the request under way on it, and when the next may go out."""
 
-from agent.worker.ports import Clock, Jitter, Request
+from agent.worker.rules.ports import Clock, Jitter, Request
 
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 2.0

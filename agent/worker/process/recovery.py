@@ -9,8 +9,8 @@ its lock is free and none of its processes is left. Silence proves nothing.
 
 import signal
 
-from agent.worker import processes
-from agent.worker.environment import RUN_ID
+from agent.worker.process import processes
+from agent.worker.process.environment import RUN_ID
 
 
 def kill_remains(run_id: str | None, pid: int | None, started_ticks: int | None, lock_path: str) -> bool:

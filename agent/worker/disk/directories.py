@@ -31,9 +31,9 @@ from typing import Any
 
 from agent.codec import WireError, decode, encode, format_time, parse_time
 from agent.work_messages import TASK_ID_PATTERN, Assignment, ExitReport, Step
-from agent.worker import processes, recovery, trash
-from agent.worker.kept_log import SPACE_BYTES, TAIL
-from agent.worker.owned import (
+from agent.worker.disk import trash
+from agent.worker.disk.kept_log import SPACE_BYTES, TAIL
+from agent.worker.disk.owned import (
     NotOursError,
     is_folder,
     move_aside,
@@ -42,8 +42,9 @@ from agent.worker.owned import (
     sync_folder,
     write_owned,
 )
-from agent.worker.ports import Log, StoredStep
-from agent.worker.temporary import forget_temporary
+from agent.worker.process import processes, recovery
+from agent.worker.process.temporary import forget_temporary
+from agent.worker.rules.ports import Log, StoredStep
 
 EXIT_BYTES = 8192
 """More than an exit report can need: its reason is cut at 1 024 characters, 6 bytes each at worst in JSON."""

@@ -10,8 +10,8 @@ import ssl
 from collections.abc import Callable
 from typing import TypeVar
 
-from agent.worker.connection import Connection
 from agent.worker.errors import LinkError
+from agent.worker.http.connection import Connection
 
 PINNED = "agent.crt"
 NO_CHECK_TIME = 0x200000

@@ -5,12 +5,14 @@ from binascii import b2a_base64
 from collections.abc import Mapping
 
 from agent.work_messages import MAX_OUTPUTS_BYTES, Assignment, Step, StepSpec, Work
-from agent.worker import environment, files, masking
-from agent.worker.directories import Directories
+from agent.worker.disk import files
+from agent.worker.disk.directories import Directories
 from agent.worker.errors import StepRefusedError
-from agent.worker.hashing import Child
-from agent.worker.ports import Launch, LaunchedCommand, Log
-from agent.worker.temporary import temporary_folder
+from agent.worker.process import environment
+from agent.worker.process.hashing import Child
+from agent.worker.process.temporary import temporary_folder
+from agent.worker.rules.ports import Launch, LaunchedCommand, Log
+from agent.worker.step import masking
 
 DEFAULT_PLAN_FILE = "tfplan"
 TOO_SHORT = f"the value of {{name}} has fewer than {masking.LEAST_BYTES} bytes: it is not masked in the output"
@@ -101,7 +103,7 @@ class SlotDisk(Directories):
             return data
 
         def digest() -> str:
-            from agent.worker.digest import Source, hash_content, plan_digest  # noqa: PLC0415 - see `hashing`
+            from agent.worker.step.digest import Source, hash_content, plan_digest  # noqa: PLC0415 - see `hashing`
 
             read = read_output if source is None else lambda size: os.read(source, size)
             return plan_digest(Source.OUTPUT if fd is None else Source.FILE, hash_content(read), apply, work)

@@ -7,8 +7,8 @@ import os
 import signal
 from collections.abc import Callable
 
-from agent.worker import processes
 from agent.worker.errors import StepRefusedError
+from agent.worker.process import processes
 
 _RESULT_BYTES = 4096
 

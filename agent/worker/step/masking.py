@@ -12,7 +12,7 @@ says so.
 from binascii import b2a_base64
 from collections.abc import Iterable, Iterator, Mapping
 
-from agent.worker.environment import Mounts
+from agent.worker.process.environment import Mounts
 
 MASK = b"***"
 LEAST_BYTES = 6

@@ -2,7 +2,7 @@
 
 from agent.work_messages import Assignment, ExitReport, KeptTask, Outcome, StartedReport, Step, Work
 from agent.worker.errors import StepRefusedError
-from agent.worker.ports import Call, Disk, Request, StoredStep
+from agent.worker.rules.ports import Call, Disk, Request, StoredStep
 
 OUTPUT_BYTES = 64 * 1024
 """The most that one upload carries."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.worker.masking import Mask, Recorded, patterns, too_short
+from agent.worker.step.masking import Mask, Recorded, patterns, too_short
 
 KEY = "-----BEGIN KEY-----\nMIIEpAIBAAKCAQEA75\nw0rJalrXUtnFEMIK7\n-----END KEY-----\n"
 

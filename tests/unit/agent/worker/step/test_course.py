@@ -1,6 +1,6 @@
 """What comes after the processes of a step's commands have ended, being stopped or not."""
 
-from agent.worker.course import Course, Then
+from agent.worker.step.course import Course, Then
 
 
 def ended(course: Course, *, well: bool = True) -> Course:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.worker.marks import BEGINS, ENDED, PIECE_BYTES, Marked, mark
+from agent.worker.step.marks import BEGINS, ENDED, PIECE_BYTES, Marked, mark
 from controller.cli.task.marks import Kind, RunLines
 
 RUN = mark("team/net", "plan", "uid.1")

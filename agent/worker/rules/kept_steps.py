@@ -5,8 +5,8 @@ A worker keeps one step of each task: the last one. `Kept` says what the agent h
 
 from collections.abc import Iterator
 
-from agent.worker.kept_step import Kept
-from agent.worker.ports import Clock, Disk, Log, Request
+from agent.worker.rules.kept_step import Kept
+from agent.worker.rules.ports import Clock, Disk, Log, Request
 
 RECLAIM_SECONDS = 0.1
 """Between two tries to end what an earlier worker left of a step."""

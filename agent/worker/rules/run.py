@@ -1,8 +1,8 @@
 """The step that runs now: its limits, and what its end comes to."""
 
 from agent.work_messages import TIME_LIMIT, Outcome, StepSpec
-from agent.worker.kept_step import Kept
-from agent.worker.ports import Ended, Launch
+from agent.worker.rules.kept_step import Kept
+from agent.worker.rules.ports import Ended, Launch
 
 TERM_SECONDS = 5.0
 """Before the grace is over what still runs gets SIGTERM, but not before three quarters of it: what has begun to tidy

@@ -11,9 +11,9 @@ from typing import Any
 
 from agent.codec import WireError, decode, encode
 from agent.work_messages import Empty, OutputAnswer, WorkAnswer
-from agent.worker.connection import Connection
 from agent.worker.errors import LinkError
-from agent.worker.ports import Answer, Call, Channel, Clock, Request
+from agent.worker.http.connection import Connection
+from agent.worker.rules.ports import Answer, Call, Channel, Clock, Request
 
 CALL_TIMEOUT_SECONDS = 10.0
 POLL_TIMEOUT_SECONDS = 35.0
@@ -103,7 +103,7 @@ class Link:
     def _connect(self) -> "Connection":
         if not self._tls:
             return Connection(self._host, self._port)
-        from agent.worker.tls import TlsConnection  # noqa: PLC0415 - 4 MiB that a plain agent's worker does without
+        from agent.worker.http.tls import TlsConnection  # noqa: PLC0415 - 4 MiB that a plain agent's worker does without
 
         return TlsConnection(self._host, self._port, self._credential_dir)
 

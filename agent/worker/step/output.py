@@ -8,9 +8,9 @@ import os
 import select
 import stat
 
-from agent.worker import marks
-from agent.worker.kept_log import KeptLog
-from agent.worker.masking import Mask
+from agent.worker.disk.kept_log import KeptLog
+from agent.worker.step import marks
+from agent.worker.step.masking import Mask
 
 BLOCK_BYTES = 64 * 1024
 ECHO_BYTES = 256 * 1024

@@ -7,8 +7,8 @@ names, however deep the tree was, and nothing has to be remembered over a restar
 import os
 from collections.abc import Iterator
 
-from agent.worker.owned import is_folder
-from agent.worker.ports import Log
+from agent.worker.disk.owned import is_folder
+from agent.worker.rules.ports import Log
 
 
 def remove_all(trash: str, log: Log) -> Iterator[None]:
