@@ -50,6 +50,25 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not broken
 
 
+SOURCES = ("agent", "binary", "controller", "manifests", "metrics", "tests")
+NAMED = re.compile(r"`((?:[a-z_]+/)+[a-z_]+(?:\.py)?)/?`")
+ABOUT_THE_CODE = {"a-task.md", "architecture.md"}
+"""Pages whose paths are those of the code, without `controller/` or `agent/` before them."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_modules_that_a_page_names_are_there(page: Path) -> None:
+    named = {path.removesuffix(".py") for path in NAMED.findall(page.read_text())}
+    within = [ROOT, ROOT / "agent", ROOT / "controller"] if page.name in ABOUT_THE_CODE else [ROOT]
+    wanted = {path for path in named if page.name in ABOUT_THE_CODE or path.partition("/")[0] in SOURCES}
+    missing = {path for path in wanted if not any(there(folder / path) for folder in within)}
+    assert not missing
+
+
+def there(path: Path) -> bool:
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=shown)
 def test_a_block_says_what_it_is(block: Block) -> None:
     """So that none is overlooked: a shell's block in another language's name would never be run."""
