@@ -17,6 +17,7 @@ from controller.cli.verbs.doctor.reading import (
     counted,
     first_unseen,
     known,
+    or_well,
     unseen,
 )
 from controller.kube.api import Object
@@ -116,19 +117,18 @@ def policies(facts: Facts) -> Iterator[Finding]:
         for document in known(objects)
     }
     shipped = [document for document in facts.shipped_policies if document["kind"].startswith("ValidatingAdmission")]
-    wrong = False
+    count = sum(document["kind"] == "ValidatingAdmissionPolicy" for document in shipped)
+    yield from or_well(check, _wrong_policies(check, shipped, there), f"{count} in force")
+
+
+def _wrong_policies(check: str, shipped: list[Object], there: Mapping[tuple[str, str], Object]) -> Iterator[Finding]:
     for document in shipped:
         kind, name = document["kind"], document["metadata"]["name"]
         spec = there.get((kind, name))
         if spec is None:
-            wrong = True
             yield _to_apply(check, State.FAILS, f"{kind} {name}", f"{kind} {name} is missing")
         elif not contains(_of_anybody(spec), _of_anybody(document["spec"])):
-            wrong = True
             yield _to_apply(check, State.FAILS, f"{kind} {name}", f"{kind} {name} is not the one of this version")
-    if not wrong:
-        count = sum(document["kind"] == "ValidatingAdmissionPolicy" for document in shipped)
-        yield Finding(check=check, state=State.OK, found=f"{count} in force")
 
 
 def controller(facts: Facts) -> Iterator[Finding]:

@@ -1,83 +1,71 @@
 """Checks of the pools, and of what each pool needs around it: Secrets, budgets, quotas, priority. Pure."""
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 from controller import names
 from controller.cli.verbs.doctor.facts import Facts
-from controller.cli.verbs.doctor.findings import Finding, State, Unseen, listed
-from controller.cli.verbs.doctor.reading import condition, controller_log, counted, first_unseen, known, name_of, unseen
+from controller.cli.verbs.doctor.findings import Finding, State, listed
+from controller.cli.verbs.doctor.reading import condition, controller_log, counted, judged, known, name_of
 from controller.kube.api import Object
 
 
 def pools(facts: Facts) -> Iterator[Finding]:
     """What the pools themselves say is wrong."""
     check = "pools"
-    if isinstance(facts.pools, Unseen):
-        yield unseen(check, facts.pools)
-        return
-    wrong = False
-    for pool in facts.pools:
+    return judged(check, (facts.pools,), _bad_conditions(check, facts), counted(len(known(facts.pools)), "pool"))
+
+
+def _bad_conditions(check: str, facts: Facts) -> Iterator[Finding]:
+    for pool in known(facts.pools):
         for kind, bad in (("Degraded", "True"), ("AbleToScale", "False"), ("Protected", "False")):
             entry = condition(pool, kind)
             if entry.get("status") == bad:
-                wrong = True
-                state = State.FAILS if kind == "Protected" or entry.get("reason") == "AgentTooOld" else State.WARNS
+                fails = kind == "Protected" or entry.get("reason") == "AgentTooOld"
                 yield Finding(
                     check=check,
-                    state=state,
+                    state=State.FAILS if fails else State.WARNS,
                     found=f"SlotPool {name_of(pool)}: {entry.get('reason')}: {entry.get('message')}",
                     object=f"SlotPool {name_of(pool)}",
                     advice="see its conditions and Events",
                     command=_on("describe", "slotpool", pool),
                 )
-    if not wrong:
-        yield Finding(check=check, state=State.OK, found=counted(len(facts.pools), "pool"))
 
 
 def agents(facts: Facts) -> Iterator[Finding]:
     """The agents' images: one, but while a new one is rolled out."""
     check = "agents' versions"
-    if isinstance(facts.pods, Unseen):
-        yield unseen(check, facts.pods)
-        return
     images: dict[str, int] = {}
-    for pod in facts.pods:
+    for pod in known(facts.pods):
         for container in (pod.get("spec") or {}).get("initContainers") or ():
             if container["name"] == names.AGENT_CONTAINER:
                 images[container["image"]] = images.get(container["image"], 0) + 1
     found = ", ".join(f"{image} ({count})" for image, count in sorted(images.items()))
-    if len(images) > 1:
-        advice = "a Pod keeps the agent that it was made with; `podslots drain POD` replaces it once it is idle"
-        command = "podslots get pods --all-namespaces --output wide"
-        yield Finding(check=check, state=State.WARNS, found=found, advice=advice, command=command)
-    else:
-        yield Finding(check=check, state=State.OK, found=found or "no Pods")
+    several = Finding(
+        check=check,
+        state=State.WARNS,
+        found=found,
+        advice="a Pod keeps the agent that it was made with; `podslots drain POD` replaces it once it is idle",
+        command="podslots get pods --all-namespaces --output wide",
+    )
+    return judged(check, (facts.pods,), [several] if len(images) > 1 else [], found or "no Pods")
 
 
 def secrets(facts: Facts) -> Iterator[Finding]:
     """Each pool's token Secret: there, with the token that the controller uses, and kept while there are Pods."""
     check = "token Secrets"
-    if (hidden := first_unseen(facts.pools, facts.secrets)) is not None:
-        yield unseen(check, hidden)
-        return
-    there = {(s["metadata"]["namespace"], s["metadata"]["name"]): s for s in known(facts.secrets)}
-    wrong = False
+    well = counted(len(known(facts.secrets)), "Secret")
+    return judged(check, (facts.pools, facts.secrets), _wrong_secrets(check, facts), well)
+
+
+def _wrong_secrets(check: str, facts: Facts) -> Iterator[Finding]:
+    there = {name_of(secret): secret for secret in known(facts.secrets)}
     for pool in known(facts.pools):
-        namespace, name = pool["metadata"]["namespace"], names.token_secret(pool["metadata"]["name"])
-        secret = there.get((namespace, name))
+        name = f"{pool['metadata']['namespace']}/{names.token_secret(pool['metadata']['name'])}"
+        secret = there.get(name)
         problem = "is missing" if secret is None else _secret_problem(secret)
         if problem:
-            wrong = True
-            yield Finding(
-                check=check,
-                state=State.FAILS,
-                found=f"Secret {namespace}/{name} {problem}",
-                object=f"Secret {namespace}/{name}",
-                advice="the controller repairs it within seconds; if it does not, look at the controller's log",
-                command=controller_log(facts),
-            )
-    if not wrong:
-        yield Finding(check=check, state=State.OK, found=counted(len(there), "Secret"))
+            yield _for_the_controller(check, facts, f"Secret {name}", problem, "repairs")
 
 
 def _secret_problem(secret: Object) -> str:
@@ -89,33 +77,40 @@ def _secret_problem(secret: Object) -> str:
     return ""
 
 
+def _for_the_controller(check: str, facts: Facts, about: str, problem: str, mends: str) -> Finding:
+    """What the controller `mends` by itself, if it is well."""
+    return Finding(
+        check=check,
+        state=State.FAILS,
+        found=f"{about} {problem}",
+        object=about,
+        advice=f"the controller {mends} it within seconds; if it does not, look at the controller's log",
+        command=controller_log(facts),
+    )
+
+
 def budgets(facts: Facts) -> Iterator[Finding]:
     """Each pool's budget, and those of others over the same Pods: Kubernetes evicts no Pod that has two."""
     check = "disruption budgets"
-    if (hidden := first_unseen(facts.pools, facts.budgets, facts.pods)) is not None:
-        yield unseen(check, hidden)
-        return
-    wrong = False
-    there = {(b["metadata"]["namespace"], b["metadata"]["name"]) for b in known(facts.budgets)}
+    wrong = chain(_missing_budgets(check, facts), _budgets_of_others(check, facts))
+    return judged(check, (facts.pools, facts.budgets, facts.pods), wrong, "one for each pool")
+
+
+def _missing_budgets(check: str, facts: Facts) -> Iterator[Finding]:
+    there = {name_of(budget) for budget in known(facts.budgets)}
     for pool in known(facts.pools):
-        namespace, name = pool["metadata"]["namespace"], names.disruption_budget(pool["metadata"]["name"])
-        if (namespace, name) not in there:
-            wrong = True
-            yield Finding(
-                check=check,
-                state=State.FAILS,
-                found=f"PodDisruptionBudget {namespace}/{name} is missing",
-                object=f"PodDisruptionBudget {namespace}/{name}",
-                advice="the controller makes it within seconds; if it does not, look at the controller's log",
-                command=controller_log(facts),
-            )
+        name = f"{pool['metadata']['namespace']}/{names.disruption_budget(pool['metadata']['name'])}"
+        if name not in there:
+            yield _for_the_controller(check, facts, f"PodDisruptionBudget {name}", "is missing", "makes")
+
+
+def _budgets_of_others(check: str, facts: Facts) -> Iterator[Finding]:
     for budget in known(facts.budgets):
         if names.POOL_LABEL in (budget["metadata"].get("labels") or {}):
             continue
         selector = (budget.get("spec") or {}).get("selector")
         also = [pod["metadata"]["name"] for pod in known(facts.pods) if _covers(budget, selector, pod)]
         if also:
-            wrong = True
             yield Finding(
                 check=check,
                 state=State.FAILS,
@@ -124,17 +119,16 @@ def budgets(facts: Facts) -> Iterator[Finding]:
                 advice="a Pod with two budgets can't be evicted, and `kubectl drain` fails on it; narrow its selector",
                 command=_on("edit", "poddisruptionbudget", budget),
             )
-    if not wrong:
-        yield Finding(check=check, state=State.OK, found="one for each pool")
 
 
 def quotas(facts: Facts) -> Iterator[Finding]:
     """Whether a namespace's quota of Pods lets its pools reach their largest size."""
     check = "quotas"
-    if (hidden := first_unseen(facts.quotas, facts.pools)) is not None:
-        yield unseen(check, hidden)
-        return
-    wrong = False
+    well = counted(len(known(facts.quotas)), "quota")
+    return judged(check, (facts.quotas, facts.pools), _small_quotas(check, facts), well)
+
+
+def _small_quotas(check: str, facts: Facts) -> Iterator[Finding]:
     for quota in known(facts.quotas):
         status = quota.get("status") or {}
         left = min((_left(status, key) for key in ("pods", "count/pods")), default=None, key=_or_endless)
@@ -144,7 +138,6 @@ def quotas(facts: Facts) -> Iterator[Finding]:
             if pool["metadata"]["namespace"] == quota["metadata"]["namespace"]
         )
         if left is not None and left < wanted:
-            wrong = True
             yield Finding(
                 check=check,
                 state=State.WARNS,
@@ -153,20 +146,18 @@ def quotas(facts: Facts) -> Iterator[Finding]:
                 advice="raise it, or lower maxReplicas of the pools in this namespace",
                 command=_on("edit", "resourcequota", quota),
             )
-    if not wrong:
-        yield Finding(check=check, state=State.OK, found=counted(len(known(facts.quotas)), "quota"))
 
 
 def priority(facts: Facts) -> Iterator[Finding]:
     """Pools whose Pods have no priority: the scheduler tries to preempt them, is refused, and tries again."""
     check = "priority"
-    if (hidden := first_unseen(facts.priorities, facts.pools)) is not None:
-        yield unseen(check, hidden)
-        return
-    wrong = False
+    well = counted(len(known(facts.pools)), "pool")
+    return judged(check, (facts.priorities, facts.pools), _without_priority(check, facts), well)
+
+
+def _without_priority(check: str, facts: Facts) -> Iterator[Finding]:
     for pool in known(facts.pools):
         if not ((pool["spec"].get("template") or {}).get("spec") or {}).get("priorityClassName"):
-            wrong = True
             yield Finding(
                 check=check,
                 state=State.WARNS,
@@ -175,8 +166,6 @@ def priority(facts: Facts) -> Iterator[Finding]:
                 advice="give its Pods a priority, or the scheduler tries again and again to preempt them",
                 command=f"{_on('patch', 'slotpool', pool)} --type merge --patch '{_PRIORITY}'",
             )
-    if not wrong:
-        yield Finding(check=check, state=State.OK, found=counted(len(known(facts.pools)), "pool"))
 
 
 _PRIORITY = '{"spec":{"template":{"spec":{"priorityClassName":"podslots"}}}}'

@@ -1,5 +1,7 @@
 """Small questions that the checks ask of what was read. Pure."""
 
+from collections.abc import Iterable, Iterator
+
 from controller import names
 from controller.cli.verbs.doctor.facts import Facts, Objects
 from controller.cli.verbs.doctor.findings import Finding, State, Unseen
@@ -22,6 +24,27 @@ def unseen(check: str, why: Unseen) -> Finding:
 def first_unseen(*objects: Objects) -> Unseen | None:
     """Why the first of these that could not be read could not be."""
     return next((found for found in objects if isinstance(found, Unseen)), None)
+
+
+def judged(check: str, needed: Iterable[Objects], wrong: Iterable[Finding], well: str) -> Iterator[Finding]:
+    """What is wrong; if nothing is, `well`, what was found. Unseen if one of the facts that are needed is.
+
+    `wrong` may be an iterator that is not begun before all that is needed is known to be there.
+    """
+    if (hidden := first_unseen(*needed)) is not None:
+        yield unseen(check, hidden)
+        return
+    yield from or_well(check, wrong, well)
+
+
+def or_well(check: str, wrong: Iterable[Finding], well: str) -> Iterator[Finding]:
+    """What is wrong; if nothing is, `well`, what was found."""
+    found = False
+    for finding in wrong:
+        found = True
+        yield finding
+    if not found:
+        yield Finding(check=check, state=State.OK, found=well)
 
 
 def known(objects: Objects) -> list[Object]:
