@@ -12,7 +12,8 @@ from controller import names
 from controller.cli.arguments import kinds
 from controller.cli.arguments.kinds import Selection
 from controller.cli.arguments.nearest import meant
-from controller.cli.arguments.types import Name, WhatArgument
+from controller.cli.arguments.options import EVERYWHERE, OF_POOL
+from controller.cli.arguments.types import WhatArgument
 from controller.cli.arguments.verb import Verb, pass_session
 from controller.cli.cluster.session import Connection, Session
 from controller.cli.cluster.watching import Fresh, Listing
@@ -47,8 +48,8 @@ class _How:
 
 @click.command(cls=Verb)
 @WhatArgument.argument(kinds.KINDS, metavar="KIND[,KIND] [NAME]... | KIND/NAME... | all")
-@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="In all namespaces.")
-@click.option("-p", "--pool", type=Name(kinds.POOLS), help="Only of this pool.")
+@EVERYWHERE
+@OF_POOL
 @click.option(
     "-o",
     "--output",

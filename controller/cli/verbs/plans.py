@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import click
 
 from controller.cli.arguments import kinds
+from controller.cli.arguments.options import EVERYWHERE, OF_POOL
 from controller.cli.arguments.types import Name
 from controller.cli.arguments.verb import Verb, pass_session
 from controller.cli.cluster.session import Connection, Session
@@ -19,8 +20,8 @@ _WAITING = Name(kinds.TASKS, completed=approval.waits)
 
 @click.command(cls=Verb)
 @click.argument("names_", metavar="[TASK]...", nargs=-1, type=_WAITING)
-@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="In all namespaces.")
-@click.option("-p", "--pool", type=Name(kinds.POOLS), help="Only of this pool.")
+@EVERYWHERE
+@OF_POOL
 @click.option(
     "-o",
     "--output",
