@@ -11,7 +11,9 @@ from manifests.policies.policy import (
     is_one_of,
     is_user,
     may,
+    others_than,
     refuse_unless,
+    refuse_without,
     tracked,
 )
 
@@ -107,7 +109,7 @@ def pod_update(user: str) -> Policy:
         operations=("UPDATE",),
         resources=("pods", "pods/status", "pods/ephemeralcontainers", "pods/resize"),
         selector=OF_A_POOL,
-        conditions=({"name": "not-the-controller", "expression": f"!({is_user(user)})"},),
+        conditions=(others_than(user),),
         variables={
             "oldLabels": "oldObject.metadata.?labels.orValue({})",
             "newLabels": "object.metadata.?labels.orValue({})",
@@ -137,12 +139,9 @@ def pod_update(user: str) -> Policy:
 
 
 def _changed_by_right(annotation: str, right: str) -> Json:
-    return refuse_unless(
-        f"variables.oldNotes[?'{annotation}'] == variables.newNotes[?'{annotation}'] || {may('pods', right)}",
-        f"may not change {annotation}: it takes update on pods/{right} in {names.GROUP}",
-        computed=f"request.userInfo.username + ' may not change {annotation}: "
-        f"it takes update on pods/{right} in {names.GROUP} (ClusterRole podslots-operate)'",
-    )
+    same = f"variables.oldNotes[?'{annotation}'] == variables.newNotes[?'{annotation}']"
+    what = f"change {annotation}"
+    return refuse_without(f"pods/{right}", "podslots-operate", what, unless=f"{same} || {may('pods', right)}")
 
 
 def pod_end(user: str) -> Policy:

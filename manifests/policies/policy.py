@@ -62,6 +62,11 @@ def is_one_of(*users: str) -> str:
     return f"request.userInfo.username in {list(users)}"
 
 
+def others_than(user: str) -> Json:
+    """The condition that leaves the controller's own requests alone."""
+    return {"name": "not-the-controller", "expression": f"!({is_user(user)})"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Policy:
     """One policy and its binding."""
@@ -119,3 +124,16 @@ def refuse_unless(expression: str, message: str, *, computed: str = "") -> Json:
         **({"messageExpression": computed} if computed else {}),
         "reason": "Forbidden",
     }
+
+
+def refuse_without(right: str, role: str, what: str, *, unless: str, in_full: str = "") -> Json:
+    """A validation that refuses `what`, and names the right that it takes (`pods/drain`) and a role that has it.
+
+    `unless` is the expression that lets a request pass. `in_full` says more than `what` where the user is named.
+    """
+    takes = f"it takes update on {right} in {names.GROUP}"
+    return refuse_unless(
+        unless,
+        f"may not {what}: {takes}",
+        computed=f"request.userInfo.username + ' {in_full or f'may not {what}'}: {takes} (ClusterRole {role})'",
+    )

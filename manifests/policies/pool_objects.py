@@ -11,7 +11,9 @@ from manifests.policies.policy import (
     is_one_of,
     is_user,
     may,
+    others_than,
     refuse_unless,
+    refuse_without,
 )
 
 A_LOCK: Json = {"matchExpressions": [{"key": names.LOCK_LABEL, "operator": "Exists"}]}
@@ -40,7 +42,7 @@ def workload(user: str) -> Policy:
                 "expression": f"object.spec.{label}.hasValue() || "
                 f"(request.operation == 'UPDATE' && oldObject.spec.{label}.hasValue())",
             },
-            {"name": "not-the-controller", "expression": f"!({is_user(user)})"},
+            others_than(user),
         ),
         validations=(
             refuse_unless(
@@ -107,13 +109,11 @@ def lock(user: str) -> Policy:
         resources=("leases",),
         group="coordination.k8s.io",
         selector=A_LOCK,
-        conditions=({"name": "not-the-controller", "expression": f"!({is_user(user)})"},),
+        conditions=(others_than(user),),
         validations=(
-            refuse_unless(
-                f"{NAMESPACE_GOES} || {may('leases', 'unlock')}",
-                f"may not unlock: it takes update on leases/unlock in {names.GROUP}",
-                computed="request.userInfo.username + ' may not release this lockKey: "
-                f"it takes update on leases/unlock in {names.GROUP} (ClusterRole podslots-operate)'",
+            refuse_without(
+                *("leases/unlock", "podslots-operate", "release this lockKey"),
+                unless=f"{NAMESPACE_GOES} || {may('leases', 'unlock')}",
             ),
         ),
     )

@@ -1,7 +1,10 @@
 """The policies on SlotTasks: who approves plans, and who changes the rest of a task."""
 
 from controller import names
-from manifests.policies.policy import Policy, is_user, may, refuse_unless
+from manifests.policies.policy import Policy, may, others_than, refuse_unless, refuse_without
+
+_APPROVING = ("slottasks/approval", "podslots-approve")
+"""The right to approve, and the role that has it."""
 
 
 def approval() -> Policy:
@@ -28,11 +31,8 @@ def approval() -> Policy:
             refuse_unless(
                 "request.operation != 'CREATE'", "a task is approved once its plan is there, not at its creation"
             ),
-            refuse_unless(
-                f"request.operation == 'CREATE' || {may('slottasks', 'approval')}",
-                f"may not approve: it takes update on slottasks/approval in {names.GROUP}",
-                computed="request.userInfo.username + ' may not approve: "
-                f"it takes update on slottasks/approval in {names.GROUP} (ClusterRole podslots-approve)'",
+            refuse_without(
+                *_APPROVING, "approve", unless=f"request.operation == 'CREATE' || {may('slottasks', 'approval')}"
             ),
             refuse_unless(
                 "request.operation == 'CREATE' || !has(object.spec.approval) || "
@@ -55,12 +55,7 @@ def automatic_approval() -> Policy:
         version=names.VERSION,
         conditions=({"name": "approves-itself", "expression": "object.spec.?approvalPolicy.orValue('') == 'Auto'"},),
         validations=(
-            refuse_unless(
-                may("slottasks", "approval"),
-                f"approvalPolicy: Auto takes update on slottasks/approval in {names.GROUP}",
-                computed="request.userInfo.username + ' may not submit a task with approvalPolicy: Auto: "
-                f"it takes update on slottasks/approval in {names.GROUP} (ClusterRole podslots-approve)'",
-            ),
+            refuse_without(*_APPROVING, "submit a task with approvalPolicy: Auto", unless=may("slottasks", "approval")),
         ),
     )
 
@@ -93,15 +88,14 @@ def task_update(user: str) -> Policy:
         group=names.GROUP,
         version=names.VERSION,
         conditions=(
-            {"name": "not-the-controller", "expression": f"!({is_user(user)})"},
+            others_than(user),
             {"name": "changes-more-than-the-approval", "expression": changed},
         ),
         validations=(
-            refuse_unless(
-                editor,
-                f"may not change this task: it takes update on slottasks in {names.GROUP}",
-                computed="request.userInfo.username + ' may approve this task, and not change it: "
-                f"it takes update on slottasks in {names.GROUP} (ClusterRole podslots-edit)'",
+            refuse_without(
+                *("slottasks", "podslots-edit", "change this task"),
+                in_full="may approve this task, and not change it",
+                unless=editor,
             ),
         ),
     )
