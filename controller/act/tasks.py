@@ -6,7 +6,6 @@ the intent, and asks the same agent again. A result is written to the SlotTask b
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -16,11 +15,11 @@ from controller.act.events import EventRecorder
 from controller.act.handed_over import HandedOverFiles
 from controller.act.locks import Locks
 from controller.act.outputs import TaskOutputs
+from controller.act.task_acks import TaskAcks
 from controller.act.task_results import TaskResults, changes_nothing
 from controller.act.task_words import TaskWords
 from controller.act.task_writer import TaskWriter, Written, made
 from controller.agents.client import AgentClient
-from controller.decide.tasks.kept_output import lacks_output
 from controller.decide.tasks.task_actions import (
     APPROVED,
     ASSIGNED,
@@ -37,11 +36,11 @@ from controller.decide.tasks.task_figures import RETRIED
 from controller.decide.tasks.task_messages import approved_message, end_message, end_reason, end_type
 from controller.decide.tasks.trying_again import after_end
 from controller.decide.view import PodView
-from controller.errors import AgentRefused, InvalidObject, NotFound
-from controller.kube.api import SLOTTASKS, Api, Object
+from controller.errors import AgentRefused, NotFound
+from controller.kube.api import SLOTTASKS, Api
 from controller.kube.cache import Cache
 from controller.objects.conditions import Condition, find, put
-from controller.objects.ended_task import EndedTask, has_ended
+from controller.objects.ended_task import EndedTask
 from controller.objects.pool import OutputLimits
 from controller.objects.sentences import sentence
 from controller.objects.task import Task, TaskPhase
@@ -89,6 +88,7 @@ class Tasks:
         self._writer = TaskWriter(api, cache, events, now=now, written=written)
         self.words = TaskWords(api, cache, locks, events, self._writer, now=now)
         self._results = TaskResults(api, self._writer, outputs=outputs, handed_over=handed_over)
+        self.acks = TaskAcks(api, self._results)
         self._now = now
 
     async def assign(self, task: Task, pod: PodView, agent: AgentClient, *, reservation_ttl_seconds: int) -> None:
@@ -160,7 +160,7 @@ class Tasks:
             kept = await self._results.keep_outputs(task, known, agent, limits)
             problem = await self._results.hand_over(task, known, agent)
             await self._ended(task, known, kept, problem)
-            await self.ack(task.task_id, pod, agent)
+            await self.acks.ack(task.task_id, pod, agent)
         elif task.status.step is wire.Step.APPLY and known.step is not wire.Step.APPLY:
             return  # it was approved, and the agent has not heard of it yet: what was let go is not called back
         elif known.state is wire.TaskState.RESERVED:
@@ -300,57 +300,6 @@ class Tasks:
         else:
             self._writer.warn(task, phase.value, words)
 
-    async def ack_ended(self, ended: EndedTask, pod: PodView, agent: AgentClient, *, limits: OutputLimits) -> None:
-        """Let the agent forget a task that has ended. Its end may have been written without its output."""
-        with suppress(NotFound, InvalidObject):  # of one that can't be read any more nobody knows what it lacks
-            task = Task.parse(await self._api.get(SLOTTASKS, ended.namespace, ended.name))
-            if task.final and task.task_id == ended.task_id and lacks_output(task):
-                await self._results.keep_lacking(task, agent, limits)
-        await self.ack(ended.task_id, pod, agent)
-
-    async def ack(self, task_id: str, pod: PodView, agent: AgentClient) -> None:
-        """Let the agent forget a task whose result is stored."""
-        if pod.agent is not None:
-            await agent.ack(pod.agent.incarnation, task_id)
-
-    async def settle_orphan(self, task_id: str, pod: PodView, agent: AgentClient, *, limits: OutputLimits) -> None:
-        """End a task on an agent that has no SlotTask. A running apply is waited for.
-
-        Judged on live reads: the intent is written before an agent gets a task. So a read of the SlotTask after the
-        agent's report finds that intent, unless it was withdrawn.
-        """
-        try:
-            known = await agent.task(task_id)
-        except AgentRefused as refusal:
-            if refusal.code == wire.ErrorCode.NOT_FOUND:
-                return  # a slot without work, that a person took with the pool's token; or over in the meantime
-            raise
-        namespace, _, name = known.name.partition("/")
-        parsed = names.split_task_id(task_id)
-        if parsed is None or pod.agent is None:
-            return
-        live = await self._read(namespace, name, parsed[0])
-        if live is not None and _stands_for(live, task_id, pod):
-            return
-        ended = EndedTask.parse(live) if live is not None and has_ended(live) else None
-        # Only the Pod that it was assigned to has its output: what imitates an agent may name any task.
-        here = ended is not None and (ended.task_id, ended.pod_uid) == (task_id, pod.uid)
-        if ended is not None and here and known.state is wire.TaskState.ENDED:
-            await self.ack_ended(ended, pod, agent, limits=limits)
-            return
-        if known.state is wire.TaskState.ENDED:
-            await self.ack(task_id, pod, agent)
-        elif known.step is not wire.Step.APPLY and not known.cancel_requested:
-            log.warning("ending a task that no SlotTask stands for", extra={"task": task_id, "pod": pod.name})
-            await agent.cancel(pod.agent.incarnation, task_id)
-
-    async def _read(self, namespace: str, name: str, uid: str) -> Object | None:
-        """The SlotTask as it is now; None if there is none, or another one of that name."""
-        with suppress(NotFound):
-            live = await self._api.get(SLOTTASKS, namespace, name)
-            return live if live["metadata"]["uid"] == uid else None
-        return None
-
     async def release_lock(self, task: EndedTask) -> None:
         """Let the next task of its lockKey go."""
         await self._locks.release(task.namespace, task.lock_key, task.uid)
@@ -381,17 +330,6 @@ class Tasks:
             return task.status.conditions
         reason, what = ("ChangesFound", "something") if changed else (wire.NO_CHANGES, "nothing")
         return self._writer.condition(task, CHANGED, changed, reason, f"the plan found {what} to change")
-
-
-def _stands_for(live: Object, task_id: str, pod: PodView) -> bool:
-    """Whether a SlotTask that has not ended is, or may be, what the Pod's agent has: one that can't be read may."""
-    if has_ended(live):
-        return False
-    try:
-        task = Task.parse(live)
-    except InvalidObject:
-        return True
-    return (task.task_id, task.status.pod_uid) == (task_id, pod.uid)
 
 
 def _progress(known: wire.Task) -> dict[str, Any]:

@@ -182,7 +182,7 @@ class TaskPass:
                 name = f"orphan/{pod.uid}/{task_id}"
                 agent = self._following.client(pod.uid)
                 if now >= looked.get(name, now) and agent is not None:
-                    start = functools.partial(self._tasks.settle_orphan, task_id, pod, agent, limits=terms.output)
+                    start = functools.partial(self._tasks.acks.settle_orphan, task_id, pod, agent, limits=terms.output)
                     self._starting.start(key, name, start, again_seconds=_ORPHAN_SECONDS)
                     looked[name] = now + _ORPHAN_SECONDS
                 self._orphans_looked_at.setdefault(key, {})[name] = looked.get(name, now)

@@ -149,7 +149,7 @@ class TaskStarts:
                 agent = self._following.client(pod.uid) if pod is not None else None
                 if pod is None or agent is None:
                     return
-                start: Start = functools.partial(self._tasks.ack_ended, task, pod, agent, limits=terms.output)
+                start: Start = functools.partial(self._tasks.acks.ack_ended, task, pod, agent, limits=terms.output)
             case ReleaseLock():
                 start = functools.partial(self._tasks.release_lock, task)
             case RemoveFinalizer():

@@ -1,4 +1,4 @@
-"""The steps of `controller.act.tasks`: lock, intent, acquire, result, ack, and what goes before and after."""
+"""The steps of `controller.act.tasks` and `task_acks`: lock, intent, acquire, result, ack, and what is around them."""
 
 from agent.rules import slots, tasks
 from agent.wire import ErrorCode, Outcome, Step, TaskState

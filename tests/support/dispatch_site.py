@@ -168,11 +168,11 @@ class DispatchReplica:
 
     async def settle_orphan(self, task_id: str, pod: PodView | None = None) -> None:
         pod = pod or self.site.pod()
-        await self.writer.settle_orphan(task_id, pod, self.clients[pod.name], limits=LIMITS)
+        await self.writer.acks.settle_orphan(task_id, pod, self.clients[pod.name], limits=LIMITS)
 
     async def ack_ended(self, task: Task, pod: PodView | None = None) -> None:
         pod = pod or self.site.pod()
-        await self.writer.ack_ended(EndedTask.of(task), pod, self.clients[pod.name], limits=LIMITS)
+        await self.writer.acks.ack_ended(EndedTask.of(task), pod, self.clients[pod.name], limits=LIMITS)
 
     def said(self) -> list[str]:
         """The reasons of the events that wait to be written."""

@@ -10,6 +10,7 @@ from agent import wire as agent_wire
 from controller.act import tasks
 from controller.act.locks import Locks
 from controller.act.outputs import TaskOutputs
+from controller.act.task_acks import TaskAcks
 from controller.act.task_results import TaskResults
 from controller.act.task_writer import TaskWriter
 from controller.act.tasks import Tasks
@@ -79,7 +80,7 @@ def _() -> Plant:
     async def follow(self: Tasks, task: Task, pod: Any, agent: AgentClient, **options: Any) -> None:
         known = await agent.task(task.task_id)
         if known.state is agent_wire.TaskState.ENDED:
-            await self.ack(task.task_id, pod, agent)
+            await self.acks.ack(task.task_id, pod, agent)
             await original(self, task, known, {}, None)
         else:
             await unchanged(self, task, pod, agent, **options)
@@ -105,7 +106,7 @@ def _() -> Plant:
 @bug("ack before the file that is handed over is kept", theme="plans that end otherwise")
 def _() -> Plant:
     """It is fetched and kept as the last thing of all."""
-    hand_over, ack = TaskResults.hand_over, Tasks.ack
+    hand_over, ack = TaskResults.hand_over, TaskAcks.ack
     later: dict[str, tuple[Task, agent_wire.Task]] = {}
 
     async def keep_in_mind(self: TaskResults, task: Task, known: agent_wire.Task, agent: AgentClient) -> str | None:
@@ -113,14 +114,14 @@ def _() -> Plant:
         later[task.task_id] = task, known
         return None
 
-    async def ack_first(self: Tasks, task_id: str, pod: Any, agent: AgentClient) -> None:
+    async def ack_first(self: TaskAcks, task_id: str, pod: Any, agent: AgentClient) -> None:
         await ack(self, task_id, pod, agent)
         if (left := later.pop(task_id, None)) is not None:
             await hand_over(self._results, *left, agent)
 
     stack = contextlib.ExitStack()
     stack.enter_context(patch.object(TaskResults, "hand_over", keep_in_mind))
-    stack.enter_context(patch.object(Tasks, "ack", ack_first))
+    stack.enter_context(patch.object(TaskAcks, "ack", ack_first))
     return stack
 
 
