@@ -20,11 +20,9 @@ an end count only with the nonce of the assignment (see docs/security.md).
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import re
-import stat
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -32,14 +30,16 @@ from typing import Any
 from agent.codec import WireError, decode, encode, format_time, parse_time
 from agent.work_messages import TASK_ID_PATTERN, Assignment, ExitReport, Step
 from agent.worker.disk import trash
-from agent.worker.disk.kept_log import SPACE_BYTES, TAIL
+from agent.worker.disk.kept_log import SPACE_BYTES, kept_bytes, read_kept
 from agent.worker.disk.owned import (
     NotOursError,
     is_folder,
+    lock_file,
     move_aside,
     open_owned,
     read_owned,
     sync_folder,
+    take_space,
     write_owned,
 )
 from agent.worker.process import processes, recovery
@@ -78,7 +78,7 @@ class Directories:
         except NotOursError:
             move_aside(path, None)
             fd = open_owned(path, os.O_RDWR | os.O_CREAT)
-        if not _lock(fd):
+        if not lock_file(fd):
             os.close(fd)
             return False
         try:
@@ -199,7 +199,7 @@ class Directories:
         task_id, step = assignment.task_id, assignment.step
         try:
             with open(open_owned(self._path(task_id, step, "lock"), os.O_RDWR), "rb") as lock:
-                if not _lock(lock.fileno()):
+                if not lock_file(lock.fileno()):
                     return True
         except (FileNotFoundError, NotOursError):
             pass  # never claimed, or not by us
@@ -219,14 +219,14 @@ class Directories:
         """Make the marker, durably, under the step's lock. False if it was there: the step must not start again."""
         task_id, step = assignment.task_id, assignment.step
         lock = open_owned(self._path(task_id, step, "lock"), os.O_RDWR | os.O_CREAT)
-        if not _lock(lock):
+        if not lock_file(lock):
             os.close(lock)
             return False
         self._step_locks[task_id, step] = lock
         path = self._path(task_id, step, "started")
         try:
-            _take_space(self._path(task_id, step, "exit.json.space"), EXIT_BYTES)
-            _take_space(self.log_space(task_id, step), SPACE_BYTES)
+            take_space(self._path(task_id, step, "exit.json.space"), EXIT_BYTES)
+            take_space(self.log_space(task_id, step), SPACE_BYTES)
             marker = open_owned(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         except FileExistsError:
             self._unlock(task_id, step)
@@ -275,7 +275,7 @@ class Directories:
             lock = open_owned(path, os.O_RDWR)
         except (FileNotFoundError, NotOursError):
             return gone  # what the task did away with can't be held
-        free = _lock(lock)
+        free = lock_file(lock)
         os.close(lock)
         return gone and free
 
@@ -338,21 +338,15 @@ class Directories:
 
     def log_bytes(self, task_id: str, step: Step) -> int:
         """How much of the step's output is on disk."""
-        path = self.log_path(task_id, step)
         try:
-            return _size(path) + _size(path + TAIL)
+            return kept_bytes(self.log_path(task_id, step))
         except OSError:
             return 0  # what can't be seen now is handed over once it can
 
     def read_log(self, task_id: str, step: Step, offset: int, size: int) -> bytes:
-        """A part of it; nothing if it can't be read."""
-        path = self.log_path(task_id, step)
+        """At most `size` bytes of it from `offset` on; nothing if it can't be read."""
         try:
-            first = _size(path)
-            if offset >= first:
-                path, offset = path + TAIL, offset - first
-            with open(open_owned(path, os.O_RDONLY), "rb") as file:
-                return os.pread(file.fileno(), size, offset)
+            return read_kept(self.log_path(task_id, step), offset, size)
         except OSError as error:
             self._log("output can't be read", task_id=task_id, error=str(error))
             return b""
@@ -383,27 +377,3 @@ class Directories:
 
     def _path(self, task_id: str, step: Step, suffix: str) -> str:
         return os.path.join(self._tasks, task_id, f"{step.value}.{suffix}")
-
-
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _take_space(path: str, size: int) -> None:
-    fd = open_owned(path, os.O_WRONLY | os.O_CREAT)
-    try:
-        os.posix_fallocate(fd, 0, size)
-    finally:
-        os.close(fd)
-
-
-def _size(path: str) -> int:
-    try:
-        found = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
-    return found.st_size if stat.S_ISREG(found.st_mode) else 0

@@ -4,6 +4,8 @@ import errno
 import os
 import stat
 
+from agent.worker.disk.owned import open_owned
+
 LOG_BYTES = 64 << 20
 """The most of a step's output that is kept from its beginning; of what follows, the last TAIL_BYTES are."""
 TAIL_BYTES = 64 * 1024
@@ -75,3 +77,28 @@ class KeptLog:
             os.rename(self._space_path, self._path + TAIL)
         except OSError:
             return
+
+
+def kept_bytes(path: str) -> int:
+    """How long a log is, with the end that did not fit. Raises OSError."""
+    return _size(path) + _size(path + TAIL)
+
+
+def read_kept(path: str, offset: int, size: int) -> bytes:
+    """At most `size` bytes of a log from `offset` on; the end that did not fit comes after its beginning.
+
+    Raises OSError.
+    """
+    first = _size(path)
+    if offset >= first:
+        path, offset = path + TAIL, offset - first
+    with open(open_owned(path, os.O_RDONLY), "rb") as file:
+        return os.pread(file.fileno(), size, offset)
+
+
+def _size(path: str) -> int:
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0

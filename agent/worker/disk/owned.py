@@ -5,6 +5,7 @@ apart: what is missing (None), what can't be read now (OSError), and what is no 
 """
 
 import errno
+import fcntl
 import os
 import stat
 
@@ -86,5 +87,23 @@ def sync_folder(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def lock_file(fd: int) -> bool:
+    """Take the lock of an open file, without waiting. False while a process has it through another descriptor."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def take_space(path: str, size: int) -> None:
+    """Have the disk set aside `size` bytes for a file. Raises OSError if it has no room."""
+    fd = open_owned(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        os.posix_fallocate(fd, 0, size)
     finally:
         os.close(fd)
