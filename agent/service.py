@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from agent.addressee import Addressee
 from agent.clock import AgentClock
 from agent.counters import Counters
 from agent.errors import Refusal
@@ -28,11 +29,9 @@ from agent.wire import (
     AgentState,
     ErrorCode,
     SlotState,
-    Stamp,
     WatchLine,
     WatchType,
     WorkerLink,
-    Write,
 )
 
 JSON_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
@@ -87,6 +86,7 @@ class Service:
         warnings: tuple[str, ...] = (),
     ) -> None:
         self.facts = facts
+        self.addressee = Addressee(facts)
         self.counters = counters
         self.state = state
         self.revision = facts.first_revision
@@ -109,7 +109,6 @@ class Service:
         self._in_flight: _Batch | None = None
         self._in_flight_since = 0.0
         self._flush_is_due = False
-        self._stamp: tuple[int, int] | None = None
         self._view: AgentState | None = None
         self._body: bytes | None = None
         self._changed = asyncio.Event()
@@ -117,25 +116,6 @@ class Service:
         self._on_publish: list[Listener] = []
 
     # --- writing ----------------------------------------------------------------------------------------------------
-
-    def check(self, write: Write) -> None:
-        """Whether a controller's write is meant for this agent now. A stamp that got this far counts as seen."""
-        self.check_address(write)
-        if write.stamp is not None:
-            self._check_stamp(write.stamp)
-
-    def check_address(self, write: Write) -> None:
-        """Whether a write is meant for this Pod and this start of its agent."""
-        if write.pod_uid is not None and write.pod_uid != self.facts.pod_uid:
-            raise Refusal(ErrorCode.WRONG_POD, f"this is Pod {self.facts.pod} with UID {self.facts.pod_uid}")
-        if write.incarnation is not None and write.incarnation != self.facts.incarnation:
-            raise Refusal(ErrorCode.RESTARTED, f"the agent has restarted; its incarnation is {self.facts.incarnation}")
-
-    def _check_stamp(self, stamp: Stamp) -> None:
-        pair = (stamp.term, stamp.counter)
-        if self._stamp is not None and pair <= self._stamp:
-            raise Refusal(ErrorCode.STALE, f"stamp {pair} is not above {self._stamp}")
-        self._stamp = pair
 
     async def execute(self, decide: Decide) -> Any:
         """Decide, journal, publish; return the answer. Raises Refusal, `storage` if it could not be journaled."""

@@ -32,9 +32,9 @@ class Parts:
         Only the controller numbers its writes; a local holder's must not count among them.
         """
         if identity.kind is Kind.POOL:
-            self.service.check(write)
+            self.service.addressee.check(write)
         else:
-            self.service.check_address(write)
+            self.service.addressee.check_address(write)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

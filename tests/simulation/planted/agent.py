@@ -8,6 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 from agent import service
+from agent.addressee import Addressee
 from agent.clock import AgentClock
 from agent.rules import recovery, slots, state, tasks
 from agent.rules.state import Decision, Event, PhaseChanged, Record, SlotChanged, State
@@ -145,24 +146,26 @@ def _() -> Plant:
 
 @bug("stamp not checked", seed=4)
 def _() -> Plant:
-    return patch.object(Service, "_check_stamp", lambda _self, _stamp: None)
+    return patch.object(Addressee, "_check_stamp", lambda _self, _stamp: None)
 
 
 @bug("incarnation not checked", theme="agents and workers that restart", seed=8)
 def _() -> Plant:
-    original = Service.check_address
-    return patch.object(Service, "check_address", lambda self, write: original(self, replace(write, incarnation=None)))
+    original = Addressee.check_address
+    return patch.object(
+        Addressee, "check_address", lambda self, write: original(self, replace(write, incarnation=None))
+    )
 
 
 @bug("pod_uid not checked", theme="addresses that are used again", seed=20)
 def _() -> Plant:
-    original = Service.check_address
+    original = Addressee.check_address
 
-    def check(self: Service, write: Any) -> None:
+    def check(self: Addressee, write: Any) -> None:
         meant = write.pod_uid in {None, self.facts.pod_uid}
         original(self, write if meant else replace(write, pod_uid=None, incarnation=None))
 
-    return patch.object(Service, "check_address", check)
+    return patch.object(Addressee, "check_address", check)
 
 
 @bug("acked ids forgotten")

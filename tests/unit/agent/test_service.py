@@ -270,7 +270,7 @@ async def test_stamps_must_rise_and_count_as_seen_even_if_refused(world: World) 
 
     def code(**write: Any) -> ErrorCode | None:
         try:
-            world.service.check(Write(**write))
+            world.service.addressee.check(Write(**write))
         except Refusal as refusal:
             return refusal.code
         return None
