@@ -184,7 +184,7 @@ def _flush_phase(log: StreamLog, records: list[Record]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Agent:
-    """What runs."""
+    """The parts of an agent that run until it is stopped."""
 
     service: Service
     workers: Workers

@@ -17,7 +17,7 @@ COMMANDS = "usr/local/bin"
 
 
 def make_root(binary: Path, root: Path) -> None:
-    """Fill `root`."""
+    """Fill an empty folder with all that the image of the agent has."""
     root.joinpath(COMMANDS).mkdir(parents=True)
     # The bundle as a folder: a read-only root need not be written to, and nothing is unpacked at a start.
     subprocess.run([binary, "install", root / COMMANDS], check=True)  # noqa: S603 - what we built

@@ -92,7 +92,7 @@ _DEADLINE_RESYNCS = 4
 
 
 class Controller:
-    """One replica."""
+    """One replica of the controller: its caches, its loops, and the part of them that only the leader runs."""
 
     def __init__(
         self,

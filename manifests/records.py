@@ -12,7 +12,7 @@ from manifests.alerts import POOL
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One rule."""
+    """One recording rule: the name of the series, and the PromQL that it is made of."""
 
     name: str
     expr: str

@@ -47,7 +47,7 @@ class OutputFiles(Protocol):
         """How many bytes are kept."""
 
     def append(self, task_id: str, step: Step, data: bytes) -> None:
-        """Keep more."""
+        """Add `data` to what is kept of the step's output, all of it or nothing. Raises OSError."""
 
     def read(self, task_id: str, step: Step, offset: int, size_bytes: int) -> bytes:
         """A part of what is kept; empty past its end."""
@@ -82,7 +82,7 @@ class FolderFiles:
             return 0
 
     def append(self, task_id: str, step: Step, data: bytes) -> None:
-        """Keep more."""
+        """Add `data` to what is kept of the step's output, all of it or nothing. Raises OSError."""
         file = self._file(task_id, step)
         file.parent.mkdir(parents=True, exist_ok=True)
         _check_room(file.parent, len(data))

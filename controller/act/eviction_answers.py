@@ -11,7 +11,7 @@ _TRIES = 5
 
 
 class EvictionAnswers:
-    """Writes them."""
+    """Writes answers into the status of Evictions."""
 
     def __init__(self, api: Api, note: Callable[[Object], None]) -> None:
         """`note` is told of each Eviction as a write or a live read found it."""

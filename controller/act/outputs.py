@@ -19,7 +19,7 @@ MAX_KEPT_BYTES = 64 * 2**20
 
 
 class TaskOutputs:
-    """Keeps outputs."""
+    """Keeps the outputs of steps as SlotTaskOutput objects."""
 
     def __init__(self, api: Api) -> None:
         self._api = api

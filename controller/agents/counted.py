@@ -30,7 +30,7 @@ class Counted:
     async def request(
         self, method: str, url: str, *, headers: dict[str, str], body: bytes | None, timeout_seconds: float
     ) -> tuple[int, bytes]:
-        """One request."""
+        """As `Transport.request`; its duration and outcome are observed."""
         try:
             status, answer = await self._transport.request(
                 method, url, headers=headers, body=body, timeout_seconds=timeout_seconds

@@ -161,7 +161,7 @@ class _TlsTransport:
     async def request(
         self, method: str, url: str, *, headers: dict[str, str], body: bytes | None, timeout_seconds: float
     ) -> tuple[int, bytes]:
-        """One request."""
+        """As `Transport.request`, over TLS with this agent's certificate."""
         return await self._transport.request(
             method,
             url,

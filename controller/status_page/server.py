@@ -117,7 +117,7 @@ def create_app(
 
 
 class Calls:
-    """The API."""
+    """The calls of the page's API: who may read what, and the answers as JSON."""
 
     def __init__(self, live: Live, controller: Controller, config: Config, reviewer: Reviewer) -> None:
         self._live = live

@@ -98,7 +98,7 @@ class Connection:
         return status, body
 
     def close(self) -> None:
-        """End it."""
+        """Close the socket. A request that is under way gets no answer."""
         self._socket.close()
 
     def _establish(self) -> None:

@@ -109,7 +109,7 @@ class StoredStep:
 
 
 class Clock(Protocol):
-    """Time."""
+    """The time: one clock for durations, one for what people read."""
 
     def monotonic(self) -> float:
         """Seconds that only rise."""

@@ -38,7 +38,7 @@ class Marked:
         self._at = 0
 
     def add(self, data: bytes) -> None:
-        """More output."""
+        """Take in the next bytes of the output."""
         self._data = self._data[self._at :] + data
         self._at = 0
 

@@ -56,7 +56,7 @@ class _Common(click.Command):
 
 
 class Verb(_Common):
-    """A verb."""
+    """A command of `podslots` that is no group."""
 
 
 class VerbGroup(_Common, click.Group):
@@ -86,7 +86,7 @@ def session_of(ctx: click.Context) -> Session:
 
 
 def now() -> datetime:
-    """The time."""
+    """The time, aware and in UTC."""
     return datetime.now(UTC)
 
 

@@ -35,7 +35,7 @@ class Teller:
         self._objects: list[tuple[Resource, Object]] = []
 
     def __call__(self, change: Change) -> None:
-        """One more."""
+        """Tell one more change."""
         self._objects += change.objects
         if self._output is None:
             click.echo(change.line)

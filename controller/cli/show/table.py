@@ -57,7 +57,7 @@ class Layout:
         return GAP.join(self._padded(self._columns)).rstrip()
 
     def lines(self, rows: Sequence[Sequence[str]], *, coloured: bool = False) -> list[str]:
-        """The rows."""
+        """The rows as lines, padded as the heads are."""
         return [line for row in rows for line in self._row(row, coloured=coloured)]
 
     def _row(self, row: Sequence[str], *, coloured: bool) -> list[str]:

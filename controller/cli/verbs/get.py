@@ -219,7 +219,7 @@ class _Rows:
         self._layout = screen.layout(table, whole=whole)
 
     def follow(self, make: Callable[[], Table]) -> None:
-        """Until Ctrl-C."""
+        """Show new and changed rows of what `make` gives, until Ctrl-C."""
         while True:
             time.sleep(SLOTS_SECONDS)
             now = {tuple(row): row for row in make().rows}

@@ -35,7 +35,7 @@ class Matching:
         self.extend(capacity)
 
     def extend(self, capacity: Mapping[SlotClass, int], times: int = 1) -> None:
-        """Add slots."""
+        """Add free slots: so many of each class, `times` over."""
         for slot_class, count in capacity.items():
             if slot_class not in self._free:
                 self._free[slot_class] = 0

@@ -62,7 +62,7 @@ class FaultRule:
         )
 
     def error(self, info: RequestInfo) -> ApiError:
-        """The refusal."""
+        """The error that the request is answered with."""
         code = self.status or 500
         message = self.message or _MESSAGES.get(code, "injected fault")
         details: Json = {}

@@ -44,7 +44,7 @@ class Admission:
         return True
 
     async def close(self) -> None:
-        """Stop telling."""
+        """Stop writing refusals into Pods."""
         await self._tasks.close()
 
     async def _refuse(self, pod: Json, refusal: Refusal) -> None:

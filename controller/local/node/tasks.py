@@ -15,7 +15,7 @@ class TaskSet:
         self._ended = ended
 
     def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
-        """Start one."""
+        """Start a task of this name on the running loop."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)

@@ -73,5 +73,5 @@ def listed(found: list[str]) -> str:
 
 
 def documents(findings: Iterable[Finding]) -> list[dict[str, Any]]:
-    """For programs."""
+    """The findings as objects of strings, for JSON and YAML."""
     return [{key: str(value) for key, value in asdict(finding).items()} for finding in findings]

@@ -36,7 +36,7 @@ def is_review(info: RequestInfo) -> bool:
 
 
 class Reviews:
-    """Answers reviews."""
+    """Answers SubjectAccessReviews, TokenReviews and their like."""
 
     def __init__(self, authorizer: Authorizer, known: Callable[[str], User]) -> None:
         """`known(authorization)`: the user behind an Authorization header; raises Unauthorized for a bad one."""
