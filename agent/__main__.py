@@ -11,8 +11,6 @@ from types import FrameType
 
 from agent import signals
 
-USAGE_STATUS = 2
-
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run a sub-command; returns its exit status."""

@@ -101,13 +101,6 @@ class StreamLog:
         self._dropped += count
 
 
-class NoLog:
-    """Keeps nothing; for simulations."""
-
-    def event(self, message: str, /, **fields: Any) -> None:
-        """Do nothing."""
-
-
 def place_of(error: Exception) -> list[str]:
     """Where in the code something went wrong. Unlike the error's text it quotes nobody."""
     frames = traceback.extract_tb(error.__traceback__)[-4:]

@@ -18,8 +18,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 UNITS = ("seconds", "bytes", "ratio")
 """What a name ends in, if its value has a unit. Everything else is a count."""
 
-PREFIXES = ("podslots_controller_", "podslots_pool_", "podslots_agent_", "podslots_slot")
-
 
 class Kind(StrEnum):
     """What can be done with a family's values."""
@@ -88,7 +86,7 @@ class Buckets:
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        """One more."""
+        """Count one value, in the unit of its family."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
 

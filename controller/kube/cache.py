@@ -7,7 +7,7 @@ pass reads its own writes, an event that arrives twice does nothing, and a list 
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -128,15 +128,6 @@ class Cache:
         elif version >= version_of(old):
             self._remove(key, obj, version, seen=True)
         # Else, under a selector: it stopped matching once, and something newer that matches is known already.
-
-    def apply_list(self, objects: Iterable[Object], resource_version: str) -> None:
-        """Take in a complete list. What is newer than the list stays; everything else that it lacks is gone."""
-        listed: set[str] = set()
-        for obj in objects:
-            listed.add(_uid(obj))
-            self.note(obj)
-        for _ in self.end_list(listed, resource_version):
-            pass
 
     def end_list(self, listed: AbstractSet[str], resource_version: str) -> Iterator[None]:
         """All pages of a list were noted: what it lacks is gone. In small steps, so that a caller may rest between."""

@@ -16,7 +16,6 @@ from prometheus_client import CollectorRegistry
 
 from agent.counters import Counters
 from agent.errors import Refusal
-from agent.log import NoLog
 from agent.rules import slots
 from agent.rules.recovery import vouch
 from agent.rules.report import Facts
@@ -29,6 +28,7 @@ from agent.wire import AgentState, ErrorCode, Origin, Outcome, Phase, SlotState,
 from tests.support import virtual_time
 from tests.support.agent_process import AgentProcess, Refused, running_agent, wait_for
 from tests.support.memory_disk import MemoryDisk
+from tests.support.no_log import NoLog
 from tests.support.worker_process import WorkerProcess, shell
 
 LAYOUT = (("plan", "plan_and_apply"), ("plan",))

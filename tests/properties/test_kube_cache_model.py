@@ -14,6 +14,7 @@ from controller.kube.cache import Cache
 from controller.kube.reflector import Reflector, ReflectorSettings
 from controller.names import POOL_LABEL
 from tests.support import virtual_time
+from tests.support.cache_lists import apply_list
 from tests.support.memory_api import Change, MemoryApi
 
 Object = dict[str, Any]
@@ -94,12 +95,12 @@ def test_a_cache_equals_the_server_after_any_mess_and_one_list_with_its_watch(op
             deliver(cache, change)
         else:
             version, objects = data.draw(st.sampled_from(server.snapshots))
-            cache.apply_list(objects, str(version))
+            apply_list(cache, objects, str(version))
     # A list that is read now is consistent, and its watch replays what came after it.
     newest_seen = max((int(o["metadata"]["resourceVersion"]) for o in cache.items()), default=0)
     possible = [snapshot for snapshot in server.snapshots if snapshot[0] >= newest_seen]
     version, objects = data.draw(st.sampled_from(possible))
-    cache.apply_list(objects, str(version))
+    apply_list(cache, objects, str(version))
     for change in history:
         if change.version > version:
             deliver(cache, change)

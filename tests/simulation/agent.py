@@ -32,6 +32,7 @@ from agent.wire import Step, WatchType
 from agent.workers import Workers
 from controller.errors import AgentUnreachable
 from metrics.exposition import new_registry
+from tests.support.no_log import NoLog
 
 T = TypeVar("T")
 Layout = tuple[tuple[str, ...], ...]
@@ -123,13 +124,6 @@ class MemoryFiles:
 
     def tasks(self) -> tuple[str, ...]:
         return tuple({task_id for task_id, _ in self.data})
-
-
-class NoLog:
-    """`agent.log.Log` for nobody."""
-
-    def event(self, message: str, /, **fields: Any) -> None:
-        pass
 
 
 @dataclass

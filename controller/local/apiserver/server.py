@@ -4,8 +4,7 @@ Compose it so::
 
     server = ApiServer(state_dir, users={token: "admin"}, now=now, rng=random.Random(), audit_path=path, crds=folder)
     await server.start(host="127.0.0.1", port=0)
-    server.url                      # "http://127.0.0.1:43217"
-    server.set_log_source(kubelet)  # pods/log, once there is a kubelet
+    server.url  # "http://127.0.0.1:43217"
     await server.stop()
 
 Every write is decided by the store at once, journaled, published to watchers, noted in the audit log, and answered, in
@@ -128,10 +127,6 @@ class ApiServer:
     def url(self) -> str:
         """Where the server listens."""
         return f"{self._scheme}://{self._address[0]}:{self._address[1]}"
-
-    def set_log_source(self, log_source: LogSource) -> None:
-        """Who answers `pods/log` from now on."""
-        self._log_source = log_source
 
     async def start(self, host: str = "127.0.0.1", port: int = 0, *, tls: ssl.SSLContext | None = None) -> None:
         """Loads what was stored, then serves."""

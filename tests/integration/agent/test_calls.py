@@ -21,9 +21,10 @@ from agent.http.work_calls import read_kept_tasks
 from agent.rules.tasks import assignment_of
 from agent.wire import ErrorCode, TaskState, encode
 from agent.workers import Workers
-from tests.simulation.agent import AgentHome, NoLog, SimAgent
+from tests.simulation.agent import AgentHome, SimAgent
 from tests.support.documented import check_answer
 from tests.support.fake_worker import DIGEST, one_step, two_steps
+from tests.support.no_log import NoLog
 
 TOKENS = {Kind.POOL: "pool", Kind.READER: "reader", Kind.LOCAL: "local", Kind.SLOT: "slot", Kind.CLOSE: "close"}
 LAYOUT = (("plan", "plan_and_apply"), ("plan",))

@@ -15,9 +15,9 @@ import pytest
 from aiohttp import web
 
 from agent.http import bodies, server
-from agent.log import NoLog
 from agent.wire import AgentState, decode
 from tests.support.agent_process import POOL_TOKEN, AgentProcess, running_agent
+from tests.support.no_log import NoLog
 
 HEAD = f"Host: x\r\nAuthorization: Bearer {POOL_TOKEN}\r\n".encode()
 CLOSE = b"Connection: close\r\n"

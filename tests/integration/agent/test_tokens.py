@@ -16,11 +16,11 @@ import pytest
 
 from agent.errors import Refusal
 from agent.http.routes import HttpApi
-from agent.log import NoLog
 from agent.wire import EnvVar, ErrorCode, Outcome, Steps, StepSpec, TaskState, Work, encode
 from tests.integration.agent.test_commands import slot_agent
 from tests.support.agent_process import POOL_TOKEN, AgentProcess, Refused, wait_for
 from tests.support.mounted import Authority, mount
+from tests.support.no_log import NoLog
 from tests.support.worker_process import WorkerProcess, shell
 
 POOL = "planted-pool-token-5b1c"

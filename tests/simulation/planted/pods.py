@@ -15,6 +15,7 @@ from controller.kube import reflector
 from controller.kube.api import PODS
 from controller.world import index
 from tests.simulation.planted.registry import Plant, bug
+from tests.support.cache_lists import apply_list
 
 
 async def _grant(pod: Any, agent: AgentClient, drain_id: str) -> bool:
@@ -128,7 +129,7 @@ def _() -> Plant:
         try:
             await original(self)
         except ApiUnavailable:
-            self.cache.apply_list([], str(10**15))
+            apply_list(self.cache, [], str(10**15))
             raise
 
     return patch.object(reflector.Reflector, "_list", trusting)

@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry
 from agent.clock import AgentClock
 from agent.counters import Counters
 from agent.errors import Refusal
-from agent.log import NoLog
 from agent.rules import slots, tasks
 from agent.rules.report import Facts
 from agent.rules.state import Event, State, initial_state
@@ -42,6 +41,7 @@ from agent.wire import (
 from agent.workers import POLL_SECONDS, SILENT_SECONDS, Workers
 from tests.support import virtual_time
 from tests.support.memory_disk import MemoryDisk
+from tests.support.no_log import NoLog
 
 LAYOUT = (("plan", "apply"), ("plan",), ("plan",))
 START = datetime(2026, 3, 1, tzinfo=UTC)

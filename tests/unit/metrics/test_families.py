@@ -13,11 +13,13 @@ from controller.app import metrics_of
 from metrics import agent_families, controller_families
 from metrics.controller import KubernetesRequests
 from metrics.exposition import new_registry, render
-from metrics.families import PREFIXES, UNITS, Buckets, Family, Kind
+from metrics.families import UNITS, Buckets, Family, Kind
 from metrics.figures import PoolFigures, TaskFigures
 from tests.support.promtool import promtool
 
 ALL = (*controller_families.FAMILIES, *agent_families.FAMILIES)
+
+PREFIXES = ("podslots_controller_", "podslots_pool_", "podslots_agent_", "podslots_slot")
 
 
 def registered(registry: CollectorRegistry) -> dict[str, str]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OUTPUT_LIMIT_BYTES = 4096  # what an event's message can use of a command's output
-NOT_FOUND_EXIT_CODE = 127
 KERNEL_THREAD = 0x00200000  # PF_KTHREAD in the flags of /proc/pid/stat
 DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)  # the interpreter ignores these; a program expects the default
 

@@ -11,6 +11,7 @@ from controller.kube.api import BUDGETS, Object
 from controller.kube.cache import Cache
 from controller.kube.leading import LeadersApi
 from controller.objects.disruption import budget, mending, notes
+from tests.support.cache_lists import apply_list
 from tests.support.memory_api import MemoryApi
 
 NAME = names.disruption_budget("p")
@@ -22,7 +23,7 @@ def live(api: MemoryApi) -> Object:
 
 def budgets_on(api: MemoryApi) -> tuple[Budgets, Cache]:
     cache = Cache(BUDGETS)
-    cache.apply_list(api.all(BUDGETS).values(), str(api.version))
+    apply_list(cache, api.all(BUDGETS).values(), str(api.version))
     return Budgets(api, cache), cache
 
 
@@ -78,7 +79,7 @@ async def test_one_that_lost_its_label_is_adopted_again() -> None:
     stray["metadata"]["labels"] = {"app": "x"}
     api.put(BUDGETS, stray)
     budgets = Budgets(api, cache := Cache(BUDGETS))
-    cache.apply_list([], str(api.version))
+    apply_list(cache, [], str(api.version))
     await budgets.ensure("ns", "p")
     assert live(api)["metadata"]["labels"] == {"app": "x", "podslots.dev/pool": "p"}
     assert not budgets.needs_work("ns", "p")

@@ -5,6 +5,7 @@ from typing import Any
 from controller.kube.api import PODS
 from controller.kube.cache import Cache
 from controller.names import POOL_LABEL
+from tests.support.cache_lists import apply_list
 
 Object = dict[str, Any]
 
@@ -32,18 +33,18 @@ def test_a_created_pod_that_was_noted_survives_a_list_from_before_it() -> None:
     """A3: creates are remembered until the watch shows them."""
     cache = Cache(PODS)
     cache.note(pod("a", 12))
-    cache.apply_list([], "11")
+    apply_list(cache, [], "11")
     assert names(cache) == ["a"]
-    cache.apply_list([], "13")
+    apply_list(cache, [], "13")
     assert names(cache) == []
 
 
 def test_what_a_newer_list_lacks_is_gone_and_what_failed_to_list_is_not() -> None:
     cache = Cache(PODS)
     assert not cache.synced
-    cache.apply_list([pod("a", 5), pod("b", 6)], "10")
+    apply_list(cache, [pod("a", 5), pod("b", 6)], "10")
     assert cache.synced
-    cache.apply_list([pod("b", 6)], "11")
+    apply_list(cache, [pod("b", 6)], "11")
     assert names(cache) == ["b"]
     final = cache.final("uid-a")
     assert final is not None

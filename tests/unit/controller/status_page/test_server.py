@@ -17,6 +17,7 @@ from controller.status_page.access import Reviewer
 from controller.status_page.connections import Runner
 from controller.status_page.live import Live, Settings
 from controller.status_page.server import create_app
+from tests.support.cache_lists import apply_list
 from tests.support.cluster import until
 from tests.support.status_site import ReviewingApi, Site
 
@@ -67,7 +68,7 @@ async def test_ready_means_that_everything_was_read(aiohttp_client: AiohttpClien
     assert (await read(client, "/readyz"))[0] == 503
     assert (await read(client, "/healthz"))[0] == 200
     for cache in (controller.pools, controller.pods, controller.tasks, controller.nodes, controller.leases):
-        cache.apply_list([], "1")
+        apply_list(cache, [], "1")
     assert (await read(client, "/readyz"))[0] == 200
 
 
