@@ -1,4 +1,4 @@
-"""The controller put together: what it watches, what wakes it, and who leads.
+"""The controller put together: what it knows, what wakes it, and who leads.
 
 `Controller` takes the API, the transport to agents, the clock and randomness from outside; `serve` gives it real ones.
 Replicas that stand by follow caches and agents too, so that one that takes over decides at once.
@@ -16,7 +16,6 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry
 
 from agent.wire import Step
-from controller import names
 from controller.act.budgets import Budgets
 from controller.act.deployments import Deployments
 from controller.act.events import EventRecorder
@@ -41,27 +40,11 @@ from controller.config import Config
 from controller.decide.scaling.size import Reason
 from controller.decide.tasks.task_figures import ReservationEnd, task_figures
 from controller.errors import NotLeader
-from controller.kube.api import (
-    BUDGETS,
-    DEPLOYMENTS,
-    LEASES,
-    NODES,
-    PODS,
-    REPLICASETS,
-    SECRETS,
-    SLOTPOOLS,
-    SLOTTASKS,
-    Api,
-    Resource,
-)
-from controller.kube.cache import Cache
+from controller.kube.api import Api
 from controller.kube.leading import LeadersApi
-from controller.kube.reflector import Reflector, ReflectorSettings
 from controller.kube.rest import Stopwatch
-from controller.kube.trimming import trim_metadata, trim_pod, trim_workload
 from controller.leader.election import Election
 from controller.leader.lease import LeaseSettings
-from controller.objects.ended_task import trim_task
 from controller.objects.task import FINAL_PHASES, Task
 from controller.passes.loop import Loop, Settings
 from controller.passes.pod_starts import PodStarts
@@ -72,6 +55,7 @@ from controller.passes.waking import Waking
 from controller.prometheus.client import Ask
 from controller.prometheus.readers import Readers
 from controller.version import own_version
+from controller.world.caches import Caches
 from controller.world.evictions import Evictions
 from controller.world.index import Key
 from controller.world.protection import Protection
@@ -80,12 +64,6 @@ from metrics.controller import ControllerMetrics
 from metrics.pools import PoolLabels
 
 log = logging.getLogger(__name__)
-
-_TRIM = {DEPLOYMENTS: trim_workload, REPLICASETS: trim_workload, PODS: trim_pod, SLOTTASKS: trim_task}
-"""What is kept of objects of which there are many."""
-
-_PODS_PAGE = ReflectorSettings(page_limit=100)
-"""Nothing else is done while a page is parsed: 500 Pods took 70 ms, and their garbage half as much again."""
 
 _DEADLINE_RESYNCS = 4
 """A leader that did not look at any pool for so many resyncs hangs: liveness fails."""
@@ -110,11 +88,7 @@ class Controller:
         stopwatch: Stopwatch = time.perf_counter,
         page_kept: Callable[[], object] = lambda: None,
     ) -> None:
-        self._stopwatch = stopwatch
-        self._page_kept = page_kept
         self._config = config
-        self._api = api
-        self._rng = rng
         self.election = Election(
             api,
             config.namespace,
@@ -128,20 +102,11 @@ class Controller:
         self.metrics = metrics_of(registry, now)
         self.election.subscribe(self.metrics.leads)
         self.metrics.leader.set_function(self.election.may_act)
-        self._reflectors: list[Reflector] = []
-        self.pools = self._cache(SLOTPOOLS)
-        self.tasks = self._cache(SLOTTASKS)
-        self.pods = self._cache(PODS, selector=names.POOL_LABEL)
-        self.secrets = self._cache(SECRETS, selector=names.POOL_LABEL)
-        self.leases = self._cache(LEASES, selector=names.LOCK_LABEL)
-        self.nodes = self._cache(NODES)
-        self.budgets = self._cache(BUDGETS, selector=names.POOL_LABEL)
-        self.deployments = self._cache(DEPLOYMENTS, selector=names.POOL_LABEL, optional=True)
-        self.replica_sets = self._cache(REPLICASETS, selector=names.POOL_LABEL, optional=True)
+        self.caches = Caches(api, rng, namespace=config.watch_namespace, stopwatch=stopwatch, page_kept=page_kept)
         self.events = EventRecorder(api, component="podslots-controller", instance=config.identity, now=now, rng=rng)
         leaders = LeadersApi(api, self._may_write)
-        owners = PodOwners(leaders, self.pods)
-        tokens = PoolTokens(leaders, self.secrets, owners=owners, now=now, random_bytes=random_bytes)
+        owners = PodOwners(leaders, self.caches.pods)
+        tokens = PoolTokens(leaders, self.caches.secrets, owners=owners, now=now, random_bytes=random_bytes)
         self.fleet = Fleet(
             Counted(transport, self.metrics.agent_asked),
             tokens=tokens.value,
@@ -151,29 +116,23 @@ class Controller:
             secured=Counted.each(AgentTls(api, over_tls).transport, self.metrics.agent_asked) if over_tls else None,
             settings=fleet_settings,
         )
-        locks = Locks(leaders, self.leases)
+        locks = Locks(leaders, self.caches.leases)
         self.evictions = Evictions(api, rng, namespace=config.watch_namespace, on_change=self._eviction_changed)
         self.queue: WorkQueue[Key] = WorkQueue()
         self.signals = Readers(api, ask, now=now, on_change=self.queue.add)
         self.world = World.of(
-            pools=self.pools,
-            pods=self.pods,
-            tasks=self.tasks,
-            nodes=self.nodes,
-            secrets=self.secrets,
+            self.caches,
             locks=locks,
-            deployments=self.deployments,
-            replica_sets=self.replica_sets,
             fleet=self.fleet,
             evictions=self.evictions,
             signals=self.signals,
             now=now,
         )
         self.waking = Waking(self.queue, self.world)
-        pods = Pods(leaders, self.pods, rng=rng, drain_answered=self._drain_answered)
+        pods = Pods(leaders, self.caches.pods, rng=rng, drain_answered=self._drain_answered)
         tasks = Tasks(
             leaders,
-            self.tasks,
+            self.caches.tasks,
             locks,
             self.events,
             outputs=TaskOutputs(leaders),
@@ -183,18 +142,20 @@ class Controller:
         )
         pools = Pools(
             leaders,
-            self.pools,
+            self.caches.pools,
             pods=pods,
             tokens=tokens,
             owners=owners,
-            budgets=Budgets(leaders, self.budgets),
+            budgets=Budgets(leaders, self.caches.budgets),
             events=self.events,
             images=Images(agent=config.agent_image),
-            deployments=Deployments(leaders, self.deployments, self.replica_sets, pods=pods, rng=rng),
+            deployments=Deployments(leaders, self.caches.deployments, self.caches.replica_sets, pods=pods, rng=rng),
             traits=ClusterTraits(answers_evictions=lambda: self.evictions.answering, ipv6=config.ipv6),
         )
         history = History(leaders)
-        self.pools.subscribe(lambda old, new: history.forget(old["metadata"]["uid"]) if old and new is None else None)
+        self.caches.pools.subscribe(
+            lambda old, new: history.forget(old["metadata"]["uid"]) if old and new is None else None
+        )
         self.operations = Operations(rng, ended=self._operation_ended)
         self.metrics.in_flight.set_function(lambda: len(self.operations))
         starting = Starting(self.queue, self.operations)
@@ -230,36 +191,7 @@ class Controller:
             settings=Settings(resync_seconds=config.resync_seconds),
             stopwatch=stopwatch,
         )
-        self.waking.follow(
-            pools=self.pools,
-            tasks=self.tasks,
-            secrets=self.secrets,
-            pods=self.pods,
-            leases=self.leases,
-            nodes=self.nodes,
-            budgets=self.budgets,
-            workloads=(self.deployments, self.replica_sets),
-        )
-
-    def _cache(self, resource: Resource, *, selector: str = "", optional: bool = False) -> Cache:
-        """`optional`: an older role may not allow to list it. A call that needs it then fails with a clear error."""
-        cache = Cache(resource, _TRIM.get(resource, trim_metadata))
-        namespace = self._config.watch_namespace if resource.namespaced else None
-        self._reflectors.append(
-            Reflector(
-                self._api,
-                cache,
-                self._rng,
-                namespace=namespace,
-                label_selector=selector,
-                # A controller of one namespace may have no rights for cluster-wide objects.
-                optional=optional or (not resource.namespaced and self._config.watch_namespace is not None),
-                stopwatch=self._stopwatch,
-                page_kept=self._page_kept,
-                settings=_PODS_PAGE if resource is PODS else None,
-            )
-        )
-        return cache
+        self.waking.follow(self.caches)
 
     def _may_write(self) -> None:
         if not self.election.may_act():
@@ -289,7 +221,7 @@ class Controller:
                 await stack.enter_async_context(self.fleet)
                 stack.callback(self.queue.close)
                 group = await stack.enter_async_context(asyncio.TaskGroup())
-                for reflector in self._reflectors:
+                for reflector in self.caches.reflectors:
                     group.create_task(reflector.run(), name=f"watch {reflector.cache.resource.plural}")
                 group.create_task(self.events.run(), name="events")
                 group.create_task(self.protection.run(), name="protection")
@@ -306,7 +238,7 @@ class Controller:
                 await self.events.flush(1.0)  # no deed: the next leader need not wait for it
 
     async def _lead(self) -> None:
-        for reflector in self._reflectors:
+        for reflector in self.caches.reflectors:
             await reflector.wait_synced()
         if self._config.eviction_responder:
             await self.evictions.looked.wait()
@@ -331,7 +263,7 @@ class Controller:
 
     async def _reign(self) -> None:
         """Reconcile, once everything is known that earlier leaders have written: a watch may be behind that."""
-        await asyncio.gather(*(reflector.refresh() for reflector in self._reflectors))
+        await asyncio.gather(*(reflector.refresh() for reflector in self.caches.reflectors))
         await self.loop.run()
 
     @property

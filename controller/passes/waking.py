@@ -1,10 +1,8 @@
 """Which change wakes which pools. A pool that is woken is put into the queue, and gets a pass."""
 
-from collections.abc import Iterable
-
 from controller.act.work_queue import WorkQueue
 from controller.kube.api import Object
-from controller.kube.cache import Cache
+from controller.world.caches import Caches
 from controller.world.index import Key, key_of_task, pool_of
 from controller.world.world import World
 
@@ -16,27 +14,16 @@ class Waking:
         self._queue = queue
         self._world = world
 
-    def follow(
-        self,
-        *,
-        pools: Cache,
-        tasks: Cache,
-        secrets: Cache,
-        pods: Cache,
-        leases: Cache,
-        nodes: Cache,
-        budgets: Cache,
-        workloads: Iterable[Cache],
-    ) -> None:
+    def follow(self, caches: Caches) -> None:
         """Wake pools by what changes in these caches."""
-        pools.subscribe(lambda old, new: self._wake_key(new or old))
-        tasks.subscribe(self._task_changed)
-        secrets.subscribe(lambda old, new: self._wake_labelled(new or old))
-        pods.subscribe(self._pod_changed)
-        leases.subscribe(self._lease_changed)
-        nodes.subscribe(self._node_changed)
-        budgets.subscribe(self._budget_changed)
-        for cache in workloads:
+        caches.pools.subscribe(lambda old, new: self._wake_key(new or old))
+        caches.tasks.subscribe(self._task_changed)
+        caches.secrets.subscribe(lambda old, new: self._wake_labelled(new or old))
+        caches.pods.subscribe(self._pod_changed)
+        caches.leases.subscribe(self._lease_changed)
+        caches.nodes.subscribe(self._node_changed)
+        caches.budgets.subscribe(self._budget_changed)
+        for cache in (caches.deployments, caches.replica_sets):
             cache.subscribe(lambda old, new: self._wake_labelled(new or old))
 
     def _wake_key(self, pool: Object | None) -> None:

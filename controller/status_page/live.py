@@ -123,7 +123,9 @@ class Live:
     def _keys(self) -> set[Key]:
         """Every pool there is, that has Pods, or that a task names."""
         world = self._controller.world
-        there = {(obj["metadata"]["namespace"], obj["metadata"]["name"]) for obj in self._controller.pools.items()}
+        there = {
+            (obj["metadata"]["namespace"], obj["metadata"]["name"]) for obj in self._controller.caches.pools.items()
+        }
         return there | world.views.keys() | world.index.task_keys()
 
     async def _look_at(self, key: Key) -> PoolKnown:
@@ -135,7 +137,7 @@ class Live:
         return PoolKnown(
             namespace=key[0],
             name=key[1],
-            obj=self._controller.pools.get(*key),
+            obj=self._controller.caches.pools.get(*key),
             spec=world.index.spec(key),
             pods=list(world.views.pods(key).values()),
             tasks=list(world.index.live(key).values()),

@@ -11,8 +11,8 @@ from controller.agents.fleet import Fleet
 from controller.decide.start_problem import StartProblem
 from controller.decide.view import PodState
 from controller.kube.api import Object
-from controller.kube.cache import Cache
 from controller.prometheus.readers import Readers
+from controller.world.caches import Caches
 from controller.world.deployments import PoolDeployments
 from controller.world.evictions import Evictions
 from controller.world.following import Following
@@ -53,22 +53,23 @@ class World:
 
     @staticmethod
     def of(
+        caches: Caches,
         *,
-        pools: Cache,
-        pods: Cache,
-        tasks: Cache,
-        nodes: Cache,
-        secrets: Cache,
         locks: Locks,
-        deployments: Cache,
-        replica_sets: Cache,
         fleet: Fleet,
         evictions: Evictions,
         signals: Readers,
         now: Callable[[], datetime],
     ) -> "World":
         """Made on these caches, and kept up by their changes."""
-        index = Index(pools=pools, pods=pods, tasks=tasks, nodes=nodes, secrets=secrets, locks=locks)
+        index = Index(
+            pools=caches.pools,
+            pods=caches.pods,
+            tasks=caches.tasks,
+            nodes=caches.nodes,
+            secrets=caches.secrets,
+            locks=locks,
+        )
         following, under_way = Following(fleet, index), UnderWay()
         views = Views(index, following, under_way, now=now, asked_to_go=evictions.asks_for)
         failures, sizes = StartFailures(), Sizes()
@@ -78,8 +79,8 @@ class World:
                 failures.forget(old["metadata"]["uid"])
                 sizes.forget(old["metadata"]["uid"])
 
-        pools.subscribe(pool_changed)
-        found = PoolDeployments(deployments, replica_sets)
+        caches.pools.subscribe(pool_changed)
+        found = PoolDeployments(caches.deployments, caches.replica_sets)
         return World(index, following, under_way, views, failures, evictions, sizes, signals, found)
 
 

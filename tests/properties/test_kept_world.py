@@ -160,53 +160,53 @@ class Scene:
                 self.world.index.settled(key, end)
 
     async def _task(self, which: int, phase: str | None, lock: str | None, deleting: bool) -> None:
-        self.controller.tasks.note(a_task(which, phase, lock, self.version, deleting=deleting))
+        self.controller.caches.tasks.note(a_task(which, phase, lock, self.version, deleting=deleting))
 
     async def _task_gone(self, which: int, seen: bool) -> None:
-        known = self.controller.tasks.get("ns", f"t{which}")
+        known = self.controller.caches.tasks.get("ns", f"t{which}")
         if known is not None and seen:
             last = a_task(which, "Succeeded", None, self.version, deleting=True)
-            self.controller.tasks.apply_deleted(last)
-        self.controller.tasks.note_gone("ns", f"t{which}", f"u{which}")
+            self.controller.caches.tasks.apply_deleted(last)
+        self.controller.caches.tasks.note_gone("ns", f"t{which}", f"u{which}")
         # A UID is of one object: the next of this name is another one, and this test has no more names than it needs.
-        self.controller.tasks._tombstones.clear()
+        self.controller.caches.tasks._tombstones.clear()
 
     async def _pod(self, which: int, pool: str | None, phase: str, label: str, deleting: bool) -> None:
-        self.controller.pods.note(a_pod(which, pool, self.version, phase, label, deleting=deleting))
+        self.controller.caches.pods.note(a_pod(which, pool, self.version, phase, label, deleting=deleting))
 
     async def _pod_gone(self, which: int, pool: str | None, seen: bool) -> None:
         """What a DELETED event carries may differ from what was known."""
-        if seen and self.controller.pods.get("ns", f"p{which}") is not None:
+        if seen and self.controller.caches.pods.get("ns", f"p{which}") is not None:
             last = a_pod(which, pool, self.version, "Running", "active", deleting=True)
-            self.controller.pods.apply_deleted(last)
-        self.controller.pods.note_gone("ns", f"p{which}", f"uid{which}")
-        self.controller.pods._tombstones.clear()
+            self.controller.caches.pods.apply_deleted(last)
+        self.controller.caches.pods.note_gone("ns", f"p{which}", f"uid{which}")
+        self.controller.caches.pods._tombstones.clear()
 
     async def _node(self, which: int, cordoned: bool, out_of_service: bool) -> None:
-        self.controller.nodes.note(a_node(which, self.version, cordoned=cordoned, out_of_service=out_of_service))
+        self.controller.caches.nodes.note(a_node(which, self.version, cordoned=cordoned, out_of_service=out_of_service))
 
     async def _node_gone(self, which: int) -> None:
-        self.controller.nodes.note_gone(None, f"n{which}", f"node{which}")
-        self.controller.nodes._tombstones.clear()
+        self.controller.caches.nodes.note_gone(None, f"n{which}", f"node{which}")
+        self.controller.caches.nodes._tombstones.clear()
 
     async def _pool(self, name: str, first: bool, replicas: object) -> None:
         uid = "first" if first else "second"
         spec = {"replicas": replicas} if replicas is not None else {}
-        self.controller.pools.note({"metadata": metadata(name, uid, self.version), "spec": spec})
-        self.controller.pools._tombstones.clear()
+        self.controller.caches.pools.note({"metadata": metadata(name, uid, self.version), "spec": spec})
+        self.controller.caches.pools._tombstones.clear()
 
     async def _pool_gone(self, name: str) -> None:
         for uid in ("first", "second"):
-            self.controller.pools.note_gone("ns", name, uid)
-        self.controller.pools._tombstones.clear()
+            self.controller.caches.pools.note_gone("ns", name, uid)
+        self.controller.caches.pools._tombstones.clear()
 
     async def _lease(self, lock: str, holder: int) -> None:
         found = metadata(names.lock_lease(lock), f"lease-{lock}", self.version, annotations={names.LOCK_KEY: lock})
-        self.controller.leases.note({"metadata": found, "spec": {"holderIdentity": f"u{holder}"}})
+        self.controller.caches.leases.note({"metadata": found, "spec": {"holderIdentity": f"u{holder}"}})
 
     async def _lease_gone(self, lock: str) -> None:
-        self.controller.leases.note_gone("ns", names.lock_lease(lock), f"lease-{lock}")
-        self.controller.leases._tombstones.clear()
+        self.controller.caches.leases.note_gone("ns", names.lock_lease(lock), f"lease-{lock}")
+        self.controller.caches.leases._tombstones.clear()
 
     async def _agent(self, which: int, slot: SlotState, closing: bool) -> None:
         agent = self.agent(which)

@@ -53,7 +53,7 @@ def test_as_many_pods_are_made_as_are_needed_however_late_the_watch_is(late_seco
     async def story(world: World) -> None:
         for replica in world.replicas:
             assert replica.controller is not None
-            api: Any = replica.controller._api
+            api: Any = replica.controller.caches._api
             before = api.after
 
             async def after(verb: str, resource: Resource, name: str, before: Any = before) -> None:

@@ -44,15 +44,16 @@ class Site:
         cache.note(obj)
 
     def add_pool(self, name: str = "pool", **spec: Any) -> None:
-        self.change(self.controller.pools, pool(name, **spec))
+        self.change(self.controller.caches.pools, pool(name, **spec))
 
     def add_task(self, name: str, **status: Any) -> None:
-        self.change(self.controller.tasks, {**task(name), "status": status})
+        self.change(self.controller.caches.tasks, {**task(name), "status": status})
 
     def add_pod(self, name: str, of: str = "pool") -> None:
         labels = {names.POOL_LABEL: of, names.STATE_LABEL: "active"}
         self.change(
-            self.controller.pods, {"metadata": {"name": name, "namespace": "default", "labels": labels}, "spec": {}}
+            self.controller.caches.pods,
+            {"metadata": {"name": name, "namespace": "default", "labels": labels}, "spec": {}},
         )
 
     def add_plan(self, name: str, **status: Any) -> None:

@@ -46,7 +46,9 @@ def busy_site() -> Site:
     ]
     site = Site()
     site.add_pool(autoscaling={"maxReplicas": 3})
-    site.change(site.controller.pools, {**pool_now(site), "status": {"desiredReplicas": 2, "conditions": conditions}})
+    site.change(
+        site.controller.caches.pools, {**pool_now(site), "status": {"desiredReplicas": 2, "conditions": conditions}}
+    )
     site.add_pod("pool-abc")
     site.add_task("waits", queuedReason="for a slot: the pool is at its maxReplicas")
     site.add_plan("network", expiresAt="2026-02-01T11:00:00Z")
@@ -56,7 +58,7 @@ def busy_site() -> Site:
 
 
 def pool_now(site: Site) -> dict[str, Any]:
-    return dict(site.controller.pools.get("default", "pool") or {})
+    return dict(site.controller.caches.pools.get("default", "pool") or {})
 
 
 async def test_every_part_is_there_and_follows_what_happens(browser: Browser) -> None:
@@ -82,8 +84,8 @@ async def test_what_others_wrote_is_text(browser: Browser) -> None:
     site = Site()
     site.add_pool(HOSTILE)
     condition = {"type": HOSTILE, "status": "False", "reason": HOSTILE, "message": HOSTILE}
-    known = site.controller.pools.get("default", HOSTILE) or {}
-    site.change(site.controller.pools, {**known, "status": {"conditions": [condition]}})
+    known = site.controller.caches.pools.get("default", HOSTILE) or {}
+    site.change(site.controller.caches.pools, {**known, "status": {"conditions": [condition]}})
     site.add_pod(HOSTILE, of=HOSTILE)
     site.add_task(HOSTILE, queuedReason=HOSTILE)
     site.add_task(f"{LONG}-waits", queuedReason=LONG)

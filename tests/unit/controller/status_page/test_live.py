@@ -73,7 +73,7 @@ async def test_a_pool_that_is_gone_is_said_no_more() -> None:
     site.add_pool()
     live = Live(site.controller, ALWAYS)
     await live.latest()
-    site.controller.pools.note_gone("default", "pool", "uid-pool")
+    site.controller.caches.pools.note_gone("default", "pool", "uid-pool")
     assert orjson.loads((await live.latest()).body(live.now))["pools"] == {"total": 0, "items": []}
 
 

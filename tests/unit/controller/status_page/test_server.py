@@ -67,7 +67,8 @@ async def test_ready_means_that_everything_was_read(aiohttp_client: AiohttpClien
     client, controller = await aiohttp_client(app(site)), site.controller
     assert (await read(client, "/readyz"))[0] == 503
     assert (await read(client, "/healthz"))[0] == 200
-    for cache in (controller.pools, controller.pods, controller.tasks, controller.nodes, controller.leases):
+    caches = controller.caches
+    for cache in (caches.pools, caches.pods, caches.tasks, caches.nodes, caches.leases):
         apply_list(cache, [], "1")
     assert (await read(client, "/readyz"))[0] == 200
 

@@ -40,12 +40,12 @@ def failed(*, taken: bool) -> bool:
             random_bytes=lambda count: b"0" * count,
             registry=CollectorRegistry(),
         )
-        controller.pools.note({"metadata": metadata("pool", 1), "spec": {}})
-        controller.pods.note(a_pod(2))
+        controller.caches.pools.note({"metadata": metadata("pool", 1), "spec": {}})
+        controller.caches.pods.note(a_pod(2))
         if taken:
             controller.world.under_way.begin("uid-p", PodOperation.REMOVE)
             controller.world.under_way.end("uid-p")
-        controller.pods.apply_deleted(a_pod(3))
+        controller.caches.pods.apply_deleted(a_pod(3))
         return controller.world.start_failures.problem(("uid-pool", "")) is not None
 
     return virtual_time.run(main)
