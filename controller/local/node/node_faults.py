@@ -71,13 +71,17 @@ class NodeFaults:
         """Why the kubelet does not take this Pod."""
         return _first(self.refused_pods, pod)
 
-    def start_failure(self, container: str) -> Refusal | None:
-        """Why this container can't be started."""
-        return _first(self.failing_starts, container)
+    def start_failure(self, container: str, image: str, *, tried: bool) -> Refusal | None:
+        """Why this container can't be started, in the words of a real kubelet.
 
-    def misses_image(self, image: str) -> bool:
-        """Whether the image can't be pulled."""
-        return any(fnmatchcase(image, pattern) for pattern in self.missing_images)
+        `tried`: its image was asked for before, and could not be had.
+        """
+        if any(fnmatchcase(image, pattern) for pattern in self.missing_images):
+            if tried:
+                return Refusal("ImagePullBackOff", f'Back-off pulling image "{image}"')
+            message = f'failed to pull and unpack image "{image}": failed to resolve reference "{image}": not found'
+            return Refusal("ErrImagePull", message)
+        return _first(self.failing_starts, container)
 
     async def passable(self) -> None:
         """Return when the kubelet is not frozen."""

@@ -5,7 +5,6 @@ import signal
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from controller.local.node.node_context import NodeContext
 from controller.local.node.pods.container_probes import ContainerProbes
@@ -13,8 +12,9 @@ from controller.local.node.pods.containers import Attempt, AttemptState, Exit, L
 from controller.local.node.pods.environment import ConfigError, PathRewriter
 from controller.local.node.pods.handlers import ContainerHandlers
 from controller.local.node.pods.launch import prepare_launch
+from controller.local.node.pods.owner import Owner
 from controller.local.node.pods.pod_plan import ContainerView, HookState, RunState, Stop
-from controller.local.node.pods.pod_spec import ContainerSpec, Handler, Json, PodSpec, Probe, Role
+from controller.local.node.pods.pod_spec import ContainerSpec, Handler, Json, Probe, Role
 from controller.local.node.pods.pod_status import ContainerReport, Running, Waiting
 from controller.local.node.pods.probes import Answer, ProbeKind, Tally, probe_forever
 from controller.local.node.pods.volume_payload import VolumeError
@@ -25,32 +25,6 @@ HOOK_LIMIT_SECONDS = 3600.0  # a postStart hook has no limit of its own in Kuber
 
 
 _PULLING = frozenset({"ErrImagePull", "ImagePullBackOff"})
-
-
-class Owner(Protocol):
-    """The Pod a container belongs to."""
-
-    spec: PodSpec
-    pod: Json
-    folder: Path
-    ip: str
-
-    @property
-    def ending(self) -> bool:
-        """Whether the Pod is to end: nothing starts any more."""
-        ...
-
-    def wake(self) -> None:
-        """Look at everything again."""
-        ...
-
-    def mount(self) -> dict[str, Path]:
-        """Make all volumes; their host folders. VolumeError if one can't be made."""
-        ...
-
-    def host_folders(self) -> dict[str, Path]:
-        """The volumes' host folders, made or not."""
-        ...
 
 
 class ContainerSlot:
@@ -234,43 +208,54 @@ class ContainerSlot:
 
     async def _start(self) -> None:
         try:
-            await self._node.faults.passable()
-            delay = self._node.faults.start_delay_seconds(self.spec.name)
-            if delay:
-                await asyncio.sleep(delay)
-                await self._node.faults.passable()
-            self._check_faults()
-            previous = self.attempt
-            attempt = self._attempt(0 if previous is None else previous.number + 1)
-            owner = self._owner
-            launch, paths = prepare_launch(
-                self._node, self.spec, attempt, pod=owner.pod, ip=owner.ip, folders=owner.mount()
-            )
-            short_runs = 0
-            if previous is not None and previous.exit is not None:
-                short_runs = self._short_runs(previous, previous.exit)
-            attempt.prepare(short_runs=short_runs)
-            self._committed = True
-            await self._launch(attempt, launch)
+            attempt, paths = await self._new_run()
         except VolumeError as error:
             self._event("FailedMount", f"MountVolume.SetUp failed {error}", warning=True)
             self._hold(Waiting("ContainerCreating", str(error)))
-            return
         except ConfigError as error:
             self._event("Failed", f"Error: {error.message}", warning=True)
             self._hold(Waiting(error.reason, error.message))
-            return
         except OSError as error:
             self._event("Failed", f"Error: {error}", warning=True)
             self._hold(Waiting("CreateContainerError", str(error)))
-            return
+        else:
+            self._started_as(attempt, paths)
+
+    async def _new_run(self) -> tuple[Attempt, PathRewriter]:
+        """Launch the next run. Raises VolumeError, ConfigError, OSError."""
+        faults = self._node.faults
+        await faults.passable()
+        delay = faults.start_delay_seconds(self.spec.name)
+        if delay:
+            await asyncio.sleep(delay)
+            await faults.passable()
+        tried = self._waiting is not None and self._waiting.reason in _PULLING
+        failure = faults.start_failure(self.spec.name, self.spec.image, tried=tried)
+        if failure is not None:
+            raise ConfigError(failure.reason, failure.message)
+        previous = self.attempt
+        attempt = self._attempt(0 if previous is None else previous.number + 1)
+        owner = self._owner
+        launch, paths = prepare_launch(
+            self._node, self.spec, attempt, pod=owner.pod, ip=owner.ip, folders=owner.mount()
+        )
+        short_runs = 0
+        if previous is not None and previous.exit is not None:
+            short_runs = self._short_runs(previous, previous.exit)
+        attempt.prepare(short_runs=short_runs)
+        self._committed = True
+        await self._launch(attempt, launch)
+        return attempt, paths
+
+    def _started_as(self, attempt: Attempt, paths: PathRewriter) -> None:
+        """Take a run that was launched as the present one, if it came to that."""
         if attempt.state is AttemptState.CREATED:  # its shim was killed before it began
             attempt.close()
             self._hold(Waiting("CreateContainerError", "the container's shim did not come up"))
             return
         if self._previous is not None:
             self._tasks.spawn(_discard(self._previous), "discard a run")
-        self._previous, self.attempt = previous, attempt
+        self._previous, self.attempt = self.attempt, attempt
         self._waiting = None
         if attempt.state is AttemptState.EXITED:
             self._event("Failed", f"Error: {attempt.exit.message if attempt.exit else ''}", warning=True)
@@ -283,18 +268,6 @@ class ContainerSlot:
             self._probes.begin()
         else:
             self._in_run(self._post_start(self.spec.post_start), "postStart")
-
-    def _check_faults(self) -> None:
-        """Raise ConfigError for what the node is told to fail at, in the words of a real one."""
-        faults, image = self._node.faults, self.spec.image
-        if faults.misses_image(image):
-            if self._waiting is not None and self._waiting.reason in _PULLING:
-                raise ConfigError("ImagePullBackOff", f'Back-off pulling image "{image}"')
-            message = f'failed to pull and unpack image "{image}": failed to resolve reference "{image}": not found'
-            raise ConfigError("ErrImagePull", message)
-        failure = faults.start_failure(self.spec.name)
-        if failure is not None:
-            raise ConfigError(failure.reason, failure.message)
 
     async def _launch(self, attempt: Attempt, launch: Launch) -> None:
         try:
