@@ -27,7 +27,7 @@ def read_time(text: str) -> datetime:
 
 
 def time_or_none(text: Any) -> datetime | None:
-    """A time, where one was written; what anybody made of it else is none."""
+    """The time that a value is, if it is one; None for anything else."""
     try:
         return read_time(text) if isinstance(text, str) else None
     except ValueError:

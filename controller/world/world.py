@@ -1,4 +1,4 @@
-"""All that is known, put together."""
+"""All that decisions are made from: indexes and views of the caches, agents followed, operations under way."""
 
 import asyncio
 from collections.abc import Callable

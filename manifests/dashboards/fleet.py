@@ -1,6 +1,7 @@
 """The fleet: whether anything is wrong, how the pools stand, how the controller and the agents are."""
 
 from manifests.alerts import ALERTS, Severity
+from manifests.dashboards.figures import plans_to_approve, silent_agents, waiting_tasks
 from manifests.dashboards.panels import (
     BLUE,
     GREEN,
@@ -14,7 +15,7 @@ from manifests.dashboards.panels import (
     matrix,
     rows,
 )
-from manifests.dashboards.places import FLEET, THE_APPROVALS, THE_POOL, of_pools
+from manifests.dashboards.places import FLEET, THE_POOL, of_pools
 from manifests.dashboards.queries import (
     BY_POOL,
     BY_STATE,
@@ -66,25 +67,9 @@ _WRONG = (
         Query(f"{total('podslots_pool_slots', IN_USE, BY_STATE)} / {total('podslots_pool_slots', labels=BY_STATE)}"),
         unit="percentunit",
     ),
-    figure(
-        "Tasks that wait for a slot",
-        "What waits for a lockKey is not counted: no Pod would help it.",
-        Query(total("podslots_pool_queued_tasks")),
-        steps={1: BLUE},
-    ),
-    figure(
-        "Plans to approve",
-        "Plans that await a person. Each holds its slot and its Pod.",
-        Query(total("podslots_pool_tasks", 'phase="AwaitingApproval"')),
-        steps={1: BLUE},
-        link=THE_APPROVALS,
-    ),
-    figure(
-        "Agents that don't answer",
-        "Agents of active Pods that are not known to be dead. Their Pods get nothing new, and are not deleted.",
-        Query(total("podslots_pool_agents_unreachable")),
-        steps={1: RED},
-    ),
+    waiting_tasks(),
+    plans_to_approve(),
+    silent_agents(),
     rows(
         "Which alerts fire?",
         "Each has its page in docs/runbooks.md: what it means, what to look at, what to do.",

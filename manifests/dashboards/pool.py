@@ -1,5 +1,6 @@
 """A pool: why it has its size, what waits, what its Pods hold."""
 
+from manifests.dashboards.figures import plans_to_approve, silent_agents, waiting_tasks
 from manifests.dashboards.panels import (
     BLUE,
     GREY,
@@ -12,7 +13,7 @@ from manifests.dashboards.panels import (
     rows,
     states,
 )
-from manifests.dashboards.places import POOL, THE_APPROVALS, THE_POD, of_pools
+from manifests.dashboards.places import POOL, THE_POD, of_pools
 from manifests.dashboards.queries import BY_POOL, HOUR, IN_USE, counted, gauge, quantile, shown, total
 
 _NOW = (
@@ -32,12 +33,7 @@ _NOW = (
         Query(gauge("podslots_pool_utilization_ratio")),
         unit="percentunit",
     ),
-    figure(
-        "Tasks that wait for a slot",
-        "What waits for a lockKey is not counted.",
-        Query(total("podslots_pool_queued_tasks")),
-        steps={1: BLUE},
-    ),
+    waiting_tasks(),
     figure(
         "Longest wait",
         "How long the oldest task waits that waits for a slot.",
@@ -51,19 +47,8 @@ _NOW = (
         Query(total("podslots_pool_blocked_tasks")),
         steps={1: BLUE},
     ),
-    figure(
-        "Plans to approve",
-        "Plans that await a person. Each holds its slot and its Pod.",
-        Query(total("podslots_pool_tasks", 'phase="AwaitingApproval"')),
-        steps={1: BLUE},
-        link=THE_APPROVALS,
-    ),
-    figure(
-        "Agents that don't answer",
-        "Their Pods get nothing new, and are not deleted.",
-        Query(total("podslots_pool_agents_unreachable")),
-        steps={1: RED},
-    ),
+    plans_to_approve(),
+    silent_agents(),
 )
 
 _SIZE = (
