@@ -31,7 +31,7 @@ from agent.log import StreamLog, place_of, report_restored
 from agent.nonces import Nonces
 from agent.rules.report import Facts
 from agent.rules.state import PhaseChanged, Record, initial_state
-from agent.service import TICK_SECONDS, Service
+from agent.service import TICK_SECONDS, Service, Submit
 from agent.store.disk import FolderDisk
 from agent.store.disk_thread import DiskThread
 from agent.store.folder_lock import lock_folder
@@ -113,27 +113,8 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
     if settings.tls_dir is not None:
         tls = TlsFolder(settings.tls_dir, settings.certificate_folders, log, kept_ca=settings.kept_client_ca_file)
     context = tls.first() if tls is not None else None
-    submit = _disk_thread(stack).submit
     outputs = Outputs(FolderFiles(settings.logs_dir), asyncio.to_thread)
-    service = Service(
-        facts=Facts(
-            version=__version__,
-            pod=settings.pod,
-            pod_uid=settings.pod_uid,
-            pool=settings.pool,
-            incarnation=secrets.token_hex(8),
-            # Not from 0: a watcher that names a revision of an earlier incarnation must not be taken to know this one.
-            first_revision=secrets.randbelow(1 << 40) << 10,
-        ),
-        state=opened.state,
-        journal=opened.journal,
-        submit=submit,
-        now=clock.now,
-        clock=clock,
-        counters=Counters(new_registry(), COUNTED),
-        log=log,
-        warnings=opened.warnings,
-    )
+    service = _make_service(settings, log, clock, opened, _disk_thread(stack).submit)
     report_restored(log, opened.state)
     service.on_publish(lambda _, records: _flush_phase(log, records))
     workers = Workers(service, outputs, Nonces(own[Identity(Kind.CLOSE)]))
@@ -156,12 +137,7 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         asks_certificates=lambda: tls is not None and tls.asks_certificates,
     )
     api = HttpApi(parts, access, log)
-    server = Server(api.handle, log)
-    runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    listeners = Listeners(runner, log)
-    stack.callback(listeners.close)
+    listeners = await _make_listeners(api, log, stack)
     if tls is not None:
         tls.on_change = listeners.accept
     await listeners.open(settings.addresses, settings.port, context)
@@ -174,6 +150,38 @@ async def _start(settings: Settings, log: StreamLog, stack: AsyncExitStack) -> "
         held=[slot.task_id for slot in opened.state.slots if slot.task_id is not None],
     )
     return _Agent(service=service, workers=workers, tokens=tokens, outputs=outputs, tls=tls)
+
+
+def _make_service(settings: Settings, log: StreamLog, clock: AgentClock, opened: Opened, submit: Submit) -> Service:
+    return Service(
+        facts=Facts(
+            version=__version__,
+            pod=settings.pod,
+            pod_uid=settings.pod_uid,
+            pool=settings.pool,
+            incarnation=secrets.token_hex(8),
+            # Not from 0: a watcher that names a revision of an earlier incarnation must not be taken to know this one.
+            first_revision=secrets.randbelow(1 << 40) << 10,
+        ),
+        state=opened.state,
+        journal=opened.journal,
+        submit=submit,
+        now=clock.now,
+        clock=clock,
+        counters=Counters(new_registry(), COUNTED),
+        log=log,
+        warnings=opened.warnings,
+    )
+
+
+async def _make_listeners(api: HttpApi, log: StreamLog, stack: AsyncExitStack) -> Listeners:
+    """The API's server, which listens on no address yet. It ends with the stack."""
+    runner = web.ServerRunner(Server(api.handle, log), handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    listeners = Listeners(runner, log)
+    stack.callback(listeners.close)
+    return listeners
 
 
 def _flush_phase(log: StreamLog, records: list[Record]) -> None:
