@@ -59,13 +59,17 @@ class Locks:
             held = await self._api.create(LEASES, task.namespace, lease)
         except AlreadyExists:
             held = await self._api.get(LEASES, task.namespace, names.lock_lease(key))
-            if _holder(held) is None:
+            if _holder(held) is None or not _is_lock(held):
                 held = await self._take_over(held, lease)
         self.cache.note(held)
         return _holder(held) == task.uid
 
     async def _take_over(self, left: Object, lease: Object) -> Object:
-        """Have a Lease that names no holder: so it is released elsewhere, and it takes the right to unlock as well."""
+        """Have a Lease that locks nothing yet. Exactly this version: another task may be taking it.
+
+        It names no holder, as released ones elsewhere do; that takes the right to unlock as well. Or it has not our
+        label: a stranger made it. No policy keeps strangers from deleting it, while the task that it names runs.
+        """
         metadata = left["metadata"]
         patch = {
             "metadata": {**lease["metadata"], "resourceVersion": metadata["resourceVersion"]},
@@ -96,6 +100,11 @@ class Locks:
             resource_version=metadata["resourceVersion"],
         )
         self.cache.note_deleted(namespace, metadata["name"], answer)
+
+
+def _is_lock(lease: Object) -> bool:
+    """Whether it has our label. Watches and policies know a lock by that."""
+    return names.LOCK_LABEL in (lease["metadata"].get("labels") or {})
 
 
 def _holder(lease: Object) -> str | None:

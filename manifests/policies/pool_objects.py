@@ -101,18 +101,21 @@ def budget(user: str) -> Policy:
 
 
 def lock(user: str) -> Policy:
-    """Who releases the Lease of a lockKey."""
+    """Who makes, changes and releases the Lease of a lockKey."""
     return Policy(
         name="podslots-lock",
-        why=("Only the controller, or somebody with the right to unlock, releases the Lease of a lockKey."),
-        operations=("UPDATE", "DELETE"),
+        why=(
+            "Only the controller, or somebody with the right to unlock, makes, changes or releases the Lease of a "
+            "lockKey."
+        ),
+        operations=("CREATE", "UPDATE", "DELETE"),
         resources=("leases",),
         group="coordination.k8s.io",
         selector=A_LOCK,
         conditions=(others_than(user),),
         validations=(
             refuse_without(
-                *("leases/unlock", "podslots-operate", "release this lockKey"),
+                *("leases/unlock", "podslots-operate", "take or release a lockKey"),
                 unless=f"{NAMESPACE_GOES} || {may('leases', 'unlock')}",
             ),
         ),

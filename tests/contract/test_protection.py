@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from controller import names
-from tests.support.api_client import until
+from tests.support.api_client import Answer, until
 from tests.support.guarded import EDIT_OF_KUBERNETES, Guarded, denied, guarded
 
 BEN, ANNA = "ben", "anna"
@@ -265,11 +265,19 @@ async def test_the_budget_of_a_pool_is_the_controllers(site: Guarded) -> None:
     assert (await site.send("DELETE", path, user=site.controller)).status == 200
 
 
-async def test_a_lock_is_released_by_the_controller_or_with_the_right(site: Guarded) -> None:
+async def test_a_lock_is_made_and_released_by_the_controller_or_with_the_right(site: Guarded) -> None:
     path = site.path("leases", group="coordination.k8s.io")
+
+    async def make(name: str, labels: dict[str, str], user: str) -> Answer:
+        lease = {"metadata": {"name": name, "labels": labels}, "spec": {"holderIdentity": "t"}}
+        return await site.send("POST", path, lease, user=user)
+
+    lock = {names.LOCK_LABEL: "true"}
+    assert denied(await make("one", lock, BEN))
+    assert (await make("other", {}, BEN)).status == 201
+    assert denied(await site.send("PATCH", f"{path}/other", {"metadata": {"labels": lock}}, user=BEN))
     for name in ("one", "two"):
-        labels = {names.LOCK_LABEL: "true"}
-        await site.client.post(path, {"metadata": {"name": name, "labels": labels}, "spec": {"holderIdentity": "t"}})
+        assert (await make(name, lock, site.controller)).status == 201
     for change in ({"spec": {"holderIdentity": "me"}}, {"metadata": {"labels": None}}):
         assert denied(await site.send("PATCH", f"{path}/one", change, user=BEN))
     assert denied(await site.send("DELETE", f"{path}/one", user=BEN))

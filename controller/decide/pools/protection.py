@@ -15,7 +15,7 @@ POLICIES = {
     "podslots-pod-update": "changes of Pods' labels, annotations and specs",
     "podslots-pod-end": "an end written over active Pods by others than their node",
     "podslots-budget": "deletion of pools' PodDisruptionBudgets",
-    "podslots-lock": "release of lockKeys",
+    "podslots-lock": "lockKeys that others take or release",
     "podslots-approval": "approvals by everyone who may write tasks",
     "podslots-automatic-approval": "tasks that approve themselves",
     "podslots-task-update": "changes of tasks by who may only approve",

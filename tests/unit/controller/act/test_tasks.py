@@ -396,6 +396,20 @@ def test_a_lock_that_names_no_holder_is_free(spec: Any) -> None:
     assert (LEASES, NS, name) not in site.api.objects
 
 
+@pytest.mark.parametrize("holder", ["uid-a", "somebody"])
+def test_a_lease_without_the_label_is_no_lock(holder: str) -> None:
+    """A stranger made it before the first task came, whoever it names. Nothing keeps that stranger from deleting it."""
+    site = DispatchSite()
+    replica = site.replica()
+    name = names.lock_lease("vpc")
+    spec = {"holderIdentity": holder}
+    site.api.put(LEASES, {"metadata": {"name": name, "namespace": NS, "uid": "l"}, "spec": spec})
+    assert run(replica.locks.take(site.add("a", lockKey="vpc")))
+    assert site.lock("vpc") == "uid-a"
+    assert site.api.objects[LEASES, NS, name]["metadata"]["labels"] == {names.LOCK_LABEL: "true"}
+    assert replica.locks.holder(NS, "vpc") == "uid-a"
+
+
 def test_a_lock_of_another_is_not_released() -> None:
     site = DispatchSite()
     replica = site.replica()
