@@ -146,14 +146,16 @@ class Pools:
         key = key_of(pool)
         try:
             await self._budgets.ensure(*key)
-        except ApiError as error:
-            self._unbudgeted[key] = str(error)
+        except (ApiError, ApiUnavailable) as error:
+            # A 5xx is as often one of an admission webhook as of the server.
+            if not isinstance(error, ApiUnavailable) or error.code is not None:
+                self._unbudgeted[key] = str(error)
             raise
         self._unbudgeted.pop(key, None)
 
     def budget_problem(self, pool: Object) -> str | None:
-        """Why the pool has no budget, or not the right one."""
-        return self._unbudgeted.get(key_of(pool))
+        """Why the pool has no budget, or not the right one; None if it has, or nothing has refused it yet."""
+        return self._unbudgeted.get(key_of(pool)) if self.needs_budget(pool) else None
 
     def can_finish(self, pool: Object) -> bool:
         """Whether `finish` has anything to do, as last seen. A pool may wait for somebody else's finalizer alone."""

@@ -321,6 +321,8 @@ class PoolView:
     """What Prometheus said last, if the pool asks one."""
     deleting: bool = False
     synced: bool = True
+    unguarded: bool = False
+    """Whether its PodDisruptionBudget is still to be made, or mended. Where that is refused, it does not count."""
     rollout: Rollout = field(default_factory=Rollout)
     deployments: tuple[DeploymentView, ...] = ()
     """In Deployment mode, and until the last Pod of that mode has gone."""

@@ -32,7 +32,7 @@ from controller.decide.pools.pool_status import (
     signal_problem,
     too_old_agents,
 )
-from controller.decide.pools.protection import Finding, without_budget
+from controller.decide.pools.protection import without_budget
 from controller.decide.pools.rotation import Rotation, rotation
 from controller.decide.problem import Problem, Problems
 from controller.decide.scaling.size import SizeDecision, decide_size
@@ -140,8 +140,10 @@ class Reconciler:
             self._starting.start(key, f"pool/{view.uid}", functools.partial(self._pools.prepare, pool))
             return
         rotating = self._keep_tokens(key, pool, view)
+        unbudgeted = self._pools.budget_problem(pool)
         if (view.pods or not view.deleting) and self._pools.needs_budget(pool):
             self._starting.start(key, f"budget/{view.uid}", functools.partial(self._pools.keep_budget, pool))
+            view = view.but(unguarded=unbudgeted is None)
         if hashed is not None and not view.deleting and not self._history.is_kept(pool):
             keep = functools.partial(self._history.keep, pool, spec.revision_history_limit)
             self._starting.start(key, f"history/{view.uid}", keep, urgency=Urgency.UPKEEP)
@@ -177,7 +179,8 @@ class Reconciler:
             signal_problem(decision),
         )
         self._pools.tell(pool, tuple(dict.fromkeys(problem for problem in found if problem is not None)))
-        protection = self._protection_of(pool)
+        # Others are kept from the pool's Pods by the cluster's policies, and by the pool's own budget.
+        protection = self._protection.found if unbudgeted is None else without_budget(unbudgeted)
         status = pool_status(view, decision, before=before, problems=problems, tokens=rotating, protection=protection)
         self._report(key, pool, status)
         if (wait := self._views.recheck_seconds(view, decision.changes_at)) is not None:
@@ -227,11 +230,6 @@ class Reconciler:
         elif found.wait is not None:
             self._queue.add_after(key, found.wait.total_seconds())
         return found
-
-    def _protection_of(self, pool: Object) -> Finding | None:
-        """Whether others are kept from the pool's Pods: by the cluster's policies, and the pool's own budget."""
-        problem = self._pools.budget_problem(pool)
-        return self._protection.found if problem is None else without_budget(problem)
 
     def _starts(self, view: PoolView, template: str | InvalidObject) -> Starts:
         """What is known of Pods of the present template."""

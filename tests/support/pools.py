@@ -157,7 +157,7 @@ def pool(
 
     What the load asks for is met at once, up and down, unless `behavior` says otherwise.
     """
-    of_view = {"creating", "blocked", "dispatching", "deleting", "synced", "now", "history", "reading"}
+    of_view = {"creating", "blocked", "dispatching", "deleting", "synced", "now", "history", "reading", "unguarded"}
     of_spec = {"deletion_policy"}
     scaler = {key: value for key, value in given.items() if key not in of_view | of_spec}
     return PoolView(

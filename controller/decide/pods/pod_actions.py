@@ -218,7 +218,10 @@ def _being_finished(view: PoolView, pod: PodView) -> bool:
 
 
 def _opens(view: PoolView, decision: SizeDecision, victims: frozenset[str]) -> list[OpenPod]:
-    """Pods that can take work and do not yet: new ones, and those whose agent came back drained."""
+    """Pods that can take work and do not yet: new ones, and those whose agent came back drained.
+
+    New ones wait for the pool's budget, as nothing else refuses evictions of active Pods that run.
+    """
     if view.deleting:
         return []
     return [
@@ -227,6 +230,7 @@ def _opens(view: PoolView, decision: SizeDecision, victims: frozenset[str]) -> l
         if pod.state is not PodState.DRAINING
         and pod.in_flight is not PodOperation.OPEN
         and pod.uid not in victims
+        and not (view.unguarded and pod.state is PodState.STARTING)
         and ready_to_open(view, pod)
     ]
 

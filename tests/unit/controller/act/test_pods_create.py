@@ -54,8 +54,9 @@ def test_a_create_whose_answer_was_lost_is_found_by_its_name() -> None:
     assert created["metadata"]["uid"] == api.objects[PODS, "ns", "p-7xk2m"]["metadata"]["uid"]
 
 
-def pools_with(create: Any, told: list[str]) -> Pools:
-    given = dict.fromkeys(("api", "cache", "owners", "budgets", "deployments", "tokens"), cast("Any", None))
+def pools_with(create: Any, told: list[str], **parts: Any) -> Pools:
+    none = dict.fromkeys(("api", "cache", "owners", "budgets", "deployments", "tokens"), cast("Any", None))
+    given = {**none, **parts}
     events = SimpleNamespace(event=lambda _pool, reason, message, **_: told.append(f"{reason}: {message}"))
     pods = cast("Any", SimpleNamespace(create=create))
     return Pools(**given, pods=pods, events=cast("Any", events), images=Images(agent="agent:1"))
@@ -79,6 +80,23 @@ async def test_a_server_error_stands_in_the_pools_conditions_and_silence_does_no
         assert problem.reason == "FailedCreate"
         assert "sidecar.example.com" in problem.message
         assert "sidecar.example.com" in told[0]
+
+
+@pytest.mark.parametrize("code", [500, None])
+async def test_why_there_is_no_budget_is_said_until_there_is_one(code: int | None) -> None:
+    """A webhook that fails answers with a 500: the pool read as protected, with nothing that refuses evictions."""
+    there: list[bool] = []
+
+    async def ensure(namespace: str, pool: str) -> None:
+        raise ApiUnavailable(f"{namespace}/{pool}: {WEBHOOK}", code=code)
+
+    pools = pools_with(None, [], budgets=SimpleNamespace(ensure=ensure, needs_work=lambda *_: not there))
+    with pytest.raises(ApiUnavailable):
+        await pools.keep_budget(POOL)
+    problem = pools.budget_problem(POOL)
+    assert (problem is not None and "sidecar.example.com" in problem) is (code is not None)
+    there.append(True)  # somebody else made it
+    assert pools.budget_problem(POOL) is None
 
 
 async def test_a_refusal_is_the_same_words_for_each_pod() -> None:

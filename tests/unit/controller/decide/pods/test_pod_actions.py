@@ -73,6 +73,13 @@ def test_a_pod_that_is_not_ready_is_not_opened(given: PodView) -> None:
     assert "OpenPod p" not in shown(pool((given,), tasks("plan", 1)))
 
 
+def test_no_new_pod_is_opened_before_its_budget_is_there() -> None:
+    """An eviction of an active Pod that runs is left to the budget: without one it would take a Pod that has work."""
+    new, active = pod("p", "...", state=STARTING), pod("q", "r..", phase=Phase.DRAINED)
+    assert shown(pool((new, active), replicas=2, unguarded=True)) == ["OpenPod q"]
+    assert shown(pool((new, active), replicas=2)) == ["OpenPod p", "OpenPod q"]
+
+
 def test_without_workers_none_is_waited_for() -> None:
     """Sidecar mode: the workload itself comes for slots."""
     lonely = pod("p", "...", state=STARTING, workers=False)
