@@ -20,7 +20,7 @@ Json = dict[str, Any]
 MANIFESTS = ROOT / "manifests"
 OVERLAYS = MANIFESTS / "overlays"
 BOTH = """
-resources: [base]
+resources: [{base}]
 components: [components/network-policies, components/ha]
 """
 LAST = 65535
@@ -121,12 +121,17 @@ def test_network_policies_select_who_is_there() -> None:
     assert not any(matches(entry["podSelector"], agent) for entry in to_controller["from"])
 
 
-def test_components_go_with_the_base(tmp_path: Path) -> None:
-    """In a folder of the user's own."""
-    for folder in ("base", "protection", "components"):
+@pytest.mark.parametrize(("base", "namespace"), [("base", "podslots-system"), ("overlays/namespaced", "podslots")])
+def test_components_go_with_the_base(tmp_path: Path, base: str, namespace: str) -> None:
+    """In a folder of the user's own, to where the controller is: kubectl puts what names no namespace into any."""
+    for folder in ("base", "protection", "components", "overlays"):
         shutil.copytree(MANIFESTS / folder, tmp_path / folder)
-    (tmp_path / "kustomization.yaml").write_text(BOTH)
+    (tmp_path / "kustomization.yaml").write_text(BOTH.format(base=base))
     documents = built(tmp_path)
     assert only(documents, "Deployment")["spec"]["replicas"] == 3
-    assert only(documents, "NetworkPolicy")
-    assert only(documents, "NetworkPolicy", "podslots-agents")
+    agents = only(documents, "NetworkPolicy", "podslots-agents")
+    kinds = {"Deployment", "PodDisruptionBudget", "NetworkPolicy", "ServiceAccount"}
+    placed = [entry["metadata"].get("namespace") for entry in documents if entry["kind"] in kinds]
+    assert placed == [namespace] * 5
+    named = agents["spec"]["ingress"][0]["from"][1]["namespaceSelector"]["matchLabels"]
+    assert named == {"kubernetes.io/metadata.name": namespace}
