@@ -34,7 +34,7 @@ CONTROLLER_RIGHTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"): ("list",),
     ("lifecycle.k8s.io", "evictions"): ("get", "list", "watch"),
     ("lifecycle.k8s.io", "evictions/status"): ("patch",),
-    ("", "nodes"): ("get", "list", "watch"),
+    ("", "nodes"): ("list", "watch"),
     ("", "events"): ("create", "patch"),
     ("authentication.k8s.io", "tokenreviews"): ("create",),
     ("authorization.k8s.io", "subjectaccessreviews"): ("create",),
