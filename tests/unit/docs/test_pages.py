@@ -237,6 +237,7 @@ NOT_RUN = {
         "there is no Grafana here",
     },
     "operations.md": {
+        "it needs OpenShift",
         "it needs the images",
         "tests of uninstalling run it",
         "the embedded cluster has no network policies",
