@@ -106,14 +106,19 @@ def worker_container(slot: int) -> str:
     return f"{WORKER_CONTAINER}-{slot}"
 
 
+_TOKENS, _HOLDER = "podslots-tokens-", "podslots-holder-"
+SECRET_PREFIXES = (_TOKENS, _HOLDER)
+"""What the names of pools' own Secrets begin with. A pool adopts one that is there, so no task may write it."""
+
+
 def token_secret(pool: str) -> str:
     """The Secret that holds the pool's tokens."""
-    return f"podslots-tokens-{pool}"
+    return f"{_TOKENS}{pool}"
 
 
 def holder_secret(pool: str) -> str:
     """The empty Secret that owns the pool's Pods while the one with the tokens is made again."""
-    return f"podslots-holder-{pool}"
+    return f"{_HOLDER}{pool}"
 
 
 def disruption_budget(pool: str) -> str:

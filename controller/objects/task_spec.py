@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agent.wire import EnvFrom, EnvVar, File, Steps, is_path
+from controller import names
 from controller.errors import InvalidObject
 from controller.objects.fields import Fields
 from controller.objects.pool import MAX_NAME_LENGTH, TASK_TYPE
@@ -136,10 +137,10 @@ class TaskSpec:
 
 
 def _handed_over(fields: Fields) -> HandedOver:
-    return HandedOver(
-        path=task_path(fields, "path", is_path),
-        secret=fields.text("secretName", most=MAX_NAME_LENGTH, pattern=_SECRET_NAME),
-    )
+    secret = fields.text("secretName", most=MAX_NAME_LENGTH, pattern=_SECRET_NAME)
+    if secret.startswith(names.SECRET_PREFIXES):
+        raise fields.fail("secretName", "a Secret of this name belongs to a pool")
+    return HandedOver(path=task_path(fields, "path", is_path), secret=secret)
 
 
 def _approval(fields: Fields) -> Approval:

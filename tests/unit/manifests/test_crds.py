@@ -318,6 +318,14 @@ BAD_TASKS: dict[str, tuple[Json, str]] = {
     "a source that does not exist yet": ({"source": {"git": {}}}, "source: unknown field"),
     "outputs without a Secret": ({"outputs": {"path": "a"}}, "spec.outputs.secretName"),
     "outputs by no Secret's name": ({"outputs": {"path": "a", "secretName": "A_b"}}, "spec.outputs.secretName"),
+    "outputs as a pool's tokens": (
+        {"outputs": {"path": "t9", "secretName": "podslots-tokens-next"}},
+        "a Secret of this name belongs to a pool",
+    ),
+    "outputs as a pool's holder": (
+        {"outputs": {"path": "a", "secretName": "podslots-holder-next"}},
+        "a Secret of this name belongs to a pool",
+    ),
     "outputs from elsewhere": ({"outputs": {"path": "/etc/a", "secretName": "a"}}, "spec.outputs.path"),
     "a folder above": ({"steps": {"plan": {"workingDir": "a/../.."}}}, "spec.steps.plan.workingDir"),
     "a plan file elsewhere": ({"steps": {"plan": {"planFile": "/plans/p"}}}, "spec.steps.plan.planFile"),
