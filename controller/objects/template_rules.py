@@ -60,6 +60,9 @@ def _check_pod(spec: Fields) -> None:
     for name, problem in _SPEC_PROBLEMS.items():
         if spec.data.get(name):
             raise spec.fail(name, problem)
+    for name in ("serviceAccountName", "serviceAccount"):
+        if spec.text(name, "") == names.CONTROLLER_ACCOUNT:
+            raise spec.fail(name, "is the controller's own: a task could have Pods deleted that have work")
     if spec.text("restartPolicy", "Always") != "Always":
         raise spec.fail("restartPolicy", "must be Always: a worker that ends has to come back to its slot")
     spec.integer("terminationGracePeriodSeconds", 0)

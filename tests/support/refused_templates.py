@@ -30,6 +30,16 @@ REFUSED: dict[str, tuple[Json, str, str]] = {
         "spec.template.spec.containers[1].name",
         "is there twice",
     ),
+    "the controller's account": (
+        _of(serviceAccountName="podslots-controller"),
+        "spec.template.spec.serviceAccountName",
+        "is the controller's own",
+    ),
+    "the controller's account by its older field": (
+        _of(serviceAccount="podslots-controller"),
+        "spec.template.spec.serviceAccount",
+        "is the controller's own",
+    ),
     "sizeLimit": (
         _of(volumes=[{"name": "v", "emptyDir": {"sizeLimit": "1Gi"}}]),
         "spec.template.spec.volumes[0].emptyDir.sizeLimit",
