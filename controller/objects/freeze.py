@@ -6,6 +6,7 @@ the window starts right after the skip. If they show it twice, it starts the fir
 """
 
 import re
+from bisect import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -67,10 +68,34 @@ class FreezeWindow:
 
 @lru_cache(maxsize=1024)
 def _last_start(start: str, time_zone: str, minute: datetime) -> datetime | None:
-    """The last start at or before a moment. Starts are at whole minutes: one search serves all passes of a minute."""
+    """The last start at or before a moment. Starts are at whole minutes: one search serves all passes of a minute.
+
+    It goes backwards over what clocks show, not over time: CronSim's own search backwards in a zone leaves starts out
+    around a change of the clocks. In the second pass of a repeated hour all of the first one lies behind, so the search
+    begins later on the clock.
+    """
+    zone = ZoneInfo(time_zone)
+    local = minute.astimezone(zone)
+    shown = local.replace(tzinfo=None) + (_offset(local.replace(fold=0)) - _offset(local))
     # Going backwards, a microsecond more makes the moment itself the first one that is looked at.
-    backwards = CronSim(start, minute.replace(microsecond=1).astimezone(ZoneInfo(time_zone)), reverse=True)
-    return next((moment.astimezone(UTC) for moment in backwards), None)
+    moments = (_moment(each, zone) for each in CronSim(start, shown.replace(microsecond=1), reverse=True))
+    return next((moment for moment in moments if moment <= minute), None)
+
+
+def _moment(shown: datetime, zone: ZoneInfo) -> datetime:
+    """When clocks show this: the first time if they do so twice, right after the change if they skip it."""
+    moment = shown.replace(tzinfo=zone).astimezone(UTC)
+    if moment.astimezone(zone).replace(tzinfo=None) == shown:
+        return moment
+    # Of a skipped time, fold 0 counts as if the clocks had not changed yet: that is after the change. Fold 1 is before.
+    before = shown.replace(tzinfo=zone, fold=1).astimezone(UTC)
+    minutes = [before + timedelta(minutes=count) for count in range((moment - before) // timedelta(minutes=1) + 1)]
+    offset = _offset(before.astimezone(zone))
+    return minutes[bisect(minutes, False, key=lambda each: _offset(each.astimezone(zone)) != offset)]
+
+
+def _offset(moment: datetime) -> timedelta:
+    return moment.utcoffset() or timedelta()
 
 
 def _starts(start: str, zone: ZoneInfo) -> Iterator[datetime]:

@@ -65,6 +65,32 @@ def test_a_start_that_clocks_show_twice_comes_once() -> None:
     assert frozen_until([once], berlin("2026-10-25T02:30:00", fold=1)) is None
 
 
+@pytest.mark.parametrize(("start", "began"), [("30 2 * * *", "02:30"), ("*/50 * * * *", "02:50")])
+def test_a_repeated_hour_does_not_end_a_window_that_began_in_it(start: str, began: str) -> None:
+    """T29. In the second pass clocks show less than when the window began."""
+    open_window = window(start, 8)
+    end = berlin(f"2026-10-25T{began}:00") + timedelta(hours=8)
+    for minute in range(60):
+        assert frozen_until([open_window], berlin(f"2026-10-25T02:{minute:02}:00", fold=1)) == end, minute
+
+
+@pytest.mark.parametrize(
+    ("start", "zone", "now", "end"),
+    [
+        ("30 2 * * *", "Europe/Berlin", "2026-03-29T01:00", "2026-03-29T02:00"),
+        ("30 * * * *", "Europe/Berlin", "2026-03-29T01:15", "2026-03-29T02:00"),
+        ("30 0 * * *", "Africa/Cairo", "2026-04-23T22:00", "2026-04-23T23:00"),  # from midnight to one
+        ("15 2 * * *", "Australia/Lord_Howe", "2026-10-03T15:30", "2026-10-03T16:30"),  # half an hour
+        ("*/30 1 * * *", "Australia/Lord_Howe", "2026-10-03T15:31", "2026-10-03T16:00"),  # before that one
+        ("45 1 * * *", "Australia/Lord_Howe", "2026-04-04T15:01", "2026-04-04T15:45"),  # the first of two
+    ],
+)
+def test_a_window_begins_right_after_a_skip_and_only_the_first_time(start: str, zone: str, now: str, end: str) -> None:
+    """T29."""
+    moment, until = (datetime.fromisoformat(text).replace(tzinfo=UTC) for text in (now, end))
+    assert frozen_until([window(start, 1, zone)], moment) == until
+
+
 def test_of_several_windows_the_last_to_end_counts() -> None:
     both = [NIGHT, window("0 0 * * *", 12)]
     assert frozen_until(both, berlin("2026-03-03T01:00:00")) == berlin("2026-03-03T12:00:00")
