@@ -174,8 +174,7 @@ def read(path: str) -> str:
     try:
         return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        problem = "not a text file in UTF-8, as YAML is"
-        raise click.ClickException(f"{path}: {problem}") from error
+        raise click.ClickException(f"{path}: not a text file in UTF-8") from error
     except FileNotFoundError as error:
         raise click.ClickException(f"{path}: there is no such file") from error
     except OSError as error:

@@ -25,13 +25,12 @@ _positive = click.FloatRange(min=0, min_open=True)
 def _moment(_ctx: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
     if value is None:
         return None
+    from controller.cli.arguments.times import given_time  # noqa: PLC0415 - the other commands start without it
+
     try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no time as 2026-03-01T08:00:00Z") from None
-    if moment.tzinfo is None:
-        raise click.BadParameter(f"{value!r} has no time zone: end it with Z or +01:00")
-    return moment.astimezone(UTC)
+        return given_time(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command()

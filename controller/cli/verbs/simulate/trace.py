@@ -3,11 +3,12 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from controller.cli.arguments.times import given_time
 from controller.errors import PodslotsError
 from controller.objects.pool import TASK_TYPE
 from controller.objects.task_spec import MAX_PRIORITY
@@ -18,6 +19,10 @@ DEFAULT_START = datetime(2026, 1, 5, tzinfo=UTC)
 """What second 0 is, where the trace does not say it: a Monday, for freeze windows and the hours of a plot."""
 
 MAX_SECONDS = 365 * 86400.0
+YEARS = range(1970, 3000)
+"""A simulation goes on after the last arrival, and the calendar ends with the year 9999."""
+MAX_DIGITS = 20
+"""Of a priority: Python reads no number of some thousand digits."""
 MOST_NAMED = 20
 """Problems that an error names. It says how many more there are."""
 T = TypeVar("T")
@@ -65,6 +70,7 @@ def read(text: str, origin: str) -> Trace:
     problems: list[str] = []
     found: list[tuple[float | datetime, Arrival]] = []
     try:
+        rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
         if wrong := list(_head_problems(rows.fieldnames)):
             raise InvalidTrace("\n".join(f"{origin}, line 1: {problem}" for problem in wrong))
         for row in rows:
@@ -101,11 +107,12 @@ def write(trace: Trace) -> str:
     return stream.getvalue()
 
 
-def _head_problems(names: Iterable[str] | None) -> Iterator[str]:
-    given = list(names or ())
+def _head_problems(given: Sequence[str]) -> Iterator[str]:
     if missing := [name for name in REQUIRED if name not in given]:
         yield f"no column {', '.join(missing)}; a head line names the columns: {','.join(COLUMNS)}"
-    if unknown := [name for name in dict.fromkeys(given) if name not in COLUMNS]:
+    if "" in given:
+        yield f"column {given.index('') + 1} has no name"
+    if unknown := [name for name in dict.fromkeys(given) if name and name not in COLUMNS]:
         yield f"no such column: {', '.join(unknown)}; there are {', '.join(COLUMNS)}"
     if twice := [name for name in COLUMNS if given.count(name) > 1]:
         yield f"a column is there twice: {', '.join(twice)}"
@@ -173,13 +180,10 @@ def _moment(text: str) -> float | datetime:
         pass
     else:
         return _seconds(text)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is neither a number of seconds nor a time as 2026-03-01T08:00:00Z") from None
-    if moment.tzinfo is None:
-        raise ValueError(f"{text!r} has no time zone: end it with Z or +01:00")
-    return moment.astimezone(UTC)
+    moment = given_time(text, otherwise="neither a number of seconds nor a time")
+    if moment.year not in YEARS:
+        raise ValueError(f"{text!r} is not between {YEARS[0]} and {YEARS[-1]}")
+    return moment
 
 
 def _seconds(text: str) -> float:
@@ -193,7 +197,7 @@ def _seconds(text: str) -> float:
 
 
 def _priority(text: str) -> int:
-    if not text.removeprefix("-").isdecimal() or abs(int(text)) > MAX_PRIORITY:
+    if len(text) > MAX_DIGITS or not text.removeprefix("-").isdecimal() or abs(int(text)) > MAX_PRIORITY:
         raise ValueError(f"{text!r} is no integer from -{MAX_PRIORITY} to {MAX_PRIORITY}")
     return int(text)
 

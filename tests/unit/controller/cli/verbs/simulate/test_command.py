@@ -105,6 +105,7 @@ def test_a_day_can_be_saved_and_tried_again(folder: Path) -> None:
         (("--pool", "pool.yaml", "--prometheus", "http://127.0.0.1:1"), 2, "--prometheus needs --from"),
         (("--pool", "pool.yaml", "--prometheus", "u", "--from", "2026-03-01T08:00"), 2, "has no time zone"),
         (("--pool", "pool.yaml", "--prometheus", "u", "--from", "yesterday"), 2, "is no time as 2026-03-01T08:00:00Z"),
+        (("--pool", "pool.yaml", "--prometheus", "u", "--to", "0001-01-01T00:00:00+14:00"), 2, "is no time as 2026"),
         (("--pool", "none.yaml", "--day"), 1, "none.yaml: there is no such file"),
         (("--pool", "trace.csv", "--day"), 1, "trace.csv, document 1: an object with apiVersion"),
         (("--pool", "two.yaml", "--day"), 1, "two.yaml: 2 SlotPools in it; a simulation is of one"),

@@ -33,6 +33,12 @@ def test_columns_can_stand_in_any_order_and_optional_ones_be_left_out() -> None:
     assert read("type,plan_seconds,arrival\nlint,5,0\n", "f").arrivals == (Arrival(at=0, type="lint", plan_seconds=5),)
 
 
+def test_spaces_around_names_and_values_do_not_count() -> None:
+    assert read("arrival, type, plan_seconds\n0, lint, 5\n", "f").arrivals == (
+        Arrival(at=0, type="lint", plan_seconds=5),
+    )
+
+
 def test_times_count_from_the_first_one() -> None:
     text = "arrival,type,plan_seconds\n2026-03-01T09:00:10+01:00,plan,1\n2026-03-01T08:00:00Z,plan,1\n"
     trace = read(text, "f")
@@ -48,6 +54,14 @@ def test_times_count_from_the_first_one() -> None:
         ("arrival,type,type\n0,plan,1\n", "f, line 1: a column is there twice"),
         (HEAD, "f: no task in it"),
         (HEAD + "0,plan,1,,,,\n-1,plan,1,,,,\n", "f, line 3: arrival: '-1' is not between 0 and"),
+        ("arrival,type,plan_seconds,\n0,plan,1,\n", "f, line 1: column 4 has no name"),
+        (HEAD + "0001-01-01T00:00:00+14:00,plan,1,,,,\n", "f, line 2: arrival: '0001-01-01T00:00:00+14:00' is neither"),
+        (HEAD + "9999-12-31T23:59:59-14:00,plan,1,,,,\n", "f, line 2: arrival: '9999-12-31T23:59:59-14:00' is neither"),
+        (
+            HEAD + "9999-12-31T23:59:59Z,plan,1,,,,\n",
+            "f, line 2: arrival: '9999-12-31T23:59:59Z' is not between 1970 and",
+        ),
+        (HEAD + "0,plan,1,,,," + "9" * 5000 + "\n", "f, line 2: priority: '99999"),
         (HEAD + "nan,plan,1,,,,\n", "f, line 2: arrival: 'nan' is not between"),
         (HEAD + "soon,plan,1,,,,\n", "f, line 2: arrival: 'soon' is neither a number of seconds nor a time"),
         (HEAD + "2026-03-01T08:00:00,plan,1,,,,\n", "f, line 2: arrival: '2026-03-01T08:00:00' has no time zone"),
