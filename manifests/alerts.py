@@ -39,14 +39,20 @@ def most(metric: str, by: str = POOL) -> str:
     return f"max by ({by}) ({metric})"
 
 
-def happened(metric: str, window: str, by: str = POOL) -> str:
-    """That something has happened lately, by a counter that is there from zero on.
+def happened(metric: str, minutes: int) -> str:
+    """That something has happened to a pool lately, by a counter of the replica that leads.
 
-    `increase` sees nothing in the first value of a counter. One that came up within the window has counted all it
-    shows within it, as that of a leader that took over just now.
+    `increase` sees nothing in the first value of a series. What a leader had counted before its first scrape is all of
+    it: counters begin at 0 with each leader. So the value itself counts, for as long as the leader is that young. That
+    the series is young would not do: a single scrape that failed makes it so, and a count of long ago would be news.
     """
-    first = f"sum by ({by}) ({metric} unless {metric} offset {window})"
-    return f"(sum by ({by}) (increase({metric}[{window}])) > 0) or ({first} > 0)"
+    window = f"{minutes}m"
+    counted = f"sum by ({POOL}) (increase({metric}[{window}])) > 0"
+    young = (
+        f"time() - process_start_time_seconds < {minutes} * 60"
+        f' or increase(podslots_controller_leadership_changes_total{{change="gained"}}[{window}]) > 0'
+    )
+    return f"{counted}\nor sum by ({POOL}) ({metric} and on (cluster, job, instance) ({young})) > 0"
 
 
 ALERTS = (
@@ -55,12 +61,13 @@ ALERTS = (
         severity=Severity.WARNING,
         after="15m",
         expr=(
-            f"{most('podslots_pool_current_pods')} == {most('podslots_pool_max_pods')}\n"
+            f"{most('podslots_pool_current_pods')} >= {most('podslots_pool_max_pods')}\n"
             f"and {most('podslots_pool_max_pods')} != {most('podslots_pool_min_pods')}\n"
             f"and {most('podslots_pool_queued_tasks')} > 0"
         ),
         summary="A pool is at its maximum, and tasks wait.",
-        description=f"Pool {WHERE} has had {{{{ $value }}}} Pods, the most it may, for 15 minutes while tasks wait.",
+        description=f"Pool {WHERE} has had {{{{ $value }}}} Pods, as many as it may or more, for 15 minutes "
+        "while tasks wait.",
     ),
     Alert(
         name="SlotPoolReplicasMismatch",
@@ -133,7 +140,7 @@ ALERTS = (
         name="ReservationLost",
         severity=Severity.CRITICAL,
         after="0m",
-        expr=happened('podslots_pool_reservations_ended_total{how="lost"}', "15m"),
+        expr=happened('podslots_pool_reservations_ended_total{how="lost"}', 15),
         summary="A plan that awaited its approval was lost.",
         description=f"A reservation of pool {WHERE} ended without a decision: its Pod, or its directory, is gone.",
     ),
@@ -141,7 +148,7 @@ ALERTS = (
         name="TaskLost",
         severity=Severity.CRITICAL,
         after="0m",
-        expr=happened('podslots_pool_tasks_ended_total{phase="Lost"}', "30m"),
+        expr=happened('podslots_pool_tasks_ended_total{phase="Lost"}', 30),
         summary="A task was lost: nobody knows how far it came.",
         description=f"A task of pool {WHERE} was lost with its Pod. If it applied, its state has to be looked at.",
     ),
@@ -186,7 +193,11 @@ ALERTS = (
         name="ControllerDown",
         severity=Severity.CRITICAL,
         after="5m",
-        expr="absent(podslots_controller_build_info)",
+        expr=(
+            "group by (cluster) (podslots_agent_build_info)\n"
+            "unless group by (cluster) (podslots_controller_build_info)\n"
+            "or on () absent(podslots_controller_build_info)"
+        ),
         summary="No controller is scraped.",
         description="No replica of the podslots controller has been scraped for 5 minutes: nothing is dispatched, "
         "nothing scales. What runs goes on.",
@@ -195,7 +206,7 @@ ALERTS = (
         name="LeaderMissing",
         severity=Severity.CRITICAL,
         after="2m",
-        expr="max by (cluster, job) (podslots_controller_leader) == 0",
+        expr="max by (cluster, namespace, job) (podslots_controller_leader) == 0",
         summary="No replica of the controller leads.",
         description="Replicas of the podslots controller run, and none has led for 2 minutes: nothing is dispatched, "
         "nothing scales. What runs goes on.",
