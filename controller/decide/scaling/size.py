@@ -220,7 +220,8 @@ def _up(basis: Basis, scaler: Autoscaling) -> _Load:
     if for_queue:
         count = basis.demand.total()
         reason = Reason.QUEUED_TASKS
-        message = f"{count} queued task{'s' * (count != 1)}; {_more(for_queue)} needed for them"
+        tasks, them = ("task", "it") if count == 1 else ("tasks", "them")
+        message = f"{count} queued {tasks}; {_more(for_queue)} needed for {them}"
     elif missing >= for_utilization:
         reason = Reason.IDLE_SLOTS_WANTED
         text = ", ".join(f"{count} for {name}" for name, count in scaler.idle_slots.items())

@@ -189,7 +189,7 @@ function updatePlan(row, plan) {
   setText(name, named(plan));
   const found = plan.changes === null ? "" : plan.changes ? ", changes something" : ", changes nothing";
   setText(about, `attempt ${plan.attempt}${found}`);
-  setText(problem, plan.problem === null ? "" : ` An approval was refused. ${plan.problem}`);
+  setText(problem, plan.problem === null ? "" : ` An approval was refused. ${sentence(plan.problem)}`);
   setText(cell(row, 1), plan.pool);
   setText(cell(row, 2), plan.pod === null ? "" : `${plan.pod}, slot ${plan.slot}`);
   showTime(cell(row, 3), plan.since, "since");
@@ -322,8 +322,11 @@ function sizeWords(pool) {
   if (pool.paused) parts.push("autoscaling is paused");
   if (pool.deleting) parts.push("being deleted");
   const scaling = pool.conditions.find((condition) => condition.type === "ScalingActive");
-  return `${parts.join(", ")}.${scaling && scaling.message ? ` Why: ${scaling.message}.` : ""}`;
+  return `${parts.join(", ")}.${scaling && scaling.message ? ` Why: ${sentence(scaling.message)}` : ""}`;
 }
+
+// With a full stop, unless it has one: the controller's own messages do.
+const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
 
 // The Pods of a pool, a page at a time, asked for while they are unfolded.
 class Pods {

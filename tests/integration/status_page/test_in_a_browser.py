@@ -41,8 +41,8 @@ async def served(site: Site) -> AsyncIterator[str]:
 def busy_site() -> Site:
     """Something in each part of the page."""
     conditions = [
-        {"type": "Degraded", "status": "True", "reason": "ErrImagePull", "message": "no such image"},
-        {"type": "ScalingActive", "status": "True", "reason": "QueuedTasks", "message": "2 queued tasks"},
+        {"type": "Degraded", "status": "True", "reason": "ErrImagePull", "message": "No such image."},
+        {"type": "ScalingActive", "status": "True", "reason": "QueuedTasks", "message": "2 queued tasks."},
     ]
     site = Site()
     site.add_pool(autoscaling={"maxReplicas": 3})
@@ -65,7 +65,8 @@ async def test_every_part_is_there_and_follows_what_happens(browser: Browser) ->
     site = busy_site()
     async with served(site) as url, looking(browser, url) as looker:
         await looker.shows("plans", "default/network", "podslots -n default approve network")
-        await looker.shows("pools", "default/pool", "Why: 2 queued tasks", "ErrImagePull")
+        await looker.shows("pools", "default/pool", "Why: 2 queued tasks.", "Degraded: ErrImagePull. No such image.")
+        assert ".." not in await looker.section("pools").inner_text()
         await looker.shows("pools", "pool-abc")
         await looker.shows("queue", "for a slot: the pool is at its maxReplicas")
         await looker.shows("decisions", "0 → 2 Pods: 2 queued tasks")

@@ -344,6 +344,7 @@ def test_the_least_number_of_pods_is_exact_for_any_layout() -> None:
 
 def test_the_message_is_for_people() -> None:
     assert decide_size(pool((), tasks("apply", 2))).message == "2 queued tasks; 2 more Pods are needed for them"
+    assert decide_size(pool((), tasks("apply", 1))).message == "1 queued task; 1 more Pod is needed for it"
     assert decide_size(pool(pods("rrr"))).message == "100 % of slots are used, above 80 %"
     assert decide_size(pool((), idle_slots={"plan": 1})).message == "idle slots wanted: 1 for plan"
 
