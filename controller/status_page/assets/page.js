@@ -288,6 +288,7 @@ function updatePool(node, pool) {
     const count = pool.slots[state] ?? 0;
     const part = counts.children[index];
     setHidden(part, state === "recovering" && count === 0);
+    part.classList.toggle("zero", count === 0);
     let words = `${count} ${state}`;
     const since = pool[`${state}_since`];
     if (since) words += ", the oldest for ";
@@ -315,7 +316,7 @@ function updatePool(node, pool) {
 }
 
 function sizeWords(pool) {
-  const parts = [`${pool.replicas} Pods, ${pool.ready} ready`];
+  const parts = [`${pool.replicas} Pod${pool.replicas === 1 ? "" : "s"}, ${pool.ready} ready`];
   if (pool.desired !== null) parts.push(`${pool.desired} wanted`);
   if (pool.maximum !== null) parts.push(`between ${pool.minimum} and ${pool.maximum}`);
   if (pool.silent > 0) parts.push(`${pool.silent} not heard`);

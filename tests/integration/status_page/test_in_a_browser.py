@@ -65,7 +65,8 @@ async def test_every_part_is_there_and_follows_what_happens(browser: Browser) ->
     site = busy_site()
     async with served(site) as url, looking(browser, url) as looker:
         await looker.shows("plans", "default/network", "podslots -n default approve network")
-        await looker.shows("pools", "default/pool", "Why: 2 queued tasks.", "Degraded: ErrImagePull. No such image.")
+        await looker.shows("pools", "default/pool", "1 Pod, 0 ready", "Why: 2 queued tasks.")
+        await looker.shows("pools", "Degraded: ErrImagePull. No such image.")
         assert ".." not in await looker.section("pools").inner_text()
         await looker.shows("pools", "pool-abc")
         await looker.shows("queue", "for a slot: the pool is at its maxReplicas")
@@ -102,6 +103,25 @@ async def test_what_others_wrote_is_text(browser: Browser) -> None:
                     await looker.shows(section, "<img src=x onerror=alert(1)>")
                 assert await looker.page.locator("img, script:not([src])").count() == 0
                 assert await looker.page.evaluate("document.documentElement.scrollWidth") <= screen["width"]
+
+
+async def test_on_a_phone_sections_are_named_in_one_line_and_nothing_is_named_that_is_empty(browser: Browser) -> None:
+    site = busy_site()
+    for number in range(20):
+        site.add_plan(f"network-{number}")
+    async with served(site) as url, looking(browser, url, viewport=PHONE) as looker:
+        await looker.shows("plans", "default/network-19")
+        links = await looker.page.locator("nav a").all()
+        assert len({round(box["y"]) for link in links if (box := await link.bounding_box())}) == 1
+        await looker.page.get_by_text("Conditions", exact=True).click()
+        await looker.shows("pools", "QueuedTasks")
+        shown = looker.section("pools").locator(".conditions td:visible")
+        assert {await cell.get_attribute("data-label") for cell in await shown.all()} == {
+            "Condition",
+            "Status",
+            "Reason",
+            "Message",
+        }
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
