@@ -38,9 +38,11 @@ _JOURNAL = "pool_le:podslots_agent_journal_commit_duration_seconds_bucket:rate5m
 _WRONG = (
     figure(
         "Does a controller lead?",
-        "Whether each cluster has a replica that leads. Without one nothing is dispatched and nothing scales; what "
-        "runs goes on.",
-        Query(f"min(max by (cluster) ({shown('podslots_controller_leader', IN_CLUSTER)}))"),
+        "Whether each installation has a replica that leads; no, if none is scraped. Without one nothing is dispatched "
+        "and nothing scales; what runs goes on.",
+        Query(
+            f"min(max by (cluster, namespace, job) ({shown('podslots_controller_leader', IN_CLUSTER)})) or vector(0)"
+        ),
         words={"0": ("no", RED), "1": ("yes", GREEN)},
     ),
     figure(

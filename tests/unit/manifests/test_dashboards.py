@@ -26,7 +26,7 @@ from tests.support.promtool import MONITORING, promtool
 
 NAMES = [path.stem for path in FILES]
 EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=NAMES)
-TARGETS = {"cluster", "namespace", "pool", "pod"}
+TARGETS = {"cluster", "namespace", "pool", "pod", "job"}
 """Labels that the scrape sets, or that several clusters' Prometheus has."""
 OTHERS = {"ALERTS": {"alertname", "alertstate", "severity"}, "process_resident_memory_bytes": set[str]()}
 RECORDED = {record.name: set(re.findall(r"\w+", record.expr.split("(")[1].split(")")[0])) for record in RECORDS}
@@ -178,3 +178,27 @@ def test_grafanas_sidecar_finds_each(folder: Path) -> None:
         ((name, text),) = document["data"].items()
         assert text == (MONITORING / "dashboards" / name).read_text()
         assert len(json.dumps(document)) < LAST_APPLIED_BYTES
+
+
+@pytest.mark.parametrize(
+    ("leads", "said"),
+    [
+        ({"podslots-system": "1", "team": "1"}, 1),
+        ({"podslots-system": "1", "team": "0"}, 0),
+        ({}, 0),
+    ],
+    ids=["all lead", "one of two installations has no leader", "nothing is scraped"],
+)
+def test_whether_a_controller_leads_is_said_of_each_installation(
+    tmp_path: Path, leads: dict[str, str], said: int
+) -> None:
+    (asked,) = [each for each in queries() if each.panel == "Does a controller lead?"]
+    series = [
+        {"series": f'podslots_controller_leader{{namespace="{name}", job="j", instance="{name}"}}', "values": value}
+        for name, value in leads.items()
+    ]
+    found = [{"expr": asked.filled_in({"cluster": ".*"}), "exp_samples": [{"labels": "{}", "value": said}]}]
+    path = tmp_path / "test.yaml"
+    path.write_text(yaml.safe_dump({"tests": [{"interval": "1m", "input_series": series, "promql_expr_test": found}]}))
+    status, words = promtool("test", "rules", path)
+    assert status == 0, words
