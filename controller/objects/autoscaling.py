@@ -44,6 +44,16 @@ class Autoscaling:
         target = self.target_utilization_percent
         return self.scale_down_utilization_percent if target is None else target
 
+    @property
+    def grows_above_percent(self) -> float:
+        """The upper threshold with its tolerance."""
+        return self.upper_percent * (1 + self.behavior.scale_up.tolerance)
+
+    @property
+    def shrinks_to_percent(self) -> float:
+        """The lower threshold with its tolerance."""
+        return self.lower_percent * (1 - self.behavior.scale_down.tolerance)
+
 
 def parse_autoscaling(given: Fields, accepted: Collection[str]) -> Autoscaling:
     """An `autoscaling` object of a pool whose slots take the `accepted` task types. Raises InvalidObject."""

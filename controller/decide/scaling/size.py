@@ -26,6 +26,8 @@ from controller.objects.scaling_history import ScalingHistory
 
 _MOST_NAMED = 5
 """Of those that are waited for: a condition is read by people."""
+_MOST_DIGITS = 3
+"""Of a percentage after its point: 1 of 30 000 slots is 0.003 %."""
 
 
 class Reason(StrEnum):
@@ -228,7 +230,8 @@ def _up(basis: Basis, scaler: Autoscaling) -> _Load:
         message = f"idle slots wanted: {text}"
     else:
         reason = Reason.UTILIZATION_ABOVE
-        message = f"{_percent(basis):.0f} % of slots are used, above {scaler.upper_percent} %"
+        bound = scaler.grows_above_percent
+        message = f"{_beside(_percent(basis), bound)} % of slots are used, above {bound:g} %"
     return _Load(
         pods=size + max(missing, for_utilization),
         at_once=size + missing,
@@ -241,8 +244,7 @@ def _up(basis: Basis, scaler: Autoscaling) -> _Load:
 def _for_utilization(basis: Basis, scaler: Autoscaling) -> int:
     """The least number of further Pods with used <= threshold * (total + further * slots per Pod)."""
     census, bound = basis.census, scaler.upper_percent
-    tolerated = bound * (1 + scaler.behavior.scale_up.tolerance)
-    if basis.signal.held or not basis.active or basis.used * 100 <= tolerated * census.total_slots:
+    if basis.signal.held or not basis.active or basis.used * 100 <= scaler.grows_above_percent * census.total_slots:
         return 0
     lacking = basis.used * 100 - bound * census.total_slots
     return max(0, math.ceil(lacking / (bound * len(basis.view.spec.layout))))
@@ -253,19 +255,19 @@ def _down(basis: Basis, scaler: Autoscaling) -> tuple[int, Reason, str]:
     census = basis.census
     size = census.size
     rest_used = basis.rest_used
-    bound = scaler.lower_percent
+    bound = scaler.shrinks_to_percent
     if not size:
         return 0, Reason.WITHIN_THRESHOLDS, "nothing is queued and there is no Pod"
     if not census.rest_slots:
         return size, Reason.NO_POD_IDLE, "every Pod holds a reservation"
     percent = 100 * rest_used / census.rest_slots
-    used = f"{percent:.0f} % of the slots of Pods without a reservation are used"
-    if rest_used * 100 > bound * (1 - scaler.behavior.scale_down.tolerance) * census.rest_slots:
-        return size, Reason.WITHIN_THRESHOLDS, f"{used}: above {bound} %"
+    used = f"{_beside(percent, bound)} % of the slots of Pods without a reservation are used"
+    if rest_used * 100 > bound * census.rest_slots:
+        return size, Reason.WITHIN_THRESHOLDS, f"{used}: above {bound:g} %"
     candidates = basis.removable
     fewer = _surplus(basis, scaler, candidates)
     if fewer:
-        return size - fewer, Reason.UTILIZATION_BELOW, f"{used}: no more than {bound} %"
+        return size - fewer, Reason.UTILIZATION_BELOW, f"{used}: no more than {bound:g} %"
     if candidates.count:
         return size, Reason.WITHIN_THRESHOLDS, f"{used}, but one Pod fewer would be too few"
     return size, Reason.NO_POD_IDLE, f"{used}, but no Pod has been idle for {scaler.min_idle_seconds} s"
@@ -308,6 +310,12 @@ def _buffer(basis: Basis, scaler: Autoscaling) -> Counter[str]:
 def _percent(basis: Basis) -> float:
     total = basis.census.total_slots
     return 100 * basis.used / total if total else 0.0
+
+
+def _beside(percent: float, bound: float) -> str:
+    """A percentage, as exact as it takes to see on which side of a bound it is."""
+    texts = [f"{percent:.{digits}f}" for digits in range(_MOST_DIGITS + 1)]
+    return next((text for text in texts if (float(text) > bound) is (percent > bound)), texts[-1])
 
 
 def _more(pods: int) -> str:

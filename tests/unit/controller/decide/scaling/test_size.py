@@ -10,8 +10,9 @@ from agent.wire import Phase
 from controller.decide.scaling.matching import Matching
 from controller.decide.scaling.size import Reason, decide_size
 from controller.decide.view import PodOperation, PodState, PodView, PoolView
+from controller.objects.behavior import Behavior
 from controller.objects.task import Task, TaskPhase
-from tests.support.pools import LONG_AGO, NOW, pod, pods, pool, task, tasks
+from tests.support.pools import AT_ONCE, LONG_AGO, NOW, pod, pods, pool, task, tasks
 
 MIXES: dict[str, tuple[tuple[str, ...], dict[str, int], int]] = {
     # idle and busy slots of the Pods there are, queued tasks by type, Pods wanted
@@ -347,6 +348,27 @@ def test_the_message_is_for_people() -> None:
     assert decide_size(pool((), tasks("apply", 1))).message == "1 queued task; 1 more Pod is needed for it"
     assert decide_size(pool(pods("rrr"))).message == "100 % of slots are used, above 80 %"
     assert decide_size(pool((), idle_slots={"plan": 1})).message == "idle slots wanted: 1 for plan"
+
+
+def test_a_share_beside_its_threshold_is_as_exact_as_it_takes_to_see_the_difference() -> None:
+    above = pods(*["rrr"] * 80, "r..", *["..."] * 19)
+    assert decide_size(pool(above, max_replicas=200)).message == "80.3 % of slots are used, above 80 %"
+    rest = "of the slots of Pods without a reservation are used"
+    more = pods(*["rrr"] * 20, "r..", *["..."] * 79)
+    assert decide_size(pool(more, max_replicas=200)).message == f"20.3 % {rest}: above 20 %"
+    least = pods(*["rrr"] * 20, *["..."] * 80)
+    assert decide_size(pool(least, max_replicas=200)).message == f"20 % {rest}: no more than 20 %"
+
+
+def test_a_tolerance_is_in_the_threshold_that_is_named() -> None:
+    behavior = Behavior(
+        scale_up=replace(AT_ONCE.scale_up, tolerance=0.1), scale_down=replace(AT_ONCE.scale_down, tolerance=0.1)
+    )
+    rest = "of the slots of Pods without a reservation are used"
+    below = pods(*["rrr"] * 19, *["..."] * 81)
+    assert decide_size(pool(below, behavior=behavior, max_replicas=200)).message == f"19 % {rest}: above 18 %"
+    above = pods(*["rrr"] * 89, *["..."] * 11)
+    assert decide_size(pool(above, behavior=behavior, max_replicas=200)).message == "89 % of slots are used, above 88 %"
 
 
 def test_tasks_that_ended_on_a_pod_hold_no_slot_of_it() -> None:
