@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from controller.cli.arguments.nearest import meant
+from controller.cli.cluster.nearest import meant
 from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKS, Resource
 
 

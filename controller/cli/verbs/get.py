@@ -11,10 +11,10 @@ import click
 from controller import names
 from controller.cli.arguments import kinds
 from controller.cli.arguments.kinds import Selection
-from controller.cli.arguments.nearest import meant
 from controller.cli.arguments.options import EVERYWHERE, OF_POOL
 from controller.cli.arguments.types import WhatArgument
 from controller.cli.arguments.verb import Verb, pass_session
+from controller.cli.cluster.nearest import meant
 from controller.cli.cluster.session import Connection, Session
 from controller.cli.cluster.watching import Fresh, Listing
 from controller.cli.show import colours, screen, tables

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import click
 
 from controller.cli.arguments.files import KINDS, files_of, parse_file, pools_first
-from controller.cli.arguments.nearest import meant
 from controller.cli.arguments.verb import Verb, pass_session
 from controller.cli.cluster.last_applied import with_new_note, with_note
+from controller.cli.cluster.nearest import meant
 from controller.cli.cluster.session import STRICT, Connection, Session, explain
 from controller.cli.show.changes import OUTPUT, Change, Teller
 from controller.cli.show.documents import short_name

@@ -8,9 +8,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from controller.cli.arguments import kinds
-from controller.cli.arguments.nearest import meant
 from controller.cli.arguments.types import Duration, Name
 from controller.cli.arguments.verb import Verb, pass_session
+from controller.cli.cluster.nearest import meant
 from controller.cli.cluster.session import Connection, Session
 from controller.cli.show.changes import OUTPUT, Change, Teller
 from controller.cli.show.tables import FINAL_PHASES, phase
