@@ -13,7 +13,7 @@ import click
 from controller import names
 from controller.cli.cluster.called import Cluster, command
 from controller.cli.cluster.refusals import in_words
-from controller.cli.local.processes import is_stopped
+from controller.cli.local.processes import KUBECONFIG, Standing, standing
 from controller.errors import ApiError, ApiUnavailable, NoConfiguration, NotFound, PodslotsError
 from controller.kube.access import KubeSettings
 from controller.kube.api import NAMESPACES, Object, Resource
@@ -150,9 +150,9 @@ def _hint(settings: KubeSettings) -> str:
     if not settings.kubeconfig or settings.server:
         return ""
     folder = Path(settings.kubeconfig).absolute().parent.parent
-    if not is_stopped(folder):
+    if not (folder / KUBECONFIG).is_file() or (stands := standing(folder)) is Standing.RUNS:
         return ""
-    return f". The local cluster in {folder} is stopped. Start it again: {local_command('up', folder)}"
+    return f". The local cluster in {folder} {stands}. Start it again: {local_command('up', folder)}"
 
 
 def local_command(verb: str, folder: Path) -> str:

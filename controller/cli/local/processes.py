@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from controller.errors import PodslotsError
@@ -61,11 +62,21 @@ def write_records(folder: Path, records: Sequence[Running]) -> None:
     temporary.rename(folder / RECORDS)
 
 
-def is_stopped(folder: Path) -> bool:
-    """Whether a cluster of `podslots local` was in this folder and does not run now."""
-    if not (folder / KUBECONFIG).is_file():
-        return False
-    return not any(process.name == "cluster" and process.alive for process in recorded(folder))
+class Standing(StrEnum):
+    """How the cluster of a state folder stands; the values are words for people."""
+
+    NEVER_STARTED = "was never started"
+    RUNS = "runs"
+    STOPPED = "is stopped"
+    KILLED = "was killed"
+
+
+def standing(folder: Path) -> Standing:
+    """Whether the cluster runs; if not, whether it was stopped or just ended. Raises StackError."""
+    clusters = [process for process in recorded(folder) if process.name == "cluster"]
+    if clusters:
+        return Standing.RUNS if any(process.alive for process in clusters) else Standing.KILLED
+    return Standing.STOPPED if (folder / KUBECONFIG).is_file() else Standing.NEVER_STARTED
 
 
 def start_ticks(pid: int) -> int | None:

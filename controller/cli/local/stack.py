@@ -11,11 +11,13 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from controller import crds
 from controller.cli.local.processes import KUBECONFIG, READY, Running, StackError, recorded, start_ticks, write_records
@@ -84,6 +86,21 @@ class Stack:
         """Whether the cluster ended without stopping its Pods, which run on without it."""
         return any(process.name == "cluster" and not self._alive(process) for process in self._recorded())
 
+    def _page_port(self) -> int:
+        """The port that the status page had last, so that an open page goes on; 0, which is any, if it is taken."""
+        port = urlsplit(self.page()).port or 0
+        self.status_page = ""
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            return 0
+        return port
+
+    def refuse_a_second(self) -> None:
+        """Raise StackError if both run already."""
+        if len(self.running()) > 1:
+            raise StackError(f"cluster and controller of {self.folder} run already")
+
     def _recorded(self) -> list[Running]:
         return recorded(self.folder)
 
@@ -101,9 +118,8 @@ class Stack:
         A start that fails, or is cancelled, stops what it has started, and leaves the folder's records as they were.
         """
         recorded_before = self._recorded()
+        self.refuse_a_second()
         found = {process.name: process for process in self.running()}
-        if len(found) > 1:
-            raise StackError(f"cluster and controller of {self.folder} run already")
         self._make_folder()
         ready = self.folder / READY
         try:
@@ -120,7 +136,8 @@ class Stack:
             self.ready = json.loads(ready.read_text())
             log = self.folder / "controller.log"
             before = log.stat().st_size if log.exists() else 0
-            self._spawn("controller", [sys.executable, "-m", "controller"], self._controller_environ(http_port))
+            environ = self._controller_environ(http_port or self._page_port())
+            self._spawn("controller", [sys.executable, "-m", "controller"], environ)
             await self._until(lambda: self._serves(log, before))
         except BaseException:
             for process in reversed(self.running()):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shlex
 from collections.abc import Callable, Coroutine
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,8 @@ import click
 from controller.cli.arguments.verb import CONTEXT, now
 from controller.cli.cluster.session import LOCAL_FOLDER, Session, local_command
 from controller.cli.local.interrupts import call_on_interrupt
-from controller.cli.local.processes import is_stopped, recorded
+from controller.cli.local.processes import Standing, recorded
+from controller.cli.local.processes import standing as cluster_standing
 from controller.cli.local.stack import Stack
 from controller.cli.show.tables import phase
 from controller.errors import PodslotsError
@@ -28,6 +30,7 @@ T = TypeVar("T")
 
 async def start(stack: Stack, *, detach: bool, keep_pods: bool, http_port: int, echo: Callable[[str], None]) -> None:
     """Start both processes; unless detached, stay until it is interrupted, and stop them then."""
+    stack.refuse_a_second()
     stopping = asyncio.Event()
     echo(f"Starting a cluster and a controller in {stack.folder}")
     starting = asyncio.create_task(stack.start(keep_pods=keep_pods, http_port=http_port), name="start")
@@ -63,7 +66,7 @@ def _tell(stack: Stack, echo: Callable[[str], None]) -> None:
     echo(f"API server   {stack.ready['url']}")
     echo(f"Status page  {stack.status_page}")
     echo(f"Logs         {stack.folder}/*.log")
-    echo(f"\nexport KUBECONFIG={stack.kubeconfig}")
+    echo(f"\nFor kubectl, in each shell:\n\nexport KUBECONFIG={shlex.quote(str(stack.kubeconfig))}")
 
 
 async def stop(stack: Stack, session: Session, *, force: bool) -> bool:
@@ -101,9 +104,9 @@ def standing(stack: Stack) -> tuple[str, bool]:
     folder = stack.folder
     alive = {process.name: process.pid for process in stack.running()}
     if not alive and not recorded(folder):
-        again = f"is stopped; its objects are kept. Start it again: {local_command('up', folder)}"
-        end = again if is_stopped(folder) else "was never started"
-        return f"the local cluster in {folder} {end}", False
+        stands = cluster_standing(folder)
+        kept = f"; its objects are kept. Start it again: {local_command('up', folder)}"
+        return f"the local cluster in {folder} {stands}{kept if stands is Standing.STOPPED else ''}", False
     killed = f"was killed. Start it again: {local_command('up', folder)}"
     lines = []
     for name in ("cluster", "controller"):
@@ -135,31 +138,38 @@ _STATE_DIR = click.option(
 )
 
 
+_PORT_HELP = "Port of the status page (default: its last one, else any free one)."
+
+
 @local.command()
 @_STATE_DIR
 @click.option("--detach", is_flag=True, help="Return once it runs.")
 @click.option("--keep-pods", is_flag=True, help="A stop leaves the Pods' processes running for the next start.")
-@click.option("--http-port", type=click.IntRange(0, 65535), default=0, help="Port of the status page.")
+@click.option("--http-port", type=click.IntRange(0, 65535), default=0, help=_PORT_HELP)
 def up(state_dir: Path, *, detach: bool, keep_pods: bool, http_port: int) -> None:
     """Start the cluster and a controller.
 
     What an earlier run left in its folder is there again.
     """
     if find_spec("celpy") is None:
-        raise click.ClickException("the embedded cluster is not installed: pipx install 'podslots[local]'")
+        raise click.ClickException(
+            "the embedded cluster is not installed. Install podslots with its extra `local`:\n"
+            "  from a clone:  pipx install --force '.[local]'\n"
+            "  from a wheel:  pipx install --force './podslots-VERSION-py3-none-any.whl[local]'"
+        )
     stack = Stack(state_dir, os.environ)
     _run(start(stack, detach=detach, keep_pods=keep_pods, http_port=http_port, echo=click.echo))
 
 
 @local.command()
 @_STATE_DIR
-@click.option("--force", is_flag=True, help="Even if tasks run: they end as lost.")
+@click.option("--force", is_flag=True, help="Even if tasks run: an apply is then Lost, a plan is tried again.")
 def down(state_dir: Path, *, force: bool) -> None:
     """Stop the cluster and its controller. Everything it knows is kept."""
     stack = Stack(state_dir, os.environ)
     session = Session(settings=settings_of(stack), now=now)
     stopped = _run(stop(stack, session, force=force))
-    click.echo("stopped" if stopped else f"nothing runs in {state_dir}")
+    click.echo("stopped" if stopped else f"nothing runs in {stack.folder}")
 
 
 @local.command()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import asdict
@@ -67,6 +68,46 @@ def test_a_second_start_on_a_folder_is_refused(tmp_path: Path) -> None:
     record(tmp_path, *(Running(name=name, pid=os.getpid(), start_ticks=ticks) for name in ("cluster", "controller")))
     with pytest.raises(StackError, match="run already"):
         asyncio.run(Stack(tmp_path, os.environ).start())
+    up = CliRunner().invoke(main, ["local", "up", "--state-dir", str(tmp_path)])
+    assert (up.exit_code, up.stdout) == (1, ""), "it does not say first that it starts one"
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_the_status_page_stays_at_its_address_unless_another_program_has_its_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, taken: bool
+) -> None:
+    """What was started notes its port and lives on; no cluster is needed to see which one it was given."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        if not taken:
+            other.close()
+        ticks = start_ticks(os.getpid())
+        assert ticks is not None
+        record(tmp_path, Running(name="cluster", pid=os.getpid(), start_ticks=ticks))
+        (tmp_path / "ready.json").write_text('{"url": "http://127.0.0.1:1"}')
+        (tmp_path / "controller.log").write_text(json.dumps({"message": "serving", "port": port}) + "\n")
+        given: list[str] = []
+
+        def spawn(self: Stack, name: str, command: object, environ: dict[str, str]) -> None:
+            del name, command
+            given.append(environ["PODSLOTS_HTTP_PORT"])
+            with (self.folder / "controller.log").open("a") as log:
+                log.write(json.dumps({"message": "serving", "port": 1}) + "\n")
+
+        monkeypatch.setattr(Stack, "_spawn", spawn)
+        asyncio.run(Stack(tmp_path, os.environ).start())
+    assert given == ["0" if taken else str(port)]
+
+
+def test_of_a_cluster_that_was_killed_a_command_says_so(tmp_path: Path) -> None:
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "kubeconfig").write_text(
+        "{current-context: c, contexts: [{name: c, context: {cluster: c}}],"
+        " clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]}"
+    )
+    record(tmp_path, Running(name="cluster", pid=os.getpid(), start_ticks=1))
+    asked = CliRunner().invoke(main, ["get", "tasks", "--kubeconfig", str(tmp_path / "cluster" / "kubeconfig")])
+    assert f"The local cluster in {tmp_path} was killed. Start it again: " in asked.stderr
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
