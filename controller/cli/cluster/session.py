@@ -12,11 +12,12 @@ import click
 
 from controller import names
 from controller.cli.cluster.called import Cluster, command
+from controller.cli.cluster.nearest import meant
 from controller.cli.cluster.refusals import in_words
 from controller.cli.local.processes import KUBECONFIG, Standing, standing
 from controller.errors import ApiError, ApiUnavailable, NoConfiguration, NotFound, PodslotsError
 from controller.kube.access import KubeSettings
-from controller.kube.api import NAMESPACES, Object, Resource
+from controller.kube.api import NAMESPACES, PODS, Object, Resource
 from controller.kube.blocking import BlockingClient
 
 T = TypeVar("T")
@@ -101,8 +102,31 @@ class Connection:
         try:
             return self.api.get(resource, self.namespace, name)
         except NotFound as error:
-            text = f"no {resource.kind} {name} in namespace {self.namespace}{self.lack_of_namespace()}"
-            raise click.ClickException(text) from error
+            raise click.ClickException(self.absence(resource, name)) from error
+
+    def absence(self, resource: Resource, name: str, *, everywhere: bool = False) -> str:
+        """What to say of an object that is not there: where it was looked for, and what may have been meant."""
+        if everywhere:
+            return f"no {resource.kind} {name} in any namespace{self._nearest(resource, name, everywhere=True)}"
+        instead = self.lack_of_namespace() or self._elsewhere(resource, name) or self._nearest(resource, name)
+        return f"no {resource.kind} {name} in namespace {self.namespace}{instead}"
+
+    def _elsewhere(self, resource: Resource, name: str) -> str:
+        """That another namespace has one of this name, if we may see it there."""
+        try:
+            found = self.list_all(resource, everywhere=True, field_selector=f"metadata.name={name}")
+        except ApiError:
+            return ""
+        return f"; there is one in namespace {found[0]['metadata']['namespace']}" if found else ""
+
+    def _nearest(self, resource: Resource, name: str, *, everywhere: bool = False) -> str:
+        """The name that comes nearest, if we may see it."""
+        selector = names.POOL_LABEL if resource is PODS else ""
+        try:
+            there = self.list_all(resource, everywhere=everywhere, label_selector=selector)
+        except ApiError:
+            return ""
+        return meant(name, (str(obj["metadata"]["name"]) for obj in there))
 
     def lack_of_namespace(self) -> str:
         """What to add where nothing was found: that the namespace itself is not there, if that may be known."""

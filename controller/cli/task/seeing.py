@@ -63,7 +63,10 @@ class Watched:
         self._said = ""
 
     def read(self) -> Object:
-        """The task as it is now. Raises CouldNotSee if that can't be learned, or it is not there any more."""
+        """The task as it is now. Raises CouldNotSee if that can't be learned, or it is not there any more.
+
+        One that was never there is a plain error: to ask again would not help.
+        """
         with seeing():
             task = self._answered()
         uid = str(task["metadata"]["uid"])
@@ -85,10 +88,9 @@ class Watched:
             try:
                 task = self.connection.api.get(SLOTTASKS, self.connection.namespace, self.name)
             except NotFound as error:
-                there = "is gone: it was deleted" if self._uid else "is not there"
-                where = f"namespace {self.connection.namespace}"
-                lack = self.connection.lack_of_namespace()
-                raise CouldNotSee(f"SlotTask {self.name} {there} ({where}){lack}") from error
+                if not self._uid:
+                    raise click.ClickException(self.connection.absence(SLOTTASKS, self.name)) from error
+                raise CouldNotSee(f"{self.name} was deleted: how it ended is not known") from error
             except (ApiUnavailable, TooManyRequests) as error:
                 if self._uid and time.monotonic() >= self.deadline:
                     raise CouldNotSee(f"{explain(error)}. How {self.name} goes on is not known") from error

@@ -106,10 +106,9 @@ def _run(connection: Connection, what: tuple[Selection, ...], how: _How, *, watc
         texts = [text for each, there in zip(asked, found, strict=True) if (text := each.text(there, head=watch))]
         if texts:
             click.echo("\n\n".join(texts) if how.output != "name" else "\n".join(texts))
-    missing = [name for each, there in zip(asked, found, strict=True) for name in each.missing(there)]
+    missing = [line for each, there in zip(asked, found, strict=True) for line in each.missing(there)]
     if missing:
-        where = "" if how.everywhere else f" in namespace {connection.namespace}{connection.lack_of_namespace()}"
-        raise click.ClickException(f"no {', no '.join(missing)}{where}")
+        raise click.ClickException("\n".join(missing))
     if not any(found) and how.output not in {"json", "yaml"}:
         click.echo(_nothing(connection, how), err=True)
     if watch:
@@ -152,10 +151,10 @@ class _Asked:
         return [obj for obj in found if self._is_wanted(obj)]
 
     def missing(self, found: list[Object]) -> list[str]:
-        """What was named and is not there, with its kind."""
-        what = "Pod" if self.resource is PODS else self._kind.singular
+        """A line for each name that is not there."""
         there = {obj["metadata"]["name"] for obj in found}
-        return [f"{what} named {name}" for name in self._wanted if name not in there]
+        absence, everywhere = self._connection.absence, self._how.everywhere
+        return [absence(self.resource, name, everywhere=everywhere) for name in self._wanted if name not in there]
 
     def text(self, found: list[Object], *, head: bool) -> str:
         """What is shown of them. An empty table has its heads if rows may follow (`head`)."""

@@ -82,8 +82,8 @@ def wait(
     Without --for it waits for success. On stderr it says what each task waits for. A task that is past the phase, as
     one that awaits its approval is past Running, is not waited for: that is an error.
 
-    Exit codes, the largest if tasks differ: 0 they are there; 1 one ended in another phase, or went past it; 3 the time
-    is over; 4 one can't be seen.
+    Exit codes, the largest if tasks differ: 0 they are there; 1 one ended in another phase, went past it, or there is
+    no such task; 3 the time is over; 4 one can't be seen.
     """
     with closing(Teller(output)) as tell:
         session.run(lambda connection: Wait(connection, names_, wanted, timeout, tell=tell).run(), failure=CouldNotSee)

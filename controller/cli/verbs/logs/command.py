@@ -97,8 +97,8 @@ def logs(
     """Show the output of tasks.
 
     Several tasks are shown one after the other. With -f the exit code is 0 if the tasks have succeeded, 1 if one
-    ended otherwise, and 4 if one could not be seen to its end. Without, it is 0, 1 if a task has no such attempt, or
-    4 if nothing of its output could be found.
+    ended otherwise or is not there, and 4 if one could not be seen to its end. Without, it is 0, 1 if there is no such
+    task or attempt, or 4 if nothing of its output could be found.
 
     Colours pass; other control characters are shown as text, so that output can't steer your terminal.
     """

@@ -68,7 +68,15 @@ def test_of_several_failures_the_worst_is_the_exit_code_and_all_are_said(
 ) -> None:
     put(api, "bad", "Failed")
     put(api, "slow", "Running")
-    with pytest.raises(CouldNotSee, match="gone is not there"):
+    put(api, "gone", "Running")
+    reads = iter(range(1000))
+
+    def vanish() -> None:
+        if next(reads) == 3:
+            api.objects.pop((SLOTTASKS.plural, "gone"))
+
+    api.on_get = vanish
+    with pytest.raises(CouldNotSee, match="gone was deleted"):
         wait(api, "bad", "gone", "slow", timeout=0.05)
     said = capsys.readouterr().err
     assert "Error: bad ended as Failed" in said
