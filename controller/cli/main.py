@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from controller.cli.arguments import elsewhere
 from controller.cli.arguments.verb import VerbGroup
 from controller.cli.start import INTERRUPTED
 
@@ -54,8 +55,10 @@ SECTIONS = {
 _MODULES = {verb: module for verbs in SECTIONS.values() for verb, module in verbs.items()}
 
 
-class Podslots(VerbGroup):
+class Podslots(elsewhere.Guessing, VerbGroup):
     """Loads a verb as it is used."""
+
+    others = elsewhere.VERBS
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """All verbs, in the order in which they are shown."""
@@ -68,14 +71,6 @@ class Podslots(VerbGroup):
         command = getattr(import_module(f"controller.cli.verbs.{_MODULES[name]}"), name.replace("-", "_"))
         assert isinstance(command, click.Command)  # noqa: S101 - the table above says so
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The verb that comes first. An unknown one is answered with the nearest."""
-        if args and args[0] not in _MODULES and not args[0].startswith("-"):
-            raise click.NoSuchCommand(args[0], possibilities=_MODULES, ctx=ctx)
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The verbs by what they are for."""

@@ -14,11 +14,6 @@ class Kind:
     aliases: tuple[str, ...]
     resource: Resource | None
 
-    @property
-    def singular(self) -> str:
-        """Its name in a message."""
-        return self.plural.removesuffix("s")
-
 
 POOLS = Kind("pools", ("pool", "slotpools", "slotpool", "slp"), SLOTPOOLS)
 POD_KIND = Kind("pods", ("pod", "po"), PODS)
@@ -90,7 +85,11 @@ def _kind(word: str, among: tuple[Kind, ...]) -> Kind:
         return found
     names = [name for kind in among for name in (kind.plural, *kind.aliases)]
     near = meant(word.lower(), names, likeness=_LIKENESS)
-    raise NoSelection(f"there is no kind {word!r}{near or f'; there are {_known(among)}'}")
+    if near:
+        raise NoSelection(f"there is no kind {word!r}{near}")
+    raise NoSelection(
+        f"there is no kind {word!r}; there are {_known(among)}. Is it a name? Then its kind comes first: task {word}"
+    )
 
 
 def _known(among: tuple[Kind, ...]) -> str:

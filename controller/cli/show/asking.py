@@ -35,10 +35,10 @@ class Asker:
         try:
             return click.confirm(self.question, err=self.aside)
         except click.Abort as abort:
+            click.echo(err=self.aside)  # what comes next begins a line
             if isinstance(abort.__context__, KeyboardInterrupt):
                 raise
-            click.echo(err=self.aside)  # Ctrl-D, or nobody there to answer
-            return False
+            return False  # Ctrl-D, or nobody there to answer
 
     def page(self, text: str, *, what: str, again: str) -> None:
         """Show a long text: a page at a time if a person is there to turn them, and is to be asked after it.

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import click
 
+from controller.cli.arguments import elsewhere
 from controller.cli.arguments.verb import CONTEXT, now
 from controller.cli.cluster.session import LOCAL_FOLDER, Session, local_command
 from controller.cli.local.interrupts import call_on_interrupt
@@ -124,7 +125,11 @@ def standing(stack: Stack) -> tuple[str, bool]:
 # --- the commands -----------------------------------------------------------------------------------------------------
 
 
-@click.group(context_settings=CONTEXT)
+class _Local(elsewhere.Guessing):
+    others = elsewhere.LOCAL
+
+
+@click.group(cls=_Local, context_settings=CONTEXT)
 def local() -> None:
     """A cluster embedded in this machine."""
 

@@ -1,5 +1,6 @@
 """`podslots submit`: create the objects of YAML files, or merge what changed into those that exist."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -121,17 +122,23 @@ def _apply(connection: Connection, resource: Resource, namespace: str, obj: Obje
     "--file",
     "paths",
     multiple=True,
-    required=True,
     type=click.Path(allow_dash=True),
     metavar="PATH",
     help="A YAML or JSON file, a folder of them, or - for standard input. May be given several times.",
 )
 @click.option("-R", "--recursive", is_flag=True, help="Of folders take what is below them, too.")
+@click.argument("loose", nargs=-1, metavar="-f PATH...")
 @OUTPUT
 @click.pass_context
 @pass_session
 def submit(
-    session: Session, ctx: click.Context, *, paths: tuple[str, ...], recursive: bool, output: str | None
+    session: Session,
+    ctx: click.Context,
+    *,
+    paths: tuple[str, ...],
+    loose: tuple[str, ...],
+    recursive: bool,
+    output: str | None,
 ) -> None:
     """Create pools and tasks from YAML, or change those that exist.
 
@@ -145,6 +152,9 @@ def submit(
       podslots submit -f folder/
       generate-task | podslots submit -f - -o name
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
+    if loose or not paths:
+        wanted = shlex.join(word for path in (*paths, *loose) for word in ("-f", path)) or "-f FILE"
+        raise click.UsageError(f"each file stands after a -f: podslots submit {wanted}")
     if paths.count("-") > 1:
         raise click.UsageError("standard input can be read once: give -f - once")
     files = [file for path in paths for file in files_of(path, recursive=recursive)]

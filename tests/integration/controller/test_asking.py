@@ -63,7 +63,7 @@ def test_ctrl_c_at_the_question_ends_the_command(tmp_path: Path) -> None:
         terminal.until_seen(QUESTION)
         terminal.type(CTRL_C)
         assert terminal.until_over() == 1  # click's own code for it, which the program makes 130
-        assert terminal.seen.endswith(b"Aborted!\r\n")
+        assert terminal.seen.endswith(b"\r\nAborted!\r\n"), "what comes next begins a line"
 
 
 def test_what_was_typed_before_the_question_does_not_answer_it(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from controller.cli.arguments import kinds
+from controller.cli.arguments import elsewhere, kinds
 from controller.cli.arguments.kinds import Kind
 from controller.cli.arguments.types import Duration
 from controller.cli.main import main
+from controller.cli.verbs.local import local
 from tests.support.repository import ROOT
 
 ON_ONE = ("logs", "approve", "retry", "cancel", "drain", "undrain", "forget", "rotate", "wait")
@@ -31,6 +32,30 @@ def test_what_is_no_namespace_is_refused_wherever_it_stands(name: str, arguments
     result = CliRunner().invoke(main, [name if word == "NAME" else word for word in arguments])
     assert result.exit_code == 2
     assert "is no namespace" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        (["apply", "-f", "x.yaml"], "Use: podslots submit -f FILE; a plan is applied by podslots approve TASK"),
+        (["delete", "task", "x"], "Use: kubectl delete slottask NAME"),
+        (["local", "stop"], "Use: podslots local down"),
+        (["aprove", "x"], "Did you mean 'approve'?"),
+        (["local", "stat"], "Did you mean 'status'?"),
+        (["submit", "a.yaml", "b c.yaml"], "each file stands after a -f: podslots submit -f a.yaml -f 'b c.yaml'"),
+        (["submit"], "each file stands after a -f: podslots submit -f FILE"),
+        (["describe", "network"], "Is it a name? Then its kind comes first: task network"),
+    ],
+)
+def test_a_wrong_command_line_is_answered_with_the_right_one(words: list[str], right: str) -> None:
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert right in result.stderr
+
+
+def test_what_stands_for_other_programs_verbs_is_no_verb_of_ours() -> None:
+    for group, others in ((main, elsewhere.VERBS), (local, elsewhere.LOCAL)):
+        assert not set(others) & set(group.list_commands(click.Context(group)))
 
 
 def test_a_kind_goes_by_the_names_that_its_definition_has() -> None:
