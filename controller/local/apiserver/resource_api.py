@@ -34,6 +34,7 @@ _STREAMED = {
     "portforward": "`kubectl port-forward`: a Pod's address can be reached from this machine as it is",
     "ephemeralcontainers": "`kubectl debug`: a container is a process of this machine",
 }
+_NO_SERVICES = "the local cluster has no Services: a Pod's address can be reached from this machine as it is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ class ResourceApi:
             text = "the server does not allow this method on the requested resource"
             raise ApiError(405, "MethodNotAllowed", text, {})
         if verb not in resource.verbs and not info.subresource:
+            if resource.key == "services":
+                raise ApiError(405, "MethodNotAllowed", _NO_SERVICES, {})
             raise method_not_allowed(resource.target(), verb)
         form = negotiate(accept, custom=resource.custom is not None)
         if verb == "get":

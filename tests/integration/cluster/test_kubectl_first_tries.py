@@ -48,6 +48,20 @@ async def test_objects_are_marked_patched_and_waited_for(kubectl: Kubectl) -> No
     assert "field label not supported: spec.pool" in missing.err
 
 
+async def test_the_cluster_is_found_and_has_no_services(kubectl: Kubectl) -> None:
+    """`cluster-info` asks for those of the system; what stays away is not offered."""
+    assert "Kubernetes control plane" in await kubectl("cluster-info")
+    assert await kubectl("get", "services", "-A") == ""
+    service = "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: [{port: 80}]}\n"
+    for verb in ("create", "apply"):
+        refused = await kubectl.run(verb, "-f", "-", stdin=service)
+        assert (refused.status, "the local cluster has no Services: a Pod's address" in refused.err) == (1, True)
+    assert (
+        "the local cluster has no Services"
+        in (await kubectl.run("create", "service", "clusterip", "x", "--tcp=80")).err
+    )
+
+
 async def test_what_is_refused_is_refused_in_the_same_words(kubectl: Kubectl) -> None:
     await kubectl("apply", "-f", "-", stdin=SCALED)
     refused = await kubectl.run("scale", "slotpool", "terraform", "--replicas=3")

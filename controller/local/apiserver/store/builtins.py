@@ -322,6 +322,7 @@ _STRATEGIES: dict[str, type[Strategy]] = {
     REPLICASETS: ReplicaSetStrategy,
     BUDGETS: BudgetStrategy,
     "serviceaccounts": Strategy,
+    "services": Strategy,
     **{f"{plural}.{RBAC}": RbacStrategy for plural in ("roles", "rolebindings", "clusterroles", "clusterrolebindings")},
     f"validatingadmissionpolicies.{ADMISSION}": PolicyStrategy,
     f"validatingadmissionpolicybindings.{ADMISSION}": PolicyBindingStrategy,

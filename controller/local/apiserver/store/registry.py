@@ -89,6 +89,11 @@ BUILTINS = (
     Resource("", "v1", "secrets", "secret", "Secret"),
     Resource("", "v1", "serviceaccounts", "serviceaccount", "ServiceAccount", short_names=("sa",)),
     Resource("", "v1", "configmaps", "configmap", "ConfigMap", short_names=("cm",)),
+    # There is none, and none can be made; clients that ask for them, as `kubectl cluster-info`, find an empty list.
+    Resource(
+        "", "v1", "services", "service", "Service",
+        short_names=("svc",), categories=("all",), verbs=("get", "list", "watch"),
+    ),
     Resource("", "v1", "events", "event", "Event", short_names=("ev",), create_on_update=True),
     Resource(
         "coordination.k8s.io", "v1", "leases", "lease", "Lease",
