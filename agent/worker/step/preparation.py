@@ -55,7 +55,7 @@ class SlotDisk(Directories):
             secrets=recorded,
             config_maps=self._config_maps,
             directory=self.directory(assignment.task_id),
-            temporary=temporary_folder(self.temporary(assignment.task_id)),
+            temporary=self._temporary(assignment.task_id),
             slot=self._slot,
         )
         values = {**recorded.values, **self._secret_variables}
@@ -72,6 +72,14 @@ class SlotDisk(Directories):
             secrets=masking.patterns(values.values()) if masks else (),
             notes=tuple(TOO_SHORT.format(name=name) for name in masking.too_short(values)) if masks else (),
         )
+
+    def _temporary(self, task_id: str) -> str:
+        """The task's TMPDIR. It gets no short name if the container's own stands, and hides it.
+
+        Such a name in /tmp goes with the task; in a /tmp that outlives the container nobody else would remove it.
+        """
+        path = self.temporary(task_id)
+        return path if "TMPDIR" in self._container else temporary_folder(path)
 
     def check_plan_file(self, assignment: Assignment) -> None:
         """Raises StepRefusedError if a plan step names a file that it has not written."""

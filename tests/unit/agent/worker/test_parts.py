@@ -37,6 +37,7 @@ from agent.worker.http.connection import parse
 from agent.worker.process import environment, memory, temporary
 from agent.worker.step import output
 from agent.worker.step.digest import Source, hash_content, plan_digest
+from agent.worker.step.preparation import SlotDisk
 from tests.support.worker_process import assignment
 
 
@@ -478,6 +479,29 @@ def test_a_long_temporary_folder_has_a_short_name_that_goes_with_it(tmp_path: Pa
         temporary.forget_temporary(str(long))
     assert not os.path.lexists(short)
     assert temporary.temporary_folder("/short") == "/short"
+
+
+@pytest.mark.parametrize(("container", "linked"), [({}, True), ({"TMPDIR": "/chosen"}, False)])
+def test_where_the_containers_own_temporary_folder_stands_no_name_is_made_that_would_stay(
+    tmp_path: Path, container: dict[str, str], *, linked: bool
+) -> None:
+    """On one machine all containers share /tmp, and their kubelet gives each a TMPDIR."""
+    nothing = files.FolderMounts({})
+    disk = SlotDisk(
+        str(tmp_path / ("x" * 120)),
+        lambda *_, **__: None,
+        slot=0,
+        container=container,
+        secret_variables={},
+        secrets=nothing,
+        config_maps=nothing,
+    )
+    wanted = assignment("true")
+    Path(disk.directory(wanted.task_id)).mkdir(parents=True)
+    found = disk.prepare(wanted, "run").environment["TMPDIR"]
+    links = [name for name in temporary._names(disk.temporary(wanted.task_id)) if os.path.lexists(name)]
+    temporary.forget_temporary(disk.temporary(wanted.task_id))
+    assert (links == [found], bool(links)) == (linked, linked)
 
 
 def test_files_may_have_bytes_and_permissions(tmp_path: Path) -> None:
