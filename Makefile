@@ -41,12 +41,14 @@ help: ## Show this list
 
 venv: $(RUNTIME) ## Make .venv, with which podslots runs (other targets do it when needed, and add what they need)
 
+# The environment is made anew if it was interrupted before it had pip. Ctrl-C shows no traceback of Python's.
 $(RUNTIME): pyproject.toml constraints.txt
 	@python=$$($(FIND_PYTHON)); \
 	if [ -z "$$python" ]; then echo 'podslots needs Python 3.11 or later (with venv); none was found.' >&2; exit 1; fi; \
 	echo "Setting up $(VENV) with $$($$python --version) (once)"; \
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && $(BIN)/pip --version >/dev/null 2>&1 \
-		|| "$$python" -m venv --clear $(VENV)  # anew, too, if it was interrupted before it had pip
+		|| { errors=$$("$$python" -m venv --clear $(VENV) 2>&1 >&3); } 3>&1 \
+		|| { case $$errors in *KeyboardInterrupt*) ;; *) echo "$$errors" >&2;; esac; exit 1; }
 	@$(call INSTALL,.[local])
 	@touch $@
 

@@ -44,3 +44,21 @@ def test_a_virtual_environment_is_made_unless_it_is_whole(
             script(tmp_path / ".venv" / "bin" / name, text)
     (tmp_path / ".venv").mkdir(exist_ok=True)
     assert set_up(tmp_path) is made
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [("KeyboardInterrupt", False), ("Error: No space left on device", True)],
+    ids=["Ctrl-C", "error"],
+)
+def test_a_set_up_that_fails_says_why_and_one_that_is_interrupted_shows_no_traceback(
+    tmp_path: Path, words: str, *, shown: bool
+) -> None:
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    failing = f'echo "{words}" >&2; exit 1'
+    script(tmp_path / "python", f'if [ "$1$2" = -mvenv ]; then {failing}; fi; exec {sys.executable} "$@"')
+    command = ["make", "--file", str(MAKEFILE), "venv", "INSTALL=true", f"PYTHON={tmp_path / 'python'}"]
+    made = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert made.returncode != 0
+    assert (words in made.stderr) is shown
