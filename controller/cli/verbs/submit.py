@@ -12,6 +12,7 @@ from controller.cli.arguments.verb import Verb, pass_session
 from controller.cli.cluster.last_applied import with_new_note, with_note
 from controller.cli.cluster.nearest import meant
 from controller.cli.cluster.session import STRICT, Connection, Session, explain
+from controller.cli.cluster.unknown_fields import with_meant
 from controller.cli.show.changes import OUTPUT, Change, Teller
 from controller.cli.show.documents import short_name
 from controller.errors import AlreadyExists, ApiError, Invalid, InvalidObject, NotFound
@@ -43,7 +44,8 @@ def submitted(connection: Connection, objects: list[Object]) -> Iterator[Submitt
             outcome, after = _apply(connection, resource, namespace, obj)
         except ApiError as error:
             own = isinstance(error, Invalid) and STRICT not in error.message  # such words name the object
-            yield Submitted(explain(error) if own else f"{short_name(resource)}/{shown}: {explain(error)}")
+            why = with_meant(resource, explain(error))
+            yield Submitted(why if own else f"{short_name(resource)}/{shown}: {why}")
         else:
             yield Submitted(f"{short_name(resource)}/{after['metadata']['name']} {outcome}", after)
 

@@ -145,9 +145,15 @@ def test_the_api_servers_refusal_is_one_clear_line(cli: Cli) -> None:
 def test_a_field_that_is_not_known_is_refused_and_named(cli: Cli) -> None:
     """Dropped in silence it would be a task of another priority, and a pool that does not what its author thinks."""
     text = task("typo", "true", priorty=3)
-    assert cli.run("submit", "-f", "-", text=text, code=1) == 'Error: slottask/typo: unknown field "spec.priorty"\n'
+    assert (
+        cli.run("submit", "-f", "-", text=text, code=1)
+        == "Error: slottask/typo: unknown field \"spec.priorty\" (did you mean 'priority'?)\n"
+    )
     cli.submit(task("typo", "true"))
-    assert cli.run("submit", "-f", "-", text=text, code=1) == 'Error: slottask/typo: unknown field "spec.priorty"\n'
+    assert (
+        cli.run("submit", "-f", "-", text=text, code=1)
+        == "Error: slottask/typo: unknown field \"spec.priorty\" (did you mean 'priority'?)\n"
+    )
     pool = POOL.replace("spec:\n", "spec:\n  moode: Deployment\n")
     assert 'unknown field "spec.moode"' in cli.run("submit", "-f", "-", text=pool, code=1)
 
@@ -159,7 +165,7 @@ def test_one_that_is_refused_does_not_keep_those_after_it_away(cli: Cli) -> None
     done = CliRunner(env={"KUBECONFIG": None}).invoke(main, [*chosen, "submit", "-f", "-"], input=text)
     assert (done.exit_code, done.stdout) == (1, "slottask/after-1 created\n")
     first, second = done.stderr.splitlines()
-    assert first == 'Error: slottask/typo-1: unknown field "spec.priorty"'
+    assert first == "Error: slottask/typo-1: unknown field \"spec.priorty\" (did you mean 'priority'?)"
     assert second.startswith('Error: SlotTask.podslots.dev "typo-2" is invalid: ')
 
 
