@@ -4,9 +4,9 @@ The theory. For each byte that has come it is known whether it belongs to a comp
 undecided if a value may begin there: it is held back until more comes. So a value is found no matter how the output was
 cut into pieces.
 
-What is looked for: each value, each line of one that has several, and their base64 in each of the three places it can
-have in a group, as in `user:password`. Very short values are part of ordinary words. They are not masked, and a note
-says so.
+What is looked for: each value, each line of one that has several, both in a string of JSON too, and the value's base64
+in each of the three places it can have in a group, as in `user:password`. Very short values are part of ordinary words.
+They are not masked, and a note says so.
 """
 
 from binascii import b2a_base64
@@ -20,6 +20,9 @@ LEAST_BYTES = 6
 WRAP_COLUMNS = (76, 64)
 """Where programs break lines of base64: `base64` and MIME, PEM."""
 _GROUP = 3
+_IN_JSON = str.maketrans({"\\": "\\\\", '"': '\\"', "\b": "\\b", "\t": "\\t", "\f": "\\f"})
+_IN_JSON_OF_GO = {**_IN_JSON, **str.maketrans({"&": "\\u0026", "<": "\\u003c", ">": "\\u003e"})}
+"""Go's encoder, and so Terraform's, makes JSON that is safe in HTML. No other control character is looked for."""
 
 
 class Recorded:
@@ -53,7 +56,7 @@ def patterns(values: Iterable[str]) -> tuple[bytes, ...]:
         whole = _bytes(value).strip()
         for text in {whole, *(line.strip() for line in whole.splitlines())}:
             if len(text) >= LEAST_BYTES:
-                found |= {text, text.replace(b"\\", b"\\\\").replace(b'"', b'\\"')}
+                found |= _written(text)
         if len(whole) >= LEAST_BYTES:
             found.update(*(_encoded(text) for text in {_bytes(value), whole, whole + b"\n"}))
     return tuple(sorted(found, key=lambda pattern: (-len(pattern), pattern)))
@@ -124,6 +127,18 @@ def _begun(pattern: bytes, data: bytes) -> int:
 
 def _bytes(value: str) -> bytes:
     return value.encode("utf-8", "surrogateescape")
+
+
+def _written(text: bytes) -> set[bytes]:
+    """A text by itself, in a string of JSON, and in JSON within such a string, as a plan has what `jsonencode` made."""
+    once = {text, *_quoted(text)}
+    return once.union(*map(_quoted, once))
+
+
+def _quoted(text: bytes) -> tuple[bytes, bytes]:
+    characters = text.decode("latin-1")
+    plain, of_go = (characters.translate(escapes).encode("latin-1") for escapes in (_IN_JSON, _IN_JSON_OF_GO))
+    return plain, of_go
 
 
 def _encoded(value: bytes) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -51,6 +52,27 @@ def test_every_line_of_a_key_is_masked() -> None:
     for line in KEY.splitlines():
         assert line.encode() not in seen
     assert masked(b'a "quo\\"ted!" b', 'quo"ted!') == b'a "***" b'
+
+
+ODD = "p&ss<w>0rd'\"x\\y-ä\t$!"
+
+
+def _as_go_writes(text: str) -> str:
+    """A JSON string of Go's encoder, as in `terraform show -json`: it is safe in HTML, too."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return quoted.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _as_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+@pytest.mark.parametrize("write", [_as_json, _as_go_writes])
+@pytest.mark.parametrize("around", [str, _as_json, _as_go_writes])
+def test_a_value_in_a_string_of_json_is_masked(write: Callable[[str], str], around: Callable[[str], str]) -> None:
+    """Once, and as `jsonencode` has it within the JSON of a plan."""
+    output = around(write(f"password={ODD};")).encode()
+    assert masked(output, ODD) == around(write("password=***;")).encode()
 
 
 @pytest.mark.parametrize("text", ["hunter22", "hunter22\n", "user:hunter22", "a:hunter22", "hunter22/é+~", KEY])
