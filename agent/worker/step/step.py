@@ -148,6 +148,8 @@ class ProcessRunner:
         parent = os.getpid()
         lock = self._folder.step_lock(launch.task_id, launch.step)
         directory = self._folder.directory(launch.task_id)
+        # All commands have the pipe in common: one before may have made it non-blocking, as node does.
+        os.set_blocking(sink, True)
         go_reader, go_writer = os.pipe()
         problem_reader, problem_writer = os.pipe()
         with open(problem_reader, "rb") as problems, open(go_writer, "wb", 0) as go:

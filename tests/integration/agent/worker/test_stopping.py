@@ -129,6 +129,19 @@ def test_commands_run_one_after_the_other_each_in_its_folder_and_group(
     assert report.log_bytes == len(agent.log("task.1"))
 
 
+def test_a_command_that_lets_its_output_not_wait_leaves_that_to_none_after_it(
+    agent: FakeAgent, start_worker: StartWorker
+) -> None:
+    """As `node` does with a pipe, and so `npm`: the next command would lose what finds the pipe full."""
+    start_worker()
+    size = 8 << 20
+    not_to_wait = (sys.executable, "-c", "import os; os.set_blocking(1, False)")
+    write_all = (sys.executable, "-c", f"import os; assert os.write(1, bytes({size})) == {size}")
+    agent.offer(assignment(*write_all, before=(Command(command=not_to_wait),)))
+    report = agent.exit_of("task.1", Step.PLAN)
+    assert (report.outcome, report.log_bytes) == (Outcome.SUCCEEDED, size), agent.log("task.1")[-1000:]
+
+
 @pytest.mark.parametrize(
     ("before", "reason"),
     [
