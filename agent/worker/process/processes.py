@@ -65,17 +65,19 @@ def with_environment(name: str, value: str) -> list[int]:
 
 
 def send(pid: int, number: signal.Signals) -> None:
-    """Signal a process, which may be gone."""
+    """Signal a process, which may be gone. One that stands still (SIGSTOP) goes on: else it could not act on it."""
     try:
         os.kill(pid, number)
+        os.kill(pid, signal.SIGCONT)
     except (ProcessLookupError, PermissionError):
         return
 
 
 def send_group(group: int, number: signal.Signals) -> None:
-    """Signal a process group, which may be gone."""
+    """Signal a process group, which may be gone. What stands still goes on, as in `send`."""
     try:
         os.killpg(group, number)
+        os.killpg(group, signal.SIGCONT)
     except (ProcessLookupError, PermissionError):
         return
 

@@ -94,6 +94,22 @@ def test_a_step_gets_the_signal_though_the_worker_was_started_with_it_ignored(
     assert agent.exit_of("task.1", Step.PLAN).exit_code == 4
 
 
+@pytest.mark.parametrize("where", ["its group", "a group of its own"])
+def test_a_process_that_stands_still_goes_on_so_that_it_can_tidy_up(
+    agent: FakeAgent, start_worker: StartWorker, where: str
+) -> None:
+    """Somebody stopped it (SIGSTOP) to look at it: a signal that it can handle would wait for SIGKILL to end it."""
+    start_worker()
+    tool = "trap 'echo tidied; exit 4' INT TERM; echo ready; kill -STOP $$; while :; do sleep 0.05; done"
+    command = ("setsid", "--fork", *shell(tool)) if where == "a group of its own" else shell(tool)
+    wait = shell('"$@"; sleep 1000')
+    agent.offer(assignment(*wait, "sh", *command, grace_seconds=4))
+    agent.wait(lambda: agent.log("task.1") == b"ready\n")
+    agent.cancel("task.1")
+    assert agent.exit_of("task.1", Step.PLAN).outcome is Outcome.CANCELLED
+    assert agent.log("task.1").split()[-1] == b"tidied"
+
+
 def test_a_step_that_is_not_stopped_ends_with_its_first_process(agent: FakeAgent, start_worker: StartWorker) -> None:
     start_worker()
     agent.offer(assignment(*shell("sleep 1000 & echo $!")))
