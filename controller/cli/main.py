@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 the cluster or the object says no, or (`wait`, `logs -f`) 
 line is wrong; 3 `wait` gave up; 4 (`wait`, `logs`) what was asked for can't be seen; 130 interrupted.
 """
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -52,6 +53,8 @@ SECTIONS = {
     },
 }
 """Verb → the module of `verbs` that has it, as an object of its name."""
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""A full disk and its like. No other file is written by a verb that does not say so itself."""
 _MODULES = {verb: module for verbs in SECTIONS.values() for verb, module in verbs.items()}
 
 
@@ -90,6 +93,11 @@ def main() -> None:
     """Pools of slots for long work, and the tasks in them."""
 
 
+def _drop_the_rest() -> None:
+    """What Python would still flush goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def run() -> int:
     """Run the command line of this process. Returns its exit code."""
     called = Path(sys.argv[0]).name
@@ -101,7 +109,13 @@ def run() -> int:
         error.show()
         return error.exit_code
     except BrokenPipeError:
-        # Whoever read our output has gone. What Python would still flush goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # Whoever read our output has gone.
+        _drop_the_rest()
+        return 1
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        _drop_the_rest()
+        click.echo(f"Error: the output can't be written: {error.strerror}", err=True)
         return 1
     return code if isinstance(code, int) else 0

@@ -1,9 +1,11 @@
 """The program itself: Ctrl-C at any moment ends it with 130 and no traceback, and errors are no Python objects."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,8 @@ here = server.accept()
 open(sys.argv[1], "w")
 input()
 """
+FULL_PIPE_BYTES = 64 * 1024
+LINE = "x" * 100_000
 NOBODY = {"PODSLOTS_SERVER": "http://127.0.0.1:1", "PODSLOTS_TOKEN": "t"}
 
 
@@ -141,3 +145,39 @@ def test_a_reader_that_goes_away_is_no_error_of_ours() -> None:
     done = subprocess.run(command, check=False, stdout=writing, stderr=subprocess.PIPE, env=environ, timeout=60)
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_stdout_that_was_made_non_blocking_takes_all(unbuffered: str) -> None:
+    """By node, for instance, which shares it with us."""
+    code = (
+        f"import click; from controller.cli import main, start; main.run = lambda: click.echo('{LINE}'); start.main()"
+    )
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-c", code]
+    with (
+        subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE, env=environ) as asked,
+        os.fdopen(reading, "rb") as file,
+    ):
+        os.close(writing)
+        wait_until(lambda: waiting_bytes(reading) >= FULL_PIPE_BYTES or asked.poll() is not None, 30, "nothing comes")
+        assert file.read() == f"{LINE}\n".encode()
+        assert asked.stderr is not None
+        assert asked.stderr.read() == b""
+    assert asked.returncode == 0
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_one_clear_line(unbuffered: str) -> None:
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-m", "controller.cli.start", "completion", "bash"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, env=environ, timeout=60)
+    assert (done.returncode, done.stderr) == (1, b"Error: the output can't be written: No space left on device\n")
+
+
+def waiting_bytes(reading: int) -> int:
+    """How much can be read at once."""
+    return int.from_bytes(fcntl.ioctl(reading, termios.FIONREAD, bytes(4)), sys.byteorder)
