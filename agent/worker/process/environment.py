@@ -6,7 +6,7 @@ Pure: Secrets and ConfigMaps are read through `Mounts`.
 from collections.abc import Mapping
 from typing import Protocol
 
-from agent.work_messages import Assignment, EnvFrom, EnvVar, KeyRef
+from agent.work_messages import Assignment, EnvFrom, EnvVar, KeyRef, Work
 from agent.worker.errors import StepRefusedError
 from agent.worker.process.temporary import is_short
 
@@ -106,6 +106,25 @@ def resolve(
     for name, value in result.items():
         if not name or "=" in name or "\0" in name or "\0" in value:
             raise StepRefusedError(f"environment variable {name!r} can't be set: a name or value no process can have")
+    return result
+
+
+def of_config_maps(work: Work, config_maps: Mounts) -> dict[str, str]:
+    """The variables that the task takes from ConfigMaps, as these are now. What can't be found is left out.
+
+    Raises StepRefusedError if one can't be read.
+    """
+    result: dict[str, str] = {}
+    for source in work.env_from:
+        if source.config_map is not None:
+            result |= _from_source(
+                EnvFrom(config_map=source.config_map, prefix=source.prefix, optional=True), config_maps, config_maps
+            )
+    for variable in work.env:
+        if (reference := variable.config_map) is not None:
+            there_or_not = KeyRef(name=reference.name, key=reference.key, optional=True)
+            value = _from_key("ConfigMap", variable.name, there_or_not, config_maps)
+            result |= {} if value is None else {variable.name: value}
     return result
 
 

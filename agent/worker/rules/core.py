@@ -60,6 +60,7 @@ LAST_WORD_SECONDS = 2.0
 """Before it leaves, for reporting a step that had to be killed."""
 
 EXIT_SUPERSEDED = 3
+CHANGED_REASON = "the plan, or what its apply runs with, changed since it was approved"
 LOST_REASON = "the worker ended while the step ran; nothing of it runs any more"
 
 
@@ -393,7 +394,7 @@ class Worker:
             if digest == assignment.plan_digest:
                 self._claim(assignment, launch)
             else:
-                self._claim(assignment, None, Outcome.FAILED, problem or "plan changed since it was approved")
+                self._claim(assignment, None, Outcome.FAILED, problem or CHANGED_REASON)
 
     def _finish(
         self,

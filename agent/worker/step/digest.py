@@ -1,12 +1,13 @@
 """What an approval names: the plan, the commands that will apply it and how they run, their environment, the attempt.
 
 Pure but for `hash_content`. References to Secrets are covered as references: their content may rotate while the plan
-waits, which must not undo an approval.
+waits, which must not undo an approval. What comes from ConfigMaps is covered by its content: that is how an apply is
+set up, and whoever may edit them need not be one who may approve.
 """
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -24,10 +25,13 @@ class Source(StrEnum):
     OUTPUT = "output"
 
 
-def plan_digest(source: Source, content_sha256: str, apply: StepSpec, work: Work) -> str:
+def plan_digest(
+    source: Source, content_sha256: str, apply: StepSpec, work: Work, config: Mapping[str, str] | None = None
+) -> str:
     """`sha256:` and 64 hexadecimal digits.
 
-    It depends on each of these parts, and on all settings of how the apply runs.
+    It depends on each of these parts, and on all settings of how the apply runs. `config`: the variables that come from
+    ConfigMaps.
     """
     parts: list[Any] = [
         f"{source}:{content_sha256}",
@@ -47,6 +51,7 @@ def plan_digest(source: Source, content_sha256: str, apply: StepSpec, work: Work
         if apply.cancel_grace_seconds == USUAL_GRACE_SECONDS
         else apply.cancel_grace_seconds,
         "timeout_seconds": apply.timeout_seconds,
+        "config": dict(config or {}),
     }
     if said := {name: value for name, value in settings.items() if value or value == 0}:
         parts.append(said)

@@ -100,6 +100,7 @@ class SlotDisk(Directories):
         work, task_id = assignment.work, assignment.task_id
         apply = work.steps.apply or StepSpec(command=())
         named = work.steps.plan.plan_file if work.steps.plan else None
+        config = environment.of_config_maps(work, self._config_maps)
         fd = self._open_plan_file(task_id, work, named)
         source = fd if fd is not None else self._unmasked(task_id)
         at = 0
@@ -114,7 +115,7 @@ class SlotDisk(Directories):
             from agent.worker.step.digest import Source, hash_content, plan_digest  # noqa: PLC0415 - see `hashing`
 
             read = read_output if source is None else lambda size: os.read(source, size)
-            return plan_digest(Source.OUTPUT if fd is None else Source.FILE, hash_content(read), apply, work)
+            return plan_digest(Source.OUTPUT if fd is None else Source.FILE, hash_content(read), apply, work, config)
 
         self.end_digest()
         try:

@@ -1,6 +1,7 @@
 """A real worker process runs real commands, offered by a fake agent."""
 
 import base64
+import json
 import os
 import re
 from pathlib import Path
@@ -426,6 +427,7 @@ def test_the_apply_runs_in_the_plans_directory_which_goes_when_forgotten(
     until(lambda: not worker.task_dir("task.1").exists() and not list((worker.work_dir / "trash").iterdir()))
 
 
+CHANGED = "the plan, or what its apply runs with, changed since it was approved"
 CHANGES: dict[str, dict[str, Any]] = {
     "the plan file": {"tamper": "echo plan-v2 > tfplan"},
     "the plan file removed": {"tamper": "rm tfplan"},
@@ -461,6 +463,33 @@ def test_an_apply_of_anything_but_what_was_approved_never_runs(
     assert not (directory / "applied").exists()
 
 
+@pytest.mark.parametrize(
+    "reference",
+    [
+        {"env_from": (EnvFrom(config_map="settings", prefix="TF_"),)},
+        {"env": (EnvVar(name="TF_COLOUR", config_map=KeyRef(name="settings", key="COLOUR")),)},
+    ],
+)
+def test_an_apply_does_not_run_with_another_content_of_a_config_map(
+    agent: FakeAgent, start_worker: StartWorker, tmp_path: Path, reference: dict[str, Any]
+) -> None:
+    """Whoever may edit it may not be one who may approve, and `TF_CLI_ARGS_apply` is a variable like others."""
+    mount = tmp_path / "settings"
+    mount.mkdir()
+    start_worker(environ={"PODSLOTS_CONFIG_MAPS": json.dumps({"settings": str(mount)})})
+    plan, apply = shell("echo $TF_COLOUR > tfplan"), shell("echo $TF_COLOUR")
+    ends = []
+    for task_id, later in (("same.1", "blue"), ("other.1", "red")):
+        (mount / "COLOUR").write_text("blue")
+        agent.offer(assignment(*plan, apply=apply, task_id=task_id, plan_file="tfplan", **reference))
+        digest = agent.exit_of(task_id, Step.PLAN).plan_digest
+        (mount / "COLOUR").write_text(later)
+        options = {"task_id": task_id, "plan": plan, "plan_file": "tfplan", "plan_digest": digest, **reference}
+        agent.offer(assignment(*apply, step=Step.APPLY, **options))
+        ends.append((agent.exit_of(task_id, Step.APPLY).outcome, agent.log(task_id, Step.APPLY)))
+    assert ends == [(Outcome.SUCCEEDED, b"blue\n"), (Outcome.FAILED, b"")]
+
+
 def test_without_a_plan_file_the_output_is_what_was_approved(agent: FakeAgent, start_worker: StartWorker) -> None:
     worker = start_worker()
     agent.offer(assignment("echo", "the plan", apply=("true",)))
@@ -468,7 +497,7 @@ def test_without_a_plan_file_the_output_is_what_was_approved(agent: FakeAgent, s
     log = worker.task_dir("task.1") / "plan.log"
     log.write_bytes(log.read_bytes() + b"!")
     agent.offer(assignment("true", step=Step.APPLY, plan=("echo", "the plan"), plan_digest=digest))
-    assert agent.exit_of("task.1", Step.APPLY).reason == "plan changed since it was approved"
+    assert agent.exit_of("task.1", Step.APPLY).reason == CHANGED
 
 
 def test_a_plan_file_that_is_named_and_not_written_fails_the_plan(agent: FakeAgent, start_worker: StartWorker) -> None:
@@ -508,7 +537,7 @@ def test_a_plan_file_that_is_not_named_is_covered_by_its_usual_name(
     digest = agent.exit_of("task.1", Step.PLAN).plan_digest
     (worker.task_dir("task.1") / "dir" / "tfplan").write_text("another")
     agent.offer(assignment("true", step=Step.APPLY, plan=("touch", "tfplan"), plan_digest=digest))
-    assert agent.exit_of("task.1", Step.APPLY).reason == "plan changed since it was approved"
+    assert agent.exit_of("task.1", Step.APPLY).reason == CHANGED
 
 
 def test_a_plan_file_that_is_no_plain_file_fails_the_plan(agent: FakeAgent, start_worker: StartWorker) -> None:

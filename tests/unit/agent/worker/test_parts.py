@@ -157,6 +157,13 @@ def test_the_digest_covers_how_the_apply_runs(change: dict[str, Any]) -> None:
     assert len(digests) == 2
 
 
+def test_the_digest_covers_what_comes_from_config_maps() -> None:
+    work, apply = assignment("plan").work, StepSpec(command=("a",))
+    contents: tuple[dict[str, str], ...] = ({}, {"A": "1"}, {"A": "2"}, {"B": "1"}, {"A": "1\udcff"})
+    assert len({plan_digest(Source.FILE, "00", apply, work, content) for content in contents}) == len(contents)
+    assert plan_digest(Source.FILE, "00", apply, work, {}) == plan_digest(Source.FILE, "00", apply, work)
+
+
 def test_the_digest_covers_the_folder_that_an_apply_has_from_its_plan() -> None:
     work, apply = assignment("plan").work, StepSpec(command=("a",))
     digests = {
