@@ -181,3 +181,19 @@ def test_a_full_disk_is_one_clear_line(unbuffered: str) -> None:
 def waiting_bytes(reading: int) -> int:
     """How much can be read at once."""
     return int.from_bytes(fcntl.ioctl(reading, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def test_words_from_an_object_do_not_steer_the_terminal() -> None:
+    """The command that an apply will run, for instance, which a person is asked to approve."""
+    said = "a\\x1b[2Jb \\x1b[31mred\\x1b[0m \\u202e \u00e4"
+    code = (
+        f"import click; from controller.cli import main, start; main.run = lambda: click.echo('{said}'); start.main()"
+    )
+    outside, inside = os.openpty()
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TERM": "xterm", "LANG": "C.UTF-8"}
+    done = subprocess.run([sys.executable, "-c", code], check=False, stdout=inside, env=environ, timeout=60)
+    seen = os.read(outside, 4096)
+    for end in (inside, outside):
+        os.close(end)
+    assert done.returncode == 0
+    assert seen.decode().startswith("a\\x1b[2Jb \x1b[31mred\x1b[0m \\u202e \u00e4")
