@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from controller.cli import streams
+from controller.cli.show import streams
 
 INTERRUPTED = 130
 

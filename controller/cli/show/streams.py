@@ -16,7 +16,7 @@ class SafeText(io.TextIOWrapper):
     def write(self, text: str, /) -> int:
         """Write it, with its control characters shown."""
         if not text.replace("\n", "").isprintable():
-            from controller.cli.terminal import shown  # noqa: PLC0415 - seldom needed
+            from controller.cli.show.terminal import shown  # noqa: PLC0415 - seldom needed
 
             super().write(shown(text.encode("utf-8", "surrogateescape")))
         else:
