@@ -18,7 +18,7 @@ class SafeText(io.TextIOWrapper):
         if not text.replace("\n", "").isprintable():
             from controller.cli.show.terminal import shown  # noqa: PLC0415 - seldom needed
 
-            super().write(shown(text.encode("utf-8", "surrogateescape")))
+            super().write(shown(text.encode("utf-8", "surrogatepass")))
         else:
             super().write(text)
         return len(text)

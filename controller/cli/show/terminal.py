@@ -11,6 +11,7 @@ import re
 import unicodedata
 
 RESET = "\x1b[0m"
+_RESETS = frozenset({RESET, "\x1b[m"})
 MAX_SEQUENCE_LENGTH = 64
 """A longer one is no colour."""
 CONCEAL = 8
@@ -67,7 +68,7 @@ class Shown:
         if character == "\x1b":
             sequence = _SGR.match(text, start)
             if sequence and len(sequence[0]) <= MAX_SEQUENCE_LENGTH and not _conceals(sequence[1]):
-                self._coloured = True
+                self._coloured = sequence[0] not in _RESETS
                 return sequence[0], len(sequence[0])
             return _escaped(character), 1
         if character == "\r" and text.startswith("\r\n", start):

@@ -196,4 +196,4 @@ def test_words_from_an_object_do_not_steer_the_terminal() -> None:
     for end in (inside, outside):
         os.close(end)
     assert done.returncode == 0
-    assert seen.decode().startswith("a\\x1b[2Jb \x1b[31mred\x1b[0m \\u202e \u00e4")
+    assert seen.decode() == "a\\x1b[2Jb \x1b[31mred\x1b[0m \\u202e \u00e4\r\n"

@@ -11,8 +11,10 @@ from controller.cli.show.terminal import Shown, one_line, shown
     ("output", "seen"),
     [
         (b"plain \xc3\xa9 text\n\tnext\n", "plain é text\n\tnext\n"),
-        (b"\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m\x1b[0m"),
-        (b"\x1b[1;38;5;8mgrey\x1b[m", "\x1b[1;38;5;8mgrey\x1b[m\x1b[0m"),
+        (b"\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m"),
+        (b"\x1b[31mred", "\x1b[31mred\x1b[0m"),
+        (b"\x1b[31mred\x1b[0m\x1b[1;0;32mgreen", "\x1b[31mred\x1b[0m\x1b[1;0;32mgreen\x1b[0m"),
+        (b"\x1b[1;38;5;8mgrey\x1b[m", "\x1b[1;38;5;8mgrey\x1b[m"),
         (b"\x1b[38;2;8;8;8mx\x1b[38:5:8my", "\x1b[38;2;8;8;8mx\x1b[38:5:8my\x1b[0m"),
         (b"destroy\x1b[1A\x1b[2K", "destroy\\x1b[1A\\x1b[2K"),
         (b"\x1b]0;all well\x07", "\\x1b]0;all well\\x07"),
