@@ -1,11 +1,20 @@
 """The controller's settings, from the environment."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from controller import names
 from controller.errors import PodslotsError
+
+MOST_SECONDS = 86400.0
+"""A day. No period of the controller is as long: past it a number is a mistake, and a Lease could not hold it."""
+MOST_CALLS = 1e6
+"""A second, or at once. No API server takes as many."""
+MOST_SHOWN = 100
+"""Characters of a wrong setting in its message."""
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class Guarded(StrEnum):
@@ -58,6 +67,7 @@ class Config:
     @staticmethod
     def from_environ(environ: Mapping[str, str]) -> "Config":
         """Read PODSLOTS_* variables. Raises ConfigError."""
+        _check_texts(environ)
         identity = environ.get("PODSLOTS_IDENTITY") or environ.get("HOSTNAME") or "slot-controller"
         image, pod = environ.get("PODSLOTS_AGENT_IMAGE"), environ.get("POD_NAME")
         return Config(
@@ -66,38 +76,70 @@ class Config:
             image_pod=pod if pod and not image else None,
             kubeconfig=environ.get("PODSLOTS_KUBECONFIG") or None,
             context=environ.get("PODSLOTS_CONTEXT") or None,
-            namespace=environ.get("PODSLOTS_NAMESPACE", names.CONTROLLER_NAMESPACE),
-            watch_namespace=environ.get("PODSLOTS_WATCH_NAMESPACE") or None,
+            namespace=_namespace(environ, "PODSLOTS_NAMESPACE") or names.CONTROLLER_NAMESPACE,
+            watch_namespace=_namespace(environ, "PODSLOTS_WATCH_NAMESPACE"),
             http_host=environ.get("PODSLOTS_HTTP_HOST") or None,
-            http_port=int(_number(environ, "PODSLOTS_HTTP_PORT", 8080, least=0)),
+            http_port=_whole(environ, "PODSLOTS_HTTP_PORT", 8080, least=0, most=65535),
             guarded=Guarded(_choice(environ, "PODSLOTS_HTTP_GUARDED", Guarded.PAGE, tuple(Guarded))),
             trust_loopback=_switch(environ, "PODSLOTS_HTTP_TRUST_LOOPBACK", default=True),
-            lease_seconds=_number(environ, "PODSLOTS_LEASE_SECONDS", 15.0, least=1),
-            resync_seconds=_number(environ, "PODSLOTS_RESYNC_SECONDS", 30.0, least=0.1),
-            kube_qps=_number(environ, "PODSLOTS_KUBE_QPS", 200.0, least=1),
-            kube_burst=int(_number(environ, "PODSLOTS_KUBE_BURST", 400, least=1)),
+            lease_seconds=_number(environ, "PODSLOTS_LEASE_SECONDS", 15.0, least=1, most=MOST_SECONDS),
+            resync_seconds=_number(environ, "PODSLOTS_RESYNC_SECONDS", 30.0, least=0.1, most=MOST_SECONDS),
+            kube_qps=_number(environ, "PODSLOTS_KUBE_QPS", 200.0, least=1, most=MOST_CALLS),
+            kube_burst=_whole(environ, "PODSLOTS_KUBE_BURST", 400, least=1, most=int(MOST_CALLS)),
             eviction_responder=_switch(environ, "PODSLOTS_EVICTION_RESPONDER", default=True),
             ipv6=":" in environ.get("KUBERNETES_SERVICE_HOST", ""),
         )
 
 
-def _number(environ: Mapping[str, str], name: str, default: float, *, least: float) -> float:
+def _check_texts(environ: Mapping[str, str]) -> None:
+    """Raises ConfigError for bytes that are no text: neither the API server nor the log could be told of them."""
+    for name, text in environ.items():
+        if name.startswith("PODSLOTS_") and not _is_unicode(text):
+            raise ConfigError(f"{name} must be text in UTF-8, not {_shown(text)}")
+
+
+def _is_unicode(text: str) -> bool:
+    """Python has bytes of the environment that are not UTF-8 as halves of surrogate pairs."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _shown(text: str) -> str:
+    return ascii(text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…")
+
+
+def _number(environ: Mapping[str, str], name: str, default: float, *, least: float, most: float) -> float:
     text = environ.get(name)
     if text is None:
         return default
     try:
         value = float(text)
     except ValueError:
-        raise ConfigError(f"{name} must be a number, not {text!r}") from None
-    if not least <= value < float("inf"):
-        raise ConfigError(f"{name} must be at least {least:g}, not {text}")
+        raise ConfigError(f"{name} must be a number, not {_shown(text)}") from None
+    if not least <= value <= most:
+        raise ConfigError(f"{name} must be from {least:g} to {most:g}, not {_shown(text)}")
     return value
+
+
+def _whole(environ: Mapping[str, str], name: str, default: int, *, least: int, most: int) -> int:
+    text = environ.get(name)
+    if text is None:
+        return default
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+        raise ConfigError(f"{name} must be a whole number from {least} to {most}, not {_shown(text)}")
+    return int(text)
+
+
+def _namespace(environ: Mapping[str, str], name: str) -> str | None:
+    text = environ.get(name)
+    if text and not _NAMESPACE.fullmatch(text):
+        raise ConfigError(f"{name} must be the name of a namespace, not {_shown(text)}")
+    return text or None
 
 
 def _choice(environ: Mapping[str, str], name: str, default: str, options: tuple[str, ...]) -> str:
     text = environ.get(name, default)
     if text not in options:
-        raise ConfigError(f"{name} must be one of {', '.join(options)}, not {text!r}")
+        raise ConfigError(f"{name} must be one of {', '.join(options)}, not {_shown(text)}")
     return text
 
 
@@ -106,5 +148,5 @@ def _switch(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
     if text is None:
         return default
     if text not in {"true", "false"}:
-        raise ConfigError(f"{name} must be true or false, not {text!r}")
+        raise ConfigError(f"{name} must be true or false, not {_shown(text)}")
     return text == "true"

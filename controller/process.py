@@ -39,6 +39,9 @@ log = logging.getLogger("controller")
 
 T = TypeVar("T")
 
+BAD_SETTINGS = 2
+"""The exit status for settings that can't be used, as argparse has it for options."""
+
 _OTHER_DESCRIPTORS = 400
 """Connections to the API server (64, and a watch for each kind), requests to agents (100), people, files."""
 _MANY_AGENTS = 2000
@@ -71,7 +74,8 @@ def run() -> None:
     try:
         config = Config.from_environ(environ)
     except ConfigError as error:
-        sys.exit(f"slot-controller: {error}")
+        sys.stderr.write(f"slot-controller: {error}\n")
+        sys.exit(BAD_SETTINGS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         sys.exit(runner.run(serve(config, environ)))
 
