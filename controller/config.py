@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from controller import names
+from controller.addresses import is_host
 from controller.errors import PodslotsError
 
 MOST_SECONDS = 86400.0
@@ -78,7 +79,7 @@ class Config:
             context=environ.get("PODSLOTS_CONTEXT") or None,
             namespace=_namespace(environ, "PODSLOTS_NAMESPACE") or names.CONTROLLER_NAMESPACE,
             watch_namespace=_namespace(environ, "PODSLOTS_WATCH_NAMESPACE"),
-            http_host=environ.get("PODSLOTS_HTTP_HOST") or None,
+            http_host=_host(environ, "PODSLOTS_HTTP_HOST"),
             http_port=_whole(environ, "PODSLOTS_HTTP_PORT", 8080, least=0, most=65535),
             guarded=Guarded(_choice(environ, "PODSLOTS_HTTP_GUARDED", Guarded.PAGE, tuple(Guarded))),
             trust_loopback=_switch(environ, "PODSLOTS_HTTP_TRUST_LOOPBACK", default=True),
@@ -127,6 +128,13 @@ def _whole(environ: Mapping[str, str], name: str, default: int, *, least: int, m
     if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
         raise ConfigError(f"{name} must be a whole number from {least} to {most}, not {_shown(text)}")
     return int(text)
+
+
+def _host(environ: Mapping[str, str], name: str) -> str | None:
+    text = environ.get(name)
+    if text and not is_host(text):
+        raise ConfigError(f"{name} must be an address or the name of a host, not {_shown(text)}")
+    return text or None
 
 
 def _namespace(environ: Mapping[str, str], name: str) -> str | None:

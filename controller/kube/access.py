@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from controller.addresses import is_host, url_problem
 from controller.errors import ApiUnavailable, NoConfiguration
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ EXPIRY_MARGIN_SECONDS = 60.0
 MIN_RELOAD_SECONDS = 5.0
 """At most one load in this time, so that a server that answers 401 to everything does not make a plugin run hot."""
 LOOPBACK = ("127.", "localhost", "::1")
+MAX_SHOWN = 100
+"""Characters of a wrong word in its message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,15 +110,48 @@ def load(settings: KubeSettings, now: datetime, contexts: TlsContexts | None = N
     """Read what `settings` name. Blocks: files are read, a credential plugin may run. Raises NoConfiguration."""
     contexts = contexts or TlsContexts()
     try:
-        if settings.server:
-            return _plain(settings.server, settings.token)
-        if settings.in_cluster and not settings.kubeconfig:
-            return _in_cluster(settings, contexts)
-        return _kubeconfig(settings, contexts, now)
+        access = _read(settings, contexts, now)
+        _check(access, settings.stands_in_for)
     except ApiUnavailable:
         raise
     except Exception as error:  # what a plugin, a YAML file or a certificate can raise is open-ended
         raise NoConfiguration(f"no usable Kubernetes configuration: {_problem(error)}") from error
+    return access
+
+
+def _read(settings: KubeSettings, contexts: TlsContexts, now: datetime) -> Access:
+    if settings.server:
+        return _plain(settings.server, settings.token)
+    if settings.in_cluster and not settings.kubeconfig:
+        return _in_cluster(settings, contexts)
+    return _kubeconfig(settings, contexts, now)
+
+
+def _check(access: Access, stands_in_for: str | None) -> None:
+    """Whether an HTTP client can send to this address, and these words. Raises NoConfiguration.
+
+    It is looked at here, once for all clients: each has errors of its own for this, and shows the token in some.
+    """
+    for what, url in (("server", access.server), ("proxy", access.proxy and proxy_url(access.proxy))):
+        if url and (problem := url_problem(url)) is not None:
+            raise NoConfiguration(f"the {what} {url[:MAX_SHOWN]!r} can't be connected to: {problem}")
+    if access.tls_server_name is not None and not is_host(access.tls_server_name):
+        raise NoConfiguration(f"the tls-server-name {access.tls_server_name[:MAX_SHOWN]!r} is no name of a host")
+    if not _is_sendable(access.authorization or ""):
+        raise NoConfiguration("the token has a line break, or what is no text, in it")
+    for name in (stands_in_for or "", *access.headers.values()):
+        if not _is_sendable(name):
+            raise NoConfiguration(f"the user {name[:MAX_SHOWN]!r} to act as is no name")
+
+
+def proxy_url(written: str) -> str:
+    """A proxy's URL. As client-go and curl have it, a name without a scheme is one of http://."""
+    return written if "://" in written else f"http://{written}"
+
+
+def _is_sendable(text: str) -> bool:
+    """Whether a header can have this value."""
+    return not any(character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text)
 
 
 def _problem(error: Exception) -> str:

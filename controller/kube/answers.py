@@ -13,6 +13,8 @@ JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 USER_AGENT = "podslots"
 OK, UNAUTHORIZED, SERVER_ERROR = 200, 401, 500
+MAX_RETRY_AFTER_SECONDS = 300.0
+"""No longer is waited because somebody says so: an API server says seconds, a broken proxy may say a year."""
 STRICT = {"fieldValidation": "Strict"}
 """The query of a write that is refused for fields that the server does not know, where it would prune them."""
 
@@ -73,25 +75,31 @@ def parse_status(content: bytes) -> Object:
 
 
 def parse_event(line: bytes) -> Object:
-    """A watch event. Raises the error of an ERROR event."""
+    """A watch event. Raises the error of an ERROR event, and ApiUnavailable for what is none."""
     event = parse(line)
-    if event.get("type") == "ERROR":
-        status = event.get("object", {})
-        raise error_of(int(status.get("code", SERVER_ERROR)), status, None)
+    kind, obj = event.get("type"), event.get("object")
+    if kind == "ERROR":
+        status = obj if isinstance(obj, dict) else {}
+        code = status.get("code")
+        raise error_of(code if isinstance(code, int) else SERVER_ERROR, status, None)
+    if not isinstance(kind, str) or not isinstance(obj, dict) or not isinstance(obj.get("metadata"), dict):
+        raise ApiUnavailable("the answer is no watch event")
     return event
 
 
 def error_of(status: int, document: Object, retry_after: str | None) -> ApiError | ApiUnavailable:
     """The error for an answer."""
-    reason, message = str(document.get("reason", "")), str(document.get("message", ""))
+    reason, message = str(document.get("reason") or ""), str(document.get("message") or "")
     if status >= SERVER_ERROR:
         return ApiUnavailable(f"{status} {reason}: {message}", code=status)
     if reason == "Expired":
         return Gone(status, reason, message)
-    seconds = (document.get("details") or {}).get("retryAfterSeconds") or _seconds(retry_after)
-    return ApiError.of(status, reason, message, float(seconds) if seconds else None)
+    return ApiError.of(status, reason, message, _seconds(document.get("details"), retry_after))
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """Retry-After in seconds; the API server never sends its date form."""
-    return float(retry_after) if retry_after and retry_after.isdecimal() else None
+def _seconds(details: object, retry_after: str | None) -> float | None:
+    """How long to wait: as the document says, else as Retry-After does; the API server never sends its date form."""
+    said = details.get("retryAfterSeconds") if isinstance(details, dict) else None
+    if not isinstance(said, int | float) or said <= 0:
+        said = float(retry_after) if retry_after and retry_after.isdecimal() else None
+    return min(float(said), MAX_RETRY_AFTER_SECONDS) if said else None

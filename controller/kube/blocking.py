@@ -232,7 +232,10 @@ class BlockingClient:
         if response.headers.get("Content-Encoding") == "gzip":
             import zlib  # noqa: PLC0415 - for long lists only
 
-            content = zlib.decompress(content, GZIP)
+            try:
+                content = zlib.decompress(content, GZIP)
+            except zlib.error as error:
+                raise ApiUnavailable(f"{request.method}: the answer is not compressed as it says") from error
         return response, content
 
     def _stream(self, path: str, query: dict[str, str], idle_seconds: float | None) -> "Lines":

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPResponse
 from urllib.parse import unquote, urlsplit
 
+from controller.addresses import url_problem
 from controller.errors import ApiUnavailable, NoConfiguration
-from controller.kube.access import Access
+from controller.kube.access import Access, proxy_url
 from controller.unreached import why_unreached
 
 
@@ -46,7 +47,9 @@ def exchanged(connection: HTTPConnection, access: Access, request: Request) -> H
     if isinstance(connection, _Forwarded):
         target = f"{base.scheme}://{base.netloc}{target}"
         headers |= connection.credentials
-    connection.request(request.method, target, request.data, headers)
+    # As Go's clients send them: a user's name may have any character.
+    encoded = {name: value.encode() for name, value in headers.items()}
+    connection.request(request.method, target, request.data, encoded)
     return connection.getresponse()
 
 
@@ -72,16 +75,16 @@ class _Forwarded(HTTPConnection):
 def _connection(access: Access, timeout_seconds: float) -> HTTPConnection:
     """A connection to the server, by the proxy of the kubeconfig or the environment. Not connected yet."""
     server = urlsplit(access.server)
-    try:
-        host, port = server.hostname or "", server.port or (443 if server.scheme == "https" else 80)
-    except ValueError as error:
-        raise NoConfiguration(f"{access.server} is no address of a server: {error}") from error
+    host, port = server.hostname or "", server.port or (443 if server.scheme == "https" else 80)
     proxy = access.proxy or _environment_proxy(access, server.scheme, host)
     if not proxy:
         if access.tls is None:
             return HTTPConnection(host, port, timeout=timeout_seconds)
         return _Tls(host, port, timeout_seconds, access.tls, access.tls_server_name or host)
-    by = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    # That of the environment was not looked at yet.
+    if (problem := url_problem(proxy_url(proxy))) is not None:
+        raise NoConfiguration(f"the proxy {proxy!r} can't be used: {problem}")
+    by = urlsplit(proxy_url(proxy))
     if by.scheme != "http" or not by.hostname:
         raise NoConfiguration(f"the proxy {by.scheme}://{by.hostname or ''} can't be used: only http:// ones can")
     credentials = _proxy_credentials(by.username, by.password)

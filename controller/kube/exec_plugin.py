@@ -30,25 +30,30 @@ class Credential:
     expires: datetime | None = None
 
 
-def run(spec: Mapping[str, Any], folder: Path, cluster: Mapping[str, Any]) -> Credential:
+def run(spec: Any, folder: Path, cluster: Mapping[str, Any]) -> Credential:
     """Run the plugin of `spec`. Its relative path is of `folder`. Raises NoConfiguration."""
+    if not isinstance(spec, Mapping):
+        raise NoConfiguration("kubeconfig: exec is not a mapping")
     version, command = spec.get("apiVersion"), spec.get("command")
     if version not in VERSIONS:
         raise NoConfiguration(f"kubeconfig: exec has apiVersion {version!r}; known are {' and '.join(VERSIONS)}")
     if not isinstance(command, str) or not command:
         raise NoConfiguration("kubeconfig: exec names no command")
+    arguments, variables = _arguments(spec), _variables(spec)
     interactive = _interactive(spec, command)
     # As client-go: a name is looked for in the PATH, a relative path in the kubeconfig's folder.
     program = str(folder / command) if os.sep in command else command
     try:
         ran = subprocess.run(  # noqa: S603 - the kubeconfig names the program to run
-            [program, *map(str, spec.get("args") or ())],
-            env={**os.environ, **_variables(spec), "KUBERNETES_EXEC_INFO": _info(spec, cluster, interactive)},
+            [program, *arguments],
+            env={**os.environ, **variables, "KUBERNETES_EXEC_INFO": _info(spec, cluster, interactive)},
             stdin=None if interactive else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             timeout=None if interactive else TIMEOUT_SECONDS,
             check=False,
         )
+    except ValueError as error:  # a NUL somewhere, or a `=` in the name of a variable
+        raise NoConfiguration(f"the credential plugin {command!r} can't be run: {error}") from error
     except OSError as error:
         hint = f"\n{spec['installHint']}" if spec.get("installHint") else ""
         raise NoConfiguration(f"the credential plugin {command} can't be run: {error.strerror}{hint}") from error
@@ -67,8 +72,18 @@ def _interactive(spec: Mapping[str, Any], command: str) -> bool:
     return terminal and mode != "Never"
 
 
+def _arguments(spec: Mapping[str, Any]) -> list[str]:
+    given = spec.get("args") or []
+    if not isinstance(given, list):
+        raise NoConfiguration("kubeconfig: exec.args is not a list")
+    return list(map(str, given))
+
+
 def _variables(spec: Mapping[str, Any]) -> dict[str, str]:
-    return {str(entry["name"]): str(entry["value"]) for entry in spec.get("env") or ()}
+    given = spec.get("env") or []
+    if not isinstance(given, list) or not all(isinstance(entry, Mapping) and entry.get("name") for entry in given):
+        raise NoConfiguration("kubeconfig: exec.env is not a list of mappings with a name and a value")
+    return {str(entry["name"]): str(entry.get("value") or "") for entry in given}
 
 
 def _info(spec: Mapping[str, Any], cluster: Mapping[str, Any], interactive: bool) -> str:
@@ -79,6 +94,20 @@ def _info(spec: Mapping[str, Any], cluster: Mapping[str, Any], interactive: bool
     return json.dumps({"apiVersion": spec["apiVersion"], "kind": "ExecCredential", "spec": wanted})
 
 
+def _text(status: Mapping[str, Any], key: str) -> str | None:
+    value = status.get(key)
+    if not isinstance(value, str | None):
+        raise TypeError(key)
+    return value
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(text)
+    return moment
+
+
 def _credential(output: bytes, command: str, version: str) -> Credential:
     try:
         document = json.loads(output)
@@ -87,12 +116,12 @@ def _credential(output: bytes, command: str, version: str) -> Credential:
             raise NoConfiguration(f"the credential plugin {command} answers in {document['apiVersion']}, not {version}")
         expires = status.get("expirationTimestamp")
         found = Credential(
-            token=status.get("token"),
-            certificate=status.get("clientCertificateData"),
-            key=status.get("clientKeyData"),
-            expires=datetime.fromisoformat(expires) if expires else None,
+            token=_text(status, "token"),
+            certificate=_text(status, "clientCertificateData"),
+            key=_text(status, "clientKeyData"),
+            expires=_moment(expires) if expires else None,
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NoConfiguration(f"the credential plugin {command} did not print an ExecCredential") from error
     if not found.token and not (found.certificate and found.key):
         raise NoConfiguration(f"the credential plugin {command} gave neither a token nor a certificate with its key")

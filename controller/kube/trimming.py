@@ -58,7 +58,7 @@ def _spec(spec: Object) -> Object:
     kept: Object = {key: spec[key] for key in _POD_SPEC_KEPT if key in spec}
     for field in ("initContainers", "containers"):
         if field in spec:
-            kept[field] = [{key: item[key] for key in _CONTAINER_KEPT if key in item} for item in spec[field]]
+            kept[field] = [{key: item[key] for key in _CONTAINER_KEPT if key in item} for item in spec[field] or ()]
     if tls := [volume for volume in spec.get("volumes") or () if volume["name"] == TLS_VOLUME]:
         _keep_tls(kept, spec, tls)
     return {key: _shared(value) for key, value in kept.items()}

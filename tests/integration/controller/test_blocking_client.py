@@ -17,7 +17,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controller.errors import AlreadyExists, ApiUnavailable, Conflict, Forbidden, Gone, NotFound, PodslotsError
+from controller.errors import (
+    AlreadyExists,
+    ApiUnavailable,
+    Conflict,
+    Forbidden,
+    Gone,
+    NoConfiguration,
+    NotFound,
+    PodslotsError,
+)
 from controller.kube.access import KubeSettings
 from controller.kube.api import PODS, SECRETS, Object
 from controller.kube.blocking import BlockingClient, Patience
@@ -218,6 +227,15 @@ def test_a_certificate_of_another_name_needs_tls_server_name(tmp_path: Path) -> 
         assert client_of(kubeconfig(tmp_path, url, **{"insecure-skip-tls-verify": True})).get(PODS, "d", "a")
 
 
+@pytest.mark.parametrize("proxy", ["http://[::1", "http://127.0.0.1:x", "http://127.0.0.1:99999", "http://a..b:1"])
+def test_a_proxy_of_the_environment_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    monkeypatch.setenv("https_proxy", proxy)
+    client = client_of(KubeSettings(server="https://192.0.2.1"))
+    with pytest.raises(NoConfiguration, match=r"the proxy .* can't be used"):
+        client.get(PODS, "default", "x")
+
+
 def test_a_proxy_of_the_kubeconfig_or_the_environment_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate(tmp_path, "IP:127.0.0.1")
     seen: list[str] = []
@@ -261,6 +279,54 @@ def test_what_a_proxy_answers_is_not_taken_for_the_api(status: int, body: bytes)
     with serving(lambda handler: give(handler, body, status, Location="http://127.0.0.1:1/")) as port:
         client = client_of(KubeSettings(server=f"http://127.0.0.1:{port}"))
         with pytest.raises(PodslotsError):
+            client.get(PODS, "default", "a")
+
+
+NO_STATUS = [
+    b'{"reason": null, "message": null, "details": null}',
+    b'{"details": []}',
+    b'{"details": {"retryAfterSeconds": "soon"}}',
+    b'{"details": {"retryAfterSeconds": -1e999}}',
+    b'{"details": {"retryAfterSeconds": {}}}',
+]
+
+
+@pytest.mark.parametrize("status", [429, 409, 500])
+@pytest.mark.parametrize("body", NO_STATUS)
+def test_an_error_whose_words_are_odd_is_that_error(status: int, body: bytes) -> None:
+    with serving(lambda handler: give(handler, body, status, Retry_After=400 * "9")) as port:
+        client = client_of(KubeSettings(server=f"http://127.0.0.1:{port}"))
+        with pytest.raises(PodslotsError) as raised:
+            client.get(PODS, "default", "a")
+        assert getattr(raised.value, "code", None) == status
+        seconds = getattr(raised.value, "retry_after_seconds", None)
+        assert seconds is None or 0 <= seconds <= 3600
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"null",
+        b"5",
+        b"{}",
+        b'{"type": "ADDED"}',
+        b'{"type": "ADDED", "object": null}',
+        b'{"type": "ADDED", "object": {"metadata": null}}',
+        b'{"type": "ERROR", "object": null}',
+        b'{"type": "ERROR", "object": {"code": "x"}}',
+    ],
+)
+def test_an_event_that_is_none_is_an_error_of_the_api(line: bytes) -> None:
+    with serving(lambda handler: give(handler, line + b"\n")) as port:
+        client = client_of(KubeSettings(server=f"http://127.0.0.1:{port}"))
+        with pytest.raises(PodslotsError):
+            list(client.watch(PODS, "default", resource_version="1"))
+
+
+def test_what_says_that_it_is_compressed_and_is_not_is_an_answer_of_no_api() -> None:
+    with serving(lambda handler: give(handler, b"{}", Content_Encoding="gzip")) as port:
+        client = client_of(KubeSettings(server=f"http://127.0.0.1:{port}"))
+        with pytest.raises(ApiUnavailable, match="not compressed as it says"):
             client.get(PODS, "default", "a")
 
 

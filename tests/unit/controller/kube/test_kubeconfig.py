@@ -94,6 +94,9 @@ def plugin(folder: Path, answer: object, **extra: Any) -> dict[str, Any]:
     return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "./plugin", **extra}}
 
 
+EXEC = {"apiVersion": "client.authentication.k8s.io/v1", "command": "true"}
+
+
 def answer(**status: str) -> dict[str, object]:
     return {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status}
 
@@ -117,6 +120,11 @@ def test_a_plugin_is_told_of_its_cluster_and_its_tokens_end_is_minded(
         ({"status": {}}, "did not print an ExecCredential"),
         (answer(), "gave neither a token nor a certificate"),
         ({**answer(token="t"), "apiVersion": "client.authentication.k8s.io/v1beta1"}, "answers in"),
+        (answer(token="t", expirationTimestamp="2026-03-01T12:10:00"), "did not print an ExecCredential"),
+        ({**answer(), "status": {"token": 7}}, "did not print an ExecCredential"),
+        ({**answer(), "status": {"clientCertificateData": 7, "clientKeyData": 7}}, "did not print an ExecCredential"),
+        (answer(token="a\nb"), "line break"),
+        (answer(token="\ud800"), "no text"),
     ],
 )
 def test_what_a_plugin_does_wrong_is_said(tmp_path: Path, given: object, problem: str) -> None:
@@ -165,6 +173,23 @@ def test_a_kubeconfig_that_is_none_is_said_in_a_line(tmp_path: Path, text: str, 
         ({}, {"certificate-authority": "none"}, "none: No such file"),
         ({}, {"certificate-authority-data": "?"}, "certificate-authority-data is not base64"),
         ({"exec": {"apiVersion": "v0"}}, {}, "exec has apiVersion 'v0'"),
+        ({"exec": "aws"}, {}, "exec is not a mapping"),
+        ({"exec": {**EXEC, "args": "get token"}}, {}, "args is not a list"),
+        ({"exec": {**EXEC, "env": {"A": "b"}}}, {}, "env is not a list of mappings"),
+        ({"exec": {**EXEC, "env": ["A=b"]}}, {}, "env is not a list of mappings"),
+        ({"exec": {**EXEC, "command": "a\0b"}}, {}, "can't be run: embedded null"),
+        ({"exec": {**EXEC, "env": [{"name": "A=b", "value": "c"}]}}, {}, "can't be run: illegal environment variable"),
+        ({"token": "a\nb"}, {}, "the token has a line break"),
+        ({"as": "a\nb"}, {}, "to act as is no name"),
+        ({}, {"server": "https://[::1"}, "can't be connected to: Invalid IPv6 URL"),
+        ({}, {"server": "https://a:x"}, "can't be connected to: Port"),
+        ({}, {"server": "https://a:99999"}, "can't be connected to: Port"),
+        ({}, {"server": "https://a b"}, "can't be connected to: it has a space"),
+        ({}, {"server": "https://a..b"}, "can't be connected to: 'a..b' is no name"),
+        ({}, {"server": "https://" + 300 * "a"}, "is no name of a host"),
+        ({}, {"tls-server-name": "a..b"}, "tls-server-name 'a..b' is no name"),
+        ({}, {"proxy-url": "http://[::1"}, "the proxy .* can't be connected to: Invalid IPv6 URL"),
+        ({}, {"proxy-url": "proxy:x"}, "the proxy .* can't be connected to: Port"),
     ],
 )
 def test_what_can_not_be_used_is_named(
