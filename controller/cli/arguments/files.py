@@ -16,8 +16,26 @@ from controller.names import API_VERSION
 KINDS = {resource.kind: resource for resource in (SLOTPOOLS, SLOTTASKS)}
 
 
+MOST_VALUES = 1_000_000
+"""Of a document. An object has at most some thousands; but by `&` and `*` a short text can say 2 to the 40th."""
+
+
 class _Loader(yaml.SafeLoader):
     """Refuses a mapping that has a key twice, as kubectl does: YAML would take the last one, in silence."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """A value. One that its tag can't be is wrong at its place: PyYAML raises whatever Python does."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, OverflowError) as error:
+            tag = node.tag.rpartition(":")[2]
+            raise yaml.constructor.ConstructorError(None, None, f"this is no {tag}", node.start_mark) from error
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put into a mapping what is merged into it. Each merge of a merged one may double it."""
+        super().flatten_mapping(node)
+        if len(node.value) > MOST_VALUES:
+            raise yaml.constructor.ConstructorError(None, None, "merges that have no end", node.start_mark)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """A mapping. Those that are merged into it (`<<`) may have the same keys."""
@@ -42,7 +60,7 @@ def parse(text: str, origin: str) -> Iterator[Object]:
         raise click.ClickException(f"{origin}: lists or mappings in one another, too many to read") from error
     found: list[Object] = []
     for number, read in enumerate(documents, 1):
-        document = _sendable(read, f"{origin}, document {number}")
+        document = _Sendable(f"{origin}, document {number}").of(read)
         listed = document.get("items") if isinstance(document, Mapping) else None
         items = listed if isinstance(listed, list) else [document]
         for item in items:
@@ -63,22 +81,34 @@ _DEEPEST = 100
 _INTEGERS = range(-(1 << 63), 1 << 64)
 
 
-def _sendable(value: Any, where: str, path: str = "", depth: int = 0) -> Any:
-    """The value as JSON has it. Fails with the path of what JSON has no words for."""
-    if depth > _DEEPEST:
+class _Sendable:
+    """Makes a document one that JSON has. Fails with the path of what JSON has no words for."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._values = 0
+
+    def of(self, value: Any, path: str = "", depth: int = 0) -> Any:
+        """The value as JSON has it."""
+        self._values += 1
         top = path.partition("[")[0]
-        raise click.ClickException(f"{where}: {top} is more than {_DEEPEST} levels deep, or has itself in it")
-    if isinstance(value, str):
-        return _paired(value, where, path)
-    if isinstance(value, Mapping):
-        return {
-            _key(key, where, path): _sendable(part, where, _below(path, key), depth + 1) for key, part in value.items()
-        }
-    if isinstance(value, list):
-        return [_sendable(part, where, f"{path}[{index}]", depth + 1) for index, part in enumerate(value)]
-    if (problem := _unlike_json(value)) is not None:
-        raise click.ClickException(f"{where}: {path} {problem}")
-    return value
+        if depth > _DEEPEST:
+            raise click.ClickException(f"{self._where}: {top} is more than {_DEEPEST} levels deep, or has itself in it")
+        if self._values > MOST_VALUES:
+            raise click.ClickException(
+                f"{self._where}: more than {MOST_VALUES} values, at {top}: are there too many * and & in it?"
+            )
+        if isinstance(value, str):
+            return _paired(value, self._where, path)
+        if isinstance(value, Mapping):
+            return {
+                _key(key, self._where, path): self.of(part, _below(path, key), depth + 1) for key, part in value.items()
+            }
+        if isinstance(value, list):
+            return [self.of(part, f"{path}[{index}]", depth + 1) for index, part in enumerate(value)]
+        if (problem := _unlike_json(value)) is not None:
+            raise click.ClickException(f"{self._where}: {path} {problem}")
+        return value
 
 
 def _unlike_json(value: object) -> str | None:

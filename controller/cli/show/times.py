@@ -6,6 +6,8 @@ from typing import Any
 
 from controller.cli.show.table import NONE
 
+YEAR_SECONDS = 365 * 86400.0
+
 
 def time_or_none(text: object) -> datetime | None:
     """A time of the API in UTC. None for what is no time with a zone: anybody may have written it."""

@@ -1,6 +1,7 @@
 """The command line of `podslots simulate`. What it needs is imported when it runs: other commands start without it."""
 
 import json
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ import click
 import yaml
 
 from controller.cli.arguments import files
+from controller.cli.show.times import YEAR_SECONDS
 from controller.errors import PodslotsError
 
 if TYPE_CHECKING:
@@ -19,7 +21,21 @@ if TYPE_CHECKING:
 
 DEFAULT_TASKS = 600
 _Path = click.Path(path_type=Path)
-_positive = click.FloatRange(min=0, min_open=True)
+
+
+class _Number(click.FloatRange):
+    """Within its bounds. NaN is within all of click's, and infinity where there is no upper one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number. Raises BadParameter."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number", param, ctx)
+        return number
+
+
+_positive = _Number(min=0, min_open=True)
+_seconds = _Number(min=0, min_open=True, max=YEAR_SECONDS)
 
 
 def _moment(_ctx: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
@@ -46,19 +62,19 @@ def _moment(_ctx: click.Context, _option: click.Parameter, value: str | None) ->
 @click.option("--step", "step_seconds", type=click.IntRange(1), default=60, show_default=True, help="Its resolution.")
 @click.option("--token-file", type=_Path, metavar="FILE", help="Bearer token for --prometheus.")
 @click.option("--type", "task_type", metavar="TYPE", help="Of tasks whose series has no label `type`.")
-@click.option("--plan-seconds", type=_positive, help="Median of a plan, for --day and --prometheus (default: 90).")
-@click.option("--approval-seconds", type=_positive, help="Median of the wait for an approval (default: 1800).")
-@click.option("--apply-seconds", type=_positive, help="Median of an apply (default: 180).")
+@click.option("--plan-seconds", type=_seconds, help="Median of a plan, for --day and --prometheus (default: 90).")
+@click.option("--approval-seconds", type=_seconds, help="Median of the wait for an approval (default: 1800).")
+@click.option("--apply-seconds", type=_seconds, help="Median of an apply (default: 180).")
 @click.option(
     "--pod-start-seconds",
-    type=click.FloatRange(min=0),
+    type=_Number(min=0, max=YEAR_SECONDS),
     default=20.0,
     show_default=True,
     help="From a Pod's creation until it takes work.",
 )
 @click.option(
     "--pass-seconds",
-    type=_positive,
+    type=_seconds,
     default=2.0,
     show_default=True,
     help="The controller looks at the pool no more often. 2 s are its own longest rest, with thousands of Pods.",

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from controller.cli.arguments.times import given_time
+from controller.cli.show.times import YEAR_SECONDS
 from controller.errors import PodslotsError
 from controller.objects.pool import TASK_TYPE
 from controller.objects.task_spec import MAX_PRIORITY
@@ -18,7 +19,7 @@ REQUIRED = ("arrival", "type")
 DEFAULT_START = datetime(2026, 1, 5, tzinfo=UTC)
 """What second 0 is, where the trace does not say it: a Monday, for freeze windows and the hours of a plot."""
 
-MAX_SECONDS = 365 * 86400.0
+MAX_SECONDS = YEAR_SECONDS
 YEARS = range(1970, 3000)
 """A simulation goes on after the last arrival, and the calendar ends with the year 9999."""
 MAX_DIGITS = 20

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 import pytest
 
+from controller.cli.arguments import files
 from controller.cli.arguments.files import files_of, parse, pools_first, read
 
 TASK = """
@@ -60,6 +61,41 @@ def test_anything_else_is_refused(text: str, problem: str) -> None:
     with pytest.raises(click.ClickException) as error:
         list(parse(text, "f"))
     assert problem in error.value.message
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-99-99",
+        "2026-01-01T99:99:99Z",
+        "2026-01-01T00:00:00+99:99",
+        "0000-01-01",
+        5000 * "9",
+        "!!float q",
+        "!!int ''",
+        "!!int q",
+        "!!bool q",
+        "!!timestamp q",
+    ],
+)
+@pytest.mark.parametrize("place", ["a: {}", "? {}\n: a", "a: [[{}]]"])
+def test_a_value_that_its_kind_can_not_have_is_refused_at_its_place(value: str, place: str) -> None:
+    with pytest.raises(click.ClickException, match=r"f: not YAML: line 5, column [0-9]+: this is no ") as error:
+        list(parse(f"{TASK}{place.format(value)}\n", "f"))
+    assert len(error.value.message) < 200
+
+
+@pytest.mark.parametrize(
+    ("first", "each"),
+    [("[x, x]", "[*a{0}, *a{0}]"), ("{x: x}", "{{p: *a{0}, q: *a{0}}}"), ("{x: x}", "{{<<: [*a{0}, *a{0}]}}")],
+)
+def test_a_short_text_that_says_a_lot_by_its_aliases_is_refused(
+    monkeypatch: pytest.MonkeyPatch, first: str, each: str
+) -> None:
+    monkeypatch.setattr(files, "MOST_VALUES", 1000)
+    lines = [f"x-0: &a0 {first}"] + [f"x-{n}: &a{n} {each.format(n - 1)}" for n in range(1, 40)]
+    with pytest.raises(click.ClickException, match=r"no end|too many"):
+        list(parse(TASK + "\n".join(lines), "f"))
 
 
 HEAD = '"apiVersion": "podslots.dev/v1alpha1", "kind": "SlotTask", "metadata": {"name": "x"}'
