@@ -67,6 +67,8 @@ def close(environ: Mapping[str, str]) -> int:
         try:
             token = (Path(folder) / "close-token").read_text().strip()
             status, body = _call(environ, "POST", "/close", {"Authorization": f"Bearer {token}"})
+        except ValueError as error:
+            return _fail(_unsendable(error))
         except (OSError, HTTPException) as error:
             problem = f"can't reach the agent: {error}"
         else:
@@ -88,6 +90,8 @@ def show_slots(environ: Mapping[str, str]) -> int:
         if status == UNAUTHORIZED and (token := _reading_token(environ)):
             # Reads are locked here.
             status, body = _call(environ, "GET", "/slots", {**headers, "Authorization": f"Bearer {token}"})
+    except ValueError as error:
+        return _fail(_unsendable(error))
     except (OSError, HTTPException) as error:
         return _fail(f"can't reach the agent: {error}")
     if status != 200:  # noqa: PLR2004 - HTTP's OK
@@ -100,6 +104,8 @@ def health(environ: Mapping[str, str]) -> int:
     """Whether the agent at PODSLOTS_URL, or on this machine, is well. Silent if it is."""
     try:
         status, body = _call(environ, "GET", "/healthz", {})
+    except ValueError as error:
+        return _fail(_unsendable(error))
     except (OSError, HTTPException) as error:
         return _fail(f"can't reach the agent: {error}")
     return 0 if status == 200 else _fail(f"the agent answered {status}: {body.strip()}")  # noqa: PLR2004 - HTTP's OK
@@ -140,6 +146,12 @@ def _reading_token(environ: Mapping[str, str]) -> str | None:
             with suppress(OSError):
                 return (Path(environ[name]) / file).read_text().strip()
     return None
+
+
+def _unsendable(error: ValueError) -> str:
+    """A UnicodeError is one: of a host's name, or of a credential that is no text. Its own words may quote that."""
+    what = "a name or a credential is no text" if isinstance(error, UnicodeError) else str(error)
+    return f"can't ask the agent, by PODSLOTS_URL or PODSLOTS_POD_IP and PODSLOTS_PORT: {what}"
 
 
 def _fail(problem: str) -> int:

@@ -20,6 +20,9 @@ DEFAULT_GRACE_SECONDS = 30
 STOP_MARGIN_SECONDS = 15
 """Kept back of the grace: the journal's last write, the containers' ends and the kubelet's own delay fit in it."""
 
+MAX_SHOWN = 200
+"""Characters of a wrong value in its message."""
+
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
@@ -115,6 +118,9 @@ class _Reader:
         value = self._environ.get(name) or default
         if value is None:
             self.problems.append(f"{name} is required")
+        elif any("\ud800" <= character <= "\udfff" for character in value):
+            # Python has bytes that are not UTF-8 so. Answers and the log could not say it.
+            self.problems.append(f"{name} must be text in UTF-8, not {_shown(value)}")
         return value or ""
 
     def folder(self, name: str) -> Path:
@@ -123,21 +129,21 @@ class _Reader:
     def integer(self, name: str, default: int, *, least: int, most: int) -> int:
         text = self._environ.get(name) or str(default)
         if not re.fullmatch(r"[0-9]{1,12}", text) or not least <= int(text) <= most:
-            self.problems.append(f"{name} must be a whole number from {least} to {most}, not {text!r}")
+            self.problems.append(f"{name} must be a whole number from {least} to {most}, not {_shown(text)}")
             return default
         return int(text)
 
     def flag(self, name: str, *, default: bool) -> bool:
         text = self._environ.get(name) or ("1" if default else "0")
         if text not in {"0", "1"}:
-            self.problems.append(f"{name} must be 0 or 1, not {text!r}")
+            self.problems.append(f"{name} must be 0 or 1, not {_shown(text)}")
         return text == "1"
 
     def addresses(self, address: str) -> tuple[str, ...]:
         try:
             parsed = ip_address(address)
         except ValueError:
-            self.problems.append(f"PODSLOTS_POD_IP must be an IP address, not {address!r}")
+            self.problems.append(f"PODSLOTS_POD_IP must be an IP address, not {_shown(address)}")
             return ()
         # The Pod's containers share its loopback; on a machine, other agents have it.
         return (address,) if parsed.is_loopback else (address, "127.0.0.1", "::1")
@@ -148,12 +154,18 @@ class _Reader:
             return DEFAULT_LAYOUT
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, list) or not 1 <= len(value) <= MAX_SLOTS or not all(map(_is_accepts, value)):
-            self.problems.append(f"{name} must be a JSON list of 1 to {MAX_SLOTS} lists of task types, not {text!r}")
+            self.problems.append(
+                f"{name} must be a JSON list of 1 to {MAX_SLOTS} lists of task types, not {_shown(text)}"
+            )
             return DEFAULT_LAYOUT
         return tuple(tuple(accepts) for accepts in value)
+
+
+def _shown(text: str) -> str:
+    return ascii(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…")
 
 
 def _is_accepts(value: object) -> bool:

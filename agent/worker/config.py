@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 else:
     from agent.record import dataclass
 
+MAX_DIGITS = 10
+MAX_PORT = 65535
+MAX_SHOWN = 200
+"""Characters of a wrong value in its message."""
 DEFAULT_GRACE_SECONDS = 30
 """Kubernetes' own default of terminationGracePeriodSeconds."""
 
@@ -60,8 +64,8 @@ def _integer(environ: Mapping[str, str], name: str, default: int | None) -> int:
     text = environ.get(name, "")
     if not text and default is not None:
         return default
-    if not text.isdecimal():
-        raise ConfigError(f"{name} must be a whole number, not {text!r}")
+    if not text.isdecimal() or len(text) > MAX_DIGITS:
+        raise ConfigError(f"{name} must be a whole number, not {text[:MAX_SHOWN]!r}")
     return int(text)
 
 
@@ -76,15 +80,19 @@ def _address(url: str) -> tuple[bool, str, int]:
         host, _, port = host.rpartition(":")
     elif ":" in host:
         host, _, port = host.partition(":")
-    if scheme not in {"http", "https"} or not separator or not host or "/" in host or not port.isdecimal():
-        raise ConfigError(f"PODSLOTS_URL must be http://HOST:PORT or https://HOST:PORT, not {url!r}")
+    if scheme not in {"http", "https"} or not separator or not host or "/" in host or not _is_port(port):
+        raise ConfigError(f"PODSLOTS_URL must be http://HOST:PORT or https://HOST:PORT, not {url[:MAX_SHOWN]!r}")
     return scheme == "https", host, int(port)
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and len(text) <= MAX_DIGITS and int(text) <= MAX_PORT
 
 
 def _paths(environ: Mapping[str, str], name: str) -> dict[str, str]:
     try:
         paths = json.loads(environ.get(name) or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{name} is not JSON: {error}") from error
     if not isinstance(paths, dict) or not all(isinstance(path, str) for path in paths.values()):
         raise ConfigError(f"{name} must be an object of names and paths")

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from agent import __version__
 from tests.support.agent_process import AgentProcess, running_agent
 from tests.support.repository import ROOT
@@ -107,6 +109,24 @@ def test_a_bad_environment_is_said_in_full(tmp_path: Path) -> None:
     assert "PODSLOTS_LAYOUT" in done.stderr
     assert "PODSLOTS_POD_IP" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"PODSLOTS_URL": "http://["},
+        {"PODSLOTS_URL": "http://a..b:1"},
+        {"PODSLOTS_PORT": "99999"},
+    ],
+    ids=str,
+)
+def test_an_address_that_is_none_is_said_at_once(tmp_path: Path, given: dict[str, str]) -> None:
+    (tmp_path / "close-token").write_text("t")
+    for command in ("slots", "health", "close"):
+        done = slot_agent(command, environ={"PODSLOTS_STATE_DIR": str(tmp_path), **given})
+        assert done.returncode == 1
+        assert done.stderr.startswith("slot-agent: can't ask the agent, by PODSLOTS_URL or ")
+        assert done.stderr.count("\n") == 1
 
 
 def test_an_address_that_is_taken_ends_it(tmp_path: Path) -> None:

@@ -66,13 +66,20 @@ def test_a_pods_address_is_bound_with_its_loopback() -> None:
         ("PODSLOTS_LAYOUT", '["plan"]'),
         ("PODSLOTS_LAYOUT", '[["has space"]]'),
         ("PODSLOTS_LAYOUT", json.dumps([["plan"]] * 17)),
+        ("PODSLOTS_LAYOUT", 60_000 * "["),
+        ("PODSLOTS_LAYOUT", f"[[{9000 * '1'}]]"),
+        ("PODSLOTS_PORT", 9000 * "1"),
+        ("PODSLOTS_POD_IP", 9000 * "1"),
+        *((name, "a\udcff") for name in ("PODSLOTS_POD", "PODSLOTS_POD_UID", "PODSLOTS_POOL")),
     ],
+    ids=lambda value: value[:30].encode("ascii", "backslashreplace").decode(),
 )
 def test_bad_settings_are_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(ConfigError) as error:
         from_environ({**ENVIRON, name: value})
     assert len(error.value.problems) == 1
     assert error.value.problems[0].startswith(name)
+    assert len(error.value.problems[0].encode()) < 400
 
 
 def test_all_problems_are_said_at_once() -> None:

@@ -91,11 +91,18 @@ def test_the_agents_address(url: str, address: tuple[str, int, bool]) -> None:
         ("PODSLOTS_SECRETS", "{"),
         ("PODSLOTS_CONFIG_MAPS", '["a"]'),
         ("PODSLOTS_CONFIG_MAPS", '{"a": 1}'),
+        ("PODSLOTS_CONFIG_MAPS", 60_000 * "["),
+        ("PODSLOTS_SECRETS", f'{{"a": {9000 * "1"}}}'),
+        ("PODSLOTS_URL", "http://a:65536"),
+        ("PODSLOTS_URL", "http://a:" + 9000 * "1"),
+        ("PODSLOTS_GRACE_SECONDS", 9000 * "1"),
     ],
+    ids=lambda value: value[:30],
 )
 def test_bad_settings_name_the_variable(name: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=name):
+    with pytest.raises(ConfigError, match=name) as raised:
         config.from_environ({**ENVIRON, name: value})
+    assert len(str(raised.value)) < 400
 
 
 # --- digest ---------------------------------------------------------------------------------------------------------
