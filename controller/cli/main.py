@@ -9,6 +9,7 @@ line is wrong; 3 `wait` gave up; 4 (`wait`, `logs`) what was asked for can't be 
 import errno
 import os
 import sys
+import traceback
 from importlib import import_module
 from pathlib import Path
 
@@ -17,6 +18,11 @@ import click
 from controller.cli.arguments import elsewhere
 from controller.cli.arguments.verb import VerbGroup
 from controller.cli.start import INTERRUPTED
+
+TRACEBACK = "PODSLOTS_TRACEBACK"
+"""The variable that shows the traceback of an error that nobody expected."""
+MAX_SHOWN = 200
+"""Characters of such an error's own words."""
 
 SECTIONS = {
     "Look": {
@@ -118,4 +124,20 @@ def run() -> int:
         _drop_the_rest()
         click.echo(f"Error: the output can't be written: {error.strerror}", err=True)
         return 1
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        click.echo(f"Error: {_broken(error)}", err=True)
+        return 1
     return code if isinstance(code, int) else 0
+
+
+def _broken(error: Exception) -> str:
+    """What is said of an error that nobody expected: where it was, and how to see more."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    words = " ".join(str(error).split())[:MAX_SHOWN]
+    return (
+        f"podslots broke: {type(error).__name__}{place}: {words}. "
+        f"That is a mistake of its own, or an answer that no API server gives. {TRACEBACK}=1 shows more"
+    )

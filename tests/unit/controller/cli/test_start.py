@@ -197,3 +197,23 @@ def test_words_from_an_object_do_not_steer_the_terminal() -> None:
         os.close(end)
     assert done.returncode == 0
     assert seen.decode() == "a\\x1b[2Jb \x1b[31mred\x1b[0m \\u202e \u00e4\r\n"
+
+
+@pytest.mark.parametrize("shown", ["", "1"])
+def test_an_error_that_nobody_expected_is_a_line_unless_its_traceback_is_asked_for(shown: str) -> None:
+    broken = (
+        "import sys, controller.cli.cluster.session\n"
+        "def run(*_, **__): raise KeyError('status\\n' + 5000 * 'x')\n"
+        "controller.cli.cluster.session.Session.run = run\n"
+        "sys.argv = ['podslots', 'get', 'tasks']\n"
+        "from controller.cli.start import main\n"
+        "main()\n"
+    )
+    done = run("-c", broken, **NOBODY, PODSLOTS_TRACEBACK=shown)
+    assert (done.returncode, done.stdout) == (1, "")
+    if shown:
+        assert "Traceback" in done.stderr
+    else:
+        assert done.stderr.startswith("Error: podslots broke: KeyError in <string>, line 2: ")
+        assert done.stderr.count("\n") == 1
+        assert len(done.stderr) < 500
