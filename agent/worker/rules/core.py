@@ -153,7 +153,7 @@ class Worker:
         final = 400 <= status < 500 and status not in {401, 403, 408, 429}  # noqa: PLR2004 - HTTP's own numbers
         kept = self._kept.named(request) if channel is Channel.REPORTS else None
         if kept and final:
-            kept.settle(request.call)
+            kept.settle(request.call, unreadable=status in {400, 413, 422})
             return
         if kept and request.call is Call.OUTPUT:
             kept.output_refused(self._clock.monotonic())

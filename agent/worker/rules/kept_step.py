@@ -13,6 +13,8 @@ STUCK_SECONDS = 0.25
 PATIENCE_SECONDS = 30.0
 """How long the report of an end waits for an agent that answers, but takes no output."""
 
+NOT_TAKEN = "the agent refused what the worker reported of the step's end"
+
 
 class Kept:
     """The last step of a task. `orphaned`: an earlier worker started it, and whether all of it is gone is not known."""
@@ -27,6 +29,7 @@ class Kept:
         self.exit_told = stored.exit_told
         self.output_over = False  # the agent has it all, or will never take it
         self._begun_here = False
+        self._end_is_bare = False  # the agent could not take what is said of the end
         self._agent_has: int | None = None  # bytes of output; None until it said
         self._resend: dict[Step, int] = {}  # what the agent says it has of output that it had been sent
         self._stuck_since: float | None = None
@@ -108,6 +111,8 @@ class Kept:
         if self.exit is not None:
             outputs = self._outputs(disk) if self.exit.outcome is Outcome.SUCCEEDED and self.hands_over else None
             message = _reported(self.exit, instance, self.assignment, outputs)
+            if self._end_is_bare:
+                message = _bare(message)
             return Request(call=Call.EXIT, params=params, message=message)
         return None
 
@@ -163,14 +168,20 @@ class Kept:
         if self.exit is not None and now - self._stuck_since > PATIENCE_SECONDS:
             self.output_over = True
 
-    def settle(self, call: Call) -> None:
-        """The agent will never take this report. A registration tells it everything again."""
+    def settle(self, call: Call, *, unreadable: bool = False) -> None:
+        """The agent will never take this report. A registration tells it everything again.
+
+        `unreadable`: it is what the report says that it can't take. Then an end is told once more, with less in it:
+        else the task would run for ever.
+        """
         if call is Call.OUTPUT and self._resend:
             self._resend.clear()
         elif call is Call.STARTED:
             self.started_told = True
         elif call is Call.OUTPUT:
             self.output_over = True
+        elif unreadable and not self._end_is_bare:
+            self._end_is_bare = True
         else:
             self.exit_told = True
 
@@ -205,6 +216,22 @@ class Kept:
                 nonce=assignment.nonce,
             )
         return KeptTask(assignment=assignment, started=self.started, exit=known)
+
+
+def _bare(report: ExitReport) -> ExitReport:
+    """An end without all that an agent may not take: the digest, the file, the reason. So it did not succeed."""
+    succeeded = report.outcome is Outcome.SUCCEEDED
+    return ExitReport(
+        instance=report.instance,
+        task_id=report.task_id,
+        step=report.step,
+        fence=report.fence,
+        outcome=Outcome.FAILED if succeeded else report.outcome,
+        end_time=report.end_time,
+        exit_code=report.exit_code,
+        reason=f"{NOT_TAKEN}; it ended as {report.outcome.value}",
+        nonce=report.nonce,
+    )
 
 
 def _reported(report: ExitReport, instance: str, assignment: Assignment, outputs: str | None) -> ExitReport:

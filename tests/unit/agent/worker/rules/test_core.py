@@ -130,6 +130,33 @@ def test_the_end_is_told_after_the_output_and_until_answered() -> None:
     assert world.disk.entries["task.1", Step.PLAN].told
 
 
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_an_end_that_the_agent_can_not_read_is_told_with_less_in_it(status: int) -> None:
+    """Else its task would run for ever."""
+    world = WorkerWorld()
+    worker = _running(world)
+    worker.ended(world.ended())
+    assert isinstance(_request(worker, REPORTS, Call.EXIT).message, ExitReport)
+    worker.refused(REPORTS, status, "bad_request")
+    told = _request(worker, REPORTS, Call.EXIT).message
+    assert isinstance(told, ExitReport)
+    assert (told.outcome, told.exit_code) == (Outcome.FAILED, 0)
+    assert (told.plan_digest, told.outputs, told.log_bytes, told.changed) == (None, None, 0, None)
+    assert told.reason
+    assert "refused what the worker reported" in told.reason
+    worker.refused(REPORTS, status, "bad_request")
+    assert worker.next_request(REPORTS) is None, "it has nothing less to say"
+
+
+def test_an_end_that_comes_too_late_is_not_told_again() -> None:
+    world = WorkerWorld()
+    worker = _running(world)
+    worker.ended(world.ended())
+    _request(worker, REPORTS, Call.EXIT)
+    worker.refused(REPORTS, 409, "fenced")
+    assert worker.next_request(REPORTS) is None
+
+
 def test_the_agents_silence_is_waited_out_but_its_refusal_of_output_is_not() -> None:
     world = WorkerWorld()
     worker = _running(world)
