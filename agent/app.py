@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import secrets
 import signal
 import sys
@@ -67,8 +68,15 @@ def main(environ: Mapping[str, str]) -> int:
         for problem in error.problems:
             sys.stderr.write(f"slot-agent: {problem}\n")
         return EXIT_CONFIG
+    _take_all_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(settings))
+
+
+def _take_all_descriptors() -> None:
+    """Connections are descriptors: with the usual 1024, a task could open all that there are, and keep others out."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def serve(settings: Settings) -> int:

@@ -18,7 +18,7 @@ from agent.wire import ErrorCode
 SERVER_ERROR = 500
 
 HEAD_SECONDS = 10.0
-"""How long the head of a request may take, once it has begun."""
+"""How long the head of a request may take, from the connection's begin or from its first byte on."""
 
 IDLE_SECONDS = 75.0
 """How long an idle connection is kept: longer than clients keep theirs, which would else send into a closed one."""
@@ -46,23 +46,30 @@ class _Connection(web.RequestHandler):
         self._events = log
         self._late: asyncio.Handle | None = None
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Somebody has come, and is to ask for something: who opens all connections there are keeps others out."""
+        super().connection_made(transport)
+        self._late = self._loop.call_later(HEAD_SECONDS, self._give_up)
+
     def data_received(self, data: bytes) -> None:
         """Bytes came in. A request's head that is not complete after HEAD_SECONDS ends the connection."""
         super().data_received(data)
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            if self._late is None:
-                self._late = self._loop.call_later(HEAD_SECONDS, self._give_up)
-        elif self._late is not None:
-            self._late.cancel()
-            self._late = None
+        # Messages: uvloop may hand over data earlier than it lets a new task begin to wait.
+        if self._messages or (waiter is not None and waiter.done()):
+            self._in_time()
+        elif waiter is not None and self._late is None:
+            self._late = self._loop.call_later(HEAD_SECONDS, self._give_up)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection is gone."""
+        self._in_time()
+        super().connection_lost(exc)
+
+    def _in_time(self) -> None:
         if self._late is not None:
             self._late.cancel()
             self._late = None
-        super().connection_lost(exc)
 
     def _give_up(self) -> None:
         self._late = None

@@ -1,8 +1,10 @@
 """Connections as clients really use them: kept, closed, pipelined, old, and left unread."""
 
 import json
+import resource
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,21 @@ def test_a_client_that_never_reads_does_not_fill_the_agents_memory(agent: AgentP
             connection.sendall((GET + b"\r\n") * ((64 << 20) // len(GET)))
         assert resident_bytes() - before < 32 << 20
         agent.acquire("others-are-served")
+
+
+def test_more_connections_than_the_usual_limit_of_descriptors_keep_nobody_out(tmp_path: Path) -> None:
+    """Silent ones: a task in the Pod can open as many as it may have descriptors itself."""
+    usual, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        agent = AgentProcess(tmp_path).start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (usual, hard))
+    with ExitStack() as stack:
+        stack.callback(agent.kill)
+        for _ in range(200):
+            stack.enter_context(socket.create_connection((agent.address, agent.port)))
+        assert agent.state().slots
 
 
 def test_nonsense_on_a_connection_hurts_nobody_else(agent: AgentProcess) -> None:
