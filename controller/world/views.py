@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from controller.decide.death import was_drained
 from controller.decide.observe import observe_pod
@@ -22,6 +23,9 @@ from controller.world.under_way import UnderWay
 
 STUCK_SECONDS = 60.0
 """How long a Pod that can't start is counted on all the same: images are pulled again, nodes are added."""
+
+DERIVED = tuple(name for name, member in vars(PodView).items() if isinstance(member, cached_property))
+"""What a view of a Pod works out of itself once."""
 
 
 class Views:
@@ -128,7 +132,8 @@ class Views:
                 self._problem_since.pop(uid, None)
                 continue
             # Derived here, a few Pods at a time: the pass that comes next would do it for all of them at once.
-            _ = view.offer, view.load, view.idle_since
+            for name in DERIVED:
+                getattr(view, name)
             self._pods[key][uid] = view
             if view.contacting or (view.start_problem is not None and not view.stuck):
                 self._restless[key][uid] = None

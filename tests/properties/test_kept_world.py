@@ -28,7 +28,7 @@ from controller.objects.ended_task import trim_task
 from controller.objects.pool import PoolSpec
 from controller.objects.task import FINAL_PHASES, TaskPhase
 from controller.world.index import Index, Key, pool_of
-from controller.world.views import Views
+from controller.world.views import DERIVED, Views
 from tests.support import virtual_time
 from tests.support.agents import FakeAgent, FakeNetwork, state
 from tests.support.memory_api import MemoryApi
@@ -321,6 +321,7 @@ def assert_same_views(kept: Views, anew: Views, world_index: Index) -> None:
         assert set(found) == {pod["metadata"]["uid"] for pod in world_index.pods.items() if pool_of(pod) == key}
         for view in found.values():
             assert not (view.stuck and view.start_problem is None)
+            assert set(DERIVED) <= vars(view).keys(), "the next pass would derive it for all Pods at once"
             assert (view.idle_seen is None) == (view.idle_since is None)
         pool = world_index.pools.get(*key)
         if pool is not None:

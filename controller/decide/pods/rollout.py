@@ -37,7 +37,8 @@ class Starts:
 def roll_out(view: PoolView, starts: Starts) -> PoolView:
     """The view with the Pods that retire now, and with what a rollout means for its size."""
     alive = [pod for pod in view.pods if pod.alive]
-    outdated = [pod for pod in alive if pod.template_hash not in {"", view.template_hash}]
+    present = ("", view.template_hash)
+    outdated = [pod for pod in alive if pod.template_hash not in present]
     rollout = Rollout(updated=len(alive) - len(outdated), total=len(alive))
     if not outdated or view.deleting:
         return view.but(rollout=rollout)
