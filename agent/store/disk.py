@@ -1,6 +1,8 @@
 """The folder that the journal is kept in. A call that returned has reached the disk."""
 
+import errno
 import os
+import stat
 from pathlib import Path
 from typing import Protocol
 
@@ -40,10 +42,17 @@ class FolderDisk:
 
     def read(self, name: str) -> bytes | None:
         """The file's bytes; None if there is none."""
+        path = self._folder / name
         try:
-            return (self._folder / name).read_bytes()
+            # Without waiting: a FIFO has no end, and may have no beginning.
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        with os.fdopen(fd, "rb") as file:
+            return file.read()
 
     def write(self, name: str, data: bytes) -> None:
         """Make or replace the file, synced."""
