@@ -18,13 +18,24 @@ def is_host(text: str) -> bool:
 
 
 def url_problem(text: str) -> str | None:
-    """What is wrong with a URL of a server; None if nothing is. Its scheme is not looked at."""
+    """What is wrong with a URL of a server; None if nothing is. Its scheme is not looked at.
+
+    Nothing of the URL but its host is quoted: a proxy's may have a password.
+    """
     try:
         parts = urlsplit(text)
         host = parts.hostname or ""
+    except ValueError:
+        return "it is no URL"
+    try:
         _ = parts.port
-    except ValueError as error:
-        return str(error)
+    except ValueError:
+        return "its port is no number from 0 to 65535"
     if _CONTROL.search(text):
         return "it has a space or a control character in it"
     return None if is_host(host) else f"{host!r} is no name of a host"
+
+
+def proxy_url(written: str) -> str:
+    """A proxy's URL. As client-go and curl have it, a name without a scheme is one of http://."""
+    return written if "://" in written else f"http://{written}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from controller import names
-from controller.addresses import is_host
+from controller.addresses import is_host, proxy_url, url_problem
 from controller.errors import PodslotsError
 
 MOST_SECONDS = 86400.0
@@ -69,6 +69,7 @@ class Config:
     def from_environ(environ: Mapping[str, str]) -> "Config":
         """Read PODSLOTS_* variables. Raises ConfigError."""
         _check_texts(environ)
+        _check_proxies(environ)
         identity = environ.get("PODSLOTS_IDENTITY") or environ.get("HOSTNAME") or "slot-controller"
         image, pod = environ.get("PODSLOTS_AGENT_IMAGE"), environ.get("POD_NAME")
         return Config(
@@ -97,6 +98,18 @@ def _check_texts(environ: Mapping[str, str]) -> None:
     for name, text in environ.items():
         if name.startswith("PODSLOTS_") and not _is_unicode(text):
             raise ConfigError(f"{name} must be text in UTF-8, not {_shown(text)}")
+
+
+def _check_proxies(environ: Mapping[str, str]) -> None:
+    """Raises ConfigError for a proxy that can't be one: each request would fail by it, and not say so."""
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
+        if not (text := environ.get(name)):
+            continue
+        url = proxy_url(text)
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"{name} must be http://HOST:PORT")
+        if (problem := url_problem(url)) is not None:
+            raise ConfigError(f"{name} must be http://HOST:PORT: {problem}")
 
 
 def _is_unicode(text: str) -> bool:

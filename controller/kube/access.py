@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from controller.addresses import is_host, url_problem
+from controller.addresses import is_host, proxy_url, url_problem
 from controller.errors import ApiUnavailable, NoConfiguration
 
 if TYPE_CHECKING:
@@ -132,9 +132,10 @@ def _check(access: Access, stands_in_for: str | None) -> None:
 
     It is looked at here, once for all clients: each has errors of its own for this, and shows the token in some.
     """
-    for what, url in (("server", access.server), ("proxy", access.proxy and proxy_url(access.proxy))):
-        if url and (problem := url_problem(url)) is not None:
-            raise NoConfiguration(f"the {what} {url[:MAX_SHOWN]!r} can't be connected to: {problem}")
+    if (problem := url_problem(access.server)) is not None:
+        raise NoConfiguration(f"the server {access.server[:MAX_SHOWN]!r} can't be connected to: {problem}")
+    if access.proxy and (problem := url_problem(proxy_url(access.proxy))) is not None:
+        raise NoConfiguration(f"the kubeconfig's proxy-url can't be used: {problem}")
     if access.tls_server_name is not None and not is_host(access.tls_server_name):
         raise NoConfiguration(f"the tls-server-name {access.tls_server_name[:MAX_SHOWN]!r} is no name of a host")
     if not _is_sendable(access.authorization or ""):
@@ -142,11 +143,6 @@ def _check(access: Access, stands_in_for: str | None) -> None:
     for name in (stands_in_for or "", *access.headers.values()):
         if not _is_sendable(name):
             raise NoConfiguration(f"the user {name[:MAX_SHOWN]!r} to act as is no name")
-
-
-def proxy_url(written: str) -> str:
-    """A proxy's URL. As client-go and curl have it, a name without a scheme is one of http://."""
-    return written if "://" in written else f"http://{written}"
 
 
 def _is_sendable(text: str) -> bool:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPResponse
 from urllib.parse import unquote, urlsplit
 
-from controller.addresses import url_problem
+from controller.addresses import proxy_url, url_problem
 from controller.errors import ApiUnavailable, NoConfiguration
-from controller.kube.access import Access, proxy_url
+from controller.kube.access import Access
 from controller.unreached import why_unreached
 
 
@@ -83,7 +83,7 @@ def _connection(access: Access, timeout_seconds: float) -> HTTPConnection:
         return _Tls(host, port, timeout_seconds, access.tls, access.tls_server_name or host)
     # That of the environment was not looked at yet.
     if (problem := url_problem(proxy_url(proxy))) is not None:
-        raise NoConfiguration(f"the proxy {proxy!r} can't be used: {problem}")
+        raise NoConfiguration(f"the environment's proxy can't be used: {problem}")
     by = urlsplit(proxy_url(proxy))
     if by.scheme != "http" or not by.hostname:
         raise NoConfiguration(f"the proxy {by.scheme}://{by.hostname or ''} can't be used: only http:// ones can")

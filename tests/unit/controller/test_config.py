@@ -77,6 +77,17 @@ def test_what_is_no_text_is_refused(name: str) -> None:
         Config.from_environ({name: os.fsdecode(b"\xff")})
 
 
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"])
+def test_a_proxy_of_the_environment_is_one(name: str) -> None:
+    """It may have a password, which is not said."""
+    for text in ("", "proxy:3128", "http://me:pw@proxy:3128", "https://[::1]:3128/"):
+        Config.from_environ({name: text})
+    for text in ("http://me:pw@[::1", "http://me:pw@proxy:x", "me:pw@proxy:99999", "socks5://me:pw@proxy", "http://"):
+        with pytest.raises(ConfigError, match=f"{name} must be http://HOST:PORT") as refused:
+            Config.from_environ({name: text})
+        assert "pw" not in str(refused.value)
+
+
 def test_settings_that_can_not_be_used_end_the_process_in_one_line() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "controller"],
