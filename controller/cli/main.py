@@ -120,16 +120,20 @@ def run() -> int:
         return 1
     except OSError as error:
         if error.errno not in _UNWRITABLE:
-            raise
+            return _unexpected(error)
         _drop_the_rest()
         click.echo(f"Error: the output can't be written: {error.strerror}", err=True)
         return 1
     except Exception as error:
-        if os.environ.get(TRACEBACK):
-            raise
-        click.echo(f"Error: {_broken(error)}", err=True)
-        return 1
+        return _unexpected(error)
     return code if isinstance(code, int) else 0
+
+
+def _unexpected(error: Exception) -> int:
+    if os.environ.get(TRACEBACK):
+        raise error
+    click.echo(f"Error: {_broken(error)}", err=True)
+    return 1
 
 
 def _broken(error: Exception) -> str:
