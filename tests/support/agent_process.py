@@ -90,6 +90,8 @@ class AgentProcess:
         (self.tokens_dir / "token-1").write_text(POOL_TOKEN)
         self.environ = {
             "PATH": os.environ["PATH"],
+            # On a disk made full by `limit_file_size`, Python would leave half a compiled module in the tree.
+            "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": str(ROOT),
             "PODSLOTS_POD": "pod-1",
             "PODSLOTS_POD_UID": pod_uid,
