@@ -124,7 +124,7 @@ def run() -> int:
         _drop_the_rest()
         click.echo(f"Error: the output can't be written: {error.strerror}", err=True)
         return 1
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the edge: nothing is above to say it
         return _unexpected(error)
     return code if isinstance(code, int) else 0
 
