@@ -126,6 +126,11 @@ def refuse_unless(expression: str, message: str, *, computed: str = "") -> Json:
     }
 
 
+def refuse_invalid(expression: str, message: str) -> Json:
+    """A validation that refuses with a 422, as the definition does."""
+    return {"expression": expression, "message": message, "reason": "Invalid"}
+
+
 def refuse_without(right: str, role: str, what: str, *, unless: str, in_full: str = "") -> Json:
     """A validation that refuses `what`, and names the right that it takes (`pods/drain`) and a role that has it.
 

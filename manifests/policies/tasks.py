@@ -1,7 +1,8 @@
 """The policies on SlotTasks: who approves plans, and who changes the rest of a task."""
 
+from agent.paths import MAX_PART_LENGTH, MAX_PATH_LENGTH, PATH_RULE
 from controller import names
-from manifests.policies.policy import Policy, may, others_than, refuse_unless, refuse_without
+from manifests.policies.policy import Policy, may, others_than, refuse_invalid, refuse_unless, refuse_without
 
 _APPROVING = ("slottasks/approval", "podslots-approve")
 """The right to approve, and the role that has it."""
@@ -102,25 +103,37 @@ def task_update(user: str) -> Policy:
 
 
 def task_files() -> Policy:
-    """Who changes the files of a task: nobody.
+    """Which files a task may have, and who changes them: nobody.
 
-    No rule of the definition can tell that they are equal, as their entries have no schema: kube-apiserver compares the
+    The definition can say neither, as their entries have no schema: it sees no names, and kube-apiserver compares the
     entries that both have, and their number. A file under a new name, or another in its place, passes there.
     """
     return Policy(
         name="podslots-task-files",
         why=(
-            "A task's files stay as they are, as all of its spec but approval, cancel and priority. The rule in the "
-            "definition overlooks files that get another name: Kubernetes compares no keys of what has no schema."
+            "A task's files have paths in its directory, and stay as they are, as all of its spec but approval, cancel "
+            "and priority. The definition can't say so: Kubernetes looks at no keys of what has no schema."
         ),
-        operations=("UPDATE",),
+        operations=("CREATE", "UPDATE"),
         resources=("slottasks",),
         group=names.GROUP,
         version=names.VERSION,
+        variables={"files": "object.spec.?files.orValue({})"},
         validations=(
             refuse_unless(
-                "object.spec.?files == oldObject.spec.?files",
+                "oldObject == null || object.spec.?files == oldObject.spec.?files",
                 "only approval, cancel and priority can be changed; a changed task needs a new name",
+            ),
+            refuse_invalid(
+                f"oldObject != null || variables.files.all(path, size(path) <= {MAX_PATH_LENGTH}"
+                " && !path.contains('\\u0000') && path.split('/').all(part, "
+                f"part != '' && part != '.' && part != '..' && size(part) <= {MAX_PART_LENGTH}))",
+                f"spec.files: each {PATH_RULE}",
+            ),
+            refuse_invalid(
+                "oldObject != null || !variables.files.exists(path,"
+                " variables.files.exists(other, other.startsWith(path + '/')))",
+                "spec.files: one is the folder of another",
             ),
         ),
     )

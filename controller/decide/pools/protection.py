@@ -19,7 +19,7 @@ POLICIES = {
     "podslots-approval": "approvals by everyone who may write tasks",
     "podslots-automatic-approval": "tasks that approve themselves",
     "podslots-task-update": "changes of tasks by who may only approve",
-    "podslots-task-files": "new names of a task's files",
+    "podslots-task-files": "paths and changes of a task's files",
 }
 """The policies of manifests/protection, and what nothing holds back where one is missing."""
 

@@ -1,17 +1,22 @@
-"""The policy over a task's files, by itself: as a server does it whose definition overlooks that a file was renamed."""
+"""The policy over a task's files, by itself: their definition has no schema, so it sees neither names nor changes."""
 
 import random
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from agent.paths import PATH_RULE, folder_among, is_path
 from controller import crds
 from controller.local.apiserver.access.authorization import Authorizer
 from controller.local.apiserver.access.rbac import Rbac
 from controller.local.apiserver.admission.policies import Policies
 from controller.local.apiserver.errors import ApiError
+from controller.local.apiserver.store.deletion import DeleteOptions
 from controller.local.apiserver.store.outcomes import WriteOptions
 from controller.local.apiserver.store.patches import MERGE
 from controller.local.apiserver.store.store import Store
@@ -49,11 +54,11 @@ def patch(store: Store, files: Json | None, **spec: Any) -> None:
     store.patch(resource, "default", "t", MERGE, body, subresource="", options=WriteOptions())
 
 
-def make(store: Store, **spec: Any) -> None:
+def make(store: Store, name: str = "t", /, **spec: Any) -> None:
     body = {
         "apiVersion": "podslots.dev/v1alpha1",
         "kind": "SlotTask",
-        "metadata": {"name": "t"},
+        "metadata": {"name": name},
         "spec": {"pool": "p", "type": "plan", "steps": {"plan": {"command": ["true"]}}, **spec},
     }
     resource = store.registry.by_key("slottasks.podslots.dev")
@@ -86,3 +91,36 @@ def test_a_task_without_files_can_be_changed_and_gets_none(store: Store) -> None
     patch(store, None, priority=3)
     with pytest.raises(ApiError, match="only approval"):
         patch(store, FILES)
+
+
+@pytest.mark.parametrize(
+    "path", ["./main.tf", "/etc/passwd", "../a", "a/../b", "a//b", "a/", "", ".", "a" * 256, "a\0b"]
+)
+def test_a_path_that_leads_elsewhere_or_is_spelled_in_another_way_is_refused_at_once(store: Store, path: str) -> None:
+    with pytest.raises(ApiError, match=re.escape(f"spec.files: each {PATH_RULE}")):
+        make(store, files={"a.tf": "", path: ""})
+
+
+def test_a_path_too_long_is_refused_at_once(store: Store) -> None:
+    make(store, files={"/".join(["a" * 127] * 8): ""})
+    with pytest.raises(ApiError, match=re.escape(f"spec.files: each {PATH_RULE}")):
+        make(store, files={"/".join(["a" * 127] * 8) + "/b": ""})
+
+
+def test_a_file_that_is_the_folder_of_another_is_refused_at_once(store: Store) -> None:
+    make(store, files={"a": "", "ab": "", "b/a": "", "b/c": ""})
+    with pytest.raises(ApiError, match=r"spec\.files: one is the folder of another"):
+        make(store, files={"b/c/d": "", "b/c": ""})
+
+
+@given(st.dictionaries(st.text("a./\0\n", max_size=6), st.just(""), max_size=4))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_policy_and_the_parser_agree(store: Store, files: dict[str, str]) -> None:
+    try:
+        make(store, "agree", files=files)
+    except ApiError:
+        assert not all(map(is_path, files)) or folder_among(files) is not None
+    else:
+        assert all(map(is_path, files))
+        assert folder_among(files) is None
+        store.delete(store.registry.by_key("slottasks.podslots.dev"), "default", "agree", DeleteOptions(), now=NOW)
