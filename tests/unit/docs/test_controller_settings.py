@@ -6,6 +6,7 @@ from controller.config import Config
 from tests.support.asked import Asked
 from tests.support.repository import ROOT
 
+OF_ALL_PROGRAMS = {"HOSTNAME", "KUBERNETES_SERVICE_HOST", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"}
 TEXT = (ROOT / "docs" / "api.md").read_text()
 
 
@@ -19,7 +20,7 @@ def told() -> dict[str, str]:
 def test_every_variable_is_told() -> None:
     asked = Asked()
     Config.from_environ(asked)
-    assert told().keys() == asked.names - {"HOSTNAME", "KUBERNETES_SERVICE_HOST"}
+    assert told().keys() == asked.names - OF_ALL_PROGRAMS
 
 
 def test_with_the_default_that_it_has() -> None:
