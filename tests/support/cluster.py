@@ -74,7 +74,7 @@ class Child:
         await self._process.wait()
 
 
-WITHOUT_RESYNC_SECONDS = 1e5
+WITHOUT_RESYNC_SECONDS = 86_400.0
 """Longer than any test: a look at every pool without a cause would hide that something did not wake its pool."""
 
 
