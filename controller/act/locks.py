@@ -59,6 +59,8 @@ class Locks:
             held = await self._api.create(LEASES, task.namespace, lease)
         except AlreadyExists:
             held = await self._api.get(LEASES, task.namespace, names.lock_lease(key))
+            if held["metadata"].get("deletionTimestamp"):
+                return False  # it may be gone while the task runs
             if _holder(held) is None or not _is_lock(held):
                 held = await self._take_over(held, lease)
         self.cache.note(held)
@@ -68,11 +70,13 @@ class Locks:
         """Have a Lease that locks nothing yet. Exactly this version: another task may be taking it.
 
         It names no holder, as released ones elsewhere do; that takes the right to unlock as well. Or it has not our
-        label: a stranger made it. No policy keeps strangers from deleting it, while the task that it names runs.
+        label: a stranger made it. No policy keeps strangers from deleting it, while the task that it names runs. Of
+        what they gave it an owner would take it away with itself, and a finalizer would keep it when it is released.
         """
         metadata = left["metadata"]
+        strange = {"ownerReferences": None, "finalizers": None}
         patch = {
-            "metadata": {**lease["metadata"], "resourceVersion": metadata["resourceVersion"]},
+            "metadata": {**lease["metadata"], **strange, "resourceVersion": metadata["resourceVersion"]},
             "spec": lease["spec"],
         }
         return await self._api.patch(LEASES, metadata["namespace"], metadata["name"], patch)

@@ -76,6 +76,8 @@ class Pools:
         self.deployments = deployments
         self._traits = traits or ClusterTraits()
         self._unbudgeted: dict[Key, str] = {}
+        self._budget_failed: set[Key] = set()
+        """Pools whose budget could not be written at the last try."""
         self._create_failed: dict[Key, Problem] = {}
         self._templates: dict[str, tuple[str, str | InvalidObject]] = {}
         """By the pool's UID: the version looked at, and the template's hash or what is wrong with it."""
@@ -147,11 +149,16 @@ class Pools:
         try:
             await self._budgets.ensure(*key)
         except (ApiError, ApiUnavailable) as error:
-            # A 5xx is as often one of an admission webhook as of the server.
-            if not isinstance(error, ApiUnavailable) or error.code is not None:
+            # What is refused stays so. What fails otherwise may be over at the next try; a webhook may fail for long.
+            if isinstance(error, Forbidden | Invalid) or key in self._budget_failed:
                 self._unbudgeted[key] = str(error)
+            self._budget_failed.add(key)
             raise
-        self._unbudgeted.pop(key, None)
+        self._budget_failed.discard(key)
+        if self.needs_budget(pool):
+            self._unbudgeted[key] = "something in the cluster changes its PodDisruptionBudget as it is written"
+        else:
+            self._unbudgeted.pop(key, None)
 
     def budget_problem(self, pool: Object) -> str | None:
         """Why the pool has no budget, or not the right one; None if it has, or nothing has refused it yet."""
@@ -176,6 +183,7 @@ class Pools:
         """The pool is gone."""
         self._create_failed.pop(key_of(pool), None)
         self._unbudgeted.pop(key_of(pool), None)
+        self._budget_failed.discard(key_of(pool))
         self._told.pop(key_of(pool), None)
         self._templates.pop(pool["metadata"]["uid"], None)
 

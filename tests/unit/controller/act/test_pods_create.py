@@ -9,7 +9,7 @@ import pytest
 from controller import names
 from controller.act.pods import Pods
 from controller.act.pools import Images, Pools
-from controller.errors import ApiUnavailable, Forbidden
+from controller.errors import ApiUnavailable, Conflict, Forbidden, Invalid
 from controller.kube.api import PODS, Object, Resource
 from controller.kube.cache import Cache
 from tests.support import virtual_time
@@ -82,21 +82,43 @@ async def test_a_server_error_stands_in_the_pools_conditions_and_silence_does_no
         assert "sidecar.example.com" in told[0]
 
 
-@pytest.mark.parametrize("code", [500, None])
-async def test_why_there_is_no_budget_is_said_until_there_is_one(code: int | None) -> None:
-    """A webhook that fails answers with a 500: the pool read as protected, with nothing that refuses evictions."""
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [
+        (Forbidden(403, "Forbidden", WEBHOOK), 1),
+        (Invalid(422, "Invalid", WEBHOOK), 1),
+        (Conflict(409, "Conflict", WEBHOOK), 2),
+        (ApiUnavailable(WEBHOOK, code=500), 2),
+        (ApiUnavailable(WEBHOOK, code=None), 2),
+    ],
+)
+async def test_why_there_is_no_budget_is_said_until_there_is_one(error: Exception, tries: int) -> None:
+    """A webhook that fails answers with a 500, or late: the pool read as protected, and nothing refused evictions."""
     there: list[bool] = []
 
-    async def ensure(namespace: str, pool: str) -> None:
-        raise ApiUnavailable(f"{namespace}/{pool}: {WEBHOOK}", code=code)
+    async def ensure(*_: str) -> None:
+        raise error
 
     pools = pools_with(None, [], budgets=SimpleNamespace(ensure=ensure, needs_work=lambda *_: not there))
-    with pytest.raises(ApiUnavailable):
-        await pools.keep_budget(POOL)
-    problem = pools.budget_problem(POOL)
-    assert (problem is not None and "sidecar.example.com" in problem) is (code is not None)
+    for number in range(1, tries + 1):
+        with pytest.raises(type(error)):
+            await pools.keep_budget(POOL)
+        assert (pools.budget_problem(POOL) is not None) is (number == tries)
+    assert "sidecar.example.com" in str(pools.budget_problem(POOL))
     there.append(True)  # somebody else made it
     assert pools.budget_problem(POOL) is None
+
+
+async def test_that_a_webhook_changes_the_budget_as_it_is_written_is_said() -> None:
+    """Each write succeeds, and the budget is never as it should be: Pods would wait for it for ever."""
+
+    async def ensure(*_: str) -> None:
+        pass
+
+    pools = pools_with(None, [], budgets=SimpleNamespace(ensure=ensure, needs_work=lambda *_: True))
+    assert pools.budget_problem(POOL) is None
+    await pools.keep_budget(POOL)
+    assert "changes its PodDisruptionBudget" in str(pools.budget_problem(POOL))
 
 
 async def test_a_refusal_is_the_same_words_for_each_pod() -> None:

@@ -410,6 +410,24 @@ def test_a_lease_without_the_label_is_no_lock(holder: str) -> None:
     assert replica.locks.holder(NS, "vpc") == "uid-a"
 
 
+def test_a_lease_that_is_taken_over_goes_with_no_owner_and_stays_for_no_finalizer() -> None:
+    """Else the garbage collector takes the lock away with what a stranger made it for, while the task runs."""
+    site = DispatchSite()
+    replica = site.replica()
+    strange = {"ownerReferences": [{"kind": "ConfigMap", "name": "c", "uid": "u"}], "finalizers": ["example.com/kept"]}
+    site.api.put(LEASES, {"metadata": {"name": names.lock_lease("vpc"), "namespace": NS, "uid": "l", **strange}})
+    assert run(replica.locks.take(site.add("a", lockKey="vpc")))
+    assert not strange.keys() & site.api.objects[LEASES, NS, names.lock_lease("vpc")]["metadata"].keys()
+
+
+def test_a_lease_on_its_way_out_is_no_lock() -> None:
+    site = DispatchSite()
+    replica = site.replica()
+    going = {"deletionTimestamp": "2026-03-01T12:00:00Z", "finalizers": ["foregroundDeletion"]}
+    site.api.put(LEASES, {"metadata": {"name": names.lock_lease("vpc"), "namespace": NS, "uid": "l", **going}})
+    assert not run(replica.locks.take(site.add("a", lockKey="vpc")))
+
+
 def test_a_lock_of_another_is_not_released() -> None:
     site = DispatchSite()
     replica = site.replica()
