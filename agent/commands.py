@@ -67,10 +67,10 @@ def close(environ: Mapping[str, str]) -> int:
         try:
             token = (Path(folder) / "close-token").read_text().strip()
             status, body = _call(environ, "POST", "/close", {"Authorization": f"Bearer {token}"})
+        except (OSError, HTTPException) as error:  # a certificate that does not match is a ValueError, too
+            problem = f"can't reach the agent: {error}"
         except ValueError as error:
             return _fail(_unsendable(error))
-        except (OSError, HTTPException) as error:
-            problem = f"can't reach the agent: {error}"
         else:
             if status == 200:  # noqa: PLR2004 - HTTP's OK
                 return 0
@@ -90,10 +90,10 @@ def show_slots(environ: Mapping[str, str]) -> int:
         if status == UNAUTHORIZED and (token := _reading_token(environ)):
             # Reads are locked here.
             status, body = _call(environ, "GET", "/slots", {**headers, "Authorization": f"Bearer {token}"})
-    except ValueError as error:
-        return _fail(_unsendable(error))
     except (OSError, HTTPException) as error:
         return _fail(f"can't reach the agent: {error}")
+    except ValueError as error:
+        return _fail(_unsendable(error))
     if status != 200:  # noqa: PLR2004 - HTTP's OK
         return _fail(f"the agent answered {status}: {body.strip()}")
     sys.stdout.write(body)
@@ -104,10 +104,10 @@ def health(environ: Mapping[str, str]) -> int:
     """Whether the agent at PODSLOTS_URL, or on this machine, is well. Silent if it is."""
     try:
         status, body = _call(environ, "GET", "/healthz", {})
-    except ValueError as error:
-        return _fail(_unsendable(error))
     except (OSError, HTTPException) as error:
         return _fail(f"can't reach the agent: {error}")
+    except ValueError as error:
+        return _fail(_unsendable(error))
     return 0 if status == 200 else _fail(f"the agent answered {status}: {body.strip()}")  # noqa: PLR2004 - HTTP's OK
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.request import proxy_bypass
 
 from controller import names
 from controller.addresses import is_host, proxy_url, url_problem
@@ -102,11 +103,14 @@ def _check_texts(environ: Mapping[str, str]) -> None:
 
 def _check_proxies(environ: Mapping[str, str]) -> None:
     """Raises ConfigError for a proxy that can't be one: each request would fail by it, and not say so."""
-    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
+    without = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    if proxy_bypass(environ.get("KUBERNETES_SERVICE_HOST", ""), {"no": without}):
+        return
+    for name in ("HTTPS_PROXY", "https_proxy"):
         if not (text := environ.get(name)):
             continue
         url = proxy_url(text)
-        if not url.startswith(("http://", "https://")):
+        if not url.lower().startswith(("http://", "https://")):
             raise ConfigError(f"{name} must be http://HOST:PORT")
         if (problem := url_problem(url)) is not None:
             raise ConfigError(f"{name} must be http://HOST:PORT: {problem}")

@@ -4,12 +4,15 @@ The sockets stay, and only the server that accepts from them is replaced. Connec
 accepted by the next server. Those that were accepted before are not touched.
 """
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Iterable
+from typing import Any
 
 from aiohttp import web
 
+from agent.http import server as server_module
 from agent.log import Log
 
 BACKLOG = 512
@@ -40,7 +43,7 @@ class Listeners:
         """Accept by this context from now on."""
         before, self._sites = self._sites, []
         for listening in self._sockets:
-            site = web.SockSite(self._runner, listening.dup(), ssl_context=context, backlog=BACKLOG)
+            site: web.SockSite = _Site(self._runner, listening.dup(), ssl_context=context, backlog=BACKLOG)
             await site.start()
             self._sites.append(site)
         for site in before:
@@ -50,6 +53,23 @@ class Listeners:
         """Listen no more."""
         while self._sockets:
             self._sockets.pop().close()
+
+
+class _Site(web.SockSite):
+    """Accepts, and gives a handshake as long as the head of a request: aiohttp has no setting for that."""
+
+    async def start(self) -> None:
+        """Accept from now on."""
+        await web.BaseSite.start(self)
+        server: Any = self._runner.server
+        context = self._ssl_context
+        self._server = await asyncio.get_running_loop().create_server(
+            server,
+            sock=self._sock,
+            ssl=context,
+            backlog=self._backlog,
+            ssl_handshake_timeout=None if context is None else server_module.HEAD_SECONDS,
+        )
 
 
 def _listen(address: str, port: int) -> socket.socket:

@@ -7,16 +7,20 @@ import asyncio
 import gzip
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
 from agent.http import bodies, server
+from agent.http.listeners import Listeners
 from agent.wire import AgentState, decode
 from tests.support.agent_process import POOL_TOKEN, AgentProcess, running_agent
+from tests.support.mounted import Authority
 from tests.support.no_log import NoLog
 
 HEAD = f"Host: x\r\nAuthorization: Bearer {POOL_TOKEN}\r\n".encode()
@@ -298,6 +302,26 @@ async def test_who_never_ends_is_left(begun: bytes, monkeypatch: pytest.MonkeyPa
     async with slow_server() as send:
         received = await send(begun)
         assert received.count(b"HTTP/1.1 ") == begun.count(b"Content-Length: 0")
+
+
+async def test_who_begins_no_handshake_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.2)
+    signed = Authority("a CA").sign("agent", "127.0.0.1")
+    (tmp_path / "both.pem").write_bytes(signed.certificate + signed.key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "both.pem")
+    runner = web.ServerRunner(server.Server(lambda _: web.Response(), NoLog()), handle_signals=False)
+    await runner.setup()
+    listeners = Listeners(runner, NoLog())
+    await listeners.open(["127.0.0.1"], 0, context)
+    try:
+        reader, writer = await asyncio.open_connection(*runner.addresses[0][:2])
+        async with asyncio.timeout(30):  # aiohttp's own is 60 s
+            assert await reader.read() == b""
+        writer.close()
+    finally:
+        listeners.close()
+        await runner.cleanup()
 
 
 async def test_who_is_slow_but_ends_is_served(monkeypatch: pytest.MonkeyPatch) -> None:

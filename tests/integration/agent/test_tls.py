@@ -5,7 +5,7 @@ import os
 import re
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from http.client import HTTPException
 from pathlib import Path
@@ -13,6 +13,7 @@ from shutil import which
 
 import pytest
 
+from agent import commands
 from agent.wire import Outcome, Steps, StepSpec, TaskState, Work
 from tests.integration.agent.test_commands import slot_agent
 from tests.support.agent_process import POOL_TOKEN, AgentProcess, Refused, wait_for
@@ -170,6 +171,23 @@ def test_close_knows_the_agent_by_the_certificate_in_force(agent: TlsAgent) -> N
     agent.until_said("TLS files not taken", 1)
     done = slot_agent("close", environ=agent.environ)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", [commands.close, commands.show_slots, commands.health])
+def test_a_certificate_that_is_not_the_agents_is_no_mistake_of_the_settings(
+    agent: TlsAgent,
+    command: Callable[[Mapping[str, str]], int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An agent that starts again with a new one hands it on a moment later: `close` tries on."""
+    (agent.state_dir / "agent.crt").write_bytes(agent.sign().certificate)
+    tries: list[float] = []
+    monkeypatch.setattr(commands, "START_SECONDS", 0.5)
+    monkeypatch.setattr("agent.commands.time.sleep", tries.append)
+    assert command(agent.environ) == 1
+    assert "can't reach the agent: " in capsys.readouterr().err
+    assert bool(tries) is (command is commands.close)
 
 
 def test_an_agent_starts_although_its_certificate_can_not_be_handed_on(agent: TlsAgent) -> None:

@@ -77,15 +77,22 @@ def test_what_is_no_text_is_refused(name: str) -> None:
         Config.from_environ({name: os.fsdecode(b"\xff")})
 
 
-@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"])
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
 def test_a_proxy_of_the_environment_is_one(name: str) -> None:
     """It may have a password, which is not said."""
-    for text in ("", "proxy:3128", "http://me:pw@proxy:3128", "https://[::1]:3128/"):
+    for text in ("", "proxy:3128", "http://me:pw@proxy:3128", "https://[::1]:3128/", "HTTP://proxy:3128"):
         Config.from_environ({name: text})
     for text in ("http://me:pw@[::1", "http://me:pw@proxy:x", "me:pw@proxy:99999", "socks5://me:pw@proxy", "http://"):
         with pytest.raises(ConfigError, match=f"{name} must be http://HOST:PORT") as refused:
             Config.from_environ({name: text})
         assert "pw" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "environ", [{"NO_PROXY": "*"}, {"no_proxy": "10.96.0.1,.svc", "KUBERNETES_SERVICE_HOST": "10.96.0.1"}]
+)
+def test_a_proxy_that_is_not_used_may_be_anything(environ: dict[str, str]) -> None:
+    Config.from_environ({"HTTPS_PROXY": "socks5://proxy", "HTTP_PROXY": "socks5://proxy", **environ})
 
 
 def test_settings_that_can_not_be_used_end_the_process_in_one_line() -> None:
