@@ -84,7 +84,7 @@ def _() -> Plant:
     return _decide(slots.Drain, drain)
 
 
-@bug("drain granted while recovering", theme="approvals", seed=0)
+@bug("drain granted while recovering", theme="approvals", seed=11)
 def _() -> Plant:
     return _decide(slots.Drain, lambda state, command, now: slots._drain(replace(state, recovering=()), command, now))
 

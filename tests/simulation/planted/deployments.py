@@ -86,7 +86,7 @@ def _() -> Plant:
     return patch.dict(pods._COSTS, {PodState.DRAINING: "1000"})
 
 
-@bug("a drain is taken back without raising the size", theme=NEVER_STOP, seed=6)
+@bug("a drain is taken back without raising the size", theme=NEVER_STOP, seed=5)
 def _() -> Plant:
     async def take_back(
         self: Deployments, namespace: str, deployment: Any, pod: Any, agent: AgentClient, *, needed: bool

@@ -53,7 +53,7 @@ def _() -> Plant:
     return patch.object(Pods, "_delete", delete)
 
 
-@bug("resourceVersion read after the agent was asked", theme="leaders that never stop", seed=76)
+@bug("resourceVersion read after the agent was asked", theme="leaders that never stop", seed=26)
 def _() -> Plant:
     async def drain_and_delete(self: Pods, pod: Any, namespace: str, agent: AgentClient) -> bool:
         drain_id = self._new_drain_id()

@@ -25,7 +25,7 @@ def _() -> Plant:
     return patch.object(SlotDisk, "claim", claim)
 
 
-@bug("the plan is not hashed again before it is applied", theme="approvals", seed=3)
+@bug("the plan is not hashed again before it is applied", theme="approvals", seed=7)
 def _() -> Plant:
     original = SlotDisk.digest
 
@@ -46,6 +46,6 @@ def _() -> Plant:
     return patch.object(Run, "changed", changed)
 
 
-@bug("a step's lock not looked at", theme="agents and workers that restart", seed=48)
+@bug("a step's lock not looked at", theme="agents and workers that restart", seed=50)
 def _() -> Plant:
     return patch.object(SlotDisk, "reclaim", lambda _self, _task_id, _step: True)
