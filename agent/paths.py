@@ -2,7 +2,7 @@
 
 One rule for four: the definition of SlotTasks (which has it as a pattern), the controller, the agent and the worker. A
 path has one spelling only, so that two names are two files, and none leads out of the task's directory. Where links
-lead is seen by the worker alone (`worker.files`). Standard library only.
+lead is seen by the worker alone (`agent/worker/disk/files.py`). Standard library only.
 """
 
 from collections.abc import Collection
