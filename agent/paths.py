@@ -8,7 +8,11 @@ lead is seen by the worker alone (`agent/worker/disk/files.py`). Standard librar
 from collections.abc import Collection
 
 MAX_PATH_LENGTH = 1024
-"""In characters, like the next one: a pattern can't count bytes."""
+"""In characters, like the next one: a pattern can't count bytes.
+
+The policy over a task's files compares each path with each. Its cost in Kubernetes grows with this length and with the
+square of the number of files, and is near its limit: see tests/unit/manifests/test_task_files.py.
+"""
 
 MAX_PART_LENGTH = 255
 """Of what stands between two slashes. File systems take as many bytes."""

@@ -32,6 +32,8 @@ STEPS_OF_TYPE = {"plan": {Step.PLAN}, "apply": {Step.APPLY}, "plan_and_apply": {
 
 
 MAX_FILES = 64
+"""As in the definition. What the policy over a task's files costs grows with its square: see `agent.paths`."""
+
 MAX_VARIABLES = 128
 MAX_SOURCES = 32
 MAX_TEXT_LENGTH = 32_768

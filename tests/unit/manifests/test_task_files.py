@@ -1,5 +1,6 @@
 """The policy over a task's files, by itself: their definition has no schema, so it sees neither names nor changes."""
 
+import math
 import random
 import re
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.paths import PATH_RULE, folder_among, is_path
+from agent.paths import MAX_PATH_LENGTH, PATH_RULE, folder_among, is_path
 from controller import crds
 from controller.local.apiserver.access.authorization import Authorizer
 from controller.local.apiserver.access.rbac import Rbac
@@ -25,6 +26,8 @@ from manifests.generate import FOLDER
 Json = dict[str, Any]
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MOST_COST = 1_000_000
+"""Of one expression of a policy, in CEL's units, as it runs. Kubernetes refuses the object of a dearer one."""
 FILES = {"main.tf": "a", "b.tf": {"text": "b", "mode": "0644"}}
 
 
@@ -111,6 +114,15 @@ def test_a_file_that_is_the_folder_of_another_is_refused_at_once(store: Store) -
     make(store, files={"a": "", "ab": "", "b/a": "", "b/c": ""})
     with pytest.raises(ApiError, match=r"spec\.files: one is the folder of another"):
         make(store, files={"b/c/d": "", "b/c": ""})
+
+
+def test_the_largest_task_stays_under_the_cost_that_an_expression_may_have() -> None:
+    """Each path is compared with each: CEL counts a tenth of a length to add the slash, and to look for it."""
+    definition = yaml.safe_load((crds.folder() / "slottasks.yaml").read_text())
+    spec = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    files = spec["properties"]["files"]["maxProperties"]
+    steps_of_a_pair = 8
+    assert files**2 * (2 * math.ceil(MAX_PATH_LENGTH / 10) + steps_of_a_pair) < MOST_COST
 
 
 @given(st.dictionaries(st.text("a./\0\n", max_size=6), st.just(""), max_size=4))
