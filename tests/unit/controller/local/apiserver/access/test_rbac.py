@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from controller.local.apiserver import access
 from controller.local.apiserver.access.rbac import Attributes, Rbac
 from controller.local.apiserver.store.store import Store
 from controller.local.apiserver.store.users import User
@@ -105,3 +108,23 @@ def test_roles_that_aggregate_each_other_have_the_same_rules() -> None:
         create("clusterroles", name, labels={"to": other}, aggregationRule=rule)
     _bind(create, "ClusterRole", "edit", {"kind": "User", "name": "ben"})
     assert Rbac(store).decide(BEN, Attributes("get", "", "pods", namespace="default")).allowed
+
+
+def test_who_may_view_sees_all_that_kubectl_get_all_asks_for() -> None:
+    """Else it ends with Forbidden, which it does not in a cluster."""
+    store, create = _cluster()
+    for role in yaml.safe_load_all((Path(access.__file__).parent / "cluster_roles.yaml").read_text()):
+        parts = {key: value for key, value in role.items() if key in {"rules", "aggregationRule"}}
+        create("clusterroles", role["metadata"]["name"], labels=role["metadata"].get("labels"), **parts)
+    _bind(create, "ClusterRole", "view", {"kind": "User", "name": "ben"})
+    asked = [
+        each
+        for group, versions in store.registry.group_versions().items()
+        for version in versions
+        for each in store.registry.resources(group, version)
+        if "all" in each.categories
+    ]
+    assert {each.plural for each in asked} >= {"pods", "services", "deployments"}
+    rbac = Rbac(store)
+    for each in asked:
+        assert rbac.decide(BEN, Attributes("list", each.group, each.plural, namespace="default")).allowed, each.key
