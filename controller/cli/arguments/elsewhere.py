@@ -28,7 +28,7 @@ LOCAL: Mapping[str, str] = {
     "start": "podslots local up",
     "run": "podslots local up",
     "stop": "podslots local down",
-    "logs": "podslots local status says where they are",
+    "logs": "podslots local status",
 }
 
 
@@ -40,9 +40,9 @@ class Guessing(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The verb that comes first. Raises NoSuchCommand."""
+        """The verb that comes first. Raises NoSuchCommand, but not while a shell completes the line."""
         known = self.list_commands(ctx)
-        if args and args[0] not in known and not args[0].startswith("-"):
+        if not ctx.resilient_parsing and args and args[0] not in known and not args[0].startswith("-"):
             here = self.others.get(args[0])
             if here is not None:
                 raise click.NoSuchCommand(args[0], f"No such command {args[0]!r}. Use: {here}", ctx=ctx)

@@ -132,6 +132,15 @@ def test_a_verb_of_one_request_loads_no_event_loop_and_no_client_for_one(words: 
     assert loaded & {"aiohttp", "asyncio", "kubernetes_asyncio", "rich"} == set()
 
 
+@pytest.mark.parametrize("words", ["local start ", "aply ", "delete "])
+def test_completion_after_an_unknown_verb_prints_no_error_into_the_prompt(words: str) -> None:
+    environ = {"COMP_WORDS": f"podslots {words}", "COMP_CWORD": str(len(words.split(" "))), **NOBODY}
+    code = "import sys; sys.argv = ['podslots']; from controller.cli.start import main; main()"
+    done = run("-c", code, _PODSLOTS_COMPLETE="bash_complete", **environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(line.startswith("plain,") for line in done.stdout.splitlines())
+
+
 def test_as_a_plugin_of_kubectl_it_is_called_so() -> None:
     code = "import sys; sys.argv[0] = 'kubectl-podslots'; from controller.cli.start import main; main()"
     assert run("-c", code, "--help").stdout.startswith("Usage: kubectl podslots ")
@@ -147,16 +156,20 @@ def test_a_reader_that_goes_away_is_no_error_of_ours() -> None:
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+def saying(words: str) -> str:
+    """A program that starts as `podslots` does, and says something that is written as Python writes it."""
+    return (
+        f"import click; from controller.cli import main, start; main.run = lambda: click.echo('{words}'); start.main()"
+    )
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_stdout_that_was_made_non_blocking_takes_all(unbuffered: str) -> None:
     """By node, for instance, which shares it with us."""
-    code = (
-        f"import click; from controller.cli import main, start; main.run = lambda: click.echo('{LINE}'); start.main()"
-    )
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", saying(LINE)]
     with (
         subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE, env=environ) as asked,
         os.fdopen(reading, "rb") as file,
@@ -183,20 +196,30 @@ def waiting_bytes(reading: int) -> int:
     return int.from_bytes(fcntl.ioctl(reading, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
-def test_words_from_an_object_do_not_steer_the_terminal() -> None:
-    """The command that an apply will run, for instance, which a person is asked to approve."""
-    said = "a\\x1b[2Jb \\x1b[31mred\\x1b[0m \\u202e \u00e4"
-    code = (
-        f"import click; from controller.cli import main, start; main.run = lambda: click.echo('{said}'); start.main()"
-    )
+def on_a_terminal(code: str, **environ: str) -> str:
+    """What a terminal gets of a program."""
     outside, inside = os.openpty()
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TERM": "xterm", "LANG": "C.UTF-8"}
-    done = subprocess.run([sys.executable, "-c", code], check=False, stdout=inside, env=environ, timeout=60)
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TERM": "xterm", "LANG": "C.UTF-8", **environ}
+    done = subprocess.run([sys.executable, "-c", code], check=False, stdout=inside, env=variables, timeout=60)
     seen = os.read(outside, 4096)
     for end in (inside, outside):
         os.close(end)
     assert done.returncode == 0
-    assert seen.decode() == "a\\x1b[2Jb \x1b[31mred\x1b[0m \\u202e \u00e4\r\n"
+    return seen.decode()
+
+
+def test_words_from_an_object_do_not_steer_the_terminal() -> None:
+    """The command that an apply will run, for instance, which a person is asked to approve."""
+    said = "a\\x1b[2Jb \\x1b[31mred\\x1b[0m \\u202e \u00e4"
+    assert on_a_terminal(saying(said)) == "a\\x1b[2Jb \x1b[31mred\x1b[0m \\u202e \u00e4\r\n"
+
+
+def test_nor_do_they_where_output_is_ascii() -> None:
+    assert on_a_terminal(saying("a\\x1b[2Jb"), PYTHONIOENCODING="ascii") == "a\\x1b[2Jb\r\n"
+
+
+def test_bytes_of_a_name_that_is_no_text_are_shown_as_they_are() -> None:
+    assert on_a_terminal(saying("\\udcff")) == "\\xff\r\n"
 
 
 @pytest.mark.parametrize("shown", ["", "1"])
