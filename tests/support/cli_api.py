@@ -45,6 +45,31 @@ class CliApi:
         except KeyError:
             raise NotFound(404, "NotFound", f"{name} not found") from None
 
+    def list_page(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        continue_token: str = "",
+        limit: int = 500,
+    ) -> Object:
+        """All of a kind. Selectors: a name; a label that must be there, with its value or without."""
+        assert not continue_token
+        if self.away:
+            raise ApiUnavailable("GET: connection refused")
+        label, _, value = label_selector.partition("=")
+        name = field_selector.removeprefix("metadata.name=")
+        found = []
+        for (plural, _), obj in self.objects.items():
+            metadata = obj["metadata"]
+            has = (metadata.get("labels") or {}).get(label)
+            right_label = not label or (has == value if value else has is not None)
+            if plural == resource.plural and namespace in {None, metadata["namespace"]} and right_label:
+                found += [obj] if name in {"", metadata["name"]} else []
+        return {"items": found[:limit], "metadata": {"resourceVersion": "1"}}
+
     def create(self, resource: Resource, _namespace: str | None, body: Object) -> Object:
         """Create one."""
         key = resource.plural, body["metadata"]["name"]

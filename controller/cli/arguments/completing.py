@@ -6,6 +6,7 @@ import click
 
 from controller.cli.arguments.kinds import Kind
 from controller.cli.arguments.verb import session_of
+from controller.cli.cluster.session import MOST_NAMES
 from controller.errors import PodslotsError
 from controller.kube.api import PODS, Object
 from controller.kube.blocking import BlockingClient, Patience
@@ -13,7 +14,6 @@ from controller.names import POOL_LABEL
 
 PATIENCE = Patience(connect=1.0, answer=2.0)
 """Somebody has hit the tab key and waits."""
-MOST_NAMES = 500
 
 
 def names_of(

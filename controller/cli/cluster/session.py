@@ -23,6 +23,8 @@ from controller.kube.blocking import BlockingClient
 T = TypeVar("T")
 STRICT = "strict decoding error: "
 """How the API server begins to say which fields it does not know."""
+MOST_NAMES = 500
+"""Objects that are looked at to complete a name, or to guess what was meant by one."""
 CONFIGURATION_HINT = "Name a kubeconfig with --kubeconfig or KUBECONFIG, or start a cluster here: podslots local up"
 
 
@@ -113,20 +115,30 @@ class Connection:
 
     def _elsewhere(self, resource: Resource, name: str) -> str:
         """That another namespace has one of this name, if we may see it there."""
-        try:
-            found = self.list_all(resource, everywhere=True, field_selector=f"metadata.name={name}")
-        except ApiError:
-            return ""
-        return f"; there is one in namespace {found[0]['metadata']['namespace']}" if found else ""
+        found = self.some(resource, everywhere=True, label_selector=_label(resource), name=name)
+        homes = [obj["metadata"]["namespace"] for obj in found if obj["metadata"]["namespace"] != self.namespace]
+        return f"; there is one in namespace {homes[0]}" if homes else ""
 
     def _nearest(self, resource: Resource, name: str, *, everywhere: bool = False) -> str:
         """The name that comes nearest, if we may see it."""
-        selector = names.POOL_LABEL if resource is PODS else ""
+        there = self.some(resource, everywhere=everywhere, label_selector=_label(resource))
+        return meant(name, {str(obj["metadata"]["name"]) for obj in there} - {name})
+
+    def some(
+        self, resource: Resource, *, everywhere: bool, label_selector: str = "", name: str | None = None
+    ) -> list[Object]:
+        """Objects of a kind, one page of them at most, for a hint: none if they can't be had."""
         try:
-            there = self.list_all(resource, everywhere=everywhere, label_selector=selector)
-        except ApiError:
-            return ""
-        return meant(name, (str(obj["metadata"]["name"]) for obj in there))
+            page = self.api.list_page(
+                resource,
+                None if everywhere else self.namespace,
+                label_selector=label_selector,
+                field_selector=f"metadata.name={name}" if name else "",
+                limit=MOST_NAMES,
+            )
+        except PodslotsError:
+            return []
+        return page.get("items") or []
 
     def lack_of_namespace(self) -> str:
         """What to add where nothing was found: that the namespace itself is not there, if that may be known."""
@@ -134,9 +146,14 @@ class Connection:
             self.api.get(NAMESPACES, None, self.namespace)
         except NotFound:
             return f". There is no namespace {self.namespace}"
-        except ApiError:
+        except PodslotsError:
             pass
         return ""
+
+
+def _label(resource: Resource) -> str:
+    """Of Pods those of pools are meant."""
+    return names.POOL_LABEL if resource is PODS else ""
 
 
 def settings(

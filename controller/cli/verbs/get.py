@@ -20,6 +20,7 @@ from controller.cli.cluster.watching import Fresh, Listing
 from controller.cli.show import colours, screen, tables
 from controller.cli.show.documents import as_text, listed, name_line, short_name
 from controller.cli.show.table import Table
+from controller.errors import PodslotsError
 from controller.kube.api import PODS, SLOTPOOLS, SLOTTASKS, Object
 
 SLOTS_SECONDS = 2.0
@@ -122,7 +123,10 @@ def _nothing(connection: Connection, how: _How) -> str:
     text = f"No resources found in {connection.namespace} namespace{connection.lack_of_namespace()}."
     if how.pool is None:
         return text
-    pools = [str(obj["metadata"]["name"]) for obj in connection.list_all(SLOTPOOLS, everywhere=False)]
+    try:
+        pools = [str(obj["metadata"]["name"]) for obj in connection.list_all(SLOTPOOLS, everywhere=False)]
+    except PodslotsError:
+        return text
     return text if how.pool in pools else f"{text} There is no SlotPool {how.pool!r}{meant(how.pool, pools)}"
 
 
@@ -153,8 +157,14 @@ class _Asked:
     def missing(self, found: list[Object]) -> list[str]:
         """A line for each name that is not there."""
         there = {obj["metadata"]["name"] for obj in found}
-        absence, everywhere = self._connection.absence, self._how.everywhere
-        return [absence(self.resource, name, everywhere=everywhere) for name in self._wanted if name not in there]
+        return [self._missing(name) for name in self._wanted if name not in there]
+
+    def _missing(self, name: str) -> str:
+        """Why there is none of this name: none at all, or none of those that were asked for."""
+        everywhere, pool = self._how.everywhere, self._how.pool
+        if (pool or self.resource is PODS) and self._connection.some(self.resource, everywhere=everywhere, name=name):
+            return f"{self.resource.kind} {name} is {f'not of pool {pool}' if pool else 'no Pod of a pool'}"
+        return self._connection.absence(self.resource, name, everywhere=everywhere)
 
     def text(self, found: list[Object], *, head: bool) -> str:
         """What is shown of them. An empty table has its heads if rows may follow (`head`)."""
