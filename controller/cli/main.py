@@ -60,7 +60,7 @@ SECTIONS = {
 }
 """Verb → the module of `verbs` that has it, as an object of its name."""
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""A full disk and its like. No other file is written by a verb that does not say so itself."""
+"""A full disk and its like, where the output goes: a verb that writes files says itself which one it could not."""
 _MODULES = {verb: module for verbs in SECTIONS.values() for verb, module in verbs.items()}
 
 

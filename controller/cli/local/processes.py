@@ -53,13 +53,16 @@ def recorded(folder: Path) -> list[Running]:
 
 
 def write_records(folder: Path, records: Sequence[Running]) -> None:
-    """Note who was started on a state folder and not stopped."""
-    if not records:
-        (folder / RECORDS).unlink(missing_ok=True)
-        return
-    temporary = folder / f"{RECORDS}.tmp"
-    temporary.write_text(json.dumps([asdict(record) for record in records]))
-    temporary.rename(folder / RECORDS)
+    """Note who was started on a state folder and not stopped. Raises StackError."""
+    path, temporary = folder / RECORDS, folder / f"{RECORDS}.tmp"
+    try:
+        if not records:
+            path.unlink(missing_ok=True)
+            return
+        temporary.write_text(json.dumps([asdict(record) for record in records]))
+        temporary.rename(path)
+    except OSError as error:
+        raise StackError(f"{path} can't be written: {error.strerror}") from error
 
 
 class Standing(StrEnum):

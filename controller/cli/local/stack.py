@@ -140,9 +140,9 @@ class Stack:
             self._spawn("controller", [sys.executable, "-m", "controller"], environ)
             await self._until(lambda: self._serves(log, before))
         except BaseException:
-            for process in reversed(self.running()):
-                if process.pid in {child.pid for child in self._children.values()}:
-                    await self._end(process)
+            # Not by the records: they lack a process if they could not be written.
+            for name, child in reversed(self._children.items()):
+                await self._end(Running(name=name, pid=child.pid, start_ticks=start_ticks(child.pid) or 0))
             write_records(self.folder, recorded_before)
             raise
 
@@ -221,16 +221,20 @@ class Stack:
         return bool(self.status_page)
 
     def _spawn(self, name: str, command: Sequence[str], environ: Mapping[str, str]) -> None:
-        """In a session of its own: a Ctrl-C in the terminal is for us, who stop them in order."""
-        with (self.folder / f"{name}.log").open("ab") as log:
-            child = subprocess.Popen(  # noqa: S603 - our own programs
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**self._environ, **environ},
-                start_new_session=True,
-            )
+        """In a session of its own: a Ctrl-C in the terminal is for us, who stop them in order. Raises StackError."""
+        path = self.folder / f"{name}.log"
+        try:
+            with path.open("ab") as log:
+                child = subprocess.Popen(  # noqa: S603 - our own programs
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={**self._environ, **environ},
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise StackError(f"the {name} can't be started: {error.filename or path}: {error.strerror}") from error
         self._children[name] = child
         started = Running(name=name, pid=child.pid, start_ticks=start_ticks(child.pid) or 0)
         write_records(self.folder, [*(process for process in self.running() if process.name != name), started])

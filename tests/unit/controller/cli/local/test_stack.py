@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -161,3 +162,28 @@ def test_a_command_says_that_a_local_cluster_is_stopped_and_how_to_start_it(tmp_
         assert elsewhere.stdout.endswith(f"podslots local up --state-dir {folder}\n")
         named = CliRunner().invoke(main, ["get", "tasks", "--kubeconfig", str(folder / "cluster" / "kubeconfig")])
         assert named.stderr.endswith(f"podslots local up --state-dir {folder}\n")
+
+
+def test_a_full_disk_is_said_with_its_file_and_what_was_started_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though no record names it. `Error: the output can't be written` would be said of another disk."""
+    (tmp_path / "processes.json.tmp").symlink_to("/dev/full")
+    spawned: list[subprocess.Popen[bytes]] = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            spawned.append(self)
+
+    monkeypatch.setattr("controller.cli.local.stack.subprocess.Popen", Noted)
+    up = CliRunner().invoke(main, ["local", "up", "--state-dir", str(tmp_path)])
+    said = f"Error: {tmp_path / 'processes.json'} can't be written: No space left on device\n"
+    assert (up.exit_code, up.stderr) == (1, said)
+    assert [process.poll() is not None for process in spawned] == [True]
+
+
+def test_a_log_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "cluster.log").mkdir()
+    with pytest.raises(StackError, match=f"the cluster can't be started: {tmp_path / 'cluster.log'}: Is a directory"):
+        asyncio.run(Stack(tmp_path, os.environ).start())
