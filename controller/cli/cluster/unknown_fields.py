@@ -11,19 +11,25 @@ _UNKNOWN = re.compile(r'unknown field "(?P<path>[^"]+)"')
 _INDEX = re.compile(r"\[\d+\]")
 
 
-def with_meant(resource: Resource, message: str) -> str:
-    """The API server's message, each field in it followed by the one at its place that comes nearest, if any does."""
+def with_meant(resource: Resource, message: str, *, doctor: str) -> str:
+    """The API server's message, each field in it followed by the one at its place that comes nearest, if any does.
+
+    Of a field that this version has, the cluster's definition is older. `doctor`: the command that says so at length.
+    """
     if not _UNKNOWN.search(message):
         return message
     schema = _schema(resource)
-    return _UNKNOWN.sub(lambda found: found[0] + _meant(schema, found["path"]), message)
+    return _UNKNOWN.sub(lambda found: found[0] + _meant(schema, found["path"], doctor), message)
 
 
-def _meant(schema: Any, path: str) -> str:
+def _meant(schema: Any, path: str, doctor: str) -> str:
     *above, field = _INDEX.sub(".[]", path).split(".")
     for part in above:
         schema = schema.get("items", {}) if part == "[]" else _property(schema, part)
-    near = meant(field, schema.get("properties", {}))
+    known = schema.get("properties", {})
+    if field in known:
+        return f" (this cluster's definitions are older: {doctor})"
+    near = meant(field, known)
     return f" ({near.removeprefix('; ')})" if "did you mean" in near else ""
 
 

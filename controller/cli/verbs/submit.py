@@ -1,6 +1,5 @@
 """`podslots submit`: create the objects of YAML files, or merge what changed into those that exist."""
 
-import shlex
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ def submitted(connection: Connection, objects: list[Object]) -> Iterator[Submitt
             outcome, after = _apply(connection, resource, namespace, obj)
         except ApiError as error:
             own = isinstance(error, Invalid) and STRICT not in error.message  # such words name the object
-            why = with_meant(resource, explain(error))
+            why = with_meant(resource, explain(error), doctor=connection.cluster.podslots("doctor"))
             yield Submitted(why if own else f"{short_name(resource)}/{shown}: {why}")
         else:
             yield Submitted(f"{short_name(resource)}/{after['metadata']['name']} {outcome}", after)
@@ -155,8 +154,10 @@ def submit(
       generate-task | podslots submit -f - -o name
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
     if loose or not paths:
-        wanted = shlex.join(word for path in (*paths, *loose) for word in ("-f", path)) or "-f FILE"
-        raise click.UsageError(f"each file stands after a -f: podslots submit {wanted}")
+        files_named = [word for path in (*paths, *loose) or ("FILE",) for word in ("-f", path)]
+        how = [*(["-R"] if recursive else []), *(["-o", output] if output else [])]
+        right = session.cluster.podslots("submit", *files_named, *how)
+        raise click.UsageError(f"each file stands after a -f: {right}")
     if paths.count("-") > 1:
         raise click.UsageError("standard input can be read once: give -f - once")
     files = [file for path in paths for file in files_of(path, recursive=recursive)]

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from controller.cli.arguments import elsewhere, kinds
 from controller.cli.arguments.kinds import Kind
 from controller.cli.arguments.types import Duration
+from controller.cli.cluster.called import command
 from controller.cli.main import main
 from controller.cli.verbs.local import local
 from tests.support.repository import ROOT
@@ -42,8 +43,9 @@ def test_what_is_no_namespace_is_refused_wherever_it_stands(name: str, arguments
         (["local", "stop"], "Use: podslots local down"),
         (["aprove", "x"], "Did you mean 'approve'?"),
         (["local", "stat"], "Did you mean 'status'?"),
-        (["submit", "a.yaml", "b c.yaml"], "each file stands after a -f: podslots submit -f a.yaml -f 'b c.yaml'"),
-        (["submit"], "each file stands after a -f: podslots submit -f FILE"),
+        (["submit", "a.yaml", "b c.yaml"], f"each file stands after a -f: {command()} submit -f a.yaml -f 'b c.yaml'"),
+        (["submit"], f"each file stands after a -f: {command()} submit -f FILE"),
+        (["submit", "-n", "team", "d", "-R", "-o", "name"], f"{command()} submit -f d -R -o name -n team"),
         (["describe", "network"], "Is it a name? Then its kind comes first: task network"),
     ],
 )

@@ -13,16 +13,18 @@ from controller.kube.api import SLOTPOOLS, SLOTTASKS, Resource
         (SLOTTASKS, "spec.steps.plan.comand", " (did you mean 'command'?)"),
         (SLOTTASKS, "spec.steps.plan.before[0].workingdir", " (did you mean 'workingDir'?)"),
         (SLOTPOOLS, "spec.autoscaling.maxreplica", " (did you mean 'maxReplicas'?)"),
+        (SLOTTASKS, "spec.outputs", " (this cluster's definitions are older: podslots doctor)"),
         (SLOTTASKS, "spec.zzz", ""),
         (SLOTTASKS, "specs.zzz.deep[1]", ""),
     ],
 )
 def test_the_nearest_field_of_its_place_is_named(resource: Resource, path: str, said: str) -> None:
-    assert with_meant(resource, f'unknown field "{path}"') == f'unknown field "{path}"{said}'
+    assert with_meant(resource, f'unknown field "{path}"', doctor="podslots doctor") == f'unknown field "{path}"{said}'
 
 
 def test_several_fields_are_answered_each_and_other_words_stay() -> None:
-    said = with_meant(SLOTTASKS, 'unknown field "spec.lockkey", unknown field "spec.qqq", duplicate field "spec.pool"')
+    message = 'unknown field "spec.lockkey", unknown field "spec.qqq", duplicate field "spec.pool"'
+    said = with_meant(SLOTTASKS, message, doctor="podslots doctor")
     first, *others = said.split(", ")
     assert first == "unknown field \"spec.lockkey\" (did you mean 'lockKey'?)"
     assert others == ['unknown field "spec.qqq"', 'duplicate field "spec.pool"']
