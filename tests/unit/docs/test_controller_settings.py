@@ -6,7 +6,7 @@ from controller.config import Config
 from tests.support.asked import Asked
 from tests.support.repository import ROOT
 
-OF_ALL_PROGRAMS = {"HOSTNAME", "KUBERNETES_SERVICE_HOST", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"}
+OF_ALL_PROGRAMS = {"HOSTNAME", "KUBERNETES_SERVICE_HOST", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"}
 TEXT = (ROOT / "docs" / "api.md").read_text()
 
 
