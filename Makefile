@@ -23,9 +23,8 @@ INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --progres
 	--editable '$(1)' 2>&1 | tee $(VENV)/pip.log | awk '$(PIP_PROGRESS)'; \
 	grep -q '^Successfully installed' $(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }
 SIMULATED := --pool manifests/examples/pool.yaml --trace docs/simulator/arrivals.csv
-# For two cores: tests wait for other processes much of their time, the long ones most of it.
-JOBS ?= 3
-LONG_JOBS ?= 4
+# For two cores: tests wait for other processes much of their time.
+JOBS ?= 4
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
@@ -93,7 +92,7 @@ test: $(STAMP) ## All tests but the long ones, in about six minutes (PYTEST_ARGS
 
 test-long: $(STAMP) ## The tests that are long by nature: many seeds, planted bugs, chaos, the bench (PYTEST_ARGS is passed on)
 	@! command -v terraform >/dev/null || $(MAKE) --no-print-directory --keep-going moto provider || true  # those that need it say so
-	@PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n $(LONG_JOBS) --dist worksteal -m long $(PYTEST_ARGS)
+	@PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m long $(PYTEST_ARGS)
 
 soak: $(STAMP) ## Faults for five minutes, then judgement; 10^6 simulated steps; the planted bugs. SOAK_ARGS="--seconds 60 --seed 7"
 	@$(BIN)/python -m tests.chaos $(SOAK_ARGS)
