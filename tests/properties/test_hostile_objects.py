@@ -82,12 +82,12 @@ def stored(resource: Resource, obj: Object) -> Object | None:
 
 
 def play(hostile: Hostile) -> Found:
-    """A pool with a Pod, beside these objects; then a task for it; then a minute of rest."""
+    """A pool that has slots for all of these objects, and a task for it after them; then a minute of rest."""
 
     async def main() -> Found:
         found = Found()
-        api, (pool,) = await prepared(pool_object("good", replicas=1))
-        api.many = {PODS: [pod_of(pool)]}
+        api, (pool,) = await prepared(pool_object("good", replicas=2))
+        api.many = {PODS: [pods_of(pool)]}
         for resource, obj in hostile:
             api.put(resource, copy.deepcopy(obj))
         with errors_of(found):
@@ -107,8 +107,8 @@ def play(hostile: Hostile) -> Found:
     return virtual_time.run(main)
 
 
-def pod_of(pool: Object) -> Many:
-    return active_pods(1, pool)
+def pods_of(pool: Object) -> Many:
+    return active_pods(2, pool)
 
 
 def phase(api: StageApi) -> str | None:
