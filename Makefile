@@ -94,10 +94,11 @@ test-long: $(STAMP) ## The tests that are long by nature: many seeds, planted bu
 	@! command -v terraform >/dev/null || $(MAKE) --no-print-directory --keep-going moto provider || true  # those that need it say so
 	@PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m long $(PYTEST_ARGS)
 
-soak: $(STAMP) ## Faults for five minutes, then judgement; 10^6 simulated steps; the planted bugs. SOAK_ARGS="--seconds 60 --seed 7"
+soak: $(STAMP) ## Faults for five minutes, then judgement; 10^6 simulated steps; the planted bugs; new examples of properties. SOAK_ARGS="--seconds 60 --seed 7"
 	@$(BIN)/python -m tests.chaos $(SOAK_ARGS)
 	@$(BIN)/python -m tests.simulation --steps 1000000
 	@$(BIN)/python -m tests.simulation --planted --seeds 0:200
+	@$(BIN)/python -m pytest -q -n $(JOBS) -m "long or not long" --hypothesis-profile=search tests/properties
 
 manifests: $(STAMP) ## Write what is generated: manifests/protection, install.yaml, rules, dashboards, docs/reference, docs/metrics.md
 	@$(BIN)/python -m manifests
