@@ -243,12 +243,12 @@ def test_a_process_is_not_overlooked_while_it_becomes_another_program() -> None:
     again = 'i=$1; [ "$i" -gt 500 ] && exec sleep 300; exec sh -c "$0" "$0" $((i + 1))'
     process = subprocess.Popen(["sh", "-c", again, again, "0"], env={**ENVIRONMENT, "TEST_CHANGES": "here"})
     try:
-        settled = 0
-        while settled < 3:
-            found = {name.pid: value for name, value in carriers("TEST_CHANGES")}
-            assert found[process.pid] in {"here", None}
-            settled = settled + 1 if Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n" else 0
-        assert found[process.pid] == "here"
+        value: str | None = None
+        program = ""
+        while (value, program) != ("here", "sleep\n"):  # a program has its name before it has its environment
+            value = {name.pid: found for name, found in carriers("TEST_CHANGES")}[process.pid]
+            assert value in {"here", None}
+            program = Path(f"/proc/{process.pid}/comm").read_text()
     finally:
         process.kill()
         process.wait()
