@@ -70,13 +70,13 @@ def main(environ: Mapping[str, str]) -> int:
         for problem in error.problems:
             sys.stderr.write(f"slot-agent: {problem}\n")
         return EXIT_CONFIG
-    _take_all_descriptors()
+    _raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(settings))
 
 
-def _take_all_descriptors() -> None:
-    """Connections are descriptors: with the usual 1024, a task could open all that there are, and keep others out."""
+def _raise_descriptor_limit() -> None:
+    """Connections are descriptors: of the usual 1024 a task could open all, and keep others out."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < most:

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.http import server as server_module
+from agent.http import server
 from agent.log import Log
 
 BACKLOG = 512
@@ -61,14 +61,14 @@ class _Site(web.SockSite):
     async def start(self) -> None:
         """Accept from now on."""
         await web.BaseSite.start(self)
-        server: Any = self._runner.server
+        handlers: Any = self._runner.server
         context = self._ssl_context
         self._server = await asyncio.get_running_loop().create_server(
-            server,
+            handlers,
             sock=self._sock,
             ssl=context,
             backlog=self._backlog,
-            ssl_handshake_timeout=None if context is None else server_module.HEAD_SECONDS,
+            ssl_handshake_timeout=None if context is None else server.HEAD_SECONDS,
         )
 
 

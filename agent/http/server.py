@@ -18,7 +18,7 @@ from agent.wire import ErrorCode
 SERVER_ERROR = 500
 
 HEAD_SECONDS = 10.0
-"""How long the head of a request may take, from the connection's begin or from its first byte on."""
+"""How long the head of a request may take, from the connection's start or from its first byte on."""
 
 IDLE_SECONDS = 75.0
 """How long an idle connection is kept: longer than clients keep theirs, which would else send into a closed one."""
